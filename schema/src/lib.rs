@@ -1,1 +1,11 @@
-//! schema.
+//! The files people write and the values that machines exchange, each with one canonical type that is made by parsing:
+//! host names, networks, sessions, digests, image references, `agentcontainer.json` and the host's `config.toml`.
+//! Everything here reads bytes of strangers: it has limits, keeps positions, and reports in one diagnostic form.
+#![forbid(unsafe_code)]
+
+pub mod diag;
+pub mod digest;
+pub mod host;
+pub mod image;
+pub mod net;
+pub mod session;
