@@ -159,7 +159,6 @@ impl Toolchain {
             "RUSTUP_TOOLCHAIN",
             "RUSTFLAGS",
             "CARGO",
-            "RUSTC_WRAPPER",
             "RUSTDOC",
             "CARGO_BUILD_TARGET",
         ] {
@@ -196,6 +195,8 @@ fn build(toolchain: Toolchain, dir: &Path, locked: bool) -> Result<(Vec<u8>, Man
         .args(locked.then_some("--locked"))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env("CARGO_TARGET_DIR", dir)
+        .env("RUSTC_WRAPPER", std::env::current_exe()?)
+        .env(WRAPPER, "1")
         .current_dir(root.join(NAME));
     sh::run(&mut cargo)?;
     let object = fs::read(dir.join(TARGET).join("release").join(NAME))
@@ -207,6 +208,33 @@ fn build(toolchain: Toolchain, dir: &Path, locked: bool) -> Result<(Vec<u8>, Man
         bpf_linker: sh::output(Command::new("bpf-linker").arg("--version"))?,
     };
     Ok((object, manifest))
+}
+
+/// Set in the environment when cargo calls this program in rustc's place.
+pub const WRAPPER: &str = "AGENTCONTAINER_EBPF_RUSTC";
+
+/// Calls the compiler with a `-C metadata` of our own: cargo's is a hash over absolute paths, ends up in the name of every function and
+/// so in the object, and two clones would build two objects.
+pub fn wrap_rustc() -> Result<()> {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let mut words = std::env::args_os().skip(1);
+    let mut rustc = Command::new(words.next().context("no compiler named")?);
+    for word in words {
+        if word
+            .to_str()
+            .is_some_and(|word| word.starts_with("metadata="))
+        {
+            let package = format!(
+                "metadata={}-{}",
+                variable("CARGO_PKG_NAME"),
+                variable("CARGO_PKG_VERSION")
+            );
+            rustc.arg(format!("{package}-{}", variable("CARGO_CRATE_NAME")));
+        } else {
+            rustc.arg(word);
+        }
+    }
+    sh::run(&mut rustc)
 }
 
 /// One digest over every file that the object is made from.

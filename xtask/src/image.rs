@@ -218,10 +218,16 @@ impl Recipe {
                     .arg(root.join(name)),
             )?;
         }
+        // Java's installation wants a /proc; a mount namespace takes it away again, however the installation ends.
+        let chroot = "mount -t proc proc \"$0/proc\" && exec chroot \"$0\" bash -c \"$@\"";
         let installed = sh::run(
-            sh::root("chroot", [root.as_os_str()])
-                .args(["bash", "-c", INSTALL, "install"])
-                .args(self.packages),
+            sh::root(
+                "unshare",
+                ["--mount", "--propagation", "private", "bash", "-c", chroot],
+            )
+            .arg(root)
+            .args([INSTALL, "install"])
+            .args(self.packages),
         );
         for (name, _) in &files {
             sh::run(sh::root("rm", ["-f"]).arg(root.join(name)))?;

@@ -38,8 +38,22 @@ enum Task {
     Proto,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().task {
+fn main() -> std::process::ExitCode {
+    let done = match std::env::var_os(ebpf::WRAPPER) {
+        Some(_) => ebpf::wrap_rustc(),
+        None => run(Arguments::parse().task),
+    };
+    match done {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
         Task::Ebpf(arguments) => ebpf::run(&arguments),
         Task::Dist(arguments) => dist::run(&arguments),
         Task::Engine(arguments) => engine::run(&arguments),

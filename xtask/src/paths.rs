@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-/// The root of the tree.
+/// The root of the tree: the one that `cargo xtask` was called in, not the one that this was compiled in.
 pub fn root() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest =
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let manifest = Path::new(&manifest);
     manifest.parent().unwrap_or(manifest).to_owned()
 }
 
