@@ -1,1 +1,18 @@
-//! policy.
+//! From what people asked for to what is decided: workspace ∩ host as one effective policy, with the origin of every
+//! entry; lookups that do not slow down with the number of rules; explanations, capability review and differences.
+//! Pure: no I/O, no clock. CLI, enforcer and gateway decide by this crate and by nothing else.
+#![forbid(unsafe_code)]
+
+pub mod address_class;
+mod compiled;
+mod decision;
+mod effective;
+pub mod text;
+
+pub use compiled::Compiled;
+pub use decision::{Decision, Denial, DenyReason, Grant, RuleRef};
+pub use effective::{
+    Action, DomainRule, EffectivePolicy, Gateway, Layer, MAX_LAYERS, MAX_NETWORKS,
+    MAX_POLICY_BYTES, MAX_PORTS_PER_RULE, MAX_RULES, Network, NetworkRule, Origin, PolicyError,
+    Rule,
+};

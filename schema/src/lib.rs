@@ -5,6 +5,7 @@
 
 pub mod diag;
 pub mod digest;
+pub mod gateway;
 pub mod host;
 pub mod image;
 pub mod net;

@@ -1,0 +1,427 @@
+//! A policy indexed for lookups. A decision costs a few hash lookups for each label of the name (each prefix length of
+//! an address), however many rules there are; the enforcer fills the gate from it, the gateway decides by it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+
+use schema::host::{HostName, HostPattern};
+use schema::net::{Cidr, Protocol, Transport};
+
+use crate::address_class::Class;
+use crate::decision::{Decision, Denial, DenyReason, Grant, RuleRef};
+use crate::effective::{
+    Action, DomainRule, EffectivePolicy, Gateway, Layer, NetworkRule, Origin, Rule,
+};
+use crate::text;
+
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    layers: Vec<Index>,
+    exact: Vec<HostName>,
+    networks: Networks,
+    gateway: Gateway,
+}
+
+/// One layer by name.
+#[derive(Clone, Debug, Default)]
+struct Index {
+    entries: Vec<Entry>,
+    exact: HashMap<HostName, Ports>,
+    below: HashMap<HostName, Ports>,
+}
+
+/// One rule, for reference.
+#[derive(Clone, Debug)]
+struct Entry {
+    name: String,
+    origin: Origin,
+}
+
+type EntryId = usize;
+
+/// What a layer says about one name, or everything below one.
+#[derive(Clone, Debug, Default)]
+struct Ports {
+    denied: Option<EntryId>,
+    by_port: HashMap<u16, Port>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Port {
+    denied: Option<EntryId>,
+    rule: [Option<Allowed>; 2],
+    domain: Option<Allowed>,
+}
+
+/// `protocol` is `None` when entries ask for wires that exclude one another.
+#[derive(Clone, Copy, Debug)]
+struct Allowed {
+    entry: EntryId,
+    protocol: Option<Protocol>,
+}
+
+/// The literal networks that every layer allows.
+#[derive(Clone, Debug, Default)]
+struct Networks {
+    rules: Vec<NetworkRule>,
+    names: Vec<String>,
+    by_key: HashMap<(u8, Ipv4Addr, u16, Transport), usize>,
+}
+
+impl EffectivePolicy {
+    pub fn compile(&self) -> Compiled {
+        Compiled::new(self)
+    }
+}
+
+// === impl Compiled ===
+
+impl Compiled {
+    fn new(policy: &EffectivePolicy) -> Self {
+        let layers = policy.network.layers();
+        let mut compiled = Self {
+            layers: layers.iter().map(Index::new).collect(),
+            exact: Vec::new(),
+            networks: Networks::new(layers),
+            gateway: policy.gateway.clone(),
+        };
+        let listed: BTreeSet<&HostName> = compiled
+            .layers
+            .iter()
+            .flat_map(|layer| layer.exact.keys())
+            .collect();
+        compiled.exact = listed
+            .into_iter()
+            .filter(|name| !compiled.ports(name).is_empty())
+            .cloned()
+            .collect();
+        compiled
+    }
+
+    /// Whether `name` may be dialled at `port`. Every layer has to allow it.
+    pub fn decide(&self, name: &HostName, port: u16, transport: Transport) -> Decision<'_> {
+        let mut granted: Option<Grant<'_>> = None;
+        for layer in &self.layers {
+            let grant = match layer.decide(name, port, transport) {
+                Decision::Allow(grant) => grant,
+                denied @ Decision::Deny(_) => return denied,
+            };
+            granted = Some(match granted {
+                None => grant,
+                Some(before) => match stricter(before.protocol, grant.protocol) {
+                    Some(protocol) if protocol == before.protocol => before,
+                    Some(protocol) => Grant {
+                        protocol,
+                        rule: grant.rule,
+                    },
+                    None => return deny(DenyReason::ProtocolConflict, Some(grant.rule)),
+                },
+            });
+        }
+        granted.map_or_else(|| deny(DenyReason::NotListed, None), Decision::Allow)
+    }
+
+    /// Whether a literal address may be dialled at `port`: by `networks` alone, names never decide by address.
+    pub fn decide_address(
+        &self,
+        address: Ipv4Addr,
+        port: u16,
+        transport: Transport,
+    ) -> Decision<'_> {
+        if crate::address_class::classify(IpAddr::V4(address)).never_allowed() {
+            return deny(DenyReason::AddressNotListed, None);
+        }
+        match self.networks.find(address, port, transport) {
+            Some((rule, name)) => Decision::Allow(Grant {
+                protocol: rule.protocol,
+                rule: RuleRef {
+                    name,
+                    origin: &rule.origin,
+                },
+            }),
+            None => deny(DenyReason::AddressNotListed, None),
+        }
+    }
+
+    /// Every port that `name` may be dialled at, in order.
+    pub fn ports(&self, name: &HostName) -> Vec<(u16, Transport)> {
+        let Some(first) = self.layers.first() else {
+            return Vec::new();
+        };
+        let candidates: BTreeSet<u16> = first
+            .said_about(name)
+            .flat_map(|ports| ports.by_port.keys().copied())
+            .collect();
+        let both = |port| [(port, Transport::Tcp), (port, Transport::Udp)];
+        let allowed =
+            |&(port, transport): &(u16, Transport)| self.decide(name, port, transport).is_allow();
+        candidates
+            .into_iter()
+            .flat_map(both)
+            .filter(allowed)
+            .collect()
+    }
+
+    /// Names that are known in advance and may be dialled at some port, in order.
+    pub fn exact_names(&self) -> impl Iterator<Item = &HostName> {
+        self.exact.iter()
+    }
+
+    /// The literal networks that every layer allows.
+    pub fn networks(&self) -> &[NetworkRule] {
+        &self.networks.rules
+    }
+
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Whether the gateway may dial `address`, which `name` resolved to, at `port`.
+    ///
+    /// # Errors
+    /// The class for which it may not.
+    pub fn address_allowed(
+        &self,
+        name: &HostName,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<(), Class> {
+        self.gateway.address_allowed(name, address, |v4| {
+            self.networks.find(v4, port, Transport::Tcp).is_some()
+        })
+    }
+}
+
+fn deny<'a>(reason: DenyReason, rule: Option<RuleRef<'a>>) -> Decision<'a> {
+    Decision::Deny(Denial { reason, rule })
+}
+
+/// The protocol that satisfies both: a lattice with tcp above tls above https and tcp above http.
+pub(crate) fn stricter(a: Protocol, b: Protocol) -> Option<Protocol> {
+    use Protocol::{Http, Https, Tcp, Tls, Udp};
+    match (a, b) {
+        (same, other) if same == other => Some(same),
+        (Udp, _) | (_, Udp) => None,
+        (Tcp, other) | (other, Tcp) => Some(other),
+        (Tls, Https) | (Https, Tls) => Some(Https),
+        (Http, _) | (_, Http) => None,
+        (Https | Tls, _) => None,
+    }
+}
+
+fn slot(transport: Transport) -> usize {
+    match transport {
+        Transport::Tcp => 0,
+        Transport::Udp => 1,
+    }
+}
+
+// === impl Index ===
+
+impl Index {
+    fn new(layer: &Layer) -> Self {
+        let mut index = Self::default();
+        for rule in by_origin(&layer.denied, |rule| &rule.origin) {
+            index.add_denied(rule);
+        }
+        for rule in by_origin(&layer.rules, |rule| &rule.origin) {
+            index.add_rule(rule);
+        }
+        for rule in by_origin(&layer.allowed, |rule| &rule.origin) {
+            index.add_allowed(rule);
+        }
+        index
+    }
+
+    fn entry(&mut self, name: String, origin: &Origin) -> EntryId {
+        self.entries.push(Entry {
+            name,
+            origin: origin.clone(),
+        });
+        self.entries.len() - 1
+    }
+
+    fn ports_of(&mut self, pattern: &HostPattern) -> &mut Ports {
+        match pattern {
+            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default(),
+            HostPattern::Wildcard(base) => self.below.entry(base.clone()).or_default(),
+        }
+    }
+
+    fn add_denied(&mut self, rule: &DomainRule) {
+        let id = self.entry(text::denied_domain(rule), &rule.origin);
+        let ports = self.ports_of(&rule.host);
+        let denied = match rule.port {
+            None => &mut ports.denied,
+            Some(port) => &mut ports.by_port.entry(port).or_default().denied,
+        };
+        denied.get_or_insert(id);
+    }
+
+    fn add_rule(&mut self, rule: &Rule) {
+        let id = self.entry(text::rule(rule), &rule.origin);
+        let ports = self.ports_of(&rule.host);
+        for &number in &rule.ports {
+            let port = ports.by_port.entry(number).or_default();
+            match rule.action {
+                Action::Deny => {
+                    port.denied.get_or_insert(id);
+                }
+                Action::Allow => {
+                    let protocol = rule.protocol.unwrap_or(Protocol::default_for_port(number));
+                    Allowed::add(&mut port.rule[slot(protocol.transport())], id, protocol);
+                }
+            }
+        }
+    }
+
+    fn add_allowed(&mut self, rule: &DomainRule) {
+        let id = self.entry(text::allowed_domain(rule), &rule.origin);
+        let ports = self.ports_of(&rule.host);
+        for number in rule.port.map_or(vec![443, 80], |port| vec![port]) {
+            let port = ports.by_port.entry(number).or_default();
+            Allowed::add(&mut port.domain, id, Protocol::default_for_port(number));
+        }
+    }
+
+    /// What is said about a name, most specific first.
+    fn said_about(&self, name: &HostName) -> impl Iterator<Item = &Ports> {
+        self.exact
+            .get(name)
+            .into_iter()
+            .chain(name.parents().filter_map(|parent| self.below.get(parent)))
+    }
+
+    fn decide(&self, name: &HostName, port: u16, transport: Transport) -> Decision<'_> {
+        let (mut rule, mut domain, mut known) = (None, None, false);
+        for ports in self.said_about(name) {
+            known = true;
+            let at_port = ports.by_port.get(&port);
+            if let Some(id) = ports.denied.or(at_port.and_then(|p| p.denied)) {
+                return deny(DenyReason::DeniedByRule, Some(self.rule_ref(id)));
+            }
+            if let Some(at_port) = at_port {
+                rule = rule.or(at_port.rule[slot(transport)]);
+                domain = domain.or(at_port.domain.filter(|_| transport == Transport::Tcp));
+            }
+        }
+        match rule.or(domain) {
+            Some(Allowed {
+                entry,
+                protocol: Some(protocol),
+            }) => Decision::Allow(Grant {
+                protocol,
+                rule: self.rule_ref(entry),
+            }),
+            Some(Allowed {
+                entry,
+                protocol: None,
+            }) => deny(DenyReason::ProtocolConflict, Some(self.rule_ref(entry))),
+            None if known => deny(DenyReason::PortNotListed, None),
+            None => deny(DenyReason::NotListed, None),
+        }
+    }
+
+    fn rule_ref(&self, id: EntryId) -> RuleRef<'_> {
+        let Entry { name, origin } = &self.entries[id];
+        RuleRef { name, origin }
+    }
+}
+
+/// In order of origin, so that the rule that is named does not depend on the order that rules arrived in.
+fn by_origin<T>(rules: &[T], origin: impl Fn(&T) -> &Origin) -> Vec<&T> {
+    let mut rules: Vec<&T> = rules.iter().collect();
+    rules.sort_by(|a, b| origin(a).cmp(origin(b)));
+    rules
+}
+
+// === impl Allowed ===
+
+impl Allowed {
+    fn add(slot: &mut Option<Self>, entry: EntryId, protocol: Protocol) {
+        *slot = Some(match *slot {
+            None => Self {
+                entry,
+                protocol: Some(protocol),
+            },
+            Some(before) => Self {
+                entry: before.entry,
+                protocol: before.protocol.and_then(|p| stricter(p, protocol)),
+            },
+        });
+    }
+}
+
+// === impl Networks ===
+
+impl Networks {
+    fn new(layers: &[Layer]) -> Self {
+        let mut layers = layers.iter().map(|layer| Self::of(&layer.networks));
+        let Some(first) = layers.next() else {
+            return Self::default();
+        };
+        layers.fold(first, |both, next| both.intersect(&next))
+    }
+
+    fn of(rules: &[NetworkRule]) -> Self {
+        let mut by_cidr: BTreeMap<(Cidr, u16, Transport), NetworkRule> = BTreeMap::new();
+        for rule in by_origin(rules, |rule| &rule.origin) {
+            by_cidr
+                .entry((rule.cidr, rule.port, rule.protocol.transport()))
+                .or_insert_with(|| rule.clone());
+        }
+        let mut networks = Self::default();
+        for (index, ((cidr, port, transport), rule)) in by_cidr.into_iter().enumerate() {
+            networks
+                .by_key
+                .insert((cidr.prefix(), cidr.addr(), port, transport), index);
+            networks.names.push(text::network(&rule));
+            networks.rules.push(rule);
+        }
+        networks
+    }
+
+    /// Two networks overlap only when one contains the other: the smaller ones of both sides are the intersection.
+    fn intersect(&self, other: &Self) -> Self {
+        let inside = |inner: &Self, outer: &Self| -> Vec<NetworkRule> {
+            let contained = |rule: &&NetworkRule| {
+                let transport = rule.protocol.transport();
+                (0..=rule.cidr.prefix()).rev().any(|prefix| {
+                    outer
+                        .at(prefix, rule.cidr.addr(), rule.port, transport)
+                        .is_some()
+                })
+            };
+            inner.rules.iter().filter(contained).cloned().collect()
+        };
+        Self::of(&[inside(self, other), inside(other, self)].concat())
+    }
+
+    fn at(&self, prefix: u8, address: Ipv4Addr, port: u16, transport: Transport) -> Option<usize> {
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+        self.by_key
+            .get(&(
+                prefix,
+                Ipv4Addr::from_bits(address.to_bits() & mask),
+                port,
+                transport,
+            ))
+            .copied()
+    }
+
+    /// The longest network that contains the address.
+    fn find(
+        &self,
+        address: Ipv4Addr,
+        port: u16,
+        transport: Transport,
+    ) -> Option<(&NetworkRule, &str)> {
+        let index = (0..=32)
+            .rev()
+            .find_map(|prefix| self.at(prefix, address, port, transport))?;
+        Some((self.rules.get(index)?, self.names.get(index)?))
+    }
+}
+
+#[cfg(test)]
+mod tests;

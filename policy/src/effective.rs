@@ -1,0 +1,449 @@
+//! The effective policy: what travels, as JSON, from the CLI to the enforcer and its gateways. It is a stack of layers
+//! (workspace, host, organisation), and a connection is allowed when **every** layer allows it: intersection is by
+//! construction, order does not matter, and a policy without layers cannot be expressed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use schema::gateway::{HttpProxy, Resolver};
+use schema::host::{HostName, HostPattern};
+use schema::net::{Cidr, Protocol};
+use serde::{Deserialize, Deserializer, Serialize};
+use thiserror::Error;
+
+use crate::address_class::{self, Class};
+
+/// Version of the JSON form; another one is refused.
+pub const VERSION: u32 = 1;
+/// Largest policy document in bytes.
+pub const MAX_POLICY_BYTES: usize = 16 << 20;
+/// Most entries in one layer: domains, rules and networks together.
+pub const MAX_RULES: usize = 10_000;
+/// Most ports in one rule.
+pub const MAX_PORTS_PER_RULE: usize = 64;
+/// Most literal networks in one layer.
+pub const MAX_NETWORKS: usize = 1024;
+/// Most layers in one policy.
+pub const MAX_LAYERS: usize = 8;
+/// Most entries in each list of the gateway's settings.
+pub const MAX_GATEWAY_ENTRIES: usize = 1024;
+
+/// Where an entry was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    pub file: String,
+    pub line: u32,
+    pub column: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EffectivePolicy {
+    version: u32,
+    pub network: Network,
+    pub gateway: Gateway,
+}
+
+/// At least one layer; in canonical order and without duplicates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Network {
+    layers: Vec<Layer>,
+}
+
+/// What one party allows. Empty lists allow nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Layer {
+    /// `allowedDomains`: without a port, 443 as https and 80 as http.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<DomainRule>,
+    /// `deniedDomains`: without a port, every port. Wins over everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<DomainRule>,
+    /// `rules`: a host and port that any of these names is governed by these alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
+    /// `networks`: literal addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkRule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DomainRule {
+    pub host: HostPattern,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Allow,
+    Deny,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    pub host: HostPattern,
+    pub ports: Vec<u16>,
+    /// Without one, each port has its own default. A rule that denies denies its ports whatever they carry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    pub action: Action,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkRule {
+    pub cidr: Cidr,
+    pub port: u16,
+    pub protocol: Protocol,
+    pub origin: Origin,
+}
+
+/// How the gateway resolves and dials: the host's word alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Gateway {
+    #[serde(default)]
+    pub resolver: Resolver,
+    /// Answers that win over the resolver, and may be private.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hosts: BTreeMap<HostName, Vec<IpAddr>>,
+    /// Networks that would otherwise be refused after resolution.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub private_networks: Vec<IpNet>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_proxy: Option<HttpProxy>,
+}
+
+/// Why a document is no policy.
+#[derive(Debug, Error)]
+pub enum PolicyError {
+    #[error("policy is not the JSON of an effective policy: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("policy has version {0}, this program reads {VERSION}")]
+    Version(u32),
+    #[error("policy has {count} {what}, the limit is {limit}")]
+    TooMany {
+        what: &'static str,
+        count: usize,
+        limit: usize,
+    },
+    #[error("policy has no layer")]
+    NoLayer,
+    #[error("{0}: port 0 is no port")]
+    PortZero(Origin),
+    #[error("{0}: a rule without ports")]
+    NoPorts(Origin),
+    #[error("{origin}: {source}")]
+    Network {
+        origin: Origin,
+        source: address_class::NetworkRefusal,
+    },
+    #[error("private network {0} contains addresses that can never be allowed")]
+    PrivateNetwork(IpNet),
+    #[error("address {address} of {host} can never be allowed: it is {class}")]
+    HostAddress {
+        host: HostName,
+        address: IpAddr,
+        class: Class,
+    },
+}
+
+// === impl Origin ===
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}:{}",
+            schema::diag::escape(&self.file),
+            self.line,
+            self.column
+        )
+    }
+}
+
+// === impl EffectivePolicy ===
+
+impl EffectivePolicy {
+    /// # Errors
+    /// [`PolicyError`] when an entry or a count is outside its bounds.
+    pub fn new(network: Network, gateway: Gateway) -> Result<Self, PolicyError> {
+        let policy = Self {
+            version: VERSION,
+            network,
+            gateway,
+        };
+        policy.check()?;
+        Ok(policy)
+    }
+
+    /// One layer that allows nothing.
+    pub fn deny_all() -> Self {
+        Self {
+            version: VERSION,
+            network: Network::deny_all(),
+            gateway: Gateway::default(),
+        }
+    }
+
+    /// # Errors
+    /// [`PolicyError`] when the bytes are anything but a whole, checked policy of this version.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, PolicyError> {
+        if bytes.len() > MAX_POLICY_BYTES {
+            return Err(PolicyError::TooMany {
+                what: "bytes",
+                count: bytes.len(),
+                limit: MAX_POLICY_BYTES,
+            });
+        }
+        let policy: Self = serde_json::from_slice(bytes)?;
+        policy.check()?;
+        Ok(policy)
+    }
+
+    /// Stable: the same policy gives the same bytes.
+    pub fn to_json(&self) -> Vec<u8> {
+        // Strings, numbers and string-keyed maps only: serialising them to memory has no way to fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    fn check(&self) -> Result<(), PolicyError> {
+        if self.version != VERSION {
+            return Err(PolicyError::Version(self.version));
+        }
+        self.network.layers.iter().try_for_each(Layer::check)?;
+        self.gateway.check()
+    }
+
+    /// Whether the gateway may dial `address`, which `name` resolved to, at `port`.
+    ///
+    /// # Errors
+    /// The class for which it may not.
+    pub fn address_allowed(
+        &self,
+        name: &HostName,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<(), Class> {
+        self.gateway.address_allowed(name, address, |v4| {
+            self.network.layers.iter().all(|layer| {
+                layer
+                    .networks
+                    .iter()
+                    .any(|rule| rule.port == port && rule.cidr.contains(v4))
+            })
+        })
+    }
+}
+
+// === impl Network ===
+
+impl Network {
+    /// # Errors
+    /// [`PolicyError`] without a layer, or with too many.
+    pub fn new(layers: impl IntoIterator<Item = Layer>) -> Result<Self, PolicyError> {
+        let layers: BTreeSet<Layer> = layers.into_iter().map(Layer::canonical).collect();
+        let count = layers.len();
+        match count {
+            0 => Err(PolicyError::NoLayer),
+            1..=MAX_LAYERS => Ok(Self {
+                layers: layers.into_iter().collect(),
+            }),
+            _ => Err(PolicyError::TooMany {
+                what: "layers",
+                count,
+                limit: MAX_LAYERS,
+            }),
+        }
+    }
+
+    pub fn deny_all() -> Self {
+        Self {
+            layers: vec![Layer::default()],
+        }
+    }
+
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// What both allow: associative, commutative, idempotent.
+    ///
+    /// # Errors
+    /// [`PolicyError::TooMany`] when the layers do not fit.
+    pub fn intersect(&self, other: &Self) -> Result<Self, PolicyError> {
+        Self::new(self.layers.iter().chain(&other.layers).cloned())
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(Vec::<Layer>::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+// === impl Layer ===
+
+impl Layer {
+    pub fn len(&self) -> usize {
+        self.allowed.len() + self.denied.len() + self.rules.len() + self.networks.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Lists are sets: sorted, without duplicates.
+    fn canonical(mut self) -> Self {
+        for rule in &mut self.rules {
+            rule.ports.sort_unstable();
+            rule.ports.dedup();
+        }
+        canonical_list(&mut self.allowed);
+        canonical_list(&mut self.denied);
+        canonical_list(&mut self.rules);
+        canonical_list(&mut self.networks);
+        self
+    }
+
+    fn check(&self) -> Result<(), PolicyError> {
+        bound("rules in one layer", self.len(), MAX_RULES)?;
+        bound("networks in one layer", self.networks.len(), MAX_NETWORKS)?;
+        for rule in self.allowed.iter().chain(&self.denied) {
+            if rule.port == Some(0) {
+                return Err(PolicyError::PortZero(rule.origin.clone()));
+            }
+        }
+        for rule in &self.rules {
+            bound("ports in one rule", rule.ports.len(), MAX_PORTS_PER_RULE)?;
+            if rule.ports.is_empty() {
+                return Err(PolicyError::NoPorts(rule.origin.clone()));
+            }
+            if rule.ports.contains(&0) {
+                return Err(PolicyError::PortZero(rule.origin.clone()));
+            }
+        }
+        for rule in &self.networks {
+            if rule.port == 0 {
+                return Err(PolicyError::PortZero(rule.origin.clone()));
+            }
+            address_class::check_network(rule.cidr).map_err(|source| PolicyError::Network {
+                origin: rule.origin.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn canonical_list<T: Ord>(list: &mut Vec<T>) {
+    list.sort_unstable();
+    list.dedup();
+}
+
+fn bound(what: &'static str, count: usize, limit: usize) -> Result<(), PolicyError> {
+    if count > limit {
+        Err(PolicyError::TooMany { what, count, limit })
+    } else {
+        Ok(())
+    }
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    fn check(&self) -> Result<(), PolicyError> {
+        bound(
+            "private networks",
+            self.private_networks.len(),
+            MAX_GATEWAY_ENTRIES,
+        )?;
+        bound("hosts", self.hosts.len(), MAX_GATEWAY_ENTRIES)?;
+        for network in &self.private_networks {
+            if !private_network_fits(*network) {
+                return Err(PolicyError::PrivateNetwork(*network));
+            }
+        }
+        for (host, addresses) in &self.hosts {
+            bound(
+                "addresses of one host",
+                addresses.len(),
+                MAX_GATEWAY_ENTRIES,
+            )?;
+            for &address in addresses {
+                let class = address_class::classify(address);
+                if class.never_allowed() {
+                    return Err(PolicyError::HostAddress {
+                        host: host.clone(),
+                        address,
+                        class,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The one rule about addresses after resolution: public ones pass; metadata, multicast and what is no unicast
+    /// never do; the others when the host's configuration or a literal network of policy names them.
+    pub(crate) fn address_allowed(
+        &self,
+        name: &HostName,
+        address: IpAddr,
+        named_by_rule: impl FnOnce(std::net::Ipv4Addr) -> bool,
+    ) -> Result<(), Class> {
+        let class = address_class::classify(address);
+        let address = address.to_canonical();
+        if class.is_public() {
+            return Ok(());
+        }
+        if class.never_allowed() {
+            return Err(class);
+        }
+        let by_hosts = self
+            .hosts
+            .get(name)
+            .is_some_and(|list| list.iter().any(|a| a.to_canonical() == address));
+        let by_network = self
+            .private_networks
+            .iter()
+            .any(|network| network.contains(&address));
+        let by_rule =
+            || matches!(address, IpAddr::V4(v4) if class != Class::Loopback && named_by_rule(v4));
+        if by_hosts || by_network || by_rule() {
+            Ok(())
+        } else {
+            Err(class)
+        }
+    }
+}
+
+/// The host may open loopback and metadata's neighbours, but no range that is no place to dial at all: those
+/// addresses would be refused anyway, and a configuration that names them expects otherwise.
+fn private_network_fits(network: IpNet) -> bool {
+    let never = |class: Class| class.never_allowed() && class != Class::Metadata;
+    match network {
+        IpNet::V4(v4) => match Cidr::new(v4.network(), v4.prefix_len()) {
+            Some(cidr) => !address_class::ranges_v4()
+                .any(|(range, class)| never(class) && range.overlaps(&cidr)),
+            None => false,
+        },
+        IpNet::V6(v6) => {
+            v6.prefix_len() >= 7 && !never(address_class::classify(v6.network().into()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
