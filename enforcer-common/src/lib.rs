@@ -18,6 +18,15 @@ pub const POOL_FIRST: u32 = POOL_BASE + 0x100;
 /// The DNS port.
 pub const DNS_PORT: u16 = 53;
 
+/// Entries of the gate: names times ports, in two generations while one replaces the other.
+pub const GATE_ENTRIES: u32 = 131_072;
+/// Literal networks times ports, in two generations.
+pub const NETWORK_ENTRIES: u32 = 8_192;
+/// Networks and addresses of the gateway's own gate.
+pub const DIAL_ENTRIES: u32 = 4_096;
+/// Size of the event ring buffer: a power of two of pages; 4,096 events of 88 bytes fit.
+pub const EVENTS_BYTES: u32 = 512 * 1024;
+
 /// IPPROTO_TCP.
 pub const TCP: u8 = 6;
 /// IPPROTO_UDP.
@@ -93,6 +102,24 @@ pub struct FlowKey {
     pub remote_port: u16,
 }
 const _: () = assert!(size_of::<FlowKey>() == 12);
+
+/// Key of `DIAL_ADDRESSES`: one address the gateway may dial.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct DialKey {
+    /// Network byte order; IPv4 in the first four bytes.
+    pub addr: [u8; 16],
+    /// Host byte order.
+    pub port: u16,
+    pub proto: u8,
+    /// AF_INET or AF_INET6.
+    pub family: u8,
+}
+const _: () = assert!(size_of::<DialKey>() == 20);
+
+/// Values of `DIAL_NETWORKS4`/`6`.
+pub const DIAL_ALLOW: u32 = 1;
+pub const DIAL_DENY: u32 = 2;
 
 /// Which hook an event comes from.
 #[repr(u8)]
@@ -187,4 +214,6 @@ mod pod {
     unsafe impl aya::Pod for FlowKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Event {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for DialKey {}
 }

@@ -1,0 +1,27 @@
+//! The eBPF programs of one session, in one object: the gate at the agent's cgroup (`gate`), socket creation
+//! (`create`), packets (`egress`), attribution (`flows`), steering in the agent's network namespace (`steer`), and the
+//! gate at the gateway's own cgroup (`dial`). Loaded afresh for each session, so every map is the session's own.
+//! An empty map denies.
+#![no_std]
+#![no_main]
+
+mod create;
+mod dial;
+mod egress;
+mod flows;
+mod gate;
+mod maps;
+mod record;
+mod steer;
+mod verdict;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // Unreachable: nothing here can panic, the verifier would refuse an endless loop.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";
