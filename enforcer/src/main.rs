@@ -1,1 +1,34 @@
-fn main() {}
+//! `agentcontainer-enforcer serve`: the sidecar's program. Everything else it is told over the control channel.
+
+use std::process::ExitCode;
+
+use enforcer::places::Places;
+use enforcer::service;
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("serve") => {}
+        Some("version") => {
+            println!("{}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("usage: agentcontainer-enforcer serve | version");
+            return ExitCode::from(125);
+        }
+    }
+    if let Err(error) = run() {
+        eprintln!("agentcontainer-enforcer: {error}");
+        return ExitCode::from(125);
+    }
+    ExitCode::SUCCESS
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let places = Places::from_env()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(service::serve(places))?;
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Kernel events into the session's log: names put to addresses, programs to pids, and a bound on how fast an agent can
+//! fill the disk with denials.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
+
+use audit::{Event, Kind, Verdict};
+use enforcer_common as abi;
+
+use crate::process;
+
+/// Kernel events written to the log in one second; what comes beyond is counted as lost.
+pub const MAX_PER_SECOND: u32 = 1000;
+
+/// Reads one ring buffer record.
+pub fn decode(bytes: &[u8]) -> Option<abi::Event> {
+    if bytes.len() < size_of::<abi::Event>() {
+        return None;
+    }
+    // SAFETY: long enough, and any bit pattern is a valid abi::Event; the pointer need not be aligned.
+    Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+}
+
+/// IPv4 destination of an event, v4-mapped included.
+pub fn address4(event: &abi::Event) -> Option<Ipv4Addr> {
+    if event.family == libc::AF_INET as u16 {
+        let [a, b, c, d, ..] = event.addr;
+        return Some(Ipv4Addr::new(a, b, c, d));
+    }
+    Ipv6Addr::from(event.addr).to_ipv4_mapped()
+}
+
+/// The stable code of a kernel denial.
+fn reason(code: u8) -> &'static str {
+    const CODES: [(abi::Reason, &str); 9] = [
+        (abi::Reason::ForeignNamespace, "foreign-namespace"),
+        (abi::Reason::NotAllowed, "not-listed"),
+        (abi::Reason::PortZero, "port-zero"),
+        (abi::Reason::Ipv6, "ipv6"),
+        (abi::Reason::BindReserved, "bind-reserved"),
+        (abi::Reason::SocketType, "socket-type"),
+        (abi::Reason::NotLoopback, "not-loopback"),
+        (abi::Reason::Internal, "not-ready"),
+        (abi::Reason::GatewayRange, "address-refused"),
+    ];
+    CODES
+        .iter()
+        .find(|(reason, _)| *reason as u8 == code)
+        .map_or("unknown", |(_, code)| *code)
+}
+
+/// The record of a kernel denial; `host` is the name its address belongs to.
+pub fn denial(event: &abi::Event, host: Option<String>) -> Event {
+    let send = [abi::Hook::Sendmsg4, abi::Hook::Sendmsg6, abi::Hook::GatewaySendmsg4, abi::Hook::GatewaySendmsg6];
+    let kind =
+        if send.iter().any(|hook| *hook as u8 == event.hook) { Kind::Send } else { Kind::Connect };
+    let mut record = Event::new(kind, Verdict::Deny, reason(event.reason));
+    record.process = Some(process::describe(&event.process));
+    let gateway = event.hook >= abi::Hook::GatewayConnect4 as u8;
+    record.layer = Some(if gateway { "dial-gate" } else { "gate" }.into());
+    if event.hook == abi::Hook::SockCreate as u8 {
+        record.detail = Some(format!(
+            "socket family {} type {} protocol {}",
+            event.family, event.proto, event.port
+        ));
+        return record;
+    }
+    record.port = Some(event.port);
+    record.protocol = match event.proto {
+        abi::TCP => Some("tcp".into()),
+        abi::UDP => Some("udp".into()),
+        _ => None,
+    };
+    match host {
+        Some(host) => record.host = Some(host),
+        None => {
+            record.address = Some(match address4(event) {
+                Some(address) => address.to_string(),
+                None => Ipv6Addr::from(event.addr).to_string(),
+            });
+        }
+    }
+    if event.hook == abi::Hook::Bind4 as u8 || event.hook == abi::Hook::Bind6 as u8 {
+        record.detail = Some("bind".into());
+    }
+    record
+}
+
+/// The record of events that found no room.
+pub fn loss(count: u64, total: u64) -> Event {
+    let mut record = Event::new(Kind::Loss, Verdict::Flag, "events-lost");
+    record.lost = Some(count);
+    record.detail = Some(format!("{total} since the session began"));
+    record
+}
+
+/// At most [`MAX_PER_SECOND`] a second.
+#[derive(Debug)]
+pub struct Limiter {
+    second: Instant,
+    used: u32,
+}
+
+impl Default for Limiter {
+    fn default() -> Self {
+        Self { second: Instant::now(), used: 0 }
+    }
+}
+
+impl Limiter {
+    pub fn admit(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.second).as_secs() >= 1 {
+            self.second = now;
+            self.used = 0;
+        }
+        self.used += 1;
+        self.used <= MAX_PER_SECOND
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_event_of_a_second_is_admitted_and_the_next_is_not() {
+        let start = Instant::now();
+        let mut limiter = Limiter { second: start, used: 0 };
+        for _ in 0..MAX_PER_SECOND {
+            assert!(limiter.admit(start));
+        }
+        assert!(!limiter.admit(start));
+        assert!(limiter.admit(start + std::time::Duration::from_secs(1)));
+    }
+}

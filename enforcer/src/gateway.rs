@@ -1,0 +1,87 @@
+//! A session's gateway process: spawned without any right, in a cgroup of its own whose programs say what it may dial,
+//! with nothing open but its channel. It is started from one thread that lives as long as the enforcer, because the
+//! parent-death signal is tied to the thread that forked (prctl(2)).
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, channel};
+
+use crate::cgroup::Cgroup;
+
+/// First of the user ids that gateways run as: far above what hosts and containers use, one for each session.
+pub const FIRST_UID: u32 = 0x0ac0_0000;
+
+/// Where the channel is in the gateway's process.
+const CHANNEL_FD: i32 = 3;
+
+struct Order {
+    program: PathBuf,
+    uid: u32,
+    cgroup: File,
+    channel: OwnedFd,
+    answer: Sender<io::Result<Child>>,
+}
+
+/// Starts a gateway in `cgroup`.
+pub fn spawn(program: &Path, uid: u32, cgroup: &Cgroup, channel_fd: OwnedFd) -> io::Result<Child> {
+    static SPAWNER: OnceLock<Sender<Order>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, orders) = channel::<Order>();
+        std::thread::spawn(move || {
+            for order in orders {
+                let answer = order.answer.clone();
+                let _ = answer.send(start(order));
+            }
+        });
+        sender
+    });
+    let (answer, answered) = channel();
+    let procs = OpenOptions::new().write(true).open(cgroup.path().join("cgroup.procs"))?;
+    let gone = || io::Error::other("the thread that starts gateways is gone");
+    spawner
+        .send(Order {
+            program: program.to_path_buf(),
+            uid,
+            cgroup: procs,
+            channel: channel_fd,
+            answer,
+        })
+        .map_err(|_| gone())?;
+    answered.recv().map_err(|_| gone())?
+}
+
+fn start(order: Order) -> io::Result<Child> {
+    let Order { program, uid, cgroup, channel, .. } = order;
+    let mut command = Command::new(program);
+    command
+        .arg("--channel")
+        .arg(CHANNEL_FD.to_string())
+        .arg("--require-unprivileged")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    // SAFETY: between fork and exec only async-signal-safe system calls are made, on descriptors that are open and on
+    // constants.
+    unsafe {
+        command.pre_exec(move || {
+            let check = |status: libc::c_int| {
+                if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+            };
+            // "0" moves the writer (kernel cgroup-v2.rst, cgroup.procs).
+            check(libc::write(cgroup.as_raw_fd(), c"0".as_ptr().cast(), 1) as libc::c_int)?;
+            check(libc::dup2(channel.as_raw_fd(), CHANNEL_FD))?;
+            check(libc::setgroups(0, std::ptr::null()))?;
+            check(libc::setresgid(uid, uid, uid))?;
+            check(libc::setresuid(uid, uid, uid))?;
+            check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+            Ok(())
+        });
+    }
+    command.spawn()
+}

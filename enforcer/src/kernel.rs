@@ -1,0 +1,358 @@
+//! The eBPF side of one session: the object loaded, its programs attached and pinned, its maps in hand. An enforcer that
+//! starts again adopts what is pinned and asks the kernel whether it is still attached.
+
+mod maps;
+mod query;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Map, MapData};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::{
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, SkLookup, SockOps,
+};
+use aya::{Ebpf, EbpfLoader};
+
+pub use maps::{Maps, SessionMaps};
+pub use query::{AttachType, attached_programs};
+
+/// The programs, built by `cargo xtask ebpf` and checked in.
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!("../../enforcer-ebpf/object/enforcer-ebpf.o");
+
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    #[error("cannot load the eBPF object: {0}")]
+    Object(#[from] aya::EbpfError),
+    #[error("cannot load or attach {program}: {source}")]
+    Program {
+        program: &'static str,
+        #[source]
+        source: Box<aya::programs::ProgramError>,
+    },
+    #[error("the eBPF object has no {0}")]
+    Missing(&'static str),
+    #[error("cannot pin {}: {source}", path.display())]
+    Pin {
+        path: PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("map {map}: {source}")]
+    Map {
+        map: &'static str,
+        #[source]
+        source: aya::maps::MapError,
+    },
+    #[error("cannot {call} {}: {source}", path.display())]
+    Io {
+        call: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the kernel does not say what is attached at {hook}: {source}")]
+    Query {
+        hook: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{hook}: the program that was attached is not there any more")]
+    Detached { hook: &'static str },
+    #[error("{hook}: a program of somebody else's (id {program}) runs at the session's cgroup or above it, and could change what ours decided")]
+    Foreign { hook: &'static str, program: u32 },
+}
+
+/// A hook at a cgroup: the program's name in the object, and where it attaches.
+#[derive(Clone, Copy, Debug)]
+pub struct HookPoint {
+    pub name: &'static str,
+    pub attach: AttachType,
+}
+
+const fn hook(name: &'static str, attach: AttachType) -> HookPoint {
+    HookPoint { name, attach }
+}
+
+/// What is attached at the session's cgroup.
+pub const SESSION_HOOKS: [HookPoint; 9] = [
+    hook("connect4", AttachType::Connect4),
+    hook("connect6", AttachType::Connect6),
+    hook("sendmsg4", AttachType::Sendmsg4),
+    hook("sendmsg6", AttachType::Sendmsg6),
+    hook("bind4", AttachType::Bind4),
+    hook("bind6", AttachType::Bind6),
+    hook("sock_create", AttachType::SockCreate),
+    hook("flows", AttachType::SockOps),
+    hook("egress", AttachType::SkbEgress),
+];
+
+/// What is attached at the gateway's cgroup.
+pub const GATEWAY_HOOKS: [HookPoint; 4] = [
+    hook("dial_connect4", AttachType::Connect4),
+    hook("dial_connect6", AttachType::Connect6),
+    hook("dial_sendmsg4", AttachType::Sendmsg4),
+    hook("dial_sendmsg6", AttachType::Sendmsg6),
+];
+
+/// Name of the sk_lookup program's pin and of its link's.
+const STEER: &str = "steer";
+
+/// What the kernel says of one hook.
+#[derive(Clone, Debug)]
+pub struct HookState {
+    pub name: &'static str,
+    pub program: u32,
+    pub attached: bool,
+}
+
+/// Loads every program once, attaching nothing, and says of each kind whether this kernel took it.
+pub fn capabilities() -> Vec<(&'static str, Result<(), String>)> {
+    let mut ebpf = match EbpfLoader::new().load(OBJECT) {
+        Ok(ebpf) => ebpf,
+        Err(e) => return vec![("maps", Err(chain(&e)))],
+    };
+    let mut found = vec![("maps", Ok(()))];
+    for (capability, program) in [
+        ("cgroup_sock_addr", "connect4"),
+        ("cgroup_sock", "sock_create"),
+        ("sock_ops", "flows"),
+        ("cgroup_skb", "egress"),
+        ("sk_lookup", STEER),
+    ] {
+        found.push((capability, load(&mut ebpf, program).map_err(|e| chain(&e))));
+    }
+    found
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), KernelError> {
+    use aya::programs::Program;
+    let program = ebpf.program_mut(name).ok_or(KernelError::Missing(name))?;
+    let loaded = match program {
+        Program::CgroupSockAddr(p) => p.load(),
+        Program::CgroupSock(p) => p.load(),
+        Program::SockOps(p) => p.load(),
+        Program::CgroupSkb(p) => p.load(),
+        Program::SkLookup(p) => p.load(),
+        _ => return Err(KernelError::Missing(name)),
+    };
+    loaded.map_err(failed(name))
+}
+
+fn failed(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> KernelError {
+    move |source| KernelError::Program { program, source: Box::new(source) }
+}
+
+/// The kernel side of one session. Dropping it leaves everything attached: links and maps are pinned.
+#[derive(Debug)]
+pub struct Kernel {
+    pins: PathBuf,
+    links: Vec<(HookPoint, FdLink)>,
+    gateway_links: Vec<(HookPoint, FdLink)>,
+    steering: Option<FdLink>,
+}
+
+impl Kernel {
+    /// Loads, attaches and pins under `pins`, which must not exist. With empty maps everything is denied.
+    pub fn attach(
+        pins: &Path,
+        session: &File,
+        gateway: &File,
+    ) -> Result<(Self, Maps), KernelError> {
+        let made = Self::attach_into(pins, session, gateway);
+        if made.is_err() {
+            // Nothing half made stays. A failure here leaves pins that `gc` finds.
+            let _ = std::fs::remove_dir_all(pins);
+        }
+        made
+    }
+
+    fn attach_into(
+        pins: &Path,
+        session: &File,
+        gateway: &File,
+    ) -> Result<(Self, Maps), KernelError> {
+        std::fs::create_dir_all(pins.join("maps")).map_err(io_error("create", pins))?;
+        std::fs::create_dir_all(pins.join("links")).map_err(io_error("create", pins))?;
+        let mut ebpf = EbpfLoader::new().load(OBJECT)?;
+        let mut links = Vec::new();
+        for point in SESSION_HOOKS {
+            links.push((point, attach_cgroup(&mut ebpf, point, session, pins)?));
+        }
+        let mut gateway_links = Vec::new();
+        for point in GATEWAY_HOOKS {
+            gateway_links.push((point, attach_cgroup(&mut ebpf, point, gateway, pins)?));
+        }
+        load(&mut ebpf, STEER)?;
+        let steer = pins.join(STEER);
+        ebpf.program_mut(STEER)
+            .ok_or(KernelError::Missing(STEER))?
+            .pin(&steer)
+            .map_err(pin_error(&steer))?;
+        let maps = Maps::pin(&mut ebpf, &pins.join("maps"))?;
+        let kernel = Self { pins: pins.to_path_buf(), links, gateway_links, steering: None };
+        kernel.verify(session, gateway)?;
+        Ok((kernel, maps))
+    }
+
+    /// Takes up what an earlier enforcer pinned, and has the kernel confirm it.
+    pub fn adopt(
+        pins: &Path,
+        session: &File,
+        gateway: &File,
+    ) -> Result<(Self, Maps), KernelError> {
+        let open = |point: HookPoint| {
+            let path = pins.join("links").join(point.name);
+            PinnedLink::from_pin(&path)
+                .map(|link| (point, FdLink::from(link)))
+                .map_err(pin_error(&path))
+        };
+        let links = SESSION_HOOKS.into_iter().map(open).collect::<Result<_, _>>()?;
+        let gateway_links = GATEWAY_HOOKS.into_iter().map(open).collect::<Result<_, _>>()?;
+        let steering = PinnedLink::from_pin(pins.join("links").join(STEER)).ok().map(FdLink::from);
+        let maps = Maps::adopt(&pins.join("maps"))?;
+        let kernel = Self { pins: pins.to_path_buf(), links, gateway_links, steering };
+        kernel.verify(session, gateway)?;
+        Ok((kernel, maps))
+    }
+
+    /// Attaches the steering program to a network namespace, in place of an earlier one.
+    pub fn steer(&mut self, netns: impl AsFd) -> Result<(), KernelError> {
+        let path = self.pins.join("links").join(STEER);
+        if self.steering.take().is_some() {
+            std::fs::remove_file(&path).map_err(io_error("unpin", &path))?;
+        }
+        let pin = self.pins.join(STEER);
+        let mut program = SkLookup::from_pin(&pin).map_err(failed(STEER))?;
+        let id = program.attach(netns).map_err(failed(STEER))?;
+        let link = program.take_link(id).map_err(failed(STEER))?;
+        let pinned = FdLink::from(link).pin(&path).map_err(pin_error(&path))?;
+        self.steering = Some(pinned.into());
+        Ok(())
+    }
+
+    /// What the kernel says of every hook now.
+    pub fn hooks(&self, session: &File, gateway: &File) -> Result<Vec<HookState>, KernelError> {
+        let mut states = Vec::new();
+        for (links, cgroup) in [(&self.links, session), (&self.gateway_links, gateway)] {
+            for (point, link) in links {
+                let (program, effective) = inspect(*point, link, cgroup)?;
+                states.push(HookState {
+                    name: point.name,
+                    program,
+                    attached: effective.contains(&program),
+                });
+            }
+        }
+        Ok(states)
+    }
+
+    /// Every hook is attached, and no other program stands between ours and the verdict.
+    pub fn verify(&self, session: &File, gateway: &File) -> Result<(), KernelError> {
+        for (links, cgroup) in [(&self.links, session), (&self.gateway_links, gateway)] {
+            for (point, link) in links {
+                let (program, effective) = inspect(*point, link, cgroup)?;
+                if !effective.contains(&program) {
+                    return Err(KernelError::Detached { hook: point.name });
+                }
+                let foreign = effective.iter().find(|id| **id != program);
+                if let (true, Some(foreign)) = (point.attach.rewrites(), foreign) {
+                    return Err(KernelError::Foreign { hook: point.name, program: *foreign });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Detaches everything and removes the pins.
+    pub fn remove(self) -> Result<(), KernelError> {
+        let pins = self.pins.clone();
+        drop(self);
+        std::fs::remove_dir_all(&pins).map_err(io_error("remove", &pins))
+    }
+}
+
+fn inspect(
+    point: HookPoint,
+    link: &FdLink,
+    cgroup: &File,
+) -> Result<(u32, Vec<u32>), KernelError> {
+    let query = |source| KernelError::Query { hook: point.name, source };
+    let info = link.info().map_err(|e| query(io::Error::other(e)))?;
+    Ok((info.program_id(), attached_programs(cgroup, point.attach).map_err(query)?))
+}
+
+fn attach_cgroup(
+    ebpf: &mut Ebpf,
+    point: HookPoint,
+    cgroup: &File,
+    pins: &Path,
+) -> Result<FdLink, KernelError> {
+    let name = point.name;
+    load(ebpf, name)?;
+    let program = ebpf.program_mut(name).ok_or(KernelError::Missing(name))?;
+    let mode = CgroupAttachMode::Single;
+    let link: FdLink = match point.attach {
+        AttachType::SockCreate => {
+            let program: &mut CgroupSock = program.try_into().map_err(failed(name))?;
+            let id = program.attach(cgroup, mode).map_err(failed(name))?;
+            program.take_link(id).map_err(failed(name))?.try_into()
+        }
+        AttachType::SockOps => {
+            let program: &mut SockOps = program.try_into().map_err(failed(name))?;
+            let id = program.attach(cgroup, mode).map_err(failed(name))?;
+            program.take_link(id).map_err(failed(name))?.try_into()
+        }
+        AttachType::SkbEgress => {
+            let program: &mut CgroupSkb = program.try_into().map_err(failed(name))?;
+            let id = program
+                .attach(cgroup, CgroupSkbAttachType::Egress, mode)
+                .map_err(failed(name))?;
+            program.take_link(id).map_err(failed(name))?.try_into()
+        }
+        _ => {
+            let program: &mut CgroupSockAddr = program.try_into().map_err(failed(name))?;
+            let id = program.attach(cgroup, mode).map_err(failed(name))?;
+            program.take_link(id).map_err(failed(name))?.try_into()
+        }
+    }
+    .map_err(|_| KernelError::Missing("bpf_link for cgroups (Linux 5.7)"))?;
+    let path = pins.join("links").join(name);
+    link.pin(&path).map(FdLink::from).map_err(pin_error(&path))
+}
+
+fn io_error(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KernelError {
+    let path = path.to_path_buf();
+    move |source| KernelError::Io { call, path, source }
+}
+
+fn pin_error<E>(path: &Path) -> impl FnOnce(E) -> KernelError
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let path = path.to_path_buf();
+    move |source| KernelError::Pin { path, source: Box::new(source) }
+}
+
+/// A map of the object by name, taken out of it.
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
+    ebpf.take_map(name).ok_or(KernelError::Missing(name))
+}
+
+fn from_pin(directory: &Path, name: &'static str) -> Result<MapData, KernelError> {
+    MapData::from_pin(directory.join(name)).map_err(|source| KernelError::Map { map: name, source })
+}

@@ -1,0 +1,253 @@
+//! A session's maps: pinned when made, opened from their pins when adopted. All writes go through here.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, SockMap};
+use enforcer_common::{
+    DIAL_ALLOW, DIAL_DENY, DialKey, FlowKey, GateKey, NETWORK_KEY_FIXED_BITS, NetworkKey, Process,
+    Settings, TCP, UDP, counter,
+};
+use schema::net::{Cidr, Transport};
+
+use super::{KernelError, from_pin, take};
+
+const SETTINGS: &str = "SETTINGS";
+const GATE: &str = "GATE";
+const NETWORKS: &str = "NETWORKS";
+const FLOWS: &str = "FLOWS";
+const LISTENER: &str = "LISTENER";
+const EVENTS: &str = "EVENTS";
+const COUNTERS: &str = "COUNTERS";
+const DIAL_NETWORKS4: &str = "DIAL_NETWORKS4";
+const DIAL_NETWORKS6: &str = "DIAL_NETWORKS6";
+const DIAL_ADDRESSES: &str = "DIAL_ADDRESSES";
+/// Every map that outlives the enforcer. (CONNECTS lives as long as the programs that share it.)
+const PINNED: [&str; 10] = [
+    SETTINGS, GATE, NETWORKS, FLOWS, LISTENER, EVENTS, COUNTERS, DIAL_NETWORKS4, DIAL_NETWORKS6,
+    DIAL_ADDRESSES,
+];
+
+/// The maps as they come: the session's, and the ring buffer for whoever reads it.
+pub struct Maps {
+    pub session: SessionMaps,
+    pub events: RingBuf<MapData>,
+}
+
+/// What the session writes and asks.
+pub struct SessionMaps {
+    settings: Array<MapData, Settings>,
+    gate: HashMap<MapData, GateKey, u32>,
+    networks: LpmTrie<MapData, NetworkKey, u32>,
+    flows: HashMap<MapData, FlowKey, Process>,
+    listener: SockMap<MapData>,
+    counters: PerCpuArray<MapData, u64>,
+    dial_networks4: LpmTrie<MapData, [u8; 4], u32>,
+    dial_networks6: LpmTrie<MapData, [u8; 16], u32>,
+    dial_addresses: HashMap<MapData, DialKey, u32>,
+}
+
+impl std::fmt::Debug for SessionMaps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SessionMaps")
+    }
+}
+
+fn failed(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
+    move |source| KernelError::Map { map, source }
+}
+
+impl Maps {
+    pub(super) fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<Self, KernelError> {
+        for name in PINNED {
+            let path = directory.join(name);
+            ebpf.map_mut(name)
+                .ok_or(KernelError::Missing(name))?
+                .pin(&path)
+                .map_err(super::pin_error(&path))?;
+        }
+        Self::from(|name| take(ebpf, name))
+    }
+
+    pub(super) fn adopt(directory: &Path) -> Result<Self, KernelError> {
+        Self::from(|name| {
+            let data = from_pin(directory, name)?;
+            Map::from_map_data(data).map_err(failed(name))
+        })
+    }
+
+    fn from(
+        mut map: impl FnMut(&'static str) -> Result<Map, KernelError>,
+    ) -> Result<Self, KernelError> {
+        let session = SessionMaps {
+            settings: map(SETTINGS)?.try_into().map_err(failed(SETTINGS))?,
+            gate: map(GATE)?.try_into().map_err(failed(GATE))?,
+            networks: map(NETWORKS)?.try_into().map_err(failed(NETWORKS))?,
+            flows: map(FLOWS)?.try_into().map_err(failed(FLOWS))?,
+            listener: map(LISTENER)?.try_into().map_err(failed(LISTENER))?,
+            counters: map(COUNTERS)?.try_into().map_err(failed(COUNTERS))?,
+            dial_networks4: map(DIAL_NETWORKS4)?.try_into().map_err(failed(DIAL_NETWORKS4))?,
+            dial_networks6: map(DIAL_NETWORKS6)?.try_into().map_err(failed(DIAL_NETWORKS6))?,
+            dial_addresses: map(DIAL_ADDRESSES)?.try_into().map_err(failed(DIAL_ADDRESSES))?,
+        };
+        Ok(Self { session, events: map(EVENTS)?.try_into().map_err(failed(EVENTS))? })
+    }
+}
+
+fn proto(transport: Transport) -> u8 {
+    match transport {
+        Transport::Tcp => TCP,
+        Transport::Udp => UDP,
+    }
+}
+
+fn network_key(generation: u32, network: Cidr, port: u16, transport: Transport) -> Key<NetworkKey> {
+    let data = NetworkKey {
+        generation: generation.to_be_bytes(),
+        port: port.to_be_bytes(),
+        proto: proto(transport),
+        _pad: 0,
+        addr: network.addr().octets(),
+    };
+    Key::new(NETWORK_KEY_FIXED_BITS + u32::from(network.prefix()), data)
+}
+
+impl SessionMaps {
+    pub fn settings(&self) -> Result<Settings, KernelError> {
+        self.settings.get(&0, 0).map_err(failed(SETTINGS))
+    }
+
+    /// The one write that makes a generation or a namespace the current one.
+    pub fn set_settings(&mut self, settings: Settings) -> Result<(), KernelError> {
+        self.settings.set(0, settings, 0).map_err(failed(SETTINGS))
+    }
+
+    pub fn admit(
+        &mut self,
+        generation: u32,
+        addr: Ipv4Addr,
+        port: u16,
+        transport: Transport,
+    ) -> Result<(), KernelError> {
+        let key =
+            GateKey { generation, addr: addr.into(), port, proto: proto(transport), _pad: 0 };
+        self.gate.insert(key, 1, 0).map_err(failed(GATE))
+    }
+
+    pub fn admit_network(
+        &mut self,
+        generation: u32,
+        network: Cidr,
+        port: u16,
+        transport: Transport,
+    ) -> Result<(), KernelError> {
+        let key = network_key(generation, network, port, transport);
+        self.networks.insert(&key, 1, 0).map_err(failed(NETWORKS))
+    }
+
+    /// Removes every entry of other generations than `keep`.
+    pub fn sweep(&mut self, keep: u32) -> Result<(), KernelError> {
+        let old: Vec<GateKey> = self
+            .gate
+            .keys()
+            .filter(|key| key.as_ref().is_ok_and(|key| key.generation != keep))
+            .collect::<Result<_, _>>()
+            .map_err(failed(GATE))?;
+        for key in old {
+            self.gate.remove(&key).map_err(failed(GATE))?;
+        }
+        let old: Vec<Key<NetworkKey>> = self
+            .networks
+            .keys()
+            .filter(|key| {
+                key.as_ref().is_ok_and(|key| {
+                    let data = key.data();
+                    data.generation != keep.to_be_bytes()
+                })
+            })
+            .collect::<Result<_, _>>()
+            .map_err(failed(NETWORKS))?;
+        for key in old {
+            self.networks.remove(&key).map_err(failed(NETWORKS))?;
+        }
+        Ok(())
+    }
+
+    /// The process that opened this connection, as the TCP connect callback recorded it.
+    pub fn process(&self, flow: &FlowKey) -> Option<Process> {
+        self.flows.get(flow, 0).ok()
+    }
+
+    pub fn listen(&mut self, listener: &impl AsRawFd) -> Result<(), KernelError> {
+        self.listener.set(0, listener, 0).map_err(failed(LISTENER))
+    }
+
+    /// A counter summed over CPUs.
+    pub fn counter(&self, slot: u32) -> Result<u64, KernelError> {
+        let values = self.counters.get(&slot, 0).map_err(failed(COUNTERS))?;
+        Ok(values.iter().sum())
+    }
+
+    /// Denials and lost events so far.
+    pub fn counts(&self) -> Result<(u64, u64), KernelError> {
+        Ok((self.counter(counter::DENIED)?, self.counter(counter::LOST)?))
+    }
+
+    /// Whether the gateway may dial this network.
+    pub fn dial_network(&mut self, network: ipnet::IpNet, allow: bool) -> Result<(), KernelError> {
+        let value = if allow { DIAL_ALLOW } else { DIAL_DENY };
+        let bits = u32::from(network.prefix_len());
+        match network.network() {
+            std::net::IpAddr::V4(addr) => self
+                .dial_networks4
+                .insert(&Key::new(bits, addr.octets()), value, 0)
+                .map_err(failed(DIAL_NETWORKS4)),
+            std::net::IpAddr::V6(addr) => self
+                .dial_networks6
+                .insert(&Key::new(bits, addr.octets()), value, 0)
+                .map_err(failed(DIAL_NETWORKS6)),
+        }
+    }
+
+    /// One address and port that the gateway may dial whatever network it is in.
+    pub fn dial_address(&mut self, addr: SocketAddr, transport: Transport) -> Result<(), KernelError> {
+        let mut bytes = [0; 16];
+        let family = match addr.ip() {
+            std::net::IpAddr::V4(ip) => {
+                bytes[..4].copy_from_slice(&ip.octets());
+                libc::AF_INET
+            }
+            std::net::IpAddr::V6(ip) => {
+                bytes = ip.octets();
+                libc::AF_INET6
+            }
+        };
+        let key = DialKey {
+            addr: bytes,
+            port: addr.port(),
+            proto: proto(transport),
+            family: family as u8,
+        };
+        self.dial_addresses.insert(key, 1, 0).map_err(failed(DIAL_ADDRESSES))
+    }
+
+    /// Forgets every network and address of the gateway's gate: it may then dial nothing.
+    pub fn dial_nothing(&mut self) -> Result<(), KernelError> {
+        for key in self.dial_networks4.keys().collect::<Vec<_>>() {
+            let key = key.map_err(failed(DIAL_NETWORKS4))?;
+            self.dial_networks4.remove(&key).map_err(failed(DIAL_NETWORKS4))?;
+        }
+        for key in self.dial_networks6.keys().collect::<Vec<_>>() {
+            let key = key.map_err(failed(DIAL_NETWORKS6))?;
+            self.dial_networks6.remove(&key).map_err(failed(DIAL_NETWORKS6))?;
+        }
+        for key in self.dial_addresses.keys().collect::<Vec<_>>() {
+            let key = key.map_err(failed(DIAL_ADDRESSES))?;
+            self.dial_addresses.remove(&key).map_err(failed(DIAL_ADDRESSES))?;
+        }
+        Ok(())
+    }
+}

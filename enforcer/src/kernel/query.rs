@@ -1,0 +1,67 @@
+//! What is attached, asked of the kernel: BPF_PROG_QUERY on a cgroup (bpf(2), kernel include/uapi/linux/bpf.h). aya has no
+//! public call for it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+
+/// Attach types of cgroup programs (`enum bpf_attach_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum AttachType {
+    SkbEgress = 1,
+    SockCreate = 2,
+    SockOps = 3,
+    Bind4 = 8,
+    Bind6 = 9,
+    Connect4 = 10,
+    Connect6 = 11,
+    Sendmsg4 = 14,
+    Sendmsg6 = 15,
+}
+
+impl AttachType {
+    /// Whether programs here may rewrite the address they are asked about.
+    pub fn rewrites(self) -> bool {
+        !matches!(self, Self::SkbEgress | Self::SockCreate | Self::SockOps)
+    }
+}
+
+const BPF_PROG_QUERY: libc::c_long = 16;
+/// Programs that run for the cgroup, its ancestors' included.
+const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+/// More programs at one hook than the kernel admits (BPF_CGROUP_MAX_PROGS).
+const MAX_PROGRAMS: usize = 64;
+
+#[repr(C)]
+struct QueryAttr {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    _pad: u32,
+}
+
+/// Ids of the programs that run at this hook of this cgroup, in order.
+pub fn attached_programs(cgroup: &File, attach: AttachType) -> io::Result<Vec<u32>> {
+    let mut ids = [0u32; MAX_PROGRAMS];
+    let mut attr = QueryAttr {
+        target_fd: cgroup.as_raw_fd() as u32,
+        attach_type: attach as u32,
+        query_flags: BPF_F_QUERY_EFFECTIVE,
+        attach_flags: 0,
+        prog_ids: (&raw mut ids) as u64,
+        prog_cnt: MAX_PROGRAMS as u32,
+        _pad: 0,
+    };
+    // SAFETY: the attribute and the array it points to live across the call; the count bounds what is written.
+    let status = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attr, size_of::<QueryAttr>())
+    };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(ids[..(attr.prog_cnt as usize).min(MAX_PROGRAMS)].to_vec())
+}

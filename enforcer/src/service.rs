@@ -1,0 +1,332 @@
+//! The control channel's server: one Unix socket, its peers known by the kernel's word, every session of this enforcer.
+
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+
+use api::v1::{self, enforcer_server};
+use audit::Reader;
+use policy::EffectivePolicy;
+use schema::session::SessionId;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Mutex, mpsc};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::{Request, Response, Status};
+
+use crate::kernel;
+use crate::places::Places;
+use crate::session::{Session, SessionError};
+use crate::store;
+
+/// Sessions at a time.
+pub const MAX_SESSIONS: usize = 64;
+/// Longest policy document, in bytes.
+pub const MAX_POLICY: usize = 8 * 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot {call} {path}: {source}")]
+    Io {
+        call: &'static str,
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+    #[error("the control channel failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+#[derive(Debug)]
+struct Enforcer {
+    places: Arc<Places>,
+    sessions: Mutex<HashMap<String, Arc<Session>>>,
+    /// One opening at a time: gateway user ids are given out under it.
+    opening: Mutex<()>,
+    capabilities: Vec<v1::Capability>,
+}
+
+/// Adopts what is pinned, then serves until told to stop. Sessions stay when it does.
+pub async fn serve(places: Places) -> Result<(), ServeError> {
+    let places = Arc::new(places);
+    let capabilities = kernel::capabilities()
+        .into_iter()
+        .map(|(name, result)| v1::Capability {
+            name: name.to_owned(),
+            there: result.is_ok(),
+            detail: result.err().unwrap_or_default(),
+        })
+        .collect();
+    let mut sessions = HashMap::new();
+    for id in store::sessions(&places.sessions)? {
+        let Ok(session_id) = SessionId::parse(&id) else { continue };
+        match Session::adopt(Arc::clone(&places), session_id).await {
+            Ok(session) => {
+                sessions.insert(id, session);
+            }
+            Err(error) => {
+                tracing::error!(session = %id, %error, "a session that was left does not match what the kernel holds: closed");
+                discard(&places, &id);
+            }
+        }
+    }
+    let enforcer = Enforcer {
+        places: Arc::clone(&places),
+        sessions: Mutex::new(sessions),
+        opening: Mutex::new(()),
+        capabilities,
+    };
+    let listener = listen(&places)?;
+    let uid = places.uid;
+    let peers = UnixListenerStream::new(listener).filter(move |stream| match stream {
+        Ok(stream) => admitted(stream, uid),
+        Err(_) => true,
+    });
+    let service = enforcer_server::EnforcerServer::new(enforcer)
+        .max_decoding_message_size(MAX_POLICY)
+        .max_encoding_message_size(MAX_POLICY);
+    tonic::transport::Server::builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(peers, stop())
+        .await?;
+    Ok(())
+}
+
+fn listen(places: &Places) -> Result<UnixListener, ServeError> {
+    let path = &places.socket;
+    let io = |call: &'static str| {
+        let path = path.display().to_string();
+        move |source| ServeError::Io { call, path, source }
+    };
+    // A socket an earlier run left; nobody listens on it, for that run held the same directory alone.
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("replace")(e)),
+        _ => {}
+    }
+    // Made under another name, so that nobody reaches it before owner and mode are right.
+    let new = path.with_extension("new");
+    let _ = std::fs::remove_file(&new);
+    let listener = UnixListener::bind(&new).map_err(io("bind"))?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).map_err(io("chmod"))?;
+    std::os::unix::fs::chown(&new, Some(places.uid), None).map_err(io("chown"))?;
+    std::fs::rename(&new, path).map_err(io("rename"))?;
+    Ok(listener)
+}
+
+/// Root and the enforcer's user, by the credentials that the kernel took when the peer connected.
+fn admitted(stream: &UnixStream, uid: u32) -> bool {
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == 0 || peer.uid() == uid => true,
+        Ok(peer) => {
+            tracing::warn!(uid = peer.uid(), "a peer was turned away");
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+async fn stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+/// Ends what is left of a session that cannot be taken up: its processes first.
+fn discard(places: &Places, id: &str) {
+    use crate::cgroup::Cgroup;
+    for path in [places.session_cgroup(id), places.gateway_cgroup(id)] {
+        if let Ok(cgroup) = Cgroup::open(&path)
+            && let Err(error) = cgroup.destroy()
+        {
+            tracing::error!(session = %id, %error, "discard");
+            // Its programs, whatever is left of them, stay where they are.
+            return;
+        }
+    }
+    let _ = std::fs::remove_dir_all(places.pins.join(id));
+    let _ = std::fs::remove_dir_all(places.sessions.join(id));
+}
+
+impl Enforcer {
+    async fn session(&self, id: &str) -> Result<Arc<Session>, Status> {
+        self.sessions
+            .lock()
+            .await
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Status::not_found(format!("there is no open session {id:?}")))
+    }
+
+    fn policy(bytes: &[u8]) -> Result<EffectivePolicy, Status> {
+        EffectivePolicy::from_json(bytes)
+            .map_err(|e| Status::invalid_argument(format!("the policy cannot be read: {e}")))
+    }
+}
+
+fn failed(error: SessionError) -> Status {
+    Status::internal(error.to_string())
+}
+
+#[tonic::async_trait]
+impl enforcer_server::Enforcer for Enforcer {
+    async fn status(
+        &self,
+        _request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        Ok(Response::new(v1::StatusReply {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            binary_sha256: self.places.binary_sha256.clone(),
+            kernel: nix::sys::utsname::uname()
+                .map(|uname| uname.release().to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            capabilities: self.capabilities.clone(),
+            sessions: self.sessions.lock().await.len() as u32,
+        }))
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<v1::OpenSessionRequest>,
+    ) -> Result<Response<v1::OpenSessionReply>, Status> {
+        let request = request.into_inner();
+        let id = SessionId::parse(&request.session)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let policy = Self::policy(&request.policy)?;
+        let _one = self.opening.lock().await;
+        let (taken, count): (Vec<u32>, usize) = {
+            let sessions = self.sessions.lock().await;
+            if sessions.contains_key(id.as_str()) {
+                return Err(Status::already_exists(format!("session {id} is open")));
+            }
+            let mut taken = Vec::new();
+            for session in sessions.values() {
+                taken.push(session.gateway_index().await);
+            }
+            (taken, sessions.len())
+        };
+        if count >= MAX_SESSIONS {
+            return Err(Status::resource_exhausted(format!("{MAX_SESSIONS} sessions are open")));
+        }
+        let index = (0..).find(|index| !taken.contains(index)).unwrap_or_default();
+        let places = Arc::clone(&self.places);
+        let session =
+            Session::open(places, id.clone(), request.workspace, policy, index).await.map_err(failed)?;
+        let status = session.status().await;
+        let reply = v1::OpenSessionReply {
+            cgroup_parent: session.cgroup_parent(),
+            generation: status.generation,
+            hooks: status.hooks,
+        };
+        self.sessions.lock().await.insert(id.to_string(), session);
+        Ok(Response::new(reply))
+    }
+
+    async fn set_policy(
+        &self,
+        request: Request<v1::SetPolicyRequest>,
+    ) -> Result<Response<v1::SetPolicyReply>, Status> {
+        let request = request.into_inner();
+        let policy = Self::policy(&request.policy)?;
+        let session = self.session(&request.session).await?;
+        let generation = session.set_policy(policy).await.map_err(failed)?;
+        Ok(Response::new(v1::SetPolicyReply { generation }))
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<v1::CloseSessionRequest>,
+    ) -> Result<Response<v1::CloseSessionReply>, Status> {
+        let request = request.into_inner();
+        let session = self.session(&request.session).await?;
+        let closed = session.close(&request.reason).await;
+        self.sessions.lock().await.remove(&request.session);
+        let (events, lost) = closed.map_err(failed)?;
+        Ok(Response::new(v1::CloseSessionReply { events, lost }))
+    }
+
+    async fn list_sessions(
+        &self,
+        _request: Request<v1::ListSessionsRequest>,
+    ) -> Result<Response<v1::ListSessionsReply>, Status> {
+        let sessions: Vec<_> = self.sessions.lock().await.values().cloned().collect();
+        let mut listed = Vec::new();
+        for session in sessions {
+            listed.push(session.status().await);
+        }
+        listed.sort_by(|a, b| a.session.cmp(&b.session));
+        Ok(Response::new(v1::ListSessionsReply { sessions: listed }))
+    }
+
+    type EventsStream = ReceiverStream<Result<v1::EventLine, Status>>;
+
+    async fn events(
+        &self,
+        request: Request<v1::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        let request = request.into_inner();
+        let id = SessionId::parse(&request.session)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let reader = Reader::open(&self.places.log(id.as_str()))
+            .map_err(|_| Status::not_found(format!("there is no event log of session {id}")))?;
+        let session = self.sessions.lock().await.get(id.as_str()).cloned();
+        let follow = if request.follow { session } else { None };
+        let (sender, receiver) = mpsc::channel(64);
+        tokio::spawn(stream(reader, request.from_seq, follow, sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// Lines of a log to one reader; with a session, for as long as it is open.
+async fn stream(
+    mut reader: Reader,
+    from: u64,
+    follow: Option<Arc<Session>>,
+    sender: mpsc::Sender<Result<v1::EventLine, Status>>,
+) {
+    let mut position = follow.as_ref().map(|session| session.log_position());
+    let mut ended = false;
+    loop {
+        if let Some(position) = &mut position {
+            position.mark_unchanged();
+        }
+        loop {
+            match reader.next_line() {
+                Ok(Some(line)) => {
+                    let seq = serde_json::from_slice::<audit::Event>(&line).map_or(0, |e| e.seq);
+                    if seq >= from && sender.send(Ok(v1::EventLine { json: line })).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    let _ = sender.send(Err(Status::internal(error.to_string()))).await;
+                    return;
+                }
+            }
+        }
+        let (Some(position), Some(session)) = (&mut position, &follow) else { return };
+        if ended {
+            return;
+        }
+        let mut closed = session.closed();
+        let closing = tokio::select! {
+            changed = position.changed() => changed.is_err(),
+            closed = closed.wait_for(|closed| *closed) => closed.is_ok(),
+            () = sender.closed() => return,
+        };
+        if closing {
+            // The last record is written after the session is marked closed.
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            ended = true;
+        }
+    }
+}

@@ -1,0 +1,572 @@
+//! One session: its cgroups, kernel side, names, policy generations, gateway and log, from open to close. Everything that
+//! changes it goes through here, under one lock; what is slow (wiring, waiting for the gateway) happens outside it.
+
+mod gateway_link;
+mod kernel_events;
+mod wiring;
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use api::v1;
+use audit::{Event, Kind, Log, Verdict};
+use policy::{Compiled, EffectivePolicy};
+use schema::host::HostName;
+use schema::net::{Cidr, Transport};
+use schema::session::SessionId;
+use tokio::sync::{Mutex, watch};
+
+use crate::cgroup::{Cgroup, CgroupError};
+use crate::kernel::{Kernel, KernelError, SessionMaps};
+use crate::names::{Known, Names};
+use crate::places::{CGROUP, Places};
+use crate::store::{Record, Store, StoreError};
+use crate::wire::Wired;
+use crate::{dial, gateway};
+
+/// Names that policy does not list exactly and that get an address, a second and at once.
+const NAMES_PER_SECOND: f64 = 50.0;
+const NAMES_BURST: f64 = 500.0;
+/// How long a policy change waits for the gateway to decide by it.
+const APPLY: Duration = Duration::from_secs(5);
+/// The ports an unlisted name may reach, where the gateway answers with words.
+const PAGE_PORTS: [u16; 2] = [80, 443];
+
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Log(#[from] audit::LogError),
+    #[error("the policy cannot be read: {0}")]
+    Policy(String),
+    #[error("{0}")]
+    Gateway(String),
+    #[error("the session is closed")]
+    Closed,
+    #[error("cannot route a network in the agent's namespace: {0}")]
+    Route(std::io::Error),
+}
+
+/// One policy generation, ready to be looked up.
+#[derive(Clone, Debug)]
+struct Generation {
+    number: u32,
+    document: Arc<EffectivePolicy>,
+    compiled: Arc<Compiled>,
+    exact: Arc<HashSet<HostName>>,
+}
+
+impl Generation {
+    fn new(number: u32, document: EffectivePolicy) -> Self {
+        let compiled = document.compile();
+        let exact = compiled.exact_names().cloned().collect();
+        Self {
+            number,
+            document: Arc::new(document),
+            compiled: Arc::new(compiled),
+            exact: Arc::new(exact),
+        }
+    }
+
+    fn known(&self, name: &HostName) -> Known {
+        if self.exact.contains(name) {
+            Known::Exactly
+        } else if self.compiled.ports(name).is_empty() {
+            Known::Not
+        } else {
+            Known::ByWildcard
+        }
+    }
+
+    /// Opens the gate for a name in this generation, and no further than policy does.
+    fn admit(
+        &self,
+        maps: &mut SessionMaps,
+        name: &HostName,
+        address: Ipv4Addr,
+    ) -> Result<(), KernelError> {
+        for port in PAGE_PORTS {
+            maps.admit(self.number, address, port, Transport::Tcp)?;
+        }
+        for (port, transport) in self.compiled.ports(name) {
+            maps.admit(self.number, address, port, transport)?;
+        }
+        Ok(())
+    }
+
+    fn fill(&self, maps: &mut SessionMaps, names: &Names) -> Result<(), KernelError> {
+        let internal = Ipv4Addr::from(enforcer_common::INTERNAL_ADDR);
+        maps.admit(self.number, internal, 80, Transport::Tcp)?;
+        for (name, address) in names.iter() {
+            self.admit(maps, name, address)?;
+        }
+        for rule in self.compiled.networks() {
+            let transport = rule.protocol.transport();
+            maps.admit_network(self.number, rule.cidr, rule.port, transport)?;
+        }
+        Ok(())
+    }
+
+    fn networks(&self) -> Vec<Cidr> {
+        let mut networks: Vec<Cidr> = self.compiled.networks().iter().map(|rule| rule.cidr).collect();
+        networks.sort_by_key(|cidr| (cidr.addr(), cidr.prefix()));
+        networks.dedup();
+        networks
+    }
+}
+
+/// What changes under the lock.
+#[derive(Debug)]
+struct State {
+    kernel: Option<Kernel>,
+    maps: SessionMaps,
+    current: Generation,
+    /// The generation that is being loaded: names allocated meanwhile go into both.
+    pending: Option<Generation>,
+    names: Names,
+    bucket: Bucket,
+    store: Option<Store>,
+    record: Record,
+    wired: Option<Arc<Wired>>,
+    /// Networks that have a route in the wired namespace.
+    routed: Vec<Cidr>,
+}
+
+/// A token bucket.
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn take(&mut self, now: Instant) -> bool {
+        let passed = now.duration_since(self.at).as_secs_f64();
+        self.tokens = (self.tokens + passed * NAMES_PER_SECOND).min(NAMES_BURST);
+        self.at = now;
+        if self.tokens < 1.0 {
+            return false;
+        }
+        self.tokens -= 1.0;
+        true
+    }
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    pub id: SessionId,
+    pub workspace: String,
+    places: Arc<Places>,
+    cgroup: Cgroup,
+    gateway_cgroup: Cgroup,
+    state: Mutex<State>,
+    /// One policy change, one wiring at a time.
+    change: Mutex<()>,
+    wiring: Mutex<()>,
+    log: std::sync::Mutex<Log>,
+    log_seq: watch::Sender<u64>,
+    log_failed: AtomicBool,
+    closing: watch::Sender<bool>,
+    link: gateway_link::Link,
+    restarts: AtomicU32,
+}
+
+impl Session {
+    /// Makes a session: everything denied first, then policy, then the gateway.
+    pub async fn open(
+        places: Arc<Places>,
+        id: SessionId,
+        workspace: String,
+        policy: EffectivePolicy,
+        gateway_index: u32,
+    ) -> Result<Arc<Self>, SessionError> {
+        let name = id.as_str().to_owned();
+        let mut log = Log::open(&places.log(&name), &name)?;
+        let store = Store::create(&places.sessions, &name)?;
+        let made = Self::make(&places, &id, &store);
+        let (cgroup, gateway_cgroup, kernel, maps) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let _ = store.remove();
+                return Err(error);
+            }
+        };
+        let document = serde_json::from_slice(&policy.to_json())
+            .map_err(|e| SessionError::Policy(e.to_string()))?;
+        let record = Record {
+            session: name,
+            workspace: workspace.clone(),
+            policy: document,
+            generation: 0,
+            gateway_uid: gateway::FIRST_UID + gateway_index,
+            released: false,
+        };
+        let mut opened = Event::new(Kind::Lifecycle, Verdict::Allow, "session-opened");
+        opened.layer = Some("enforcer".into());
+        log.append(&mut opened)?;
+        let session = Self::assemble(
+            places,
+            id,
+            workspace,
+            cgroup,
+            gateway_cgroup,
+            log,
+            State {
+                kernel: Some(kernel),
+                maps: maps.session,
+                current: Generation::new(0, EffectivePolicy::deny_all()),
+                pending: None,
+                names: Names::default(),
+                bucket: Bucket { tokens: NAMES_BURST, at: Instant::now() },
+                store: Some(store),
+                record,
+                wired: None,
+                routed: Vec::new(),
+            },
+        );
+        session.start(maps.events);
+        if let Err(error) = session.set_policy(policy).await {
+            session.close("open-failed").await?;
+            return Err(error);
+        }
+        Ok(session)
+    }
+
+    fn make(
+        places: &Places,
+        id: &SessionId,
+        _store: &Store,
+    ) -> Result<(Cgroup, Cgroup, Kernel, crate::kernel::Maps), SessionError> {
+        let cgroup = Cgroup::create(&places.session_cgroup(id.as_str()), true)?;
+        let gateway_cgroup = match Cgroup::create(&places.gateway_cgroup(id.as_str()), false) {
+            Ok(made) => made,
+            Err(error) => {
+                let _ = cgroup.destroy();
+                return Err(error.into());
+            }
+        };
+        let pins = places.pins.join(id.as_str());
+        match Kernel::attach(&pins, cgroup.directory(), gateway_cgroup.directory()) {
+            Ok((kernel, maps)) => Ok((cgroup, gateway_cgroup, kernel, maps)),
+            Err(error) => {
+                let _ = cgroup.destroy();
+                let _ = gateway_cgroup.destroy();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Takes up a session that an earlier run of this enforcer left. A mismatch is an error, by which the caller ends it.
+    pub async fn adopt(places: Arc<Places>, id: SessionId) -> Result<Arc<Self>, SessionError> {
+        let store = Store::open(&places.sessions, id.as_str())?;
+        let record = store.load()?;
+        let cgroup = Cgroup::open(&places.session_cgroup(id.as_str()))?;
+        let gateway_cgroup = Cgroup::open(&places.gateway_cgroup(id.as_str()))?;
+        let pins = places.pins.join(id.as_str());
+        let (kernel, mut maps) =
+            Kernel::adopt(&pins, cgroup.directory(), gateway_cgroup.directory())?;
+        let bytes = record.policy.to_string();
+        let document = EffectivePolicy::from_json(bytes.as_bytes())
+            .map_err(|e| SessionError::Policy(e.to_string()))?;
+        let settings = maps.session.settings()?;
+        // The kernel's word, in case the enforcer died between the flip and the record.
+        let current = Generation::new(settings.generation, document);
+        let mut names = Names::default();
+        for (name, address) in store.names()? {
+            let known = current.known(&name);
+            current.admit(&mut maps.session, &name, address)?;
+            names.insert(name, address, known);
+        }
+        maps.session.sweep(current.number)?;
+        let mut log = Log::open(&places.log(id.as_str()), id.as_str())?;
+        let mut adopted = Event::new(Kind::Lifecycle, Verdict::Allow, "session-adopted");
+        adopted.layer = Some("enforcer".into());
+        log.append(&mut adopted)?;
+        let workspace = record.workspace.clone();
+        let session = Self::assemble(
+            places,
+            id,
+            workspace,
+            cgroup,
+            gateway_cgroup,
+            log,
+            State {
+                kernel: Some(kernel),
+                maps: maps.session,
+                current,
+                pending: None,
+                names,
+                bucket: Bucket { tokens: NAMES_BURST, at: Instant::now() },
+                store: Some(store),
+                record,
+                wired: None,
+                routed: Vec::new(),
+            },
+        );
+        session.start(maps.events);
+        session.rewire().await;
+        Ok(session)
+    }
+
+    fn assemble(
+        places: Arc<Places>,
+        id: SessionId,
+        workspace: String,
+        cgroup: Cgroup,
+        gateway_cgroup: Cgroup,
+        log: Log,
+        state: State,
+    ) -> Arc<Self> {
+        let seq = log.last_seq();
+        Arc::new(Self {
+            id,
+            workspace,
+            places,
+            cgroup,
+            gateway_cgroup,
+            state: Mutex::new(state),
+            change: Mutex::new(()),
+            wiring: Mutex::new(()),
+            log: std::sync::Mutex::new(log),
+            log_seq: watch::Sender::new(seq),
+            log_failed: AtomicBool::new(false),
+            closing: watch::Sender::new(false),
+            link: gateway_link::Link::default(),
+            restarts: AtomicU32::new(0),
+        })
+    }
+
+    fn start(self: &Arc<Self>, events: aya::maps::RingBuf<aya::maps::MapData>) {
+        tokio::spawn(Arc::clone(self).read_kernel_events(events));
+        tokio::spawn(Arc::clone(self).supervise_gateway());
+        tokio::spawn(Arc::clone(self).watch());
+    }
+
+    /// Writes one event. What cannot be written is an error for whoever wanted something carried on the strength of it.
+    pub fn write(&self, mut event: Event) -> Result<u64, audit::LogError> {
+        let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let written = log.append(&mut event);
+        match &written {
+            Ok(seq) => {
+                self.log_failed.store(false, Ordering::Relaxed);
+                self.log_seq.send_replace(*seq);
+            }
+            Err(error) => {
+                if !self.log_failed.swap(true, Ordering::Relaxed) {
+                    tracing::error!(session = %self.id, %error, "the event log cannot be written");
+                }
+            }
+        }
+        written
+    }
+
+    /// Which of the gateways' user ids this session's has.
+    pub async fn gateway_index(&self) -> u32 {
+        self.state.lock().await.record.gateway_uid.saturating_sub(gateway::FIRST_UID)
+    }
+
+    /// Number of the last event, and word of each new one.
+    pub fn log_position(&self) -> watch::Receiver<u64> {
+        self.log_seq.subscribe()
+    }
+
+    pub fn closed(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
+    /// The cgroup as `/proc/PID/cgroup` and the engine's CgroupParent spell it.
+    pub fn cgroup_parent(&self) -> String {
+        format!("/{CGROUP}/{}", self.id)
+    }
+
+    /// Loads a policy as a new generation and flips to it. When this returns, gate and gateway both decide by it; until
+    /// then each decides by the old one or the new one, never by a mixture.
+    pub async fn set_policy(&self, document: EffectivePolicy) -> Result<u32, SessionError> {
+        let _one = self.change.lock().await;
+        let next = {
+            let mut state = self.state.lock().await;
+            let number = state.current.number.checked_add(1).ok_or(SessionError::Closed)?;
+            let next = Generation::new(number, document);
+            let State { maps, names, .. } = &mut *state;
+            next.fill(maps, names)?;
+            state.add_routes(&next.networks())?;
+            dial::admit(&mut state.maps, &next.document, &dial::system_resolvers())?;
+            state.pending = Some(next.clone());
+            next
+        };
+        let result = self.flip(&next).await;
+        let mut state = self.state.lock().await;
+        state.pending = None;
+        let number = state.current.number;
+        state.maps.sweep(number)?;
+        result.map(|()| number)
+    }
+
+    async fn flip(&self, next: &Generation) -> Result<(), SessionError> {
+        self.link.apply(next, self, APPLY).await.map_err(SessionError::Gateway)?;
+        {
+            let mut state = self.state.lock().await;
+            let mut settings = state.maps.settings()?;
+            settings.generation = next.number;
+            state.maps.set_settings(settings)?;
+            state.current = next.clone();
+            state.remove_routes(&next.networks())?;
+            state.record.generation = next.number;
+            state.record.policy = serde_json::from_slice(&next.document.to_json())
+                .map_err(|e| SessionError::Policy(e.to_string()))?;
+            state.save()?;
+        }
+        // A program that read the old generation before the flip may still be looking its entries up.
+        tokio::task::spawn_blocking(wait_for_running_programs)
+            .await
+            .map_err(|_| SessionError::Closed)?;
+        let mut event = Event::new(Kind::Policy, Verdict::Allow, "policy-loaded");
+        event.layer = Some("enforcer".into());
+        event.detail = Some(format!("generation {}", next.number));
+        self.write(event)?;
+        Ok(())
+    }
+
+    /// The synthetic address of a name, given now if it has none. The gate's maps are written before this returns.
+    async fn allocate(&self, name: &HostName) -> Result<Ipv4Addr, &'static str> {
+        if self.log_failed.load(Ordering::Relaxed) {
+            return Err("log_full");
+        }
+        let mut state = self.state.lock().await;
+        if let Some(address) = state.names.address(name) {
+            return Ok(address);
+        }
+        let known = state.current.known(name);
+        if known != Known::Exactly && !state.bucket.take(Instant::now()) {
+            return Err("rate_limited");
+        }
+        let address = state.names.free(known).map_err(|_| "pool_exhausted")?;
+        let State { maps, current, pending, store, names, .. } = &mut *state;
+        let store = store.as_mut().ok_or("closed")?;
+        store.add_name(name, address).map_err(|_| "log_full")?;
+        current.admit(maps, name, address).map_err(|_| "gate_full")?;
+        if let Some(pending) = pending {
+            pending.admit(maps, name, address).map_err(|_| "gate_full")?;
+        }
+        names.insert(name.clone(), address, known);
+        Ok(address)
+    }
+
+    /// The session as the kernel and this enforcer see it now.
+    pub async fn status(&self) -> v1::Session {
+        let state = self.state.lock().await;
+        let hooks = state
+            .kernel
+            .as_ref()
+            .and_then(|kernel| {
+                kernel.hooks(self.cgroup.directory(), self.gateway_cgroup.directory()).ok()
+            })
+            .unwrap_or_default();
+        let (denied, lost) = state.maps.counts().unwrap_or_default();
+        v1::Session {
+            session: self.id.to_string(),
+            workspace: self.workspace.clone(),
+            generation: state.current.number,
+            wired: state.wired.is_some() && state.record.released,
+            gateway_pid: self.link.pid(),
+            gateway_restarts: self.restarts.load(Ordering::Relaxed),
+            hooks: hooks
+                .into_iter()
+                .map(|hook| v1::Hook {
+                    name: hook.name.to_owned(),
+                    program_id: hook.program,
+                    attached: hook.attached,
+                })
+                .collect(),
+            denied,
+            lost,
+            names: state.names.len() as u32,
+            state: "open".to_owned(),
+        }
+    }
+
+    /// Ends the session: its processes, then gateway, links, maps, cgroup. Returns events written and lost.
+    pub async fn close(&self, reason: &str) -> Result<(u64, u64), SessionError> {
+        if self.closing.send_replace(true) {
+            return Err(SessionError::Closed);
+        }
+        let path = self.cgroup.path().to_path_buf();
+        let gateway_path = self.gateway_cgroup.path().to_path_buf();
+        // First what the agent runs, while everything still stands between it and the world.
+        let destroyed = tokio::task::spawn_blocking(move || {
+            let agents = Cgroup::open(&path).and_then(Cgroup::destroy);
+            let gateway = Cgroup::open(&gateway_path).and_then(Cgroup::destroy);
+            agents.and(gateway)
+        });
+        let destroyed = destroyed.await.unwrap_or(Ok(()));
+        let mut state = self.state.lock().await;
+        let (_, lost) = state.maps.counts().unwrap_or_default();
+        state.wired = None;
+        let removed = state.kernel.take().map_or(Ok(()), Kernel::remove);
+        let stored = state.store.take().map_or(Ok(()), Store::remove);
+        drop(state);
+        let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "session-closed");
+        event.layer = Some("enforcer".into());
+        event.detail = Some(reason.to_owned());
+        let seq = self.write(event)?;
+        {
+            let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            log.sync()?;
+        }
+        destroyed?;
+        removed?;
+        stored?;
+        Ok((seq, lost))
+    }
+}
+
+impl State {
+    fn save(&self) -> Result<(), StoreError> {
+        self.store.as_ref().map_or(Ok(()), |store| store.save(&self.record))
+    }
+
+    fn add_routes(&mut self, networks: &[Cidr]) -> Result<(), SessionError> {
+        let Some(wired) = &self.wired else { return Ok(()) };
+        let new: Vec<Cidr> =
+            networks.iter().copied().filter(|cidr| !self.routed.contains(cidr)).collect();
+        if !new.is_empty() {
+            let add = || new.iter().try_for_each(|cidr| crate::route::add_local(*cidr));
+            wired.netns.within(add).map_err(SessionError::Route)?;
+            self.routed.extend(new);
+        }
+        Ok(())
+    }
+
+    fn remove_routes(&mut self, keep: &[Cidr]) -> Result<(), SessionError> {
+        let Some(wired) = &self.wired else { return Ok(()) };
+        let old: Vec<Cidr> =
+            self.routed.iter().copied().filter(|cidr| !keep.contains(cidr)).collect();
+        if !old.is_empty() {
+            let remove = || old.iter().try_for_each(|cidr| crate::route::remove_local(*cidr));
+            wired.netns.within(remove).map_err(SessionError::Route)?;
+            self.routed.retain(|cidr| keep.contains(cidr));
+        }
+        Ok(())
+    }
+}
+
+/// Waits until no program runs that started before this call: MEMBARRIER_CMD_GLOBAL waits for an RCU grace period, and
+/// cgroup programs run inside RCU read sections (membarrier(2); kernel kernel/bpf/cgroup.c, bpf_prog_run_array_cg).
+fn wait_for_running_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: membarrier takes a command and flags, and touches no memory of ours.
+    let status = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if status != 0 {
+        // Not there (nohz_full): a wait far longer than any program runs.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}

@@ -1,0 +1,269 @@
+//! The session's side of its gateway: started, told what it needs, answered, and started again when it dies, with the
+//! same sockets, policy and log.
+
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use api::v1::{self, from_gateway, to_gateway};
+use audit::Event;
+use enforcer_common::FlowKey;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use prost::Message as _;
+use schema::host::HostName;
+use tokio::sync::watch;
+
+use super::{Generation, Session};
+use crate::channel::{Channel, MAX_MESSAGE};
+use crate::{gateway, process};
+
+/// Pause before a gateway that died is started again; grows with each death in a row.
+const RESTART: [Duration; 5] = [
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
+/// A gateway that lived this long starts the row anew.
+const STEADY: Duration = Duration::from_secs(10);
+/// How long the gateway has to be ready for sockets.
+const READY: Duration = Duration::from_secs(10);
+
+/// What the session knows of its gateway.
+#[derive(Debug)]
+pub(super) struct Link {
+    channel: StdMutex<Option<Arc<Channel>>>,
+    /// The generation that the gateway decides by; 0 while there is none.
+    applied: watch::Sender<u32>,
+    pid: AtomicU32,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            channel: StdMutex::new(None),
+            applied: watch::Sender::new(0),
+            pid: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Link {
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    fn channel(&self) -> Option<Arc<Channel>> {
+        self.channel.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, channel: Option<Arc<Channel>>, pid: u32) {
+        *self.channel.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = channel;
+        self.pid.store(pid, Ordering::Relaxed);
+    }
+
+    /// Sends a generation and waits until the gateway decides by it. A gateway that is just starting gets the pending
+    /// generation with its first snapshot.
+    pub(super) async fn apply(
+        &self,
+        next: &Generation,
+        session: &Session,
+        limit: Duration,
+    ) -> Result<(), String> {
+        let mut applied = self.applied.subscribe();
+        if let Some(channel) = self.channel() {
+            // A failure here is the channel's end: the supervisor starts another gateway, with this generation.
+            let _ = session.send_snapshot(&channel, next).await;
+        }
+        let number = next.number;
+        tokio::time::timeout(limit, applied.wait_for(|at| *at >= number))
+            .await
+            .map_err(|_| "the gateway did not take the policy in time".to_owned())?
+            .map(|_| ())
+            .map_err(|_| "the session is closed".to_owned())
+    }
+
+    /// Hands the wired namespace's sockets to the gateway once it decides by a policy.
+    pub(super) async fn wired(&self, session: &Session) -> Result<(), String> {
+        let mut applied = self.applied.subscribe();
+        tokio::time::timeout(READY, applied.wait_for(|at| *at > 0))
+            .await
+            .map_err(|_| "the gateway is not ready".to_owned())?
+            .map_err(|_| "the session is closed".to_owned())?;
+        let channel = self.channel().ok_or("the gateway is gone")?;
+        session.send_wired(&channel).await.map_err(|e| e.to_string())
+    }
+}
+
+impl Session {
+    pub(super) async fn supervise_gateway(self: Arc<Self>) {
+        let mut closing = self.closed();
+        let mut deaths = 0;
+        loop {
+            let started = std::time::Instant::now();
+            tokio::select! {
+                result = self.run_gateway() => {
+                    if let Err(error) = result {
+                        tracing::warn!(session = %self.id, %error, "gateway");
+                    }
+                }
+                _ = closing.wait_for(|closing| *closing) => {
+                    self.link.set(None, 0);
+                    return;
+                }
+            }
+            self.link.set(None, 0);
+            self.link.applied.send_replace(0);
+            if started.elapsed() > STEADY {
+                deaths = 0;
+            }
+            self.restarts.fetch_add(1, Ordering::Relaxed);
+            let mut event =
+                Event::new(audit::Kind::Lifecycle, audit::Verdict::Flag, "gateway-restarted");
+            event.layer = Some("enforcer".into());
+            let _ = self.write(event);
+            let pause = RESTART[deaths.min(RESTART.len() - 1)];
+            deaths += 1;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = closing.wait_for(|closing| *closing) => return,
+            }
+        }
+    }
+
+    /// One gateway, from start to end.
+    async fn run_gateway(&self) -> std::io::Result<()> {
+        let (channel, theirs) = Channel::pair()?;
+        let uid = self.state.lock().await.record.gateway_uid;
+        let program = &self.places.gateway;
+        let mut child = gateway::spawn(program, uid, &self.gateway_cgroup, theirs)?;
+        let channel = Arc::new(channel);
+        let served = self.serve_gateway(&channel, child.id()).await;
+        // Whatever ended it: it is not left running.
+        let _ = child.kill();
+        let _ = tokio::task::spawn_blocking(move || child.wait()).await;
+        served
+    }
+
+    async fn serve_gateway(&self, channel: &Arc<Channel>, pid: u32) -> std::io::Result<()> {
+        let mut buffer = vec![0; MAX_MESSAGE];
+        while let Some(message) = channel.receive(&mut buffer).await? {
+            use from_gateway::Message;
+            match message.message {
+                Some(Message::Ready(v1::Ready {})) => {
+                    self.link.set(Some(Arc::clone(channel)), pid);
+                    let generation = {
+                        let state = self.state.lock().await;
+                        state.pending.clone().unwrap_or_else(|| state.current.clone())
+                    };
+                    self.send_snapshot(channel, &generation).await?;
+                }
+                Some(Message::Applied(applied)) => {
+                    let first = *self.link.applied.borrow() == 0;
+                    if first && self.state.lock().await.wired.is_some() {
+                        self.send_wired(channel).await?;
+                    }
+                    self.link.applied.send_replace(applied.generation);
+                }
+                Some(Message::Allocate(request)) => {
+                    let answer = match HostName::parse(&request.name) {
+                        Ok(name) => self.allocate(&name).await,
+                        Err(_) => Err("not_a_name"),
+                    };
+                    let (address, refusal) = match answer {
+                        Ok(address) => (address.into(), String::new()),
+                        Err(refusal) => (0, refusal.to_owned()),
+                    };
+                    let allocated = v1::Allocated { id: request.id, address, refusal };
+                    self.tell(channel, to_gateway::Message::Allocated(allocated)).await?;
+                }
+                Some(Message::Record(record)) => {
+                    let id = record.id;
+                    let ok = self.record(record).await;
+                    if id != 0 {
+                        let recorded = v1::Recorded { id, ok };
+                        self.tell(channel, to_gateway::Message::Recorded(recorded)).await?;
+                    }
+                }
+                None => return Err(std::io::Error::other("the gateway sent an empty message")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, channel: &Channel, message: to_gateway::Message) -> std::io::Result<()> {
+        channel.send(&v1::ToGateway { message: Some(message) }, &[]).await
+    }
+
+    /// Writes a gateway's event, with the process that the kernel saw open the connection.
+    async fn record(&self, record: v1::Record) -> bool {
+        let Ok(mut event) = serde_json::from_slice::<Event>(&record.event) else {
+            tracing::warn!(session = %self.id, "the gateway sent what is not an event");
+            return false;
+        };
+        if let Some(flow) = &record.flow {
+            let key = FlowKey {
+                local_addr: flow.peer_address,
+                remote_addr: flow.local_address,
+                local_port: flow.peer_port as u16,
+                remote_port: flow.local_port as u16,
+            };
+            let opener = self.state.lock().await.maps.process(&key);
+            event.process = opener.as_ref().map(process::describe);
+        }
+        self.write(event).is_ok()
+    }
+
+    pub(super) async fn send_snapshot(
+        &self,
+        channel: &Channel,
+        generation: &Generation,
+    ) -> std::io::Result<()> {
+        let names = {
+            let state = self.state.lock().await;
+            state
+                .names
+                .iter()
+                .map(|(name, address)| v1::Name {
+                    name: name.to_string(),
+                    address: address.into(),
+                })
+                .collect()
+        };
+        let document = v1::SnapshotDocument {
+            generation: generation.number,
+            policy: generation.document.to_json(),
+            names,
+            session: self.id.to_string(),
+        };
+        let memfd = memfd_create(c"snapshot", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        let mut file = std::fs::File::from(memfd);
+        std::io::Write::write_all(&mut file, &document.encode_to_vec())?;
+        fcntl(
+            &file,
+            FcntlArg::F_ADD_SEALS(
+                SealFlag::F_SEAL_WRITE
+                    | SealFlag::F_SEAL_GROW
+                    | SealFlag::F_SEAL_SHRINK
+                    | SealFlag::F_SEAL_SEAL,
+            ),
+        )?;
+        let snapshot = v1::Snapshot { generation: generation.number };
+        let message = v1::ToGateway { message: Some(to_gateway::Message::Snapshot(snapshot)) };
+        channel.send(&message, &[file.as_fd()]).await
+    }
+
+    async fn send_wired(&self, channel: &Channel) -> std::io::Result<()> {
+        let state = self.state.lock().await;
+        let Some(wired) = &state.wired else { return Ok(()) };
+        let message = v1::ToGateway {
+            message: Some(to_gateway::Message::Wired(v1::Wired { netns_cookie: wired.cookie })),
+        };
+        let fds = [wired.listener.as_fd(), wired.dns_udp.as_fd(), wired.dns_tcp.as_fd()];
+        channel.send(&message, &fds).await
+    }
+}

@@ -1,0 +1,76 @@
+//! The session's ring buffer: denials into the log, requests to wire into action, losses counted.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aya::maps::{MapData, RingBuf};
+use enforcer_common as abi;
+use tokio::io::unix::AsyncFd;
+
+use super::Session;
+use crate::events::{self, Limiter};
+
+/// Records taken out of the ring buffer before they are handled.
+const BATCH: usize = 256;
+
+impl Session {
+    pub(super) async fn read_kernel_events(self: Arc<Self>, events: RingBuf<MapData>) {
+        let mut closing = self.closed();
+        // SAFETY: the ring buffer owns its descriptor for as long as it lives, and the AsyncFd owns the ring buffer.
+        let mut events = match unsafe { AsyncFd::register(events) } {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::error!(session = %self.id, %error, "cannot read kernel events");
+                let _ = self.close("events-unreadable").await;
+                return;
+            }
+        };
+        let mut limiter = Limiter::default();
+        let mut beyond = 0u64;
+        let mut lost_before = 0u64;
+        loop {
+            let mut batch = Vec::new();
+            tokio::select! {
+                ready = events.readable_mut() => {
+                    let Ok(mut ready) = ready else { return };
+                    let buffer = ready.get_inner_mut();
+                    while batch.len() < BATCH
+                        && let Some(item) = buffer.next()
+                    {
+                        batch.extend(events::decode(&item));
+                    }
+                    if batch.len() < BATCH {
+                        ready.clear_ready();
+                    }
+                }
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                _ = closing.wait_for(|closing| *closing) => return,
+            }
+            for event in batch {
+                if event.reason == abi::Reason::WireRequest as u8 {
+                    let session = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        session.wire(event.process.tgid, event.netns_cookie).await;
+                    });
+                } else if limiter.admit(Instant::now()) {
+                    let host = self.host_of(&event).await;
+                    // A denial stands whether or not it could be written; `write` has said so.
+                    let _ = self.write(events::denial(&event, host));
+                } else {
+                    beyond += 1;
+                }
+            }
+            let lost = self.state.lock().await.maps.counts().map_or(0, |(_, lost)| lost) + beyond;
+            if lost > lost_before {
+                let _ = self.write(events::loss(lost - lost_before, lost));
+                lost_before = lost;
+            }
+        }
+    }
+
+    async fn host_of(&self, event: &abi::Event) -> Option<String> {
+        let address = events::address4(event)?;
+        let state = self.state.lock().await;
+        state.names.name(address).map(ToString::to_string)
+    }
+}

@@ -1,0 +1,198 @@
+//! When a namespace of the session's asks to be wired: checked, furnished, steered, served, and only then is its init
+//! released. And when its last process has gone: closed again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit::{Event, Kind, Verdict};
+use schema::net::Cidr;
+
+use super::Session;
+use crate::process;
+use crate::wire::{self, WireError, Wired};
+
+impl Session {
+    pub(super) async fn wire(self: Arc<Self>, pid: u32, cookie: u64) {
+        let _one = self.wiring.lock().await;
+        {
+            let mut state = self.state.lock().await;
+            if let Some(wired) = &state.wired {
+                if wired.cookie == cookie {
+                    return;
+                }
+                if self.inhabited(wired) {
+                    drop(state);
+                    self.refused(pid, "second-namespace", "the session has a namespace that is in use");
+                    return;
+                }
+                state.wired = None;
+                state.record.released = false;
+            }
+        }
+        if let Err(error) = self.wire_and_release(pid, Some(cookie)).await {
+            // Gone again before it was looked at, or the engine's own first process: nothing to report.
+            if !matches!(error, WireError::Gone(_)) {
+                self.refused(pid, "not-wired", &error.to_string());
+            }
+        }
+    }
+
+    async fn wire_and_release(&self, pid: u32, cookie: Option<u64>) -> Result<(), WireError> {
+        let (wired, networks) = self.furnish(pid, cookie).await?;
+        let cookie = wired.cookie;
+        self.serve(wired, networks).await?;
+        let released = self.challenge().await;
+        let mut state = self.state.lock().await;
+        match released {
+            Ok(()) => {
+                state.record.released = true;
+                let _ = state.save();
+                drop(state);
+                let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "released");
+                event.layer = Some("init".into());
+                event.detail = Some(format!("network namespace {cookie} wired, self-test refused"));
+                let _ = self.write(event);
+                Ok(())
+            }
+            Err(error) => {
+                if let Ok(mut settings) = state.maps.settings() {
+                    settings.netns_cookie = 0;
+                    let _ = state.maps.set_settings(settings);
+                }
+                state.wired = None;
+                Err(error)
+            }
+        }
+    }
+
+    async fn furnish(
+        &self,
+        pid: u32,
+        cookie: Option<u64>,
+    ) -> Result<(Wired, Vec<Cidr>), WireError> {
+        let networks = self.state.lock().await.current.networks();
+        let session = self.cgroup_parent();
+        let init = self.places.init.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let wired = wire::wire(pid, cookie, &session, &init, &networks)?;
+            Ok((wired, networks))
+        });
+        work.await.map_err(|_| WireError::Gone(pid))?
+    }
+
+    /// Steers the namespace to our listener, hands the sockets to the gateway, and opens the gate for it.
+    async fn serve(&self, wired: Wired, networks: Vec<Cidr>) -> Result<(), WireError> {
+        let failed = |call: &'static str| {
+            move |error: String| WireError::Io { call, source: std::io::Error::other(error) }
+        };
+        let mut state = self.state.lock().await;
+        state.maps.listen(&wired.listener).map_err(|e| failed("set the listener")(e.to_string()))?;
+        let cookie = wired.cookie;
+        if let Some(kernel) = &mut state.kernel {
+            kernel.steer(wired.netns.fd()).map_err(|e| failed("steer the namespace")(e.to_string()))?;
+        }
+        state.wired = Some(Arc::new(wired));
+        state.routed = networks;
+        drop(state);
+        self.link.wired(self).await.map_err(failed("hand the sockets to the gateway"))?;
+        let mut state = self.state.lock().await;
+        let mut settings =
+            state.maps.settings().map_err(|e| failed("read the settings")(e.to_string()))?;
+        settings.netns_cookie = cookie;
+        state.maps.set_settings(settings).map_err(|e| failed("open the gate")(e.to_string()))
+    }
+
+    async fn challenge(&self) -> Result<(), WireError> {
+        let Some(wired) = self.state.lock().await.wired.clone() else {
+            return Err(WireError::Gone(0));
+        };
+        let pid = wired.init;
+        tokio::task::spawn_blocking(move || wire::release(&wired))
+            .await
+            .map_err(|_| WireError::Gone(pid))?
+    }
+
+    /// After an enforcer's restart: new sockets in the namespace that was wired. Its init was released before and is not
+    /// challenged again.
+    pub(super) async fn rewire(&self) {
+        let _one = self.wiring.lock().await;
+        let (released, cookie) = {
+            let state = self.state.lock().await;
+            let cookie = state.maps.settings().map_or(0, |settings| settings.netns_cookie);
+            (state.record.released, cookie)
+        };
+        if !released || cookie == 0 {
+            return;
+        }
+        let ours = std::fs::metadata(&self.places.init).ok().map(|m| {
+            use std::os::unix::fs::MetadataExt as _;
+            (m.dev(), m.ino())
+        });
+        let inits: Vec<u32> = self
+            .cgroup
+            .processes()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|pid| process::executable(*pid).ok() == ours)
+            .collect();
+        for pid in inits {
+            match self.furnish(pid, Some(cookie)).await {
+                Ok((wired, networks)) => {
+                    if let Err(error) = self.serve(wired, networks).await {
+                        self.refused(pid, "not-rewired", &error.to_string());
+                    }
+                    return;
+                }
+                Err(error) => self.refused(pid, "not-rewired", &error.to_string()),
+            }
+        }
+        // Nobody is left in it.
+        let mut state = self.state.lock().await;
+        state.record.released = false;
+        let _ = state.save();
+    }
+
+    /// Lets go of a namespace that nobody is in any more.
+    pub(super) async fn watch(self: Arc<Self>) {
+        let mut closing = self.closed();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                _ = closing.wait_for(|closing| *closing) => return,
+            }
+            if self.cgroup.populated().unwrap_or(true) {
+                continue;
+            }
+            let _one = self.wiring.lock().await;
+            let mut state = self.state.lock().await;
+            if state.wired.is_some() && !self.cgroup.populated().unwrap_or(true) {
+                if let Ok(mut settings) = state.maps.settings() {
+                    settings.netns_cookie = 0;
+                    let _ = state.maps.set_settings(settings);
+                }
+                state.wired = None;
+                state.record.released = false;
+                let _ = state.save();
+                drop(state);
+                let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "emptied");
+                event.layer = Some("enforcer".into());
+                let _ = self.write(event);
+            }
+        }
+    }
+
+    fn inhabited(&self, wired: &Wired) -> bool {
+        let Ok(identity) = wired.netns.identity() else { return true };
+        self.cgroup.processes().is_ok_and(|pids| {
+            pids.iter()
+                .any(|pid| process::network_namespace(&process::directory(*pid)) == Some(identity))
+        })
+    }
+
+    fn refused(&self, pid: u32, reason: &str, detail: &str) {
+        let mut event = Event::new(Kind::Lifecycle, Verdict::Deny, reason);
+        event.layer = Some("enforcer".into());
+        event.detail = Some(format!("process {pid}: {detail}"));
+        let _ = self.write(event);
+    }
+}

@@ -1,0 +1,129 @@
+//! What an enforcer needs to take up a session again: one JSON file a session, replaced whole, and an append-only file of
+//! the names it gave addresses to, written before the address is told.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use schema::host::HostName;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot {call} {}: {source}", path.display())]
+    Io {
+        call: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is not a session record: {source}", path.display())]
+    Record {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+fn io_error(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_path_buf();
+    move |source| StoreError::Io { call, path, source }
+}
+
+/// A session as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    pub session: String,
+    pub workspace: String,
+    /// policy::EffectivePolicy.
+    pub policy: serde_json::Value,
+    pub generation: u32,
+    /// The gateway's user and group id.
+    pub gateway_uid: u32,
+    /// Whether init was released: it is not challenged again.
+    pub released: bool,
+}
+
+/// One session's files.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    names: File,
+}
+
+impl Store {
+    pub fn create(sessions: &Path, session: &str) -> Result<Self, StoreError> {
+        let directory = sessions.join(session);
+        std::fs::create_dir(&directory).map_err(io_error("create", &directory))?;
+        Self::open(sessions, session)
+    }
+
+    pub fn open(sessions: &Path, session: &str) -> Result<Self, StoreError> {
+        let directory = sessions.join(session);
+        let path = directory.join("names");
+        let names = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .map_err(io_error("open", &path))?;
+        Ok(Self { directory, names })
+    }
+
+    /// Writes the record beside the old one and renames it into place.
+    pub fn save(&self, record: &Record) -> Result<(), StoreError> {
+        let path = self.directory.join("session.json");
+        let new = self.directory.join("session.json.new");
+        let bytes = serde_json::to_vec(record)
+            .map_err(|source| StoreError::Record { path: path.clone(), source })?;
+        let mut file = File::create(&new).map_err(io_error("create", &new))?;
+        file.write_all(&bytes).map_err(io_error("write", &new))?;
+        file.sync_data().map_err(io_error("sync", &new))?;
+        std::fs::rename(&new, &path).map_err(io_error("replace", &path))
+    }
+
+    pub fn load(&self) -> Result<Record, StoreError> {
+        let path = self.directory.join("session.json");
+        let bytes = std::fs::read(&path).map_err(io_error("read", &path))?;
+        serde_json::from_slice(&bytes).map_err(|source| StoreError::Record { path, source })
+    }
+
+    pub fn add_name(&mut self, name: &HostName, address: Ipv4Addr) -> Result<(), StoreError> {
+        let path = self.directory.join("names");
+        self.names
+            .write_all(format!("{address} {name}\n").as_bytes())
+            .map_err(io_error("write", &path))
+    }
+
+    /// The names in the order they were given addresses. A torn last line was never told to anybody.
+    pub fn names(&self) -> Result<Vec<(HostName, Ipv4Addr)>, StoreError> {
+        let path = self.directory.join("names");
+        let text = std::fs::read_to_string(&path).map_err(io_error("read", &path))?;
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        if whole.len() + 1 < text.len() || (whole.is_empty() && !text.is_empty()) {
+            let length = if whole.is_empty() { 0 } else { whole.len() as u64 + 1 };
+            self.names.set_len(length).map_err(io_error("truncate", &path))?;
+        }
+        Ok(whole
+            .lines()
+            .filter_map(|line| {
+                let (address, name) = line.split_once(' ')?;
+                Some((HostName::parse(name).ok()?, address.parse().ok()?))
+            })
+            .collect())
+    }
+
+    pub fn remove(self) -> Result<(), StoreError> {
+        std::fs::remove_dir_all(&self.directory).map_err(io_error("remove", &self.directory))
+    }
+}
+
+/// Ids of the sessions that are kept.
+pub fn sessions(directory: &Path) -> Result<Vec<String>, StoreError> {
+    Ok(std::fs::read_dir(directory)
+        .map_err(io_error("list", directory))?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect())
+}
