@@ -50,6 +50,12 @@ pub struct SessionMaps {
     dial_addresses: HashMap<MapData, DialKey, u32>,
 }
 
+impl std::fmt::Debug for Maps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Maps")
+    }
+}
+
 impl std::fmt::Debug for SessionMaps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SessionMaps")
