@@ -22,6 +22,16 @@ pub struct Arguments {
     toolchain: Option<Toolchain>,
 }
 
+impl Arguments {
+    /// `cargo xtask ebpf --check`.
+    pub fn check() -> Self {
+        Self {
+            check: true,
+            toolchain: None,
+        }
+    }
+}
+
 /// A compiler that can build `core` for the BPF target, its LLVM matching bpf-linker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Toolchain {
@@ -208,6 +218,11 @@ fn build(toolchain: Toolchain, dir: &Path, locked: bool) -> Result<(Vec<u8>, Man
         bpf_linker: sh::output(Command::new("bpf-linker").arg("--version"))?,
     };
     Ok((object, manifest))
+}
+
+/// Whether some compiler for eBPF is installed.
+pub fn compiler_is_there() -> bool {
+    Toolchain::Debian.is_there() || Toolchain::Nightly.is_there()
 }
 
 /// Set in the environment when cargo calls this program in rustc's place.

@@ -65,19 +65,6 @@ exec dockerd --host "unix://$run/docker.sock" --group "$group" --containerd "$ru
 "#;
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if !sh::is_root() && matches!(arguments.action, Action::Start | Action::Stop) {
-        let word = if matches!(arguments.action, Action::Start) {
-            "start"
-        } else {
-            "stop"
-        };
-        let this = std::env::current_exe()?;
-        return sh::run(
-            sh::root("env", [format!("PATH={}", std::env::var("PATH")?)])
-                .arg(this)
-                .args(["engine", word]),
-        );
-    }
     match arguments.action {
         Action::Start => println!("{}", ensure_running()?),
         Action::Stop => stop()?,
@@ -95,6 +82,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// The same, and whether it was started by this call: who started it stops it.
+pub fn ensure_running_here() -> Result<(String, bool)> {
+    let before = current()?.is_some();
+    Ok((ensure_running()?, !before))
+}
+
 /// The engine that demo and tests use, as a `DOCKER_HOST`; started where there is none.
 pub fn ensure_running() -> Result<String> {
     if let Some(host) = current()? {
@@ -103,18 +96,44 @@ pub fn ensure_running() -> Result<String> {
     if sh::is_root() {
         return start();
     }
-    run(&Arguments {
-        action: Action::Start,
-    })?;
+    as_root("start")?;
     current()?.context("the engine was started and does not answer")
+}
+
+/// Stops the engine that was started here, if one was.
+pub fn stop() -> Result<()> {
+    if sh::is_root() {
+        return end();
+    }
+    if State::read()?.is_some() {
+        as_root("stop")?;
+    }
+    Ok(())
+}
+
+fn as_root(word: &str) -> Result<()> {
+    let path = std::env::var("PATH")?;
+    let keep = [
+        format!("PATH={path}"),
+        format!(
+            "CARGO_MANIFEST_DIR={}",
+            paths::root().join("xtask").display()
+        ),
+    ];
+    sh::run(
+        sh::root("env", keep)
+            .arg(std::env::current_exe()?)
+            .args(["engine", word]),
+    )
 }
 
 /// Ours where it runs; else the one that DOCKER_HOST or the default socket names, if it is fit for the purpose.
 fn current() -> Result<Option<String>> {
-    if let Some(state) = State::read()? {
-        if state.processes.iter().all(Process::is_ours) && answers(&state.host) {
-            return Ok(Some(state.host));
-        }
+    if let Some(state) = State::read()?
+        && state.processes.iter().all(Process::is_ours)
+        && answers(&state.host)
+    {
+        return Ok(Some(state.host));
     }
     let host =
         std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
@@ -123,7 +142,7 @@ fn current() -> Result<Option<String>> {
 }
 
 fn start() -> Result<String> {
-    stop()?;
+    end()?;
     for program in ["dockerd", "containerd", "docker", "unshare", "ip"] {
         ensure!(
             sh::there(program),
@@ -176,7 +195,7 @@ fn start() -> Result<String> {
         if ended.is_some() || began.elapsed() > Duration::from_secs(60) {
             let log = fs::read_to_string(data.join("dockerd.log")).unwrap_or_default();
             let last: Vec<&str> = log.lines().rev().take(5).collect();
-            stop()?;
+            end()?;
             bail!(
                 "the engine does not start (see {}):\n{}",
                 data.display(),
@@ -193,7 +212,7 @@ fn start() -> Result<String> {
     Ok(state.host)
 }
 
-fn stop() -> Result<()> {
+fn end() -> Result<()> {
     let Some(mut state) = State::read()? else {
         return Ok(());
     };

@@ -1,14 +1,19 @@
 //! Tasks of the project: `cargo xtask TASK`. One file a task; what several of them need is in `paths`, `sh` and `elf`.
 #![forbid(unsafe_code)]
 
+mod demo;
 mod dist;
 mod ebpf;
 mod elf;
 mod engine;
+mod fuzz;
 mod image;
+mod lint;
 mod paths;
 mod proto;
+mod setup;
 mod sh;
+mod test;
 
 use clap::{Parser, Subcommand};
 
@@ -34,6 +39,16 @@ enum Task {
     Engine(engine::Arguments),
     /// Make the images that demo and tests run, and load them into the engine
     Image(image::Arguments),
+    /// Install what is missing on Debian or Ubuntu, and start an engine
+    Setup(setup::Arguments),
+    /// Set up, build, and show the main job end to end
+    Demo(demo::Arguments),
+    /// Run the unit tests, then the end-to-end tests against the built binary
+    Test(test::Arguments),
+    /// Check what needs no engine: format, lints, generated files, the eBPF object, dependencies, file heads
+    Lint(lint::Arguments),
+    /// Run every fuzz target for a while
+    Fuzz(fuzz::Arguments),
     /// Generate the control channel's Rust code from its .proto file
     Proto,
 }
@@ -58,6 +73,11 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Dist(arguments) => dist::run(&arguments),
         Task::Engine(arguments) => engine::run(&arguments),
         Task::Image(arguments) => image::run(&arguments),
+        Task::Setup(arguments) => setup::run(&arguments),
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Lint(arguments) => lint::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Proto => proto::run(),
     }
 }

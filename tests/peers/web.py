@@ -1,0 +1,164 @@
+"""An HTTP/1.1 server, plain or over TLS, that prints one JSON line for each connection and each request.
+
+web.py ADDRESS PORT [CERTIFICATE KEY]. It prints {"port": N} when it listens.
+GET /hello, /bytes/N, /chunked, /slow; PUT and POST anything: the answer is the digest of the body. Other paths: files below --root.
+"""
+import argparse, hashlib, http.server, json, os, socketserver, ssl, sys, threading, time
+
+lock = threading.Lock()
+BLOCK = hashlib.shake_256(b"agentcontainer").digest(1 << 20)
+
+
+def say(**what):
+    with lock:
+        print(json.dumps(what), flush=True)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 120
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_):
+        pass
+
+    def heard(self, **more):
+        sni = getattr(self.connection, "asked_for", None)
+        say(kind="request", method=self.command, path=self.path, host=self.headers.get("Host"), sni=sni,
+            headers=dict(self.headers.items()), peer=self.client_address[0], **more)
+
+    def answer(self, body, kind="text/plain", **headers):
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        self.heard()
+        path = self.path.split("?")[0]
+        if path == "/hello":
+            self.answer(f"hello from {self.headers.get('Host')}\n".encode())
+        elif path.startswith("/bytes/"):
+            count = int(path.split("/")[2])
+            self.send_response(200)
+            self.send_header("Content-Length", str(count))
+            self.end_headers()
+            digest = hashlib.sha256()
+            while count:
+                part = BLOCK[:count]
+                self.wfile.write(part)
+                digest.update(part)
+                count -= len(part)
+            say(kind="sent", path=path, sha256=digest.hexdigest())
+        elif path == "/chunked":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for number in range(10):
+                part = f"part {number}\n".encode()
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+                time.sleep(0.02)
+            self.wfile.write(b"0\r\n\r\n")
+        elif path == "/slow":
+            self.send_response(200)
+            self.send_header("Content-Length", "20")
+            self.end_headers()
+            for _ in range(20):
+                self.wfile.write(b".")
+                time.sleep(0.1)
+        else:
+            self.file(path)
+
+    def file(self, path):
+        root = os.path.realpath(options.root) if options.root else None
+        full = root and os.path.realpath(os.path.join(root, path.lstrip("/")))
+        if full and full.startswith(root + "/") and os.path.isfile(full):
+            with open(full, "rb") as file:
+                self.answer(file.read(), "application/octet-stream")
+        else:
+            body = b"no such thing\n"
+            self.send_response(404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    def pieces(self):
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+            return
+        left = int(self.headers.get("Content-Length", 0))
+        while left:
+            part = self.rfile.read(min(left, 1 << 20))
+            if not part:
+                return
+            left -= len(part)
+            yield part
+
+    def do_POST(self):
+        if self.headers.get("Expect", "").lower() == "100-continue":
+            self.send_response_only(100)
+            self.end_headers()
+        digest, count, start = hashlib.sha256(), 0, b""
+        for part in self.pieces():
+            digest.update(part)
+            count += len(part)
+            start = (start + part)[:4096]
+        self.heard(bytes=count, sha256=digest.hexdigest(), start=start.decode("latin-1"))
+        self.answer(f"{digest.hexdigest()} {count}\n".encode())
+
+    do_PUT = do_POST
+
+
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024
+    allow_reuse_address = True
+
+    def handle_error(self, *_):
+        pass
+
+    def process_request_thread(self, request, address):
+        if options.certificate:
+            request.settimeout(30)
+            try:
+                request = context.wrap_socket(request, server_side=True)
+            except (OSError, ssl.SSLError) as error:
+                say(kind="no-handshake", error=str(error))
+                return self.shutdown_request(request)
+            request.settimeout(None)
+        super().process_request_thread(request, address)
+
+    def verify_request(self, request, address):
+        say(kind="connection", peer=address[0], peer_port=address[1])
+        return True
+
+
+def asked(connection, name, _):
+    connection.asked_for = name
+
+
+parser = argparse.ArgumentParser()
+parser.add_argument("address")
+parser.add_argument("port", type=int)
+parser.add_argument("certificate", nargs="?")
+parser.add_argument("key", nargs="?")
+parser.add_argument("--root")
+options = parser.parse_args()
+if options.certificate:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(options.certificate, options.key)
+    context.sni_callback = asked
+server = Server((options.address, options.port), Handler)
+say(port=server.server_address[1])
+server.serve_forever()

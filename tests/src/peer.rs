@@ -1,0 +1,167 @@
+//! Web servers on the far side, plain and over TLS with a CA of the tests' own, and what they heard. Real HTTP, so that real clients
+//! can be run against them.
+
+use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::rig;
+
+/// A web server on the bridge; gone when this value is.
+#[derive(Debug)]
+pub struct Web {
+    pub port: u16,
+    child: Child,
+    heard: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Web {
+    /// Plain HTTP on a port that is free.
+    pub fn http() -> Self {
+        Self::start(rig().bridge, 0, None, None)
+    }
+
+    /// TLS with the CA's certificate, on a port that is free.
+    pub fn https(ca: &Authority) -> Self {
+        Self::start(rig().bridge, 0, Some(ca), None)
+    }
+
+    /// Anything: an address, a port (0: a free one), TLS, a directory whose files it serves.
+    pub fn start(
+        address: Ipv4Addr,
+        port: u16,
+        ca: Option<&Authority>,
+        root: Option<&Path>,
+    ) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/web.py");
+        let mut command = Command::new("python3");
+        command
+            .arg("-u")
+            .arg(script)
+            .arg(address.to_string())
+            .arg(port.to_string());
+        if let Some(ca) = ca {
+            command.arg(ca.certificate()).arg(ca.key());
+        }
+        if let Some(root) = root {
+            command.arg("--root").arg(root);
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 is not installed: cargo xtask setup --dev");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first: Value = match lines.next() {
+            Some(Ok(line)) => serde_json::from_str(&line).unwrap(),
+            other => panic!("the web server on {address}:{port} does not start: {other:?}"),
+        };
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let into = heard.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                into.lock()
+                    .unwrap()
+                    .push(serde_json::from_str(&line).unwrap_or(Value::Null));
+            }
+        });
+        Self {
+            port: u16::try_from(first["port"].as_u64().unwrap()).unwrap(),
+            child,
+            heard,
+        }
+    }
+
+    /// Everything so far, one object for each connection and each request.
+    pub fn heard(&self) -> Vec<Value> {
+        self.heard.lock().unwrap().clone()
+    }
+
+    /// The requests alone.
+    pub fn requests(&self) -> Vec<Value> {
+        self.heard()
+            .into_iter()
+            .filter(|one| one["kind"] == "request")
+            .collect()
+    }
+
+    /// Waits a little until one of the things heard is like this.
+    pub fn hears(&self, like: impl Fn(&Value) -> bool) -> Option<Value> {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(5) {
+            if let Some(found) = self.heard().into_iter().find(&like) {
+                return Some(found);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+
+    /// Fails the test if it heard anything at all, be it a connection without a byte.
+    #[track_caller]
+    pub fn silent(&self) {
+        std::thread::sleep(Duration::from_millis(150));
+        let heard = self.heard();
+        assert!(heard.is_empty(), "the server heard {heard:?}");
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A certificate authority and one certificate for the given names.
+#[derive(Debug)]
+pub struct Authority {
+    dir: TempDir,
+}
+
+impl Authority {
+    pub fn for_names(names: &[&str]) -> Self {
+        let this = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        let names: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
+        let script = format!(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=agentcontainer tests' -keyout ca.key -out ca.pem
+             openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=server -keyout server.key -out server.csr
+             printf 'subjectAltName={}\\nextendedKeyUsage=serverAuth\\n' >server.ext
+             openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out server.pem",
+            names.join(",")
+        );
+        let made = Command::new("bash")
+            .args(["-ec", &script])
+            .current_dir(this.dir.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "no certificates: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        this
+    }
+
+    /// The authority itself: what clients have to trust.
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.dir.path().join("server.pem")
+    }
+
+    fn key(&self) -> PathBuf {
+        self.dir.path().join("server.key")
+    }
+}

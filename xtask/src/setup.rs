@@ -1,0 +1,189 @@
+//! `cargo xtask setup`: what Debian and Ubuntu need to build and run agentcontainer; with `--dev` also what its proof needs. Does
+//! nothing where everything is there, and asks before it uses sudo.
+
+use std::io::{IsTerminal, Write};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{ebpf, engine, sh};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Also what developing it needs: the eBPF toolchain, peers for the tests, virtual machines, fuzzing
+    #[arg(long)]
+    pub dev: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// To build it, to run it, and to make the demo's image.
+const RUN: &[&str] = &[
+    "ca-certificates",
+    "debootstrap",
+    "gcc",
+    "iproute2",
+    "libc6-dev",
+];
+/// Peers and clients of the tests, virtual machines, comparisons for the benchmarks.
+const DEV: &[&str] = &[
+    "busybox-static",
+    "cpio",
+    "haproxy",
+    "nginx-light",
+    "openssl",
+    "protobuf-compiler",
+    "python3",
+    "qemu-system-x86",
+    "wrk",
+    "xz-utils",
+];
+/// Debian's compiler for eBPF, from its security suite.
+const EBPF: &[&str] = &[
+    "cargo-web",
+    "g++",
+    "libpolly-22-dev",
+    "libxml2-dev",
+    "libzstd-dev",
+    "llvm-22-dev",
+    "rust-web-src",
+    "rustc-web",
+    "zlib1g-dev",
+];
+
+const BPF_LINKER: &str = "0.13.0";
+const CARGO_FUZZ: &str = "0.13.2";
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    ensure!(
+        sh::there("apt-get"),
+        "only Debian and Ubuntu can be set up; elsewhere install what `cargo xtask setup --help` is about by hand"
+    );
+    let mut wanted = RUN.to_vec();
+    if !sh::there("dockerd") {
+        wanted.push("docker.io");
+    }
+    if arguments.dev {
+        wanted.extend(DEV);
+    }
+    install(&wanted, arguments.yes)?;
+    if arguments.dev {
+        ebpf_toolchain(arguments.yes)?;
+        if !sh::succeeds(&mut sh::command("cargo", ["fuzz", "--version"])) {
+            sh::run(&mut sh::command(
+                "cargo",
+                ["install", "cargo-fuzz", "--version", CARGO_FUZZ, "--locked"],
+            ))?;
+        }
+    }
+    println!("engine: {}", engine::ensure_running()?);
+    Ok(())
+}
+
+/// Debian's compiler where the package manager has it, else rustup's nightly; then the linker made with the same LLVM.
+fn ebpf_toolchain(yes: bool) -> Result<()> {
+    let debian = EBPF.iter().all(|package| candidate(package));
+    if debian {
+        install(EBPF, yes)?;
+    } else if !ebpf::compiler_is_there() {
+        ensure!(
+            sh::there("rustup"),
+            "neither Debian's rustc-web nor rustup is here: no compiler for eBPF"
+        );
+        sh::run(&mut sh::command(
+            "rustup",
+            [
+                "toolchain",
+                "install",
+                "nightly",
+                "--profile",
+                "minimal",
+                "--component",
+                "rust-src",
+            ],
+        ))?;
+    }
+    if sh::output(Command::new("bpf-linker").arg("--version"))
+        .is_ok_and(|said| said.contains(BPF_LINKER))
+    {
+        return Ok(());
+    }
+    let mut cargo = sh::command(
+        "cargo",
+        [
+            "install",
+            "bpf-linker",
+            "--version",
+            BPF_LINKER,
+            "--locked",
+            "--force",
+        ],
+    );
+    if debian {
+        cargo
+            .args(["--no-default-features", "--features", "llvm-22"])
+            .env("LLVM_SYS_221_PREFIX", "/usr/lib/llvm-22")
+            .env("RUSTFLAGS", "-L/usr/lib/llvm-22/lib");
+    }
+    sh::run(&mut cargo)
+}
+
+fn candidate(package: &str) -> bool {
+    sh::output(&mut sh::command("apt-cache", ["policy", package]))
+        .is_ok_and(|said| said.contains("Candidate:") && !said.contains("Candidate: (none)"))
+}
+
+fn install(packages: &[&str], yes: bool) -> Result<()> {
+    let missing: Vec<&str> = packages
+        .iter()
+        .copied()
+        .filter(|package| !installed(package))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("packages to install: {}", missing.join(" "));
+    if !sh::is_root() && !yes {
+        ask("Install them with sudo?")?;
+    }
+    let quiet = [
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "-qq",
+        "-o",
+        "Dpkg::Use-Pty=0",
+    ];
+    sh::run(sh::root("env", quiet).arg("update"))?;
+    sh::run(
+        sh::root("env", quiet)
+            .args(["install", "--yes", "--no-install-recommends"])
+            .args(missing)
+            .stdout(Stdio::null()),
+    )
+}
+
+fn installed(package: &str) -> bool {
+    sh::output(&mut sh::command(
+        "dpkg-query",
+        ["--show", "--showformat", "${Status}", package],
+    ))
+    .is_ok_and(|said| said == "install ok installed")
+}
+
+fn ask(question: &str) -> Result<()> {
+    ensure!(
+        std::io::stdin().is_terminal(),
+        "{question} Nobody is there to ask: give --yes"
+    );
+    print!("{question} [y/N] ");
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .context("no answer")?;
+    if !answer.trim().eq_ignore_ascii_case("y") {
+        bail!("nothing was installed");
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! `cargo xtask test`: unit tests, then the end-to-end tests against the built binary with a real engine, then a summary that counts
+//! what was skipped as skipped.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{dist, engine, image, paths, sh};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Also what takes long: tests marked as such, every virtual machine, the fuzz targets
+    #[arg(long)]
+    all: bool,
+    /// Only tests whose names hold one of these words, and only the end-to-end ones of them
+    names: Vec<String>,
+    /// Only the end-to-end tests of these files of tests/tests
+    #[arg(long)]
+    suite: Vec<String>,
+    /// Build quicker, to run slower
+    #[arg(long)]
+    fast: bool,
+    /// Do not build the binary: test the one that is there
+    #[arg(long)]
+    built: bool,
+    /// Leave the engine and the enforcer running
+    #[arg(long)]
+    keep: bool,
+}
+
+/// The end-to-end suites in the order they run: those that pull parts out from under the others come last, alone.
+const SUITES: [(&str, &str); 5] = [
+    ("e2e_cli", "3"),
+    ("e2e_network", "3"),
+    ("redteam", "2"),
+    ("swaps", "1"),
+    ("death", "1"),
+];
+
+/// What ran and how it ended.
+#[derive(Default)]
+pub struct Counts {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    failures: Vec<String>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let mut counts = Counts::default();
+    let chosen = !arguments.names.is_empty() || !arguments.suite.is_empty();
+    if !chosen {
+        let mut cargo = cargo(&[
+            "test",
+            "--workspace",
+            "--exclude",
+            "agentcontainer-tests",
+            "--no-fail-fast",
+        ]);
+        counts.add(&mut cargo)?;
+    }
+    if !arguments.built {
+        dist::run(&dist::Arguments {
+            fast: arguments.fast,
+        })?;
+    }
+    let (host, started) = engine::ensure_running_here()?;
+    let ran = end_to_end(arguments, &host, &mut counts);
+    if !arguments.keep {
+        let _ = environment(Command::new(paths::binary()), &host)?
+            .args(["enforcer", "stop"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        if started {
+            engine::stop()?;
+        }
+    }
+    ran?;
+    if arguments.all && !chosen {
+        for task in [
+            &["fuzz", "--seconds", "30"][..],
+            &["vm", "6.1"],
+            &["vm", "6.12"],
+        ] {
+            counts.task(task)?;
+        }
+    }
+    counts.report()
+}
+
+fn end_to_end(arguments: &Arguments, host: &str, counts: &mut Counts) -> Result<()> {
+    image::ensure(host, image::TEST)?;
+    let skips = paths::target().join("test-skips");
+    let _ = fs::remove_file(&skips);
+    for (suite, threads) in SUITES {
+        if !arguments.suite.is_empty() && !arguments.suite.iter().any(|name| name == suite) {
+            continue;
+        }
+        let mut cargo = environment(
+            cargo(&[
+                "test",
+                "--package",
+                "agentcontainer-tests",
+                "--test",
+                suite,
+                "--",
+            ]),
+            host,
+        )?;
+        cargo
+            .args(["--test-threads", threads])
+            .args(&arguments.names)
+            .env("AGENTCONTAINER_TEST_SKIPS", &skips);
+        if arguments.all {
+            cargo.arg("--include-ignored");
+        }
+        counts.add(&mut cargo)?;
+    }
+    let skipped = fs::read_to_string(&skips).unwrap_or_default();
+    for line in skipped.lines() {
+        println!("SKIPPED {line}");
+        counts.passed = counts.passed.saturating_sub(1);
+        counts.skipped += 1;
+    }
+    Ok(())
+}
+
+/// What the rig in tests/ needs to find the binary and the engine.
+pub fn environment(mut command: Command, host: &str) -> Result<Command> {
+    let state = paths::target().join("test-state");
+    fs::create_dir_all(&state)?;
+    command
+        .env("AGENTCONTAINER_BIN", paths::binary())
+        .env("AGENTCONTAINER_TEST_STATE", &state)
+        .env("AGENTCONTAINER_TEST_RESULTS", results()?)
+        .env("XDG_STATE_HOME", &state)
+        .env("DOCKER_HOST", host);
+    Ok(command)
+}
+
+/// Where suites leave tables.
+pub fn results() -> Result<PathBuf> {
+    let dir = paths::target().join("test-results");
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+fn cargo(words: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(words).current_dir(paths::root());
+    cargo
+}
+
+// === impl Counts ===
+
+impl Counts {
+    /// Runs a `cargo test`, shows what it says and counts by its own closing lines.
+    fn add(&mut self, cargo: &mut Command) -> Result<()> {
+        let began = Instant::now();
+        let mut child = cargo
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run cargo")?;
+        let stdout = child.stdout.take().context("no output")?;
+        let (mut closed, before) = (false, self.failed);
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            println!("{line}");
+            if let Some(name) = line
+                .strip_prefix("test ")
+                .and_then(|line| line.strip_suffix(" ... FAILED"))
+            {
+                self.failures.push(name.to_owned());
+            }
+            if let Some(counts) = line.strip_prefix("test result: ") {
+                closed = true;
+                let counts = closing(counts);
+                let of = |word| counts.get(word).copied().unwrap_or_default();
+                self.passed += of("passed");
+                self.failed += of("failed");
+                self.skipped += of("ignored");
+            }
+        }
+        let status = child.wait()?;
+        if !status.success() && self.failed == before {
+            // It did not compile, or a test took its process down.
+            self.failed += 1;
+            self.failures.push(format!(
+                "{:?} ended with {status}",
+                cargo.get_args().collect::<Vec<_>>()
+            ));
+        } else if !closed {
+            bail!("{:?} ran no test", cargo.get_args().collect::<Vec<_>>());
+        }
+        println!("({:.0} s)", began.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Runs another task as one test.
+    fn task(&mut self, words: &[&str]) -> Result<()> {
+        let this = std::env::current_exe()?;
+        match sh::run(Command::new(this).args(words)) {
+            Ok(()) => self.passed += 1,
+            Err(error) => {
+                self.failed += 1;
+                self.failures.push(error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> Result<()> {
+        self.failures
+            .iter()
+            .for_each(|name| println!("FAILED {name}"));
+        println!(
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        );
+        if self.failed > 0 {
+            bail!("{} of the tests failed", self.failed);
+        }
+        Ok(())
+    }
+}
+
+/// `ok. 3 passed; 0 failed; 1 ignored; …` as numbers by word.
+fn closing(line: &str) -> BTreeMap<&str, usize> {
+    let parts = line
+        .split(['.', ';'])
+        .filter_map(|part| part.trim().split_once(' '));
+    parts
+        .filter_map(|(number, word)| Some((word, number.parse().ok()?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closing_line_of_a_suite_is_counted() {
+        let counts = closing(
+            "FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.10s",
+        );
+        assert_eq!(
+            (counts["passed"], counts["failed"], counts["ignored"]),
+            (3, 2, 1)
+        );
+    }
+}
