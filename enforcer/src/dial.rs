@@ -3,73 +3,69 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ipnet::IpNet;
-use policy::EffectivePolicy;
-use schema::net::Transport;
+use ipnet::{IpNet, Ipv4Net};
+use policy::{EffectivePolicy, address_class};
+use schema::gateway::{HttpProxy, ProxyHost, Resolver};
+use schema::net::{Cidr, Transport};
 
 use crate::kernel::{KernelError, SessionMaps};
 
-/// Ranges that are refused unless policy names them (IANA special-purpose registries, RFC 6890 and successors).
-const REFUSED: [&str; 22] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.0.2.0/24",
-    "192.88.99.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "198.51.100.0/24",
-    "203.0.113.0/24",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-    "168.63.129.16/32",
-    // Of 2000::/3: Teredo and the other protocol assignments, documentation, 6to4, which embed IPv4 addresses.
-    "2001::/23",
-    "2001:db8::/32",
-    "2002::/16",
-    "3fff::/20",
-    "64:ff9b::/96",
-    "64:ff9b:1::/48",
-];
+/// The IPv6 addresses that are unicast to somewhere (IANA).
+const GLOBAL6: &str = "2000::/3";
 
-/// Refused whatever policy names.
-const NEVER: [&str; 5] = [
-    "169.254.169.254/32",
-    "169.254.170.2/32",
-    "168.63.129.16/32",
-    "100.100.100.200/32",
-    "fd00:ec2::254/128",
-];
+/// Of those, what embeds IPv4 addresses, is reserved or nobody's: Teredo and other protocol assignments, documentation,
+/// 6to4. Whatever else is not in [`GLOBAL6`] is refused by being nowhere in the map.
+const REFUSED6: [&str; 4] = ["2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"];
 
-/// Writes the gateway's gate. `resolvers` are the servers it asks for names.
+/// IPv6 metadata services: refused whatever policy names.
+const NEVER6: [&str; 3] = ["fd00:ec2::/32", "fd20:ce::254/128", "fd00:42::42/128"];
+
+/// Writes the gateway's gate. `system` are the servers of the system's resolver.
 pub fn admit(
     maps: &mut SessionMaps,
     policy: &EffectivePolicy,
-    resolvers: &[SocketAddr],
+    system: &[SocketAddr],
 ) -> Result<(), KernelError> {
-    maps.dial_nothing()?;
     let parse = |text: &str| text.parse::<IpNet>().ok();
-    for network in REFUSED.iter().filter_map(|text| parse(text)) {
+    maps.dial_nothing()?;
+    // Most specific wins, and an equal prefix that is written later: first what is somebody's own network, then what
+    // policy names, then what no policy can name.
+    for (cidr, _) in address_class::ranges_v4() {
+        maps.dial_network(v4(cidr), false)?;
+    }
+    for network in REFUSED6.iter().filter_map(|text| parse(text)) {
         maps.dial_network(network, false)?;
     }
     for network in named(policy) {
         maps.dial_network(network, true)?;
     }
-    for network in NEVER.iter().filter_map(|text| parse(text)) {
+    for (cidr, _) in address_class::ranges_v4().filter(|(_, class)| class.never_allowed()) {
+        maps.dial_network(v4(cidr), false)?;
+    }
+    for network in NEVER6.iter().filter_map(|text| parse(text)) {
         maps.dial_network(network, false)?;
     }
+    let resolvers = match policy.gateway.resolver {
+        Resolver::System => system.to_vec(),
+        Resolver::Address(address) => vec![address],
+    };
     for resolver in resolvers {
-        maps.dial_address(*resolver, Transport::Udp)?;
-        maps.dial_address(*resolver, Transport::Tcp)?;
+        maps.dial_address(resolver, Transport::Udp)?;
+        maps.dial_address(resolver, Transport::Tcp)?;
     }
-    for network in ["0.0.0.0/0", "2000::/3"].iter().filter_map(|text| parse(text)) {
+    if let Some(HttpProxy { host: ProxyHost::Address(address), port }) =
+        &policy.gateway.upstream_proxy
+    {
+        maps.dial_address(SocketAddr::new(*address, *port), Transport::Tcp)?;
+    }
+    for network in ["0.0.0.0/0", GLOBAL6].iter().filter_map(|text| parse(text)) {
         maps.dial_network(network, true)?;
     }
     Ok(())
+}
+
+fn v4(cidr: Cidr) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(cidr.addr(), cidr.prefix()))
 }
 
 /// Every network and address that policy names as one the gateway may reach.
@@ -77,9 +73,7 @@ fn named(policy: &EffectivePolicy) -> Vec<IpNet> {
     let mut networks: Vec<IpNet> = policy.gateway.private_networks.clone();
     let compiled = policy.compile();
     for rule in compiled.networks() {
-        if let Ok(network) = IpNet::new(IpAddr::V4(rule.cidr.addr()), rule.cidr.prefix()) {
-            networks.push(network);
-        }
+        networks.push(v4(rule.cidr));
     }
     for addresses in policy.gateway.hosts.values() {
         networks.extend(addresses.iter().map(|ip| IpNet::from(*ip)));
@@ -104,7 +98,7 @@ mod tests {
 
     #[test]
     fn every_range_in_the_tables_parses() {
-        for text in REFUSED.iter().chain(&NEVER) {
+        for text in REFUSED6.iter().chain(&NEVER6).chain(&[GLOBAL6]) {
             text.parse::<IpNet>().unwrap();
         }
     }

@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use prost::Message as _;
 use schema::host::HostName;
+use socket2::SockRef;
 use tokio::sync::watch;
 
 use super::{Generation, Session};
@@ -30,6 +31,8 @@ const RESTART: [Duration; 5] = [
 ];
 /// A gateway that lived this long starts the row anew.
 const STEADY: Duration = Duration::from_secs(10);
+/// Connections wait in the backlog for a gateway that comes back, but not longer than this.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the gateway has to be ready for sockets.
 const READY: Duration = Duration::from_secs(10);
 
@@ -131,6 +134,21 @@ impl Session {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = closing.wait_for(|closing| *closing) => return,
+            }
+            if pause >= PATIENCE {
+                self.reset_waiting().await;
+            }
+        }
+    }
+
+    /// Resets the connections that waited for a gateway in vain.
+    async fn reset_waiting(&self) {
+        let state = self.state.lock().await;
+        let Some(wired) = &state.wired else { return };
+        for listener in [&wired.listener, &wired.dns_tcp] {
+            // Nonblocking: ends when nobody waits.
+            while let Ok((stream, _)) = listener.accept() {
+                let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             }
         }
     }
