@@ -160,5 +160,7 @@ if options.certificate:
     context.load_cert_chain(options.certificate, options.key)
     context.sni_callback = asked
 server = Server((options.address, options.port), Handler)
+# The test that started this has its other end: when it is gone, so is this.
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
 say(port=server.server_address[1])
 server.serve_forever()

@@ -53,7 +53,7 @@ impl Web {
             command.arg("--root").arg(root);
         }
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("python3 is not installed: cargo xtask setup --dev");

@@ -48,6 +48,7 @@ const RECIPES: [Recipe; 2] = [
             "netcat-openbsd",
             "nodejs",
             "openssh-client",
+            "openssh-server",
             "openssl",
             "procps",
             "python3",

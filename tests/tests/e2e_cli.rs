@@ -1,0 +1,7 @@
+//! The command line: exit codes, refusals in words, terminals, signals, and that nothing is left behind.
+#![allow(clippy::unwrap_used)]
+
+#[path = "e2e_cli/life.rs"]
+mod life;
+#[path = "e2e_cli/refusals.rs"]
+mod refusals;

@@ -1,0 +1,193 @@
+//! Statuses, output, input, terminals, signals; detached sessions and what lists, ends and removes them.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use agentcontainer_tests::outcome::{self, DEADLINE, signal};
+use agentcontainer_tests::place::token;
+use agentcontainer_tests::{Workspace, docker};
+use serde_json::{Value, json};
+
+#[test]
+fn run_ends_with_the_status_of_its_program() {
+    let workspace = Workspace::new();
+    for status in [0, 3, 42] {
+        workspace
+            .run(&["sh", "-c", &format!("exit {status}")])
+            .status(status);
+    }
+    workspace.run(&["/no/such/program"]).status(127);
+    workspace.run(&["/etc/passwd"]).status(126);
+    workspace.run(&["sh", "-c", "kill -TERM $$"]).status(143);
+}
+
+#[test]
+fn output_and_error_stay_apart_and_input_passes() {
+    let workspace = Workspace::new();
+    workspace.write();
+    let mut command = workspace.command([
+        "run",
+        "--yes",
+        "--",
+        "sh",
+        "-c",
+        "tr a-z A-Z; echo to-stderr >&2",
+    ]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"through stdin\n").unwrap();
+    let out = outcome::wait(child, "run", DEADLINE);
+    assert_eq!(out.ok(), "THROUGH STDIN");
+    out.says("to-stderr");
+    assert!(!out.stdout.contains("to-stderr"));
+}
+
+#[test]
+fn the_environment_holds_what_was_asked_for_and_nothing_of_the_host() {
+    let workspace = Workspace::new().key("containerEnv", json!({ "FROM_CONFIG": "config" }));
+    workspace.write();
+    let mut command = workspace.command(["run", "--yes", "-e", "FROM_CLI=cli", "--", "env"]);
+    command
+        .env("HOST_SECRET", "leaked")
+        .env("SSH_AUTH_SOCK", "/tmp/agent")
+        .env("HTTP_PROXY", "http://proxy");
+    let out = outcome::finish(command, DEADLINE);
+    out.status(0)
+        .prints("FROM_CONFIG=config")
+        .prints("FROM_CLI=cli")
+        .prints("AGENTCONTAINER_SESSION=");
+    for leaked in ["HOST_SECRET", "SSH_AUTH_SOCK", "HTTP_PROXY", "http_proxy"] {
+        assert!(!out.stdout.contains(leaked), "{leaked}: {}", out.stdout);
+    }
+}
+
+#[test]
+fn the_workspace_is_mounted_and_the_control_file_is_read_only() {
+    let workspace = Workspace::new();
+    workspace.put("given", "from the host\n");
+    let out = workspace.inside(
+        "cat given; echo made >made && cat made; echo x >>agentcontainer.json && echo WROTE",
+    );
+    assert_eq!(out.stdout.trim(), "from the host\nmade");
+    assert_eq!(
+        std::fs::read_to_string(workspace.path().join("made")).unwrap(),
+        "made\n"
+    );
+    assert!(
+        !std::fs::read_to_string(workspace.path().join("agentcontainer.json"))
+            .unwrap()
+            .ends_with("x\n")
+    );
+}
+
+#[test]
+fn a_terminal_is_a_terminal_inside_with_its_size() {
+    let workspace = Workspace::new();
+    workspace.write();
+    let binary = workspace.command(["run"]).get_program().to_owned();
+    let mut script = std::process::Command::new("script");
+    workspace.environment(&mut script);
+    let line = format!(
+        "stty rows 41 cols 97; {} run --yes -- sh -c 'test -t 0 && test -t 1 && stty size'",
+        binary.display()
+    );
+    script
+        .args(["-qec", &line, "/dev/null"])
+        .env("TERM", "xterm");
+    outcome::finish(script, DEADLINE).status(0).prints("41 97");
+}
+
+#[test]
+fn ctrl_c_reaches_the_program_and_leaves_nothing_behind() {
+    let (workspace, name) = (Workspace::new(), token("c"));
+    workspace.write();
+    let child = workspace.spawn(&[
+        "run",
+        "--yes",
+        "--name",
+        &name,
+        "--",
+        "sh",
+        "-c",
+        "trap 'echo caught; exit 7' INT; touch up; while :; do sleep 0.1; done",
+    ]);
+    let began = Instant::now();
+    while !workspace.path().join("up").exists() {
+        assert!(began.elapsed() < DEADLINE, "the program does not start");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    signal(child.id(), "-INT", false);
+    outcome::wait(child, "run", DEADLINE)
+        .status(7)
+        .prints("caught");
+    assert!(!docker::run(&["ps", "--all", "--format", "{{.Names}} {{.Labels}}"]).contains(&name));
+    assert!(!workspace.cli(&["ps", "--json"]).ok().contains(&name));
+}
+
+#[test]
+fn a_detached_session_is_listed_logged_stopped_and_removed() {
+    let (workspace, name) = (Workspace::new(), token("d"));
+    workspace.write();
+    let script = "echo first; echo second >&2; echo third; sleep 300";
+    workspace
+        .cli(&[
+            "run", "--yes", "--detach", "--name", &name, "--", "sh", "-c", script,
+        ])
+        .status(0);
+    let listed: Value = serde_json::from_str(workspace.cli(&["ps", "--json"]).ok()).unwrap();
+    assert!(listed.to_string().contains(&name), "{listed}");
+    workspace
+        .cli(&["exec", &name, "--", "sh", "-c", "exit 9"])
+        .status(9);
+    let logs = workspace.cli(&["logs", &name]);
+    assert_eq!(logs.ok(), "first\nthird");
+    logs.says("second");
+    assert_eq!(workspace.cli(&["logs", "-n", "1", &name]).ok(), "third");
+    workspace.cli(&["stop", &name]).status(0);
+    workspace.cli(&["exec", &name, "--", "true"]).status(125);
+    workspace.cli(&["rm", &name]);
+    assert!(
+        !workspace
+            .cli(&["ps", "--all", "--json"])
+            .stdout
+            .contains(&name)
+    );
+    assert!(!docker::run(&["ps", "--all", "--format", "{{.Names}} {{.Labels}}"]).contains(&name));
+}
+
+#[test]
+fn two_sessions_of_one_name_cannot_be() {
+    let (workspace, name) = (Workspace::new(), token("t"));
+    let session = workspace.session(&name);
+    let out = workspace.cli(&["run", "--yes", "--name", &name, "--", "true"]);
+    out.status(125).says(&name);
+    session.exec(&["true"]).status(0);
+}
+
+#[test]
+fn a_plan_says_what_would_be_asked_for_and_starts_nothing() {
+    let (workspace, name) = (Workspace::new().allow(&["planned.test"]), token("p"));
+    workspace.write();
+    let out = workspace.cli(&["run", "--plan", "--name", &name, "--", "true"]);
+    out.status(0).prints("planned.test");
+    assert!(!docker::run(&["ps", "--all", "--format", "{{.Names}} {{.Labels}}"]).contains(&name));
+}
+
+#[test]
+fn the_container_is_hardened() {
+    let out = Workspace::new().inside("grep -E '^(CapEff|CapBnd|CapPrm|NoNewPrivs|Seccomp):' /proc/self/status; ls /sys/fs/cgroup | grep -c . ; touch /sys/fs/cgroup/x 2>/dev/null && echo WRITABLE");
+    for line in [
+        "CapEff:\t0000000000000000",
+        "CapPrm:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+    ] {
+        out.prints(line);
+    }
+    assert!(!out.stdout.contains("WRITABLE"));
+}

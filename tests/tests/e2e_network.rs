@@ -1,0 +1,13 @@
+//! What a program inside can reach, and what it cannot, by real clients against real servers. The server's own record is the verdict.
+#![allow(clippy::unwrap_used)]
+
+#[path = "e2e_network/bulk.rs"]
+mod bulk;
+#[path = "e2e_network/clients.rs"]
+mod clients;
+#[path = "e2e_network/rules.rs"]
+mod rules;
+#[path = "e2e_network/sessions.rs"]
+mod sessions;
+#[path = "e2e_network/standard.rs"]
+mod standard;

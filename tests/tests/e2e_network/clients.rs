@@ -1,0 +1,190 @@
+//! Clients that know nothing of us, none with a proxy variable set.
+
+use std::process::Command;
+
+use agentcontainer_tests::docker::{self, Plain};
+use agentcontainer_tests::{place::token, rig};
+
+use crate::standard::{name, standard, workspace};
+
+/// Runs a client against an allowed and an unlisted name over TLS: the first has to be greeted, the second must not be heard of.
+fn greets(client: impl Fn(&str) -> String) {
+    let (good, bad) = (name(), name());
+    let workspace = workspace().allow(&[&good]).host(&bad, rig().bridge);
+    let out = workspace.inside(&client(&good));
+    assert!(
+        out.stdout.contains(&format!("hello from {good}")),
+        "status {}\n{}\n{}",
+        out.status,
+        out.stdout,
+        out.stderr
+    );
+    let out = workspace.inside(&client(&bad));
+    assert!(!out.stdout.contains("hello from"), "{}", out.stdout);
+    assert_eq!(standard().requests(&good).len(), 1);
+    assert!(standard().requests(&bad).is_empty());
+}
+
+#[test]
+fn curl() {
+    greets(|host| format!("curl -sS --max-time 30 --cacert ca.pem https://{host}/hello"));
+}
+
+#[test]
+fn openssl_s_client() {
+    greets(|host| {
+        format!(
+            "printf 'GET /hello HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n\\r\\n' |
+             timeout 30 openssl s_client -quiet -verify_return_error -CAfile ca.pem -servername {host} -connect {host}:443"
+        )
+    });
+}
+
+#[test]
+fn python() {
+    greets(|host| {
+        format!(
+            "python3 -c \"import ssl, urllib.request as u; print(u.urlopen('https://{host}/hello', timeout=30, context=ssl.create_default_context(cafile='ca.pem')).read().decode())\""
+        )
+    });
+}
+
+#[test]
+fn node() {
+    greets(|host| {
+        format!(
+            "NODE_EXTRA_CA_CERTS=ca.pem node -e \"fetch('https://{host}/hello').then(r => r.text()).then(console.log)\""
+        )
+    });
+}
+
+#[test]
+fn java() {
+    greets(|host| {
+        format!(
+            "cat >/tmp/Get.java <<'END'
+import java.net.*; import java.net.http.*;
+class Get {{ public static void main(String[] a) throws Exception {{ System.out.println(HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build()
+  .send(HttpRequest.newBuilder(URI.create(a[0])).build(), HttpResponse.BodyHandlers.ofString()).body()); }} }}
+END
+             keytool -importcert -noprompt -alias tests -file ca.pem -keystore /tmp/trust -storepass changeit >/dev/null 2>&1
+             java -Djavax.net.ssl.trustStore=/tmp/trust -Djavax.net.ssl.trustStorePassword=changeit /tmp/Get.java https://{host}/hello"
+        )
+    });
+}
+
+#[test]
+fn busybox() {
+    greets(|host| format!("busybox wget -q -T 30 -O - http://{host}/hello"));
+}
+
+#[test]
+fn git_over_https() {
+    let (good, bad) = (name(), name());
+    let served = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(token("repo"));
+    let repository = served.display();
+    let script = format!(
+        "git init -q -b main {repository}/work && cd {repository}/work && echo content >file && git add file &&
+         git -c user.name=t -c user.email=t@t commit -qm first && git clone -q --bare . ../it.git && cd ../it.git && git update-server-info"
+    );
+    assert!(
+        Command::new("sh")
+            .args(["-ec", &script])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let path = format!("{}/it.git", served.file_name().unwrap().display());
+    let out = workspace()
+        .allow(&[&good])
+        .host(&bad, rig().bridge)
+        .inside(&format!(
+            "export GIT_SSL_CAINFO=$PWD/ca.pem GIT_TERMINAL_PROMPT=0
+         git clone -q https://{good}/{path} /tmp/good && cat /tmp/good/file
+         git clone -q https://{bad}/{path} /tmp/bad 2>/dev/null || echo refused"
+        ));
+    assert_eq!(out.ok(), "content\nrefused");
+    assert!(!standard().requests(&good).is_empty() && standard().requests(&bad).is_empty());
+}
+
+#[test]
+fn git_over_ssh() {
+    let (good, bad) = (name(), name());
+    let setup = "mkdir -p /run/sshd /srv /root/.ssh && ssh-keygen -q -t ed25519 -N '' -f /root/key && cp /root/key.pub /root/.ssh/authorized_keys &&
+        git init -q -b main /srv/work && cd /srv/work && echo content >file && git add file &&
+        git -c user.name=t -c user.email=t@t commit -qm first && git clone -q --bare . /srv/it.git && ssh-keygen -A >/dev/null &&
+        exec /usr/sbin/sshd -D -e -p 2222 -o StrictModes=no";
+    let server = Plain::start(&[], &["sh", "-c", setup]);
+    let workspace = workspace()
+        .allow(&[&format!("{good}:2222")])
+        .host(&good, server.address())
+        .host(&bad, server.address());
+    let began = std::time::Instant::now();
+    let ready = || {
+        docker::attempt(&[
+            "exec",
+            &server.id,
+            "sh",
+            "-c",
+            "cat /proc/net/tcp* | grep -q ':08AE .* 0A '",
+        ])
+        .status
+            == 0
+    };
+    while !ready() {
+        assert!(
+            began.elapsed().as_secs() < 30,
+            "sshd does not start: {:?}",
+            docker::attempt(&["logs", &server.id])
+        );
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    workspace.put(
+        "key",
+        docker::run(&["exec", &server.id, "cat", "/root/key"]) + "\n",
+    );
+    let out = workspace.inside(&format!(
+        "install -m 600 key /tmp/key
+         export GIT_SSH_COMMAND='ssh -i /tmp/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=20'
+         git clone -q ssh://root@{good}:2222/srv/it.git /tmp/good && cat /tmp/good/file
+         git clone -q ssh://root@{bad}:2222/srv/it.git /tmp/bad 2>&1 | grep -o 'Operation not permitted'"
+    ));
+    assert_eq!(
+        out.stdout.trim(),
+        "content\nOperation not permitted",
+        "{}",
+        out.stderr
+    );
+}
+
+#[test]
+fn keep_alive_carries_many_requests_on_one_connection() {
+    let host = name();
+    let out = workspace()
+        .allow(&[&host])
+        .inside(&format!("curl -sS --max-time 30 -w '%{{num_connects}} ' http://{host}/hello http://{host}/hello http://{host}/hello"));
+    let connects: Vec<&str> = out
+        .ok()
+        .lines()
+        .filter_map(|line| line.split(' ').next()?.parse::<u32>().ok().map(|_| line))
+        .collect();
+    assert!(
+        out.stdout.trim().ends_with('0'),
+        "the last request made a connection: {connects:?} {}",
+        out.stdout
+    );
+    assert_eq!(standard().requests(&host).len(), 3);
+}
+
+#[test]
+fn chunked_bodies_pass_both_ways() {
+    let host = name();
+    let out = workspace().allow(&[&host]).inside(&format!(
+        "curl -sS --max-time 30 http://{host}/chunked | tail -1
+         head -c 100000 /dev/zero | curl -sS --max-time 30 -T - -H 'Expect:' http://{host}/up
+         curl -sS --max-time 30 --cacert ca.pem https://{host}/chunked | tail -1"
+    ));
+    let lines: Vec<&str> = out.ok().lines().collect();
+    assert_eq!((lines[0], lines[2]), ("part 9", "part 9"));
+    assert!(lines[1].ends_with(" 100000"), "{}", out.stdout);
+}
