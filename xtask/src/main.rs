@@ -14,6 +14,7 @@ mod proto;
 mod setup;
 mod sh;
 mod test;
+mod vm;
 
 use clap::{Parser, Subcommand};
 
@@ -49,6 +50,8 @@ enum Task {
     Lint(lint::Arguments),
     /// Run every fuzz target for a while
     Fuzz(fuzz::Arguments),
+    /// Boot other kernels in QEMU and run tests there with the tree's binaries
+    Vm(vm::Arguments),
     /// Generate the control channel's Rust code from its .proto file
     Proto,
 }
@@ -78,6 +81,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test(arguments) => test::run(&arguments),
         Task::Lint(arguments) => lint::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Vm(arguments) => vm::run(&arguments),
         Task::Proto => proto::run(),
     }
 }
