@@ -17,15 +17,16 @@ pub const MAX_CONFIG: u64 = 1024 * 1024;
 /// What `commondir` says where we put one: the directory itself, which is what git takes without the file.
 const COMMONDIR: &str = ".\n";
 
-/// How the workspace's repository was bound, and what is needed to undo it.
+/// In the session's directory: the copy that the container has, and what it was at first.
+const COPY: &str = "gitconfig";
+const BASE: &str = "gitconfig.base";
+
+/// How the workspace's repository is bound.
 #[derive(Debug, Default)]
 pub struct Git {
     pub mounts: Vec<Mount>,
     /// For people: what is different inside.
     pub notes: Vec<String>,
-    dir: Option<PathBuf>,
-    copy: Option<PathBuf>,
-    base: String,
 }
 
 /// What the end of a session brought back.
@@ -116,7 +117,7 @@ pub fn prepare(
         }
     }
 
-    let copy = session_dir.join("gitconfig");
+    let copy = session_dir.join(COPY);
     write_new(&copy, base.as_bytes(), 0o600)?;
     hand_over(&copy, owner)?;
     git.mounts.push(Mount::Session {
@@ -127,9 +128,7 @@ pub fn prepare(
     // A path may have been named twice (hooksPath = .git/hooks).
     let mut seen = std::collections::BTreeSet::new();
     git.mounts.retain(|m| seen.insert(m.target().to_owned()));
-    git.dir = Some(dot_git);
-    git.copy = Some(copy);
-    git.base = base;
+    write_new(&session_dir.join(BASE), base.as_bytes(), 0o600)?;
     Ok(git)
 }
 
@@ -214,40 +213,40 @@ pub fn hand_over(path: &Path, owner: (u32, u32)) -> Result<(), EngineError> {
         .map_err(EngineError::io("open up", path))
 }
 
-impl Git {
-    /// Undoes what `prepare` did and merges harmless keys back. Called when the container is gone. `others` says that another
-    /// session has the same workspace: then what holds a place for both stays.
-    pub fn finish(&self, others: bool) -> Result<Merged, EngineError> {
-        let (Some(dir), Some(copy)) = (&self.dir, &self.copy) else {
-            return Ok(Merged::default());
-        };
-        let merged = self.merge(dir, copy);
-        if !others {
-            release(dir);
-        }
-        merged
+/// Undoes what `prepare` did and merges harmless keys back. Called when the container is gone. `others` says that another
+/// session has the same workspace: then what holds a place for both stays.
+pub fn finish(workspace: &Path, session_dir: &Path, others: bool) -> Result<Merged, EngineError> {
+    let base = session_dir.join(BASE);
+    if base.symlink_metadata().is_err() {
+        return Ok(Merged::default());
     }
+    let dot_git = workspace.join(".git");
+    let merged = merge(&dot_git, &base, &session_dir.join(COPY));
+    if !others {
+        release(&dot_git);
+    }
+    merged
+}
 
-    fn merge(&self, dir: &Path, copy: &Path) -> Result<Merged, EngineError> {
-        let session = read_config(copy)?;
-        if session == self.base {
-            return Ok(Merged::default());
-        }
-        let path = dir.join("config");
-        let current = read_config(&path)?;
-        let merge = config::merge(&self.base, &session, &current);
-        if let Some(text) = merge.text {
-            replace(&path, &text)?;
-        }
-        Ok(Merged {
-            applied: merge.applied,
-            left_out: merge.left_out,
-        })
+fn merge(dot_git: &Path, base: &Path, copy: &Path) -> Result<Merged, EngineError> {
+    let (base, session) = (read_config(base)?, read_config(copy)?);
+    if session == base {
+        return Ok(Merged::default());
     }
+    let path = dot_git.join("config");
+    let current = read_config(&path)?;
+    let merge = config::merge(&base, &session, &current);
+    if let Some(text) = merge.text {
+        replace(&path, &text)?;
+    }
+    Ok(Merged {
+        applied: merge.applied,
+        left_out: merge.left_out,
+    })
 }
 
 /// Takes away the place holder in `.git`, if it is ours as we left it.
-pub fn release(dot_git: &Path) {
+fn release(dot_git: &Path) {
     let commondir = dot_git.join("commondir");
     if fs::symlink_metadata(&commondir)
         .is_ok_and(|m| m.is_file() && m.len() == COMMONDIR.len() as u64)
@@ -326,7 +325,10 @@ mod tests {
             .map(|(t, r)| (t.to_owned(), r))
         );
         assert!(at.workspace.join(".git/hooks").is_dir());
-        assert_eq!(git.finish(false).unwrap(), Merged::default());
+        assert_eq!(
+            finish(&at.workspace, &at.session, false).unwrap(),
+            Merged::default()
+        );
         assert!(!at.workspace.join(".git/commondir").exists());
         assert_eq!(
             fs::read_to_string(at.workspace.join(".git/config")).unwrap(),
@@ -378,7 +380,10 @@ mod tests {
         let git = prepare(&at.workspace, "/w", &at.session, (0, 0)).unwrap();
         assert_eq!(targets(&git), [("/w/.git".to_owned(), true)]);
         assert_eq!(git.notes.len(), 1);
-        assert_eq!(git.finish(false).unwrap(), Merged::default());
+        assert_eq!(
+            finish(&at.workspace, &at.session, false).unwrap(),
+            Merged::default()
+        );
     }
 
     #[test]
@@ -386,13 +391,13 @@ mod tests {
         let at = place(Some(
             "[core]\n\tbare = false\n[remote \"origin\"]\n\turl = https://git.test/a.git\n",
         ));
-        let git = prepare(&at.workspace, "/w", &at.session, (0, 0)).unwrap();
+        prepare(&at.workspace, "/w", &at.session, (0, 0)).unwrap();
         fs::write(
             at.session.join("gitconfig"),
             "[core]\n\tbare = false\n\tfsmonitor = ./evil\n[remote \"origin\"]\n\turl = https://git.test/a.git\n[branch \"topic\"]\n\tremote = origin\n\tmerge = refs/heads/topic\n",
         )
         .unwrap();
-        let merged = git.finish(false).unwrap();
+        let merged = finish(&at.workspace, &at.session, false).unwrap();
         assert_eq!(
             merged.applied,
             [
@@ -409,8 +414,8 @@ mod tests {
     #[test]
     fn another_session_keeps_its_place_holder_and_a_large_config_is_refused() {
         let at = place(Some(""));
-        let git = prepare(&at.workspace, "/w", &at.session, (0, 0)).unwrap();
-        git.finish(true).unwrap();
+        prepare(&at.workspace, "/w", &at.session, (0, 0)).unwrap();
+        finish(&at.workspace, &at.session, true).unwrap();
         assert!(at.workspace.join(".git/commondir").exists());
         let config = |n: u64| {
             let at = place(None);

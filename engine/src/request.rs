@@ -47,7 +47,8 @@ pub struct CreateRequest {
     pub user: String,
     pub hostname: String,
     pub working_dir: String,
-    pub env: BTreeMap<String, String>,
+    /// `None` takes a variable of the image's away.
+    pub env: BTreeMap<String, Option<String>>,
     pub mounts: Vec<Mount>,
     pub limits: Limits,
     /// Rights that were opened by name; none by default.
@@ -135,13 +136,8 @@ pub enum Mount {
         #[serde(rename = "readOnly")]
         read_only: bool,
     },
-    /// A host directory or file that the config names and a person approved.
-    Extra {
-        source: String,
-        target: String,
-        #[serde(rename = "readOnly")]
-        read_only: bool,
-    },
+    /// Something of the workspace at another place, read-only: a second writable way in would go around the control files.
+    Inside { source: String, target: String },
     /// A named volume of the engine's.
     Volume {
         name: String,
@@ -164,7 +160,7 @@ impl Mount {
             Self::Workspace { target, .. }
             | Self::Control { target, .. }
             | Self::Session { target, .. }
-            | Self::Extra { target, .. }
+            | Self::Inside { target, .. }
             | Self::Volume { target, .. }
             | Self::Tmpfs { target, .. } => target,
         }
@@ -297,7 +293,7 @@ pub(crate) mod tests {
             user: "1000:1000".into(),
             hostname: "demo".into(),
             working_dir: "/workspaces/project".into(),
-            env: BTreeMap::from([("AGENTCONTAINER_SESSION".into(), "k3v9x2".into())]),
+            env: BTreeMap::from([("AGENTCONTAINER_SESSION".into(), Some("k3v9x2".into()))]),
             mounts: vec![
                 Mount::Workspace {
                     source: "/home/ada/project".into(),

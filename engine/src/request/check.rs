@@ -169,13 +169,17 @@ impl CreateRequest {
                 return Err(target_violation(target, "is mounted twice"));
             }
             match mount {
-                Mount::Workspace { source, .. } | Mount::Extra { source, .. } => {
+                Mount::Workspace { source, .. } => {
                     check_host(source)?;
                     places.check(source)?;
                 }
                 Mount::Control { source, target, .. } => {
                     check_host(source)?;
                     self.check_control(source, target)?;
+                }
+                Mount::Inside { source, .. } => {
+                    check_host(source)?;
+                    self.check_inside(source)?;
                 }
                 Mount::Session { source, .. } => {
                     check_session(source, self.session.to_string().as_str())?
@@ -211,15 +215,31 @@ impl CreateRequest {
         }
     }
 
+    /// A second mount of the workspace shows something that lies in it.
+    fn check_inside(&self, source: &str) -> Result<(), Violation> {
+        let holds = self.mounts.iter().any(|mount| {
+            matches!(mount, Mount::Workspace { source: from, .. } if below(source, from).is_some())
+        });
+        if holds {
+            Ok(())
+        } else {
+            Err(source_violation(source, "lies outside the workspace"))
+        }
+    }
+
     fn check_env(&self) -> Result<(), Violation> {
         at_most("the environment", self.env.len(), MAX_ENV)?;
-        let bytes: usize = self.env.iter().map(|(k, v)| k.len() + v.len() + 2).sum();
+        let bytes: usize = self
+            .env
+            .iter()
+            .map(|(k, v)| k.len() + v.as_ref().map_or(0, String::len) + 2)
+            .sum();
         at_most("the environment's size in bytes", bytes, MAX_ENV_BYTES)?;
         for (name, value) in &self.env {
             if name.is_empty() || name.contains('=') || name.contains(char::is_control) {
                 return Err(Violation::EnvName(name.clone()));
             }
-            if value.contains('\0') {
+            if value.as_ref().is_some_and(|v| v.contains('\0')) {
                 return Err(Violation::Zero("a value of the environment"));
             }
         }
@@ -448,11 +468,12 @@ mod tests {
 
     fn extra(source: &str) -> Result<(), Violation> {
         with(|r| {
-            r.mounts.push(Mount::Extra {
+            r.mounts[0] = Mount::Workspace {
                 source: source.into(),
-                target: "/extra".into(),
-                read_only: true,
-            });
+                target: "/workspaces/project".into(),
+                read_only: false,
+            };
+            r.mounts.remove(1);
         })
     }
 
@@ -531,6 +552,27 @@ mod tests {
                 };
             });
             assert!(refused.is_err(), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_second_mount_shows_what_lies_in_the_workspace() {
+        let inside = |source: &str| {
+            with(|r| {
+                r.mounts.push(Mount::Inside {
+                    source: source.into(),
+                    target: "/data".into(),
+                });
+            })
+        };
+        assert_eq!(inside("/home/ada/project/data"), Ok(()));
+        for source in [
+            "/home/ada/other",
+            "/home/ada/project2",
+            "/home/ada/project/../other",
+            "/etc/shadow",
+        ] {
+            assert!(inside(source).is_err(), "{source}");
         }
     }
 
@@ -632,11 +674,11 @@ mod tests {
         let args = |n: usize| with(|r| r.init.program = vec![String::new(); n - 1]);
         assert_eq!(args(MAX_ARGS), Ok(()));
         assert!(matches!(args(MAX_ARGS + 1), Err(Violation::TooMany { .. })));
-        let env =
-            |n: usize| with(|r| r.env = (0..n).map(|i| (format!("V{i}"), String::new())).collect());
+        let env = |n: usize| with(|r| r.env = (0..n).map(|i| (format!("V{i}"), None)).collect());
         assert_eq!(env(MAX_ENV), Ok(()));
         assert!(env(MAX_ENV + 1).is_err());
-        let env_bytes = |n: usize| with(|r| r.env = [("V".to_owned(), "x".repeat(n - 3))].into());
+        let env_bytes =
+            |n: usize| with(|r| r.env = [("V".to_owned(), Some("x".repeat(n - 3)))].into());
         assert_eq!(env_bytes(MAX_ENV_BYTES), Ok(()));
         assert!(env_bytes(MAX_ENV_BYTES + 1).is_err());
         let arg_bytes = |n: usize| with(|r| r.init.program = vec!["x".repeat(n - 4)]);
@@ -671,19 +713,19 @@ mod tests {
         assert!(with(|r| r.init.program.push("a\0b".into())).is_err());
         assert!(
             with(|r| {
-                r.env.insert("A=B".into(), String::new());
+                r.env.insert("A=B".into(), None);
             })
             .is_err()
         );
         assert!(
             with(|r| {
-                r.env.insert(String::new(), String::new());
+                r.env.insert(String::new(), None);
             })
             .is_err()
         );
         assert!(
             with(|r| {
-                r.env.insert("A".into(), "\0".into());
+                r.env.insert("A".into(), Some("\0".into()));
             })
             .is_err()
         );

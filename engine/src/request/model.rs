@@ -80,7 +80,10 @@ impl Checked<'_> {
                 request
                     .env
                     .iter()
-                    .map(|(name, value)| format!("{name}={value}"))
+                    .map(|(name, value)| match value {
+                        Some(value) => format!("{name}={value}"),
+                        None => name.clone(),
+                    })
                     .collect(),
             ),
             cmd: Some(request.init.to_args()),
@@ -194,6 +197,19 @@ enum Either {
 }
 
 fn to_mount(mount: &Mount) -> Either {
+    let bind = |source: &str, target: &str, read_only: bool| {
+        Either::Mount(Box::new(models::Mount {
+            typ: Some(models::MountType::BIND),
+            source: Some(source.to_owned()),
+            target: Some(target.to_owned()),
+            read_only: Some(read_only),
+            bind_options: Some(models::MountBindOptions {
+                propagation: Some(models::MountBindOptionsPropagationEnum::RPRIVATE),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }))
+    };
     match mount {
         Mount::Workspace {
             source,
@@ -209,22 +225,8 @@ fn to_mount(mount: &Mount) -> Either {
             source,
             target,
             read_only,
-        }
-        | Mount::Extra {
-            source,
-            target,
-            read_only,
-        } => Either::Mount(Box::new(models::Mount {
-            typ: Some(models::MountType::BIND),
-            source: Some(source.clone()),
-            target: Some(target.clone()),
-            read_only: Some(*read_only),
-            bind_options: Some(models::MountBindOptions {
-                propagation: Some(models::MountBindOptionsPropagationEnum::RPRIVATE),
-                ..Default::default()
-            }),
-            ..Default::default()
-        })),
+        } => bind(source, target, *read_only),
+        Mount::Inside { source, target } => bind(source, target, true),
         Mount::Volume {
             name,
             target,
