@@ -1,0 +1,358 @@
+//! The control channel to the enforcer: one message a datagram, answers matched by id, events that want no answer queued
+//! within a bound. The gateway carries nothing that it cannot record, so every question that goes unanswered is a refusal
+//! and a closed channel ends the process. Made by `run`, used by everything that allocates or records.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use api::v1::{self, FromGateway, ToGateway, from_gateway, to_gateway};
+use audit::{Event, Kind, Verdict};
+use nix::sys::socket::{self, MsgFlags};
+use prost::Message;
+use schema::host::HostName;
+use tokio::io::{Interest, unix::AsyncFd};
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use crate::bucket::Bucket;
+use crate::limits;
+use crate::sys;
+
+/// Why the channel ends. Whatever it is, the process must not outlive it.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    #[error("cannot {call} the control channel: {source}")]
+    Io {
+        call: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the enforcer closed the control channel")]
+    Closed,
+    #[error("a message of the control channel is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+/// Why a name got no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the enforcer refused: {0}")]
+    Enforcer(String),
+    #[error("too many names wait for the enforcer")]
+    Busy,
+    #[error("the enforcer did not answer")]
+    NoAnswer,
+}
+
+/// The event could not be written, so what it says must not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the event could not be recorded")]
+pub struct NotRecorded;
+
+/// What the enforcer sends unasked.
+#[derive(Debug)]
+pub enum Incoming {
+    Snapshot {
+        generation: u32,
+        document: OwnedFd,
+    },
+    Wired {
+        listener: OwnedFd,
+        dns_udp: OwnedFd,
+        dns_tcp: OwnedFd,
+    },
+}
+
+enum Waiting {
+    Allocate(oneshot::Sender<v1::Allocated>),
+    Record(oneshot::Sender<bool>),
+}
+
+/// The gateway's end.
+pub struct Channel {
+    fd: AsyncFd<OwnedFd>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
+    next_id: AtomicU64,
+    allocates: Semaphore,
+    queue: Mutex<std::collections::VecDeque<Vec<u8>>>,
+    queued: Notify,
+    lost: AtomicU64,
+    denials: Bucket,
+}
+
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Channel")
+            .field("fd", &self.fd.as_raw_fd())
+            .finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that holds one of these locks can panic halfway through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Channel {
+    /// Takes over a connected SOCK_SEQPACKET socket. Must be called inside the runtime.
+    pub fn new(fd: OwnedFd) -> Result<Self, ChannelError> {
+        let io = |call| move |source| ChannelError::Io { call, source };
+        sys::set_nonblocking(&fd).map_err(io("configure"))?;
+        sys::set_cloexec(&fd).map_err(io("configure"))?;
+        Ok(Self {
+            fd: sys::register(fd).map_err(io("register"))?,
+            waiting: Mutex::default(),
+            next_id: AtomicU64::new(1),
+            allocates: Semaphore::new(limits::PENDING_ALLOCATES),
+            queue: Mutex::default(),
+            queued: Notify::new(),
+            lost: AtomicU64::new(0),
+            denials: Bucket::new(
+                limits::DENIAL_BURST,
+                limits::DENIALS_PER_SECOND,
+                Instant::now(),
+            ),
+        })
+    }
+
+    /// Waits for the next message that is not an answer; answers are handed to those who wait for them.
+    pub async fn receive(&self, buffer: &mut Vec<u8>) -> Result<Incoming, ChannelError> {
+        loop {
+            let (message, fds) = self.receive_message(buffer).await?;
+            let mut fds = fds.into_iter();
+            let incoming = match message.message {
+                Some(to_gateway::Message::Allocated(allocated)) => {
+                    if let Some(Waiting::Allocate(sender)) =
+                        lock(&self.waiting).remove(&allocated.id)
+                    {
+                        let _ = sender.send(allocated);
+                    }
+                    continue;
+                }
+                Some(to_gateway::Message::Recorded(recorded)) => {
+                    if let Some(Waiting::Record(sender)) = lock(&self.waiting).remove(&recorded.id)
+                    {
+                        let _ = sender.send(recorded.ok);
+                    }
+                    continue;
+                }
+                Some(to_gateway::Message::Snapshot(snapshot)) => Incoming::Snapshot {
+                    generation: snapshot.generation,
+                    document: fds
+                        .next()
+                        .ok_or(ChannelError::Malformed("a snapshot without its descriptor"))?,
+                },
+                Some(to_gateway::Message::Wired(_)) => match (fds.next(), fds.next(), fds.next()) {
+                    (Some(listener), Some(dns_udp), Some(dns_tcp)) => Incoming::Wired {
+                        listener,
+                        dns_udp,
+                        dns_tcp,
+                    },
+                    _ => {
+                        return Err(ChannelError::Malformed(
+                            "wired without its three descriptors",
+                        ));
+                    }
+                },
+                None => return Err(ChannelError::Malformed("an unknown message")),
+            };
+            return if fds.next().is_some() {
+                Err(ChannelError::Malformed(
+                    "more descriptors than belong to it",
+                ))
+            } else {
+                Ok(incoming)
+            };
+        }
+    }
+
+    async fn receive_message(
+        &self,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(ToGateway, Vec<OwnedFd>), ChannelError> {
+        buffer.resize(limits::CHANNEL_MESSAGE, 0);
+        let received = self
+            .fd
+            .async_io(Interest::READABLE, |fd| sys::receive(fd, buffer))
+            .await
+            .map_err(|source| ChannelError::Io {
+                call: "receive from",
+                source,
+            })?;
+        let sys::Received {
+            bytes,
+            fds,
+            truncated,
+        } = received;
+        if truncated {
+            return Err(ChannelError::Malformed("longer than a message may be"));
+        }
+        // The enforcer sends no empty datagram (each has its oneof), so this is the end.
+        if bytes == 0 {
+            return Err(ChannelError::Closed);
+        }
+        let message = ToGateway::decode(&buffer[..bytes])
+            .map_err(|_| ChannelError::Malformed("it does not decode"))?;
+        Ok((message, fds))
+    }
+
+    /// Tells the enforcer something that has no answer and must not be lost: Ready, Applied.
+    pub async fn tell(&self, message: from_gateway::Message) -> Result<(), ChannelError> {
+        self.send(&encode(message)).await
+    }
+
+    /// Asks for the address of a name.
+    pub async fn allocate(&self, name: &HostName) -> Result<Ipv4Addr, Refused> {
+        let _permit = self.allocates.try_acquire().map_err(|_| Refused::Busy)?;
+        let (sender, receiver) = oneshot::channel();
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        lock(&self.waiting).insert(id, Waiting::Allocate(sender));
+        let _forget = Forget { channel: self, id };
+        let message = encode(from_gateway::Message::Allocate(v1::Allocate {
+            id,
+            name: name.as_str().to_owned(),
+        }));
+        let answer = tokio::time::timeout(limits::CHANNEL_ANSWER, async {
+            self.send(&message).await.ok()?;
+            receiver.await.ok()
+        });
+        match answer.await {
+            Ok(Some(v1::Allocated {
+                address: 0,
+                refusal,
+                ..
+            })) => Err(Refused::Enforcer(refusal)),
+            Ok(Some(allocated)) => Ok(Ipv4Addr::from_bits(allocated.address)),
+            Ok(None) | Err(_) => Err(Refused::NoAnswer),
+        }
+    }
+
+    /// Records an event and waits until it is written.
+    pub async fn record(&self, event: &Event, flow: Option<v1::Flow>) -> Result<(), NotRecorded> {
+        let (sender, receiver) = oneshot::channel();
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        lock(&self.waiting).insert(id, Waiting::Record(sender));
+        let _forget = Forget { channel: self, id };
+        let message = record_message(id, event, flow).ok_or(NotRecorded)?;
+        let answer = tokio::time::timeout(limits::CHANNEL_ANSWER, async {
+            // Nearly always there is room, and the answer comes by the reader's task.
+            if self.try_send(&message).is_err() {
+                self.send(&message).await.ok()?;
+            }
+            receiver.await.ok()
+        });
+        match answer.await {
+            Ok(Some(true)) => Ok(()),
+            _ => Err(NotRecorded),
+        }
+    }
+
+    /// Records an event without waiting. When neither socket nor queue has room it is counted as lost, and the count is
+    /// recorded as soon as there is room again.
+    pub fn post(&self, event: &Event, flow: Option<v1::Flow>) {
+        let Some(message) = record_message(0, event, flow) else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let mut queue = lock(&self.queue);
+        if queue.is_empty() && self.try_send(&message).is_ok() {
+            return;
+        }
+        if queue.len() < limits::QUEUED_EVENTS {
+            queue.push_back(message);
+        } else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        drop(queue);
+        self.queued.notify_one();
+    }
+
+    /// [`Self::post`] for what the agent can cause at will: beyond a rate only counted.
+    pub fn post_denial(&self, event: &Event, flow: Option<v1::Flow>) {
+        if self.denials.take(Instant::now()) {
+            self.post(event, flow);
+        } else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.queued.notify_one();
+        }
+    }
+
+    /// Sends what was queued, and what was lost as a count, at most once a second. Runs for as long as the channel.
+    pub async fn drain(&self) -> Result<std::convert::Infallible, ChannelError> {
+        loop {
+            self.queued.notified().await;
+            loop {
+                let Some(message) = lock(&self.queue).pop_front() else {
+                    break;
+                };
+                self.send(&message).await?;
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            let lost = self.lost.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                let mut event = Event::new(Kind::Loss, Verdict::Flag, "gateway-events-lost");
+                event.layer = Some("gateway".to_owned());
+                event.lost = Some(lost);
+                if let Some(message) = record_message(0, &event, None) {
+                    self.send(&message).await?;
+                }
+            }
+            if !lock(&self.queue).is_empty() {
+                self.queued.notify_one();
+            }
+        }
+    }
+
+    fn try_send(&self, message: &[u8]) -> io::Result<()> {
+        socket::send(
+            self.fd.as_raw_fd(),
+            message,
+            MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
+        )?;
+        Ok(())
+    }
+
+    async fn send(&self, message: &[u8]) -> Result<(), ChannelError> {
+        self.fd
+            .async_io(Interest::WRITABLE, |_| self.try_send(message))
+            .await
+            .map_err(|source| ChannelError::Io {
+                call: "send to",
+                source,
+            })
+    }
+}
+
+/// Takes a question back when whoever asked it is gone.
+struct Forget<'a> {
+    channel: &'a Channel,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        lock(&self.channel.waiting).remove(&self.id);
+    }
+}
+
+fn encode(message: from_gateway::Message) -> Vec<u8> {
+    FromGateway {
+        message: Some(message),
+    }
+    .encode_to_vec()
+}
+
+/// `None` when the event does not fit in a message; its parts are bounded where they are made.
+fn record_message(id: u64, event: &Event, flow: Option<v1::Flow>) -> Option<Vec<u8>> {
+    let event = serde_json::to_vec(event).ok()?;
+    let message = encode(from_gateway::Message::Record(v1::Record {
+        id,
+        event,
+        flow,
+    }));
+    (message.len() <= limits::CHANNEL_MESSAGE).then_some(message)
+}

@@ -1,0 +1,471 @@
+//! One accepted connection from beginning to end: where it was dialled to, what that stands for, the decision, what the
+//! wire has to say for it, the record, the dial, the relay. Whatever goes wrong on the way ends in a refusal: a page, an
+//! alert or a reset. The accept loop is started by `run` for each listener that the enforcer hands over.
+
+use std::net::{SocketAddr, SocketAddrV4};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::v1::Flow;
+use schema::host::HostName;
+use schema::net::Protocol;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::channel::Channel;
+use crate::dial::{dial, tune};
+use crate::events;
+use crate::http::{self, Site};
+use crate::limits;
+use crate::plan;
+use crate::relay::{Carried, End, Patience, Pipes, relay, reset};
+use crate::state::{Denied, Entry, Granted, Intent, Place, State};
+use crate::tls::client_hello::{Alert, Assembler, ClientHello, Refusal};
+
+/// The original destination of an accepted connection. Steering leaves it in the socket's own address; tests, whose
+/// sockets are on loopback, translate.
+pub type Destination = Arc<dyn Fn(SocketAddrV4) -> SocketAddrV4 + Send + Sync>;
+
+/// What every connection of the session uses.
+pub struct Shared {
+    pub state: Arc<State>,
+    pub channel: Arc<Channel>,
+    pub destination: Destination,
+    pub pipes: Pipes,
+    pub patience: Patience,
+    pub slots: Arc<Semaphore>,
+}
+
+/// A socket whose close is a reset unless it was said otherwise: what breaks off must not look finished.
+pub struct Guarded {
+    stream: TcpStream,
+    armed: bool,
+}
+
+impl Guarded {
+    pub fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            armed: true,
+        }
+    }
+
+    /// The close will be an orderly one.
+    pub fn disarm(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Deref for Guarded {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl DerefMut for Guarded {
+    fn deref_mut(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if self.armed {
+            reset(&self.stream);
+        }
+    }
+}
+
+/// Accepts for as long as the task lives. A connection beyond the bound waits in the backlog.
+pub async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    loop {
+        let Ok(slot) = Arc::clone(&shared.slots).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    let _slot = slot;
+                    connection(shared, Guarded::new(stream), peer).await;
+                });
+            }
+            // Out of descriptors or memory: the connection stays in the backlog.
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// Says so when a connection's task panics; its socket resets as the stack unwinds.
+struct Unwinding<'a> {
+    shared: &'a Shared,
+    local: SocketAddrV4,
+    flow: Flow,
+}
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let event = events::unknown(self.local, "internal-error");
+            self.shared.channel.post(&event, Some(self.flow));
+        }
+    }
+}
+
+async fn connection(shared: Arc<Shared>, stream: Guarded, peer: SocketAddr) {
+    let (SocketAddr::V4(peer), Ok(SocketAddr::V4(local))) = (peer, stream.local_addr()) else {
+        return;
+    };
+    let flow = events::flow(peer, local);
+    let local = (shared.destination)(local);
+    let _unwinding = Unwinding {
+        shared: &shared,
+        local,
+        flow,
+    };
+    if tune(&stream).is_err() {
+        return;
+    }
+    let port = local.port();
+    if *local.ip() == plan::INTERNAL && port == 80 {
+        return internal(&shared, stream, flow).await;
+    }
+    let place = if plan::is_synthetic(*local.ip()) {
+        match shared.state.name_of(*local.ip()) {
+            Some(name) => Place::Name(name),
+            None => {
+                let event = events::unknown(local, "unknown-address");
+                return shared.channel.post_denial(&event, Some(flow));
+            }
+        }
+    } else {
+        Place::Address(*local.ip())
+    };
+    let intent = Intent { place, port };
+    match shared.state.admit(&intent) {
+        Err(why) => denied(&shared, stream, flow, intent, why).await,
+        Ok((granted, entry)) => {
+            let entry = Arc::new(entry);
+            tokio::select! {
+                biased;
+                // The carrying future is dropped, and with it both sockets, which reset.
+                () = entry.revoked() => {}
+                () = carry(&shared, stream, flow, &intent, granted, Arc::clone(&entry)) => {}
+            }
+        }
+    }
+}
+
+async fn internal(shared: &Arc<Shared>, stream: Guarded, flow: Flow) {
+    let Ok(name) = HostName::parse(plan::INTERNAL_NAME) else {
+        return;
+    };
+    let intent = Intent {
+        place: Place::Name(name),
+        port: 80,
+    };
+    let carried = Arc::new(Carried::default());
+    http::serve(
+        Arc::clone(shared),
+        stream,
+        intent,
+        flow,
+        Site::Internal,
+        carried,
+    )
+    .await;
+}
+
+/// What policy does not allow: words where the client can read them, else a reset.
+async fn denied(
+    shared: &Arc<Shared>,
+    mut stream: Guarded,
+    flow: Flow,
+    intent: Intent,
+    why: Denied,
+) {
+    let event = events::denied(&intent, &why);
+    shared.channel.post_denial(&event, Some(flow));
+    let host = intent.place.to_string();
+    shared.state.denied(host, Some(intent.port), why.code);
+    match (&intent.place, intent.port) {
+        (Place::Name(_), 80) => {
+            let carried = Arc::new(Carried::default());
+            let site = Site::Denied(why);
+            http::serve(Arc::clone(shared), stream, intent, flow, site, carried).await;
+        }
+        (Place::Name(_), 443) => {
+            let mut raw = Vec::new();
+            let alert = match read_hello(&mut stream, &mut raw).await {
+                Ok(_) => Some(Alert::AccessDenied),
+                // Still a TLS client, if not one that could have been carried.
+                Err(HelloError::Refused(refusal)) => refusal.alert().map(|_| Alert::AccessDenied),
+                Err(HelloError::Ended) => None,
+            };
+            if let Some(alert) = alert {
+                linger(stream, &alert.record()).await;
+            }
+        }
+        _ => {}
+    }
+}
+
+async fn carry(
+    shared: &Arc<Shared>,
+    stream: Guarded,
+    flow: Flow,
+    intent: &Intent,
+    granted: Granted,
+    entry: Arc<Entry>,
+) {
+    match granted.protocol {
+        Protocol::Http => {
+            let carried = Arc::new(Carried::default());
+            let mut ending = Ending::new(shared, intent, &granted, flow, Arc::clone(&carried));
+            let site = Site::upstream(granted.clone(), entry);
+            let served = http::serve(
+                Arc::clone(shared),
+                stream,
+                intent.clone(),
+                flow,
+                site,
+                carried,
+            );
+            ending.reason = served.await;
+        }
+        Protocol::Https | Protocol::Tls => {
+            carry_tls(shared, stream, flow, intent, &granted, &entry).await;
+        }
+        Protocol::Tcp => {
+            let wire = Wire {
+                stream,
+                first: Vec::new(),
+                tls: false,
+            };
+            carry_bytes(shared, wire, flow, intent, &granted, &entry).await;
+        }
+        // Nothing that arrives over TCP is granted as UDP.
+        Protocol::Udp => {}
+    }
+}
+
+async fn carry_tls(
+    shared: &Arc<Shared>,
+    mut stream: Guarded,
+    flow: Flow,
+    intent: &Intent,
+    granted: &Granted,
+    entry: &Entry,
+) {
+    let mut first = Vec::new();
+    let hello = read_hello(&mut stream, &mut first).await;
+    let (code, alert, detail) = match (hello, &intent.place) {
+        (Ok(hello), Place::Name(name)) if hello.server_name == *name => {
+            let wire = Wire {
+                stream,
+                first,
+                tls: true,
+            };
+            return carry_bytes(shared, wire, flow, intent, granted, entry).await;
+        }
+        // A literal address has no name to show; one that is shown cannot be checked.
+        (Err(HelloError::Refused(Refusal::NoServerName)), Place::Address(_)) => {
+            let wire = Wire {
+                stream,
+                first,
+                tls: true,
+            };
+            return carry_bytes(shared, wire, flow, intent, granted, entry).await;
+        }
+        (Ok(hello), _) => (
+            "sni-mismatch",
+            Some(Alert::UnrecognizedName),
+            format!("the server name is {}", hello.server_name),
+        ),
+        (Err(HelloError::Refused(refusal)), _) => {
+            (refusal.code(), refusal.alert(), refusal.to_string())
+        }
+        (Err(HelloError::Ended), _) => {
+            let detail = "no whole ClientHello came".to_owned();
+            ("tls-no-hello", None, detail)
+        }
+    };
+    let event = events::refused(intent, granted, code, &detail);
+    shared.channel.post_denial(&event, Some(flow));
+    let host = intent.place.to_string();
+    shared.state.denied(host, Some(intent.port), code);
+    if let Some(alert) = alert {
+        linger(stream, &alert.record()).await;
+    }
+}
+
+/// A connection whose wire is in order, with what was read of it.
+struct Wire {
+    stream: Guarded,
+    first: Vec<u8>,
+    /// A refusal can be told as an alert.
+    tls: bool,
+}
+
+/// Records and dials at once; carries when both have succeeded.
+async fn carry_bytes(
+    shared: &Arc<Shared>,
+    wire: Wire,
+    flow: Flow,
+    intent: &Intent,
+    granted: &Granted,
+    entry: &Entry,
+) {
+    let Wire {
+        stream: mut agent,
+        first,
+        tls,
+    } = wire;
+    let event = events::allowed(intent, granted);
+    let (recorded, dialled) = tokio::join!(
+        shared.channel.record(&event, Some(flow)),
+        dial(&shared.state, &entry.active, intent)
+    );
+    let carried = Arc::new(Carried::default());
+    let mut upstream = match (recorded, dialled) {
+        (Ok(()), Ok(upstream)) => Guarded::new(upstream),
+        (recorded, dialled) => {
+            if let (Ok(()), Err(error)) = (recorded, dialled) {
+                let event = if error.is_refusal() {
+                    shared
+                        .state
+                        .denied(intent.place.to_string(), Some(intent.port), error.code());
+                    events::refused(intent, granted, error.code(), &error.to_string())
+                } else {
+                    events::failed(intent, granted, error.code(), &error.to_string())
+                };
+                shared.channel.post_denial(&event, Some(flow));
+            }
+            if tls {
+                linger(agent, &Alert::InternalError.record()).await;
+            }
+            return;
+        }
+    };
+    let mut ending = Ending::new(shared, intent, granted, flow, Arc::clone(&carried));
+    let end = relay(
+        &mut agent,
+        &mut upstream,
+        first,
+        &carried,
+        &shared.pipes,
+        shared.patience,
+    )
+    .await;
+    if let End::Finished = end {
+        agent.disarm();
+        upstream.disarm();
+    }
+    ending.reason = end.code();
+}
+
+/// Records the end of a connection, however it comes.
+struct Ending<'a> {
+    shared: &'a Shared,
+    intent: &'a Intent,
+    granted: &'a Granted,
+    flow: Flow,
+    carried: Arc<Carried>,
+    since: Instant,
+    reason: &'static str,
+}
+
+impl<'a> Ending<'a> {
+    fn new(
+        shared: &'a Shared,
+        intent: &'a Intent,
+        granted: &'a Granted,
+        flow: Flow,
+        carried: Arc<Carried>,
+    ) -> Self {
+        Self {
+            shared,
+            intent,
+            granted,
+            flow,
+            carried,
+            since: Instant::now(),
+            reason: "revoked",
+        }
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let event = events::closed(
+            self.intent,
+            self.granted,
+            self.reason,
+            &self.carried,
+            self.since,
+        );
+        self.shared.channel.post(&event, Some(self.flow));
+    }
+}
+
+enum HelloError {
+    Refused(Refusal),
+    /// The client closed, or the deadline passed.
+    Ended,
+}
+
+impl From<Refusal> for HelloError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Reads until the ClientHello is whole. `raw` gets every byte that was read.
+async fn read_hello(stream: &mut TcpStream, raw: &mut Vec<u8>) -> Result<ClientHello, HelloError> {
+    let whole = async {
+        let mut assembler = Assembler::new();
+        let mut seen = 0;
+        loop {
+            if raw.len() >= limits::CLIENT_HELLO_RAW {
+                return Err(Refusal::TooLong.into());
+            }
+            match stream.read_buf(raw).await {
+                Ok(0) | Err(_) => return Err(HelloError::Ended),
+                Ok(_) => {}
+            }
+            if let Some(hello) = assembler.push(&raw[seen..])? {
+                return Ok(hello);
+            }
+            seen = raw.len();
+        }
+    };
+    timeout(limits::CLIENT_HELLO_DEADLINE, whole)
+        .await
+        .unwrap_or(Err(HelloError::Ended))
+}
+
+/// Writes a last word and closes in good order: what the client still sends is read and thrown away for a moment, for a
+/// close with unread bytes is a reset, which could overtake the word.
+pub async fn linger(mut stream: Guarded, last: &[u8]) {
+    let farewell = async {
+        stream.write_all(last).await?;
+        stream.shutdown().await?;
+        let mut rest = [0; 4096];
+        let mut total = 0;
+        while total < limits::LINGER_BYTES {
+            match stream.read(&mut rest).await? {
+                0 => return Ok(()),
+                n => total += n,
+            }
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    if matches!(timeout(limits::LINGER, farewell).await, Ok(Ok(()))) {
+        stream.disarm();
+    }
+}

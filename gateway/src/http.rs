@@ -1,0 +1,13 @@
+//! HTTP/1 between agent and upstream. Every request is read strictly (`head`, `framer`), parsed by hyper from what that
+//! let through, and written anew to the upstream; nothing is forwarded as raw bytes. `serve` is the way in, for what is
+//! carried, what is denied in words, and `http://agentcontainer.internal/`.
+
+mod body;
+mod forward;
+pub mod framer;
+mod guard;
+pub mod head;
+pub mod page;
+mod serve;
+
+pub use serve::{Site, serve};

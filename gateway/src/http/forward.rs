@@ -1,0 +1,352 @@
+//! One allowed HTTP destination: takes a parsed request, writes it anew to the upstream connection that this client
+//! connection owns, and streams the response back. A request is recorded before it is sent. Called by `http::serve`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use audit::Verdict;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Request, Response, StatusCode, Uri, Version};
+use hyper_util::rt::TokioIo;
+use tokio::sync::{Mutex, OnceCell};
+use tokio::task::AbortHandle;
+
+use super::body::Counted;
+use super::page::{self, Blocked, Form};
+use super::serve::{Body, Client, refuse, response};
+use crate::dial::{DialError, dial};
+use crate::events;
+use crate::limits;
+use crate::state::{Entry, Granted};
+
+/// Fields that are between two neighbours only (RFC 9110, 7.6.1), those that Connection lists beside.
+const HOP_BY_HOP: [HeaderName; 10] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+pub struct Forward {
+    pub granted: Granted,
+    entry: Arc<Entry>,
+    /// Set once the connection was recorded; a client connection is recorded once.
+    connected: OnceCell<bool>,
+    upstream: Mutex<Option<Upstream>>,
+}
+
+struct Upstream {
+    sender: SendRequest<Counted>,
+    driver: AbortHandle,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Why there is no response.
+enum Failure {
+    NotRecorded,
+    Dial(DialError),
+    Upstream(hyper::Error),
+}
+
+impl Forward {
+    pub fn new(granted: Granted, entry: Arc<Entry>) -> Self {
+        Self {
+            granted,
+            entry,
+            connected: OnceCell::new(),
+            upstream: Mutex::new(None),
+        }
+    }
+
+    pub async fn request(
+        &self,
+        client: &Client,
+        request: Request<Incoming>,
+        recorded: events::Request,
+        form: Form,
+    ) -> Response<Body> {
+        let since = Instant::now();
+        let sent = Arc::new(AtomicU64::new(0));
+        let result = self
+            .exchange(client, request, &recorded, Arc::clone(&sent))
+            .await;
+        match result {
+            Ok(upstream) if upstream.status() == StatusCode::SWITCHING_PROTOCOLS => self.failed(
+                client,
+                &recorded,
+                (
+                    502,
+                    "http-upgrade",
+                    "the upstream switched to another protocol",
+                ),
+                form,
+            ),
+            Ok(upstream) => self.respond(client, upstream, recorded, sent, since),
+            // The body was refused while it was being sent.
+            Err(failure) => {
+                if let Some(refused) = client.refusals.take() {
+                    let site = super::serve::Site::Denied(crate::state::Denied {
+                        code: refused.refusal.code(),
+                        rule: Some(self.granted.rule.clone()),
+                    });
+                    let mut response = response(refuse(client, &site, &refused));
+                    close_after(&mut response);
+                    return response;
+                }
+                let detail;
+                let facts = match &failure {
+                    Failure::NotRecorded => (
+                        503,
+                        "not-recorded",
+                        "the event log takes no more events, and nothing is carried that is not recorded",
+                    ),
+                    Failure::Dial(error) => {
+                        detail = error.to_string();
+                        let status = match error {
+                            error if error.is_refusal() => 403,
+                            error if error.is_timeout() => 504,
+                            _ => 502,
+                        };
+                        (status, error.code(), detail.as_str())
+                    }
+                    Failure::Upstream(error) => {
+                        detail = error.to_string();
+                        (502, "upstream-failed", detail.as_str())
+                    }
+                };
+                self.failed(client, &recorded, facts, form)
+            }
+        }
+    }
+
+    /// Records, connects where there is no connection yet, sends, and waits for the response's head.
+    async fn exchange(
+        &self,
+        client: &Client,
+        request: Request<Incoming>,
+        recorded: &events::Request,
+        sent: Arc<AtomicU64>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let event = events::request(
+            &client.intent,
+            Some(&self.granted.rule),
+            Verdict::Allow,
+            "allowed",
+            Some(recorded),
+        );
+        let mut slot = self.upstream.lock().await;
+        let (written, ready) = tokio::join!(
+            async {
+                let connected = self
+                    .connected
+                    .get_or_init(|| async {
+                        let event = events::allowed(&client.intent, &self.granted);
+                        let record = client.shared.channel.record(&event, Some(client.flow));
+                        record.await.is_ok()
+                    })
+                    .await;
+                *connected
+                    && client
+                        .shared
+                        .channel
+                        .record(&event, Some(client.flow))
+                        .await
+                        .is_ok()
+            },
+            self.ready(client, &mut slot)
+        );
+        if !written {
+            return Err(Failure::NotRecorded);
+        }
+        ready?;
+        let mut request = self.rewrite(client, request, sent);
+        // A kept connection may end at the moment it is used; what was not sent at all is sent again, once.
+        for again in [true, false] {
+            let Some(upstream) = slot.as_mut() else {
+                break;
+            };
+            match upstream.sender.try_send_request(request).await {
+                Ok(response) => return Ok(response),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if again => {
+                        request = unsent;
+                        *slot = None;
+                        self.ready(client, &mut slot).await?;
+                    }
+                    _ => {
+                        *slot = None;
+                        return Err(Failure::Upstream(error.into_error()));
+                    }
+                },
+            }
+        }
+        Err(Failure::Dial(DialError::NoAddress))
+    }
+
+    /// Leaves a usable connection in the slot.
+    async fn ready(&self, client: &Client, slot: &mut Option<Upstream>) -> Result<(), Failure> {
+        if let Some(upstream) = slot
+            && upstream.sender.ready().await.is_ok()
+        {
+            return Ok(());
+        }
+        *slot = None;
+        let stream = dial(&client.shared.state, &self.entry.active, &client.intent)
+            .await
+            .map_err(Failure::Dial)?;
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(limits::HTTP_RESPONSE_HEADERS)
+            .max_buf_size(limits::HTTP_BUFFER)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(Failure::Upstream)?;
+        let driver = tokio::spawn(async move {
+            // Its error comes out of the request that was under way.
+            let _ = connection.await;
+        });
+        *slot = Some(Upstream {
+            sender,
+            driver: driver.abort_handle(),
+        });
+        Ok(())
+    }
+
+    /// The request as it goes out: origin form, the canonical Host, nothing that is between neighbours.
+    fn rewrite(
+        &self,
+        client: &Client,
+        request: Request<Incoming>,
+        sent: Arc<AtomicU64>,
+    ) -> Request<Counted> {
+        let (mut parts, body) = request.into_parts();
+        parts.version = Version::HTTP_11;
+        parts.uri = parts
+            .uri
+            .path_and_query()
+            .map_or_else(|| Uri::from_static("/"), |target| Uri::from(target.clone()));
+        strip(&mut parts.headers);
+        parts.headers.remove(header::EXPECT);
+        // A canonical name and a number are always a valid field value.
+        if let Ok(host) = HeaderValue::try_from(client.intent.authority().to_string()) {
+            parts.headers.insert(header::HOST, host);
+        }
+        Request::from_parts(parts, Counted::new(body, sent))
+    }
+
+    fn respond(
+        &self,
+        client: &Client,
+        upstream: Response<Incoming>,
+        recorded: events::Request,
+        sent: Arc<AtomicU64>,
+        since: Instant,
+    ) -> Response<Body> {
+        let (mut parts, body) = upstream.into_parts();
+        strip(&mut parts.headers);
+        // Would lead a client to another place, by a protocol that nobody granted.
+        parts.headers.remove(header::ALT_SVC);
+        parts.version = Version::HTTP_11;
+        let received = Arc::new(AtomicU64::new(0));
+        let status = parts.status.as_u16();
+        let end = {
+            let (shared, intent) = (Arc::clone(&client.shared), client.intent.clone());
+            let (granted, flow) = (self.granted.clone(), client.flow);
+            let received = Arc::clone(&received);
+            move |whole: bool| {
+                let event = events::response(
+                    &intent,
+                    &granted,
+                    if whole { "complete" } else { "broken-off" },
+                    &recorded,
+                    events::Exchange {
+                        status,
+                        bytes_in: received.load(Ordering::Relaxed),
+                        bytes_out: sent.load(Ordering::Relaxed),
+                        since,
+                    },
+                );
+                shared.channel.post(&event, Some(flow));
+            }
+        };
+        Response::from_parts(parts, Counted::new(body, received).on_end(end).boxed())
+    }
+
+    fn failed(
+        &self,
+        client: &Client,
+        recorded: &events::Request,
+        (status, code, why): (u16, &'static str, &str),
+        form: Form,
+    ) -> Response<Body> {
+        let verdict = if status == 403 || code == "not-recorded" {
+            Verdict::Deny
+        } else {
+            Verdict::Allow
+        };
+        let mut event = events::request(
+            &client.intent,
+            Some(&self.granted.rule),
+            verdict,
+            code,
+            Some(recorded),
+        );
+        event.status = Some(status);
+        event.detail = Some(events::bounded(why, limits::DETAIL));
+        client.shared.channel.post_denial(&event, Some(client.flow));
+        if verdict == Verdict::Deny {
+            client.shared.state.denied(
+                client.intent.place.to_string(),
+                Some(client.intent.port),
+                code,
+            );
+        }
+        response(page::blocked(
+            Blocked {
+                status,
+                code,
+                host: &client.intent.place.to_string(),
+                port: client.intent.port,
+                rule: Some(&self.granted.rule),
+                why,
+            },
+            form,
+        ))
+    }
+}
+
+fn close_after(response: &mut Response<Body>) {
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// Removes what is between neighbours, and what Connection says is.
+fn strip(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        // Framing and authority are not a neighbour's to take away.
+        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
+        .collect();
+    for name in listed.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}

@@ -1,0 +1,238 @@
+//! One client connection that speaks HTTP: who answers its requests (the upstream, a page that says why not, or the
+//! internal page), and what is said when the framer refused. Called by `connection`.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use super::forward::Forward;
+use super::framer::{Framer, Refused};
+use super::guard::{Guard, Refusals};
+use super::page::{self, Blocked, Form, Page};
+use crate::connection::{Guarded, Shared, linger};
+use crate::events;
+use crate::limits;
+use crate::relay::{Carried, Patience, rested};
+use crate::state::{Denied, Entry, Granted, Intent};
+use api::v1::Flow;
+use audit::Verdict;
+
+pub type Body = BoxBody<Bytes, hyper::Error>;
+
+/// Who answers.
+pub enum Site {
+    Upstream(Forward),
+    Denied(Denied),
+    Internal,
+}
+
+/// What all requests of one client connection share.
+pub struct Client {
+    pub shared: Arc<Shared>,
+    pub intent: Intent,
+    pub flow: Flow,
+    pub refusals: Refusals,
+}
+
+impl Site {
+    pub fn upstream(granted: Granted, entry: Arc<Entry>) -> Self {
+        Self::Upstream(Forward::new(granted, entry))
+    }
+
+    fn rule(&self) -> Option<&audit::Rule> {
+        match self {
+            Self::Upstream(forward) => Some(&forward.granted.rule),
+            Self::Denied(denied) => denied.rule.as_ref(),
+            Self::Internal => None,
+        }
+    }
+}
+
+/// Serves requests until the client has no more, something is refused, or nothing moves for too long.
+pub async fn serve(
+    shared: Arc<Shared>,
+    stream: Guarded,
+    intent: Intent,
+    flow: Flow,
+    site: Site,
+    carried: Arc<Carried>,
+) -> &'static str {
+    let refusals = Refusals::default();
+    let patience = shared.patience;
+    let framer = Framer::new(intent.authority());
+    let guard = Guard::new(stream, framer, refusals.clone(), Arc::clone(&carried));
+    let client = Arc::new(Client {
+        shared,
+        intent,
+        flow,
+        refusals,
+    });
+    let site = Arc::new(site);
+    let service = {
+        let (client, site) = (Arc::clone(&client), Arc::clone(&site));
+        service_fn(move |request: Request<Incoming>| {
+            let (client, site) = (Arc::clone(&client), Arc::clone(&site));
+            Box::pin(async move { Ok::<_, Infallible>(answer(&client, &site, request).await) })
+        })
+    };
+    let mut connection = hyper::server::conn::http1::Builder::new()
+        .half_close(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HTTP_HEAD_DEADLINE)
+        .max_headers(limits::HTTP_HEADERS)
+        .max_buf_size(limits::HTTP_BUFFER)
+        .serve_connection(TokioIo::new(guard), service);
+    let result = tokio::select! {
+        biased;
+        result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(result),
+        () = rested(&carried, Patience { ..patience }) => None,
+    };
+    let mut stream = connection.into_parts().io.into_inner().into_stream();
+    match (client.refusals.take(), result) {
+        (Some(refused), _) => {
+            let page = refuse(&client, &site, &refused);
+            linger(stream, &page.raw()).await;
+            refused.refusal.code()
+        }
+        (None, Some(Ok(()))) => {
+            linger(stream, b"").await;
+            "closed"
+        }
+        // The guard resets: a response that broke off must not look whole.
+        (None, Some(Err(_))) => "reset",
+        (None, None) => {
+            stream.disarm();
+            "idle-timeout"
+        }
+    }
+}
+
+async fn answer(client: &Client, site: &Site, request: Request<Incoming>) -> Response<Body> {
+    let form = request
+        .headers()
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .map_or(Form::Text, Form::accepted);
+    let recorded = recorded(&request);
+    match site {
+        Site::Upstream(forward) => forward.request(client, request, recorded, form).await,
+        Site::Denied(denied) => {
+            let event = events::request(
+                &client.intent,
+                denied.rule.as_ref(),
+                Verdict::Deny,
+                denied.code,
+                Some(&recorded),
+            );
+            client.shared.channel.post_denial(&event, Some(client.flow));
+            let why = match denied.code {
+                "denied-by-rule" => "a rule denies it",
+                "port-not-listed" => "rules name this host, but not at this port",
+                "protocol-conflict" => "rules ask for wires that exclude one another",
+                _ => "no rule names this host",
+            };
+            response(page::blocked(
+                Blocked {
+                    status: 403,
+                    code: denied.code,
+                    host: &client.intent.place.to_string(),
+                    port: client.intent.port,
+                    rule: denied.rule.as_ref(),
+                    why,
+                },
+                form,
+            ))
+        }
+        Site::Internal => {
+            let state = &client.shared.state;
+            response(page::internal(&state.active(), &state.denials(), form))
+        }
+    }
+}
+
+/// Records what the framer refused and makes its page.
+pub fn refuse(client: &Client, site: &Site, refused: &Refused) -> Page {
+    let code = refused.refusal.code();
+    let request = refused.request_line.as_deref().map(|line| {
+        let mut words = line.splitn(3, ' ');
+        events::Request {
+            method: events::bounded(words.next().unwrap_or_default(), 32),
+            url: events::redact(words.next().unwrap_or_default()),
+        }
+    });
+    let mut event = events::request(
+        &client.intent,
+        site.rule(),
+        Verdict::Deny,
+        code,
+        request.as_ref(),
+    );
+    event.detail = Some(refused.refusal.to_string());
+    event.status = Some(refused.refusal.status());
+    client.shared.channel.post_denial(&event, Some(client.flow));
+    client.shared.state.denied(
+        client.intent.place.to_string(),
+        Some(client.intent.port),
+        code,
+    );
+    page::blocked(
+        Blocked {
+            status: refused.refusal.status(),
+            code,
+            host: &client.intent.place.to_string(),
+            port: client.intent.port,
+            rule: site.rule(),
+            why: &refused.refusal.to_string(),
+        },
+        Form::Text,
+    )
+}
+
+fn recorded(request: &Request<Incoming>) -> events::Request {
+    let uri = request.uri();
+    let target = uri.path_and_query().map_or("*", |target| target.as_str());
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
+    events::Request {
+        method: events::bounded(request.method().as_str(), 32),
+        url: events::redact(&format!("http://{host}{target}")),
+    }
+}
+
+/// A page as a response.
+pub fn response(page: Page) -> Response<Body> {
+    let body = Full::new(Bytes::from(page.body))
+        .map_err(|never| match never {})
+        .boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() =
+        StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(page.form.content_type()),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'"),
+    );
+    if let Some(code) = page.code {
+        headers.insert(page::BLOCKED_HEADER, HeaderValue::from_static(code));
+    }
+    response
+}

@@ -1,0 +1,124 @@
+//! Every bound of the gateway in one place: SPEC's bounds table is written from here, and each has a test at n and n+1.
+//! A bound that is reached means refusal, never a fall-back to carrying bytes unread.
+
+use std::time::Duration;
+
+// === connections ===
+
+/// Agent connections served at once; the next ones wait in the listener's backlog.
+pub const CONNECTIONS: usize = 4096;
+/// File descriptors kept back from connections: channel, listeners, resolver sockets, DNS connections, pipes.
+pub const RESERVED_FDS: u64 = 256 + 2 * PIPES as u64;
+/// Descriptors of one connection: the agent's and the upstream's. Pipes come out of what is kept back.
+pub const FDS_PER_CONNECTION: u64 = 2;
+/// Bytes moved through the copying path before a direction is given a pipe and spliced.
+pub const SPLICE_AFTER: u64 = 256 * 1024;
+/// Directions that may hold a splice pipe at once (each pins up to [`PIPE_BYTES`] of kernel memory).
+pub const PIPES: usize = 256;
+/// Capacity asked for a splice pipe.
+pub const PIPE_BYTES: usize = 256 * 1024;
+/// The scratch buffer of the copying path, one a worker thread; what the peer does not take is kept, at most this much
+/// for each direction.
+pub const RELAY_BUFFER: usize = 64 * 1024;
+
+// === deadlines ===
+
+/// Resolving and connecting, all addresses together.
+pub const DIAL: Duration = Duration::from_secs(15);
+/// One TCP connect.
+pub const CONNECT: Duration = Duration::from_secs(10);
+/// After this long without an answer the next vetted address is tried beside the first (RFC 8305).
+pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
+/// Vetted addresses that are tried for one connection.
+pub const ADDRESSES: usize = 8;
+/// A relayed connection on which nothing moves in either direction.
+pub const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+/// The same once one side has finished sending.
+pub const IDLE_HALF_CLOSED: Duration = Duration::from_secs(5 * 60);
+/// TCP keepalive on both sides: first probe after this long.
+pub const KEEPALIVE: Duration = Duration::from_secs(60);
+/// After a refusal was written, how long the client may take to close.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// Bytes of a refused client that are read and thrown away, so that the refusal is not lost to a reset.
+pub const LINGER_BYTES: usize = 256 * 1024;
+
+// === TLS ===
+
+/// A ClientHello, all handshake fragments together, handshake header included.
+pub const CLIENT_HELLO: usize = 64 * 1024;
+/// Payload of one TLS plaintext record (RFC 8446, 5.1).
+pub const TLS_RECORD: usize = 1 << 14;
+/// Raw bytes read before the ClientHello is whole: every record carries at least one byte of it behind a header of five.
+pub const CLIENT_HELLO_RAW: usize = CLIENT_HELLO * 6;
+/// From accept to a whole ClientHello.
+pub const CLIENT_HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// Extensions in one ClientHello.
+pub const TLS_EXTENSIONS: usize = 128;
+
+// === HTTP ===
+
+/// A request head: request line and headers, with the empty line.
+pub const HTTP_HEAD: usize = 64 * 1024;
+/// Header lines in a request.
+pub const HTTP_HEADERS: usize = 100;
+/// A request target.
+pub const HTTP_TARGET: usize = 16 * 1024;
+/// A chunk-size line with its extensions.
+pub const HTTP_CHUNK_LINE: usize = 256;
+/// A trailer section.
+pub const HTTP_TRAILERS: usize = 8 * 1024;
+/// Header lines in an upstream's response.
+pub const HTTP_RESPONSE_HEADERS: usize = 200;
+/// Buffer of one hyper connection; a response head must fit in it.
+pub const HTTP_BUFFER: usize = HTTP_HEAD;
+/// From the first wait for a request to its whole head; also how long a kept-alive connection may rest.
+pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(60);
+/// Bytes of a URL that an event keeps.
+pub const RECORDED_URL: usize = 2 * 1024;
+
+// === DNS ===
+
+/// A query, over UDP or TCP: a question of the longest name and an OPT record with options fit four times over.
+pub const DNS_MESSAGE: usize = 1232;
+/// DNS connections over TCP at once.
+pub const DNS_TCP_CONNECTIONS: usize = 64;
+/// Idle time of a DNS connection over TCP.
+pub const DNS_TCP_IDLE: Duration = Duration::from_secs(10);
+/// Queries on one DNS connection over TCP.
+pub const DNS_TCP_QUERIES: usize = 1024;
+/// Queries that wait for the enforcer at once; the next ones are answered SERVFAIL.
+pub const PENDING_ALLOCATES: usize = 256;
+/// Time to live of an answer, seconds. The address is the name's for the life of the session.
+pub const DNS_TTL: u32 = 60;
+
+// === names under a wildcard (the residual channel of D02) ===
+
+/// Bytes of a name that an agent may choose under an allowed wildcard, dots included.
+pub const WILDCARD_CHOSEN_BYTES: usize = 128;
+/// Different names under wildcards that a session may have resolved.
+pub const WILDCARD_NAMES: usize = 2048;
+/// Different new names under wildcards in a burst…
+pub const WILDCARD_BURST: u32 = 128;
+/// …and for each second after it.
+pub const WILDCARD_PER_SECOND: u32 = 2;
+
+// === control channel ===
+
+/// One message of the control channel.
+pub const CHANNEL_MESSAGE: usize = 64 * 1024;
+/// Descriptors beside one message.
+pub const CHANNEL_FDS: usize = 3;
+/// A snapshot document.
+pub const SNAPSHOT: usize = 64 * 1024 * 1024;
+/// How long the enforcer may take to answer Allocate or Record.
+pub const CHANNEL_ANSWER: Duration = Duration::from_secs(5);
+/// Events without an answer that wait to be sent; what does not fit is counted and reported as lost.
+pub const QUEUED_EVENTS: usize = 1024;
+/// Denials recorded in a burst…
+pub const DENIAL_BURST: u32 = 1000;
+/// …and for each second after it; the rest is counted and reported as lost.
+pub const DENIALS_PER_SECOND: u32 = 200;
+/// Denials that `http://agentcontainer.internal/` shows.
+pub const SHOWN_DENIALS: usize = 50;
+/// Bytes of any text an agent or upstream chose, in an event's detail.
+pub const DETAIL: usize = 512;

@@ -1,0 +1,228 @@
+//! The gateway's life: sandbox, `Ready`, then whatever the enforcer sends until it closes the channel, which ends the
+//! process at once. `run` is the binary; `serve` is the same without sandbox, for tests over a socket pair.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use api::v1::{self, SnapshotDocument, from_gateway};
+use audit::{Event, Kind, Verdict};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use prost::Message;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use crate::channel::{Channel, ChannelError, Incoming};
+use crate::connection::{Destination, Shared, accept};
+use crate::dns;
+use crate::limits;
+use crate::relay::{Patience, Pipes};
+use crate::resolve::System;
+use crate::sandbox::{self, SandboxError};
+use crate::state::{SnapshotError, State};
+use crate::sys;
+
+/// Threads that carry bytes.
+const WORKERS: usize = 2;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(
+        "the snapshot is not a sealed memory file of at most {} bytes",
+        limits::SNAPSHOT
+    )]
+    NotSealed,
+    #[error("cannot {call}: {source}")]
+    Io {
+        call: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn io_error(call: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    move |source| RunError::Io { call, source }
+}
+
+/// How `serve` differs between the binary and its tests.
+pub struct Options {
+    pub destination: Destination,
+    pub patience: Patience,
+    pub system: System,
+    pub connections: usize,
+    /// Whether the kernel enforces Landlock; if not, that is recorded.
+    pub landlocked: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            destination: Arc::new(|local| local),
+            patience: Patience::default(),
+            system: System::default(),
+            connections: limits::CONNECTIONS,
+            landlocked: true,
+        }
+    }
+}
+
+/// The whole process: gives up what it does not need, then serves until the channel ends, which is always an error.
+///
+/// # Errors
+/// Why it ended. The caller has to exit at once.
+pub fn run(channel: OwnedFd, require_unprivileged: bool) -> Result<Infallible, RunError> {
+    sandbox::prepare(require_unprivileged)?;
+    let system = System::read();
+    let landlocked = sandbox::landlock()?;
+    let connections = sandbox::connections().map_err(io_error("read the descriptor limit"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("gateway")
+        .thread_stack_size(512 * 1024)
+        .enable_all()
+        .build()
+        .map_err(io_error("start the runtime"))?;
+    sandbox::seccomp()?;
+    let options = Options {
+        system,
+        landlocked,
+        connections,
+        ..Options::default()
+    };
+    // The main thread only waits; connections are the workers'.
+    let result = runtime.block_on(async {
+        match tokio::spawn(serve(channel, options)).await {
+            Ok(result) => result,
+            Err(_) => Err(RunError::Channel(ChannelError::Closed)),
+        }
+    });
+    runtime.shutdown_background();
+    result
+}
+
+/// Serves one session over its channel.
+///
+/// # Errors
+/// Why it ended; it never ends otherwise.
+pub async fn serve(channel: OwnedFd, options: Options) -> Result<Infallible, RunError> {
+    let channel = Arc::new(Channel::new(channel)?);
+    let shared = Arc::new(Shared {
+        state: State::new(options.system),
+        channel: Arc::clone(&channel),
+        destination: options.destination,
+        pipes: Pipes::default(),
+        patience: options.patience,
+        slots: Arc::new(Semaphore::new(options.connections)),
+    });
+    channel
+        .tell(from_gateway::Message::Ready(v1::Ready {}))
+        .await?;
+    if !options.landlocked {
+        let mut event = Event::new(Kind::Lifecycle, Verdict::Flag, "landlock-unavailable");
+        event.layer = Some("gateway".to_owned());
+        event.detail = Some("files are kept from the gateway by seccomp alone".to_owned());
+        channel.post(&event, None);
+    }
+    let (sender, receiver) = mpsc::channel(16);
+    // Whichever ends first ends the gateway.
+    tokio::select! {
+        biased;
+        result = receive(&channel, sender) => result,
+        result = channel.drain() => result.map_err(RunError::from),
+        result = obey(&shared, receiver) => result,
+    }
+}
+
+/// Reads the channel and nothing else, so that answers are never behind a snapshot that is being applied.
+async fn receive(
+    channel: &Channel,
+    sender: mpsc::Sender<Incoming>,
+) -> Result<Infallible, RunError> {
+    let mut buffer = Vec::new();
+    loop {
+        let incoming = channel.receive(&mut buffer).await?;
+        if sender.try_send(incoming).is_err() {
+            return Err(ChannelError::Malformed("more orders than can be carried out").into());
+        }
+    }
+}
+
+async fn obey(
+    shared: &Arc<Shared>,
+    mut receiver: mpsc::Receiver<Incoming>,
+) -> Result<Infallible, RunError> {
+    // Stopped when other sockets come.
+    let mut servers = JoinSet::new();
+    loop {
+        match receiver.recv().await {
+            None => return Err(ChannelError::Closed.into()),
+            Some(Incoming::Snapshot {
+                generation,
+                document,
+            }) => {
+                let document = read_snapshot(document)?;
+                shared.state.apply(generation, document).await?;
+                let applied = from_gateway::Message::Applied(v1::Applied { generation });
+                shared.channel.tell(applied).await?;
+            }
+            Some(Incoming::Wired {
+                listener,
+                dns_udp,
+                dns_tcp,
+            }) => {
+                let listener = tcp_listener(listener)?;
+                let dns_tcp = tcp_listener(dns_tcp)?;
+                let dns_udp = udp_socket(dns_udp)?;
+                servers.shutdown().await;
+                servers.spawn(accept(Arc::clone(shared), listener));
+                servers.spawn(dns::serve_udp(Arc::clone(shared), dns_udp));
+                servers.spawn(dns::serve_tcp(Arc::clone(shared), dns_tcp));
+            }
+        }
+    }
+}
+
+/// Reads a document that nobody can change any more.
+fn read_snapshot(document: OwnedFd) -> Result<SnapshotDocument, RunError> {
+    let seals = fcntl(&document, FcntlArg::F_GET_SEALS).map_err(|_| RunError::NotSealed)?;
+    let wanted = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+    if !SealFlag::from_bits_retain(seals).contains(wanted) {
+        return Err(RunError::NotSealed);
+    }
+    let file = File::from(document);
+    let mut bytes = Vec::new();
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        match file
+            .read_at(&mut chunk, bytes.len() as u64)
+            .map_err(io_error("read the snapshot"))?
+        {
+            0 => break,
+            n => bytes.extend_from_slice(&chunk[..n]),
+        }
+        if bytes.len() > limits::SNAPSHOT {
+            return Err(RunError::NotSealed);
+        }
+    }
+    SnapshotDocument::decode(bytes.as_slice()).map_err(|_| SnapshotError::Decode.into())
+}
+
+fn tcp_listener(fd: OwnedFd) -> Result<TcpListener, RunError> {
+    sys::set_nonblocking(&fd).map_err(io_error("configure a listener"))?;
+    TcpListener::from_std(fd.into()).map_err(io_error("register a listener"))
+}
+
+fn udp_socket(fd: OwnedFd) -> Result<UdpSocket, RunError> {
+    sys::set_nonblocking(&fd).map_err(io_error("configure a socket"))?;
+    UdpSocket::from_std(fd.into()).map_err(io_error("register a socket"))
+}

@@ -1,0 +1,479 @@
+//! What one session's gateway knows and decides by: the policy of one generation, the names behind the addresses, the
+//! connections that are open. There is one intent type and one decision, whichever way the bytes came in. A connection is
+//! decided and entered under one lock with the policy's swap, so that none slips between two generations.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use api::v1::SnapshotDocument;
+use policy::{Compiled, Decision, EffectivePolicy, PolicyError};
+use schema::gateway::Resolver as ResolverSetting;
+use schema::host::{HostName, HostPattern};
+use schema::net::{Protocol, Transport};
+use tokio::sync::Notify;
+
+use crate::bucket::Bucket;
+use crate::http::head::Authority;
+use crate::limits;
+use crate::plan;
+use crate::resolve::{Resolver, System};
+
+/// Where a connection wants to go: the one thing that is decided about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    pub place: Place,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    Name(HostName),
+    Address(Ipv4Addr),
+}
+
+/// The one decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    Allow(Granted),
+    Deny(Denied),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    pub protocol: Protocol,
+    pub rule: audit::Rule,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    pub code: &'static str,
+    pub rule: Option<audit::Rule>,
+}
+
+/// A denial as `http://agentcontainer.internal/` shows it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Shown {
+    pub host: String,
+    pub port: Option<u16>,
+    pub reason: String,
+    #[serde(rename = "secondsAgo", serialize_with = "seconds_ago")]
+    pub at: Instant,
+}
+
+fn seconds_ago<S: serde::Serializer>(at: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(at.elapsed().as_secs())
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("the snapshot does not decode")]
+    Decode,
+    #[error("the snapshot's generation is not the one that was announced")]
+    Generation,
+    #[error("the snapshot's policy: {0}")]
+    Policy(#[from] PolicyError),
+    #[error("the snapshot has a name that is not canonical or an address that is not synthetic")]
+    Name,
+}
+
+/// One generation.
+pub struct Active {
+    pub generation: u32,
+    pub session: String,
+    pub policy: EffectivePolicy,
+    compiled: Compiled,
+    pub resolver: Resolver,
+    /// Hosts that rules name in full, and what wildcards stand below: for the bounds on names an agent chooses.
+    exact: HashSet<HostName>,
+    bases: HashSet<HostName>,
+}
+
+impl Active {
+    fn new(generation: u32, session: String, policy: EffectivePolicy, system: &System) -> Self {
+        let mut exact = HashSet::new();
+        let mut bases = HashSet::new();
+        for layer in policy.network.layers() {
+            let allowed = layer.allowed.iter().map(|rule| &rule.host);
+            for host in allowed.chain(layer.rules.iter().map(|rule| &rule.host)) {
+                match host {
+                    HostPattern::Exact(name) => exact.insert(name.clone()),
+                    HostPattern::Wildcard(base) => bases.insert(base.clone()),
+                };
+            }
+        }
+        let resolver = match &policy.gateway.resolver {
+            ResolverSetting::System => Resolver::system(system),
+            ResolverSetting::Address(address) => Resolver::address(*address),
+        };
+        Self {
+            generation,
+            session,
+            compiled: policy.compile(),
+            policy,
+            resolver,
+            exact,
+            bases,
+        }
+    }
+
+    pub fn decide(&self, intent: &Intent) -> Ruling {
+        let decision = match &intent.place {
+            Place::Name(name) => self.compiled.decide(name, intent.port, Transport::Tcp),
+            Place::Address(address) => {
+                self.compiled
+                    .decide_address(*address, intent.port, Transport::Tcp)
+            }
+        };
+        let rule = |rule: policy::RuleRef<'_>| audit::Rule {
+            name: rule.name.to_owned(),
+            origin: rule.origin.to_string(),
+        };
+        match decision {
+            Decision::Allow(grant) => Ruling::Allow(Granted {
+                protocol: grant.protocol,
+                rule: rule(grant.rule),
+            }),
+            Decision::Deny(denial) => Ruling::Deny(Denied {
+                code: denial.reason.code(),
+                rule: denial.rule.map(rule),
+            }),
+        }
+    }
+
+    /// Whether any port of a name may be dialled.
+    pub fn is_listed(&self, name: &HostName) -> bool {
+        !self.compiled.ports(name).is_empty()
+    }
+
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
+    /// How many bytes of a name the agent chose: 0 for one that a rule names in full.
+    fn chosen_bytes(&self, name: &HostName) -> usize {
+        if self.exact.contains(name) {
+            return 0;
+        }
+        let base = name.parents().find(|parent| self.bases.contains(*parent));
+        name.as_str().len() - base.map_or(0, str::len)
+    }
+}
+
+struct Names {
+    by_address: HashMap<Ipv4Addr, HostName>,
+    by_name: HashMap<HostName, Ipv4Addr>,
+}
+
+struct Inner {
+    active: Arc<Active>,
+    names: Names,
+    open: HashMap<u64, Open>,
+    next: u64,
+    denials: VecDeque<Shown>,
+    chosen: HashSet<HostName>,
+}
+
+struct Open {
+    intent: Intent,
+    protocol: Protocol,
+    revoked: Arc<Notify>,
+}
+
+/// Shared by all connections of the session.
+pub struct State {
+    inner: Mutex<Inner>,
+    /// Some connection ended.
+    closed: Notify,
+    system: System,
+    choosing: Bucket,
+}
+
+/// A connection's entry. While it lives, a policy that takes the right away makes [`Entry::revoked`] return.
+pub struct Entry {
+    state: Arc<State>,
+    id: u64,
+    revoked: Arc<Notify>,
+    pub active: Arc<Active>,
+}
+
+impl Entry {
+    pub async fn revoked(&self) {
+        self.revoked.notified().await;
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.state.lock().open.remove(&self.id);
+        self.state.closed.notify_waiters();
+    }
+}
+
+/// Why a name under a wildcard is not resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChosenRefusal {
+    #[error(
+        "more than {} bytes of the name were chosen under a wildcard",
+        limits::WILDCARD_CHOSEN_BYTES
+    )]
+    TooLong,
+    #[error(
+        "this session has used {} names under wildcards",
+        limits::WILDCARD_NAMES
+    )]
+    TooMany,
+    #[error("too many new names under wildcards at once")]
+    TooFast,
+}
+
+impl State {
+    /// Knows nothing and denies everything until the first snapshot.
+    pub fn new(system: System) -> Arc<Self> {
+        let active = Active::new(
+            0,
+            String::new(),
+            EffectivePolicy::deny_all(),
+            &System::default(),
+        );
+        Arc::new(Self {
+            inner: Mutex::new(Inner {
+                active: Arc::new(active),
+                names: Names {
+                    by_address: HashMap::new(),
+                    by_name: HashMap::new(),
+                },
+                open: HashMap::new(),
+                next: 0,
+                denials: VecDeque::new(),
+                chosen: HashSet::new(),
+            }),
+            closed: Notify::new(),
+            system,
+            choosing: Bucket::new(
+                limits::WILDCARD_BURST,
+                limits::WILDCARD_PER_SECOND,
+                Instant::now(),
+            ),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change under this lock is a single insertion or assignment.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn active(&self) -> Arc<Active> {
+        Arc::clone(&self.lock().active)
+    }
+
+    /// Decides by a new generation from now on, and returns once the connections that lost their right are closed.
+    ///
+    /// # Errors
+    /// The document is not whole: nothing has changed.
+    pub async fn apply(
+        &self,
+        generation: u32,
+        document: SnapshotDocument,
+    ) -> Result<(), SnapshotError> {
+        if document.generation != generation {
+            return Err(SnapshotError::Generation);
+        }
+        let mut names = Vec::with_capacity(document.names.len());
+        for name in &document.names {
+            let address = Ipv4Addr::from_bits(name.address);
+            let host = HostName::parse(&name.name).map_err(|_| SnapshotError::Name)?;
+            if !is_handed_out(address) || host.as_str() != name.name {
+                return Err(SnapshotError::Name);
+            }
+            names.push((host, address));
+        }
+        let policy = EffectivePolicy::from_json(&document.policy)?;
+        let active = Arc::new(Active::new(
+            generation,
+            document.session,
+            policy,
+            &self.system,
+        ));
+        let revoked: Vec<u64> = {
+            let mut inner = self.lock();
+            for (host, address) in names {
+                inner.names.insert(host, address);
+            }
+            inner.active = Arc::clone(&active);
+            inner
+                .open
+                .iter()
+                .filter(|(_, open)| {
+                    !matches!(active.decide(&open.intent),
+                        Ruling::Allow(granted) if granted.protocol == open.protocol)
+                })
+                .map(|(&id, open)| {
+                    open.revoked.notify_one();
+                    id
+                })
+                .collect()
+        };
+        self.wait_closed(&revoked).await;
+        Ok(())
+    }
+
+    /// Cancelling a connection is one poll of its task; the bound is there so that an answer comes in any case.
+    async fn wait_closed(&self, ids: &[u64]) {
+        let all_closed = async {
+            loop {
+                let notified = self.closed.notified();
+                tokio::pin!(notified);
+                notified.as_mut().enable();
+                {
+                    let inner = self.lock();
+                    if !ids.iter().any(|id| inner.open.contains_key(id)) {
+                        return;
+                    }
+                }
+                notified.await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(2), all_closed).await;
+    }
+
+    /// Decides, and enters what is allowed.
+    pub fn admit(self: &Arc<Self>, intent: &Intent) -> Result<(Granted, Entry), Denied> {
+        let mut inner = self.lock();
+        let granted = match inner.active.decide(intent) {
+            Ruling::Allow(granted) => granted,
+            Ruling::Deny(denied) => return Err(denied),
+        };
+        inner.next += 1;
+        let id = inner.next;
+        let revoked = Arc::new(Notify::new());
+        inner.open.insert(
+            id,
+            Open {
+                intent: intent.clone(),
+                protocol: granted.protocol,
+                revoked: Arc::clone(&revoked),
+            },
+        );
+        let active = Arc::clone(&inner.active);
+        drop(inner);
+        Ok((
+            granted,
+            Entry {
+                state: Arc::clone(self),
+                id,
+                revoked,
+                active,
+            },
+        ))
+    }
+
+    pub fn open_connections(&self) -> usize {
+        self.lock().open.len()
+    }
+
+    pub fn name_of(&self, address: Ipv4Addr) -> Option<HostName> {
+        self.lock().names.by_address.get(&address).cloned()
+    }
+
+    pub fn address_of(&self, name: &HostName) -> Option<Ipv4Addr> {
+        self.lock().names.by_name.get(name).copied()
+    }
+
+    /// Enters what the enforcer answered. False: it is no address for a name.
+    pub fn add_name(&self, name: &HostName, address: Ipv4Addr) -> bool {
+        is_handed_out(address) && self.lock().names.insert(name.clone(), address)
+    }
+
+    pub fn denied(&self, host: String, port: Option<u16>, reason: &str) {
+        let mut inner = self.lock();
+        if inner.denials.len() == limits::SHOWN_DENIALS {
+            inner.denials.pop_front();
+        }
+        inner.denials.push_back(Shown {
+            host,
+            port,
+            reason: reason.to_owned(),
+            at: Instant::now(),
+        });
+    }
+
+    pub fn denials(&self) -> Vec<Shown> {
+        self.lock().denials.iter().cloned().collect()
+    }
+
+    /// Counts a name before it is resolved. Names that rules spell out are free.
+    pub fn choose(&self, active: &Active, name: &HostName) -> Result<(), ChosenRefusal> {
+        let bytes = active.chosen_bytes(name);
+        if bytes == 0 {
+            return Ok(());
+        }
+        if bytes > limits::WILDCARD_CHOSEN_BYTES {
+            return Err(ChosenRefusal::TooLong);
+        }
+        let mut inner = self.lock();
+        if inner.chosen.contains(name) {
+            return Ok(());
+        }
+        if inner.chosen.len() >= limits::WILDCARD_NAMES {
+            return Err(ChosenRefusal::TooMany);
+        }
+        if !self.choosing.take(Instant::now()) {
+            return Err(ChosenRefusal::TooFast);
+        }
+        inner.chosen.insert(name.clone());
+        Ok(())
+    }
+}
+
+impl ChosenRefusal {
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::TooLong => "wildcard-name-too-long",
+            Self::TooMany => "wildcard-names-exhausted",
+            Self::TooFast => "wildcard-names-rate",
+        }
+    }
+}
+
+impl Names {
+    /// A name keeps its address and an address its name for the life of the session; anything else is refused.
+    fn insert(&mut self, name: HostName, address: Ipv4Addr) -> bool {
+        match (self.by_name.get(&name), self.by_address.get(&address)) {
+            (None, None) => {
+                self.by_name.insert(name.clone(), address);
+                self.by_address.insert(address, name);
+                true
+            }
+            (Some(known), Some(_)) => *known == address,
+            _ => false,
+        }
+    }
+}
+
+fn is_handed_out(address: Ipv4Addr) -> bool {
+    plan::is_synthetic(address) && address >= plan::FIRST
+}
+
+impl Intent {
+    pub fn authority(&self) -> Authority {
+        match &self.place {
+            Place::Name(name) => Authority::Name(name.clone(), self.port),
+            Place::Address(address) => Authority::Address(*address, self.port),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

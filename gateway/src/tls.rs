@@ -1,0 +1,3 @@
+//! TLS as far as it is read without ending it: the ClientHello.
+
+pub mod client_hello;

@@ -1,0 +1,447 @@
+//! A session without kernel: the test plays the enforcer over a socket pair, and a 'door' on loopback stands for each
+//! synthetic address and port that an agent would dial.
+
+use std::collections::HashMap;
+use std::io::{IoSlice, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use api::v1::{self, FromGateway, SnapshotDocument, ToGateway, from_gateway, to_gateway};
+use audit::Event;
+use gateway::{Options, Patience, serve};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+};
+use policy::{
+    Action, DomainRule, EffectivePolicy, Gateway, Layer, Network, NetworkRule, Origin, Rule,
+};
+use prost::Message;
+use schema::net::Protocol;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::mpsc;
+
+/// What the fake enforcer does with what it is asked.
+#[derive(Default)]
+pub struct Manners {
+    pub refuse_record: bool,
+    pub silent: bool,
+    pub refusal: Option<String>,
+}
+
+pub struct Session {
+    pub enforcer: Arc<OwnedFd>,
+    pub manners: Arc<Mutex<Manners>>,
+    events: Arc<Mutex<Vec<(Event, Option<v1::Flow>)>>>,
+    applied: mpsc::UnboundedReceiver<u32>,
+    doors: Arc<Mutex<HashMap<SocketAddrV4, SocketAddrV4>>>,
+    next_door: u32,
+    pub listener_port: u16,
+    pub dns_udp: SocketAddr,
+    pub dns_tcp: SocketAddr,
+    pub policy: PolicyBuilder,
+    pub generation: u32,
+    pub ended: tokio::task::JoinHandle<String>,
+    names: Vec<v1::Name>,
+}
+
+#[derive(Clone, Default)]
+pub struct PolicyBuilder {
+    pub layer: Layer,
+    pub gateway: Gateway,
+}
+
+fn origin() -> Origin {
+    Origin {
+        file: "agentcontainer.json".into(),
+        line: 3,
+        column: 5,
+    }
+}
+
+impl PolicyBuilder {
+    pub fn allow(mut self, host: &str) -> Self {
+        self.layer.allowed.push(DomainRule {
+            host: host.parse().unwrap(),
+            port: None,
+            origin: origin(),
+        });
+        self
+    }
+
+    pub fn deny(mut self, host: &str) -> Self {
+        self.layer.denied.push(DomainRule {
+            host: host.parse().unwrap(),
+            port: None,
+            origin: origin(),
+        });
+        self
+    }
+
+    /// A name at a port of loopback.
+    pub fn rule(mut self, host: &str, port: u16, protocol: Protocol) -> Self {
+        self.layer.rules.push(Rule {
+            host: host.parse().unwrap(),
+            ports: vec![port],
+            protocol: Some(protocol),
+            action: Action::Allow,
+            origin: origin(),
+        });
+        self
+    }
+
+    pub fn network(mut self, cidr: &str, port: u16, protocol: Protocol) -> Self {
+        self.layer.networks.push(NetworkRule {
+            cidr: cidr.parse().unwrap(),
+            port,
+            protocol,
+            origin: origin(),
+        });
+        self
+    }
+
+    pub fn host(self, name: &str) -> Self {
+        self.host_at(name, &[IpAddr::V4(Ipv4Addr::LOCALHOST)])
+    }
+
+    pub fn host_at(mut self, name: &str, addresses: &[IpAddr]) -> Self {
+        self.gateway
+            .hosts
+            .insert(name.parse().unwrap(), addresses.to_vec());
+        self
+    }
+
+    pub fn build(self) -> EffectivePolicy {
+        EffectivePolicy::new(Network::new([self.layer]).unwrap(), self.gateway).unwrap()
+    }
+}
+
+impl Session {
+    pub async fn start(policy: PolicyBuilder) -> Self {
+        Self::start_with(policy, |_| {}).await
+    }
+
+    pub async fn start_with(policy: PolicyBuilder, change: impl FnOnce(&mut Options)) -> Self {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .unwrap();
+        let doors: Arc<Mutex<HashMap<SocketAddrV4, SocketAddrV4>>> = Arc::default();
+        let destination = {
+            let doors = Arc::clone(&doors);
+            Arc::new(move |local: SocketAddrV4| {
+                *doors.lock().unwrap().get(&local).unwrap_or(&local)
+            })
+        };
+        let mut options = Options {
+            destination,
+            patience: Patience {
+                idle: Duration::from_secs(20),
+                half_closed: Duration::from_secs(20),
+                tick: Duration::from_millis(100),
+            },
+            ..Options::default()
+        };
+        change(&mut options);
+        let ended = tokio::spawn(async move {
+            match serve(theirs, options).await {
+                Err(error) => error.to_string(),
+                Ok(never) => match never {},
+            }
+        });
+        let manners: Arc<Mutex<Manners>> = Arc::default();
+        let events: Arc<Mutex<Vec<(Event, Option<v1::Flow>)>>> = Arc::default();
+        let (ready_sender, mut ready) = mpsc::unbounded_channel();
+        let (applied_sender, applied) = mpsc::unbounded_channel();
+        let enforcer = Arc::new(ours);
+        {
+            let (enforcer, manners, events) = (
+                Arc::clone(&enforcer),
+                Arc::clone(&manners),
+                Arc::clone(&events),
+            );
+            std::thread::spawn(move || {
+                play(&enforcer, &manners, &events, &ready_sender, &applied_sender);
+            });
+        }
+        tokio::time::timeout(Duration::from_secs(5), ready.recv())
+            .await
+            .unwrap()
+            .unwrap();
+
+        let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let dns_tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dns_udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut session = Self {
+            enforcer,
+            manners,
+            events,
+            applied,
+            doors,
+            next_door: u32::from(Ipv4Addr::new(127, 77, 0, 1)),
+            listener_port: listener.local_addr().unwrap().port(),
+            dns_udp: dns_udp.local_addr().unwrap(),
+            dns_tcp: dns_tcp.local_addr().unwrap(),
+            policy,
+            generation: 0,
+            ended,
+            names: Vec::new(),
+        };
+        session.apply(session.policy.clone()).await;
+        session.send(
+            to_gateway::Message::Wired(v1::Wired { netns_cookie: 1 }),
+            &[
+                listener.as_raw_fd(),
+                dns_udp.as_raw_fd(),
+                dns_tcp.as_raw_fd(),
+            ],
+        );
+        session
+    }
+
+    pub fn send(&self, message: to_gateway::Message, fds: &[i32]) {
+        let bytes = ToGateway {
+            message: Some(message),
+        }
+        .encode_to_vec();
+        send_to_gateway(&self.enforcer, &bytes, fds);
+    }
+
+    pub fn document(&self, policy: EffectivePolicy) -> SnapshotDocument {
+        SnapshotDocument {
+            generation: self.generation,
+            policy: policy.to_json(),
+            names: self.names.clone(),
+            session: "test".to_owned(),
+        }
+    }
+
+    pub async fn apply(&mut self, policy: PolicyBuilder) {
+        self.generation += 1;
+        let document = self.document(policy.build());
+        let file = sealed(&document.encode_to_vec());
+        self.send(
+            to_gateway::Message::Snapshot(v1::Snapshot {
+                generation: self.generation,
+            }),
+            &[file.as_raw_fd()],
+        );
+        let applied = tokio::time::timeout(Duration::from_secs(5), self.applied.recv()).await;
+        assert_eq!(applied.unwrap(), Some(self.generation));
+    }
+
+    /// An address on loopback that stands for a destination.
+    pub fn door_to(&mut self, destination: SocketAddrV4) -> SocketAddr {
+        let door = SocketAddrV4::new(Ipv4Addr::from_bits(self.next_door), self.listener_port);
+        self.next_door += 1;
+        self.doors.lock().unwrap().insert(door, destination);
+        SocketAddr::V4(door)
+    }
+
+    /// Asks DNS for a name, as an agent would, and opens a door to what it answers.
+    pub async fn door(&mut self, name: &str, port: u16) -> SocketAddr {
+        let address = self.ask(name).await;
+        self.door_to(SocketAddrV4::new(address, port))
+    }
+
+    pub async fn ask(&self, name: &str) -> Ipv4Addr {
+        let answer = self.query(&query(7, name, 1)).await.unwrap();
+        let n = answer.len();
+        assert_eq!(answer[3] & 0xf, 0, "{name}: {answer:?}");
+        Ipv4Addr::new(answer[n - 4], answer[n - 3], answer[n - 2], answer[n - 1])
+    }
+
+    pub async fn query(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.send_to(message, self.dns_udp).await.unwrap();
+        let mut answer = vec![0; 2048];
+        let received = socket.recv(&mut answer);
+        let n = tokio::time::timeout(Duration::from_millis(6000), received).await;
+        answer.truncate(n.ok()?.unwrap());
+        Some(answer)
+    }
+
+    pub fn events(&self) -> Vec<Event> {
+        self.events
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(e, _)| e.clone())
+            .collect()
+    }
+
+    pub fn flows(&self) -> Vec<Option<v1::Flow>> {
+        self.events
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(_, f)| *f)
+            .collect()
+    }
+
+    /// Waits for an event with this reason.
+    pub async fn event(&self, reason: &str) -> Event {
+        for _ in 0..300 {
+            if let Some(event) = self.events().into_iter().find(|e| e.reason == reason) {
+                return event;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no event {reason:?} in {:#?}", self.events());
+    }
+}
+
+pub fn send_to_gateway(enforcer: &OwnedFd, bytes: &[u8], fds: &[i32]) {
+    let rights = [ControlMessage::ScmRights(fds)];
+    sendmsg::<()>(
+        enforcer.as_raw_fd(),
+        &[IoSlice::new(bytes)],
+        if fds.is_empty() { &[] } else { &rights },
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )
+    .unwrap();
+}
+
+pub fn memory_file(bytes: &[u8]) -> std::fs::File {
+    let fd =
+        nix::sys::memfd::memfd_create(c"snapshot", nix::sys::memfd::MFdFlags::MFD_ALLOW_SEALING)
+            .unwrap();
+    let mut file = std::fs::File::from(fd);
+    file.write_all(bytes).unwrap();
+    file
+}
+
+pub fn sealed(bytes: &[u8]) -> std::fs::File {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    let file = memory_file(bytes);
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::all())).unwrap();
+    file
+}
+
+fn play(
+    fd: &OwnedFd,
+    manners: &Mutex<Manners>,
+    events: &Mutex<Vec<(Event, Option<v1::Flow>)>>,
+    ready: &mpsc::UnboundedSender<()>,
+    applied: &mpsc::UnboundedSender<u32>,
+) {
+    let mut buffer = vec![0; 65536];
+    let mut names: HashMap<String, u32> = HashMap::new();
+    while let Ok(n) = nix::unistd::read(fd, &mut buffer) {
+        if n == 0 {
+            return;
+        }
+        let message = FromGateway::decode(&buffer[..n]).unwrap().message.unwrap();
+        let answer = match message {
+            from_gateway::Message::Ready(_) => {
+                ready.send(()).unwrap();
+                continue;
+            }
+            from_gateway::Message::Applied(a) => {
+                let _ = applied.send(a.generation);
+                continue;
+            }
+            from_gateway::Message::Allocate(allocate) => {
+                let manners = manners.lock().unwrap();
+                if manners.silent {
+                    continue;
+                }
+                let next = 0xc612_0100 + names.len() as u32;
+                to_gateway::Message::Allocated(match &manners.refusal {
+                    Some(refusal) => v1::Allocated {
+                        id: allocate.id,
+                        address: 0,
+                        refusal: refusal.clone(),
+                    },
+                    None => v1::Allocated {
+                        id: allocate.id,
+                        address: *names.entry(allocate.name).or_insert(next),
+                        refusal: String::new(),
+                    },
+                })
+            }
+            from_gateway::Message::Record(record) => {
+                let event: Event = serde_json::from_slice(&record.event).unwrap();
+                let manners = manners.lock().unwrap();
+                if !manners.refuse_record {
+                    events.lock().unwrap().push((event, record.flow));
+                }
+                if record.id == 0 || manners.silent {
+                    continue;
+                }
+                to_gateway::Message::Recorded(v1::Recorded {
+                    id: record.id,
+                    ok: !manners.refuse_record,
+                })
+            }
+        };
+        let bytes = ToGateway {
+            message: Some(answer),
+        }
+        .encode_to_vec();
+        send_to_gateway(fd, &bytes, &[]);
+    }
+}
+
+/// A DNS query with one question.
+pub fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
+    let mut message = id.to_be_bytes().to_vec();
+    message.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.split('.').filter(|label| !label.is_empty()) {
+        message.push(label.len() as u8);
+        message.extend_from_slice(label.as_bytes());
+    }
+    message.push(0);
+    message.extend_from_slice(&kind.to_be_bytes());
+    message.extend_from_slice(&[0, 1]);
+    message
+}
+
+/// A TCP server whose connections are given to a closure; returns its port.
+pub async fn upstream<F, R>(serve: F) -> u16
+where
+    F: Fn(TcpStream) -> R + Send + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream));
+        }
+    });
+    port
+}
+
+/// An upstream that sends back what it gets, and closes when its peer does.
+pub async fn echo() -> u16 {
+    upstream(|mut stream| async move {
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+        let _ = write.shutdown().await;
+    })
+    .await
+}
+
+/// Reads to the end; `Err` for a reset.
+pub async fn read_all(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes))
+        .await
+        .expect("an end within 10 s")?;
+    Ok(bytes)
+}
+
+/// Sends, finishes, reads to the end.
+pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(bytes).await?;
+    stream.shutdown().await?;
+    read_all(&mut stream).await
+}
