@@ -3,10 +3,14 @@
 //! Everything here reads bytes of strangers: it has limits, keeps positions, and reports in one diagnostic form.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod diag;
 pub mod digest;
 pub mod gateway;
 pub mod host;
 pub mod image;
+pub mod jsonc;
 pub mod net;
+pub mod node;
+pub mod read;
 pub mod session;

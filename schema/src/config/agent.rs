@@ -1,0 +1,352 @@
+//! The `agent` object: what an agent may do. These types hold what this version enforces; what it knows and does not is
+//! refused by the table in `keys`. Policy is made from here, and every entry knows where it stands.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
+use thiserror::Error;
+
+use super::units::{Cpus, MemorySize, inline_schema};
+use crate::diag::Spanned;
+use crate::host::{HostError, HostPattern, MAX_SPELLING_BYTES};
+use crate::net::{Cidr, CidrError, Protocol};
+
+/// Most entries in `allowedDomains`, `deniedDomains` and `rules`, each; policy bounds them together.
+pub const MAX_DOMAINS: usize = 10_000;
+/// Most entries in `networks`.
+pub const MAX_NETWORKS: usize = 1024;
+/// Most ports in one rule.
+pub const MAX_PORTS_PER_RULE: usize = 64;
+/// Most processes that can be asked for: the kernel's own limit of pids.
+pub const MAX_PIDS: u64 = 1 << 22;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Agent {
+    #[serde(skip_serializing_if = "Capabilities::is_empty")]
+    #[schemars(default)]
+    pub capabilities: Capabilities,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Capabilities {
+    #[serde(skip_serializing_if = "Network::is_empty")]
+    #[schemars(default)]
+    pub network: Network,
+    #[serde(skip_serializing_if = "Resources::is_empty")]
+    #[schemars(default)]
+    pub resources: Resources,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Network {
+    #[serde(skip_serializing_if = "Egress::is_empty")]
+    #[schemars(default)]
+    pub egress: Egress,
+}
+
+/// What may be reached. Everything else is denied.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Egress {
+    /// `name`: ports 443 (https) and 80 (http). `name:port`: that port, tcp unless 443 or 80. `*.name`: any depth below
+    /// it, not it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, length(max = MAX_DOMAINS))]
+    pub allowed_domains: Vec<Spanned<Domain>>,
+    /// The same forms; without a port every port. Wins over everything that allows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, length(max = MAX_DOMAINS))]
+    pub denied_domains: Vec<Spanned<Domain>>,
+    /// A host and port that any rule names is governed by rules alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, length(max = MAX_DOMAINS))]
+    pub rules: Vec<Spanned<Rule>>,
+    /// Literal IPv4 addresses and networks with a port: `10.20.0.0/16:5432`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, length(max = MAX_NETWORKS))]
+    pub networks: Vec<Spanned<NetworkPort>>,
+}
+
+/// `name`, `*.name`, either with `:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    pub host: HostPattern,
+    pub port: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Rule {
+    /// A name, or `*.name`.
+    pub host: HostPattern,
+    #[schemars(length(min = 1, max = MAX_PORTS_PER_RULE), inner(range(min = 1, max = 65535)))]
+    pub ports: Vec<u16>,
+    /// What the wire has to be; by default 443 is https, 80 is http, any other port tcp.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "protocols")]
+    pub protocol: Option<Protocol>,
+    #[serde(skip_serializing_if = "Action::is_default")]
+    #[schemars(default)]
+    pub action: Action,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Action {
+    #[default]
+    Allow,
+    Deny,
+}
+
+/// `10.1.2.3:5432`, `10.20.0.0/16:5432`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkPort {
+    pub cidr: Cidr,
+    pub port: u16,
+}
+
+/// Limits of the container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Resources {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Spanned<MemorySize>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Spanned<Cpus>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_PIDS))]
+    pub pids: Option<Spanned<u32>>,
+}
+
+/// Why a text is no entry of `allowedDomains`, `deniedDomains` or `networks`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum EntryError {
+    #[error("what follows `:` is no port from 1 to 65535")]
+    Port,
+    #[error("an address needs a port: `10.20.0.0/16:5432`")]
+    NoPort,
+    #[error("URLs are not read here: write the name alone, or `name:port`")]
+    Url,
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Cidr(#[from] CidrError),
+}
+
+// === impl Agent ===
+
+impl Agent {
+    pub fn is_empty(&self) -> bool {
+        self.capabilities.is_empty()
+    }
+
+    pub fn egress(&self) -> &Egress {
+        &self.capabilities.network.egress
+    }
+
+    pub fn resources(&self) -> &Resources {
+        &self.capabilities.resources
+    }
+}
+
+impl Capabilities {
+    fn is_empty(&self) -> bool {
+        self.network.is_empty() && self.resources.is_empty()
+    }
+}
+
+impl Network {
+    fn is_empty(&self) -> bool {
+        self.egress.is_empty()
+    }
+}
+
+impl Resources {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Egress {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Action {
+    fn is_default(&self) -> bool {
+        *self == Self::Allow
+    }
+}
+
+fn protocols(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["https", "http", "tls", "tcp"] })
+}
+
+fn port(text: &str) -> Option<u16> {
+    let plain = (1..=5).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_digit())
+        && !text.starts_with('0');
+    if plain { text.parse().ok() } else { None }
+}
+
+// === impl EntryError ===
+
+impl EntryError {
+    /// Code of the diagnostic.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Port | Self::NoPort => "invalid-port",
+            Self::Url => "invalid-host",
+            Self::Host(error) => error.code(),
+            Self::Cidr(CidrError::Ipv6) => "not-enforced",
+            Self::Cidr(_) => "invalid-network",
+        }
+    }
+}
+
+// === impl Domain ===
+
+impl FromStr for Domain {
+    type Err = EntryError;
+
+    fn from_str(text: &str) -> Result<Self, EntryError> {
+        if text.contains("://") {
+            return Err(EntryError::Url);
+        }
+        match text.split_once(':') {
+            // More than one colon is no port but an IPv6 address, which HostPattern has the words for.
+            Some((host, number)) if !number.contains(':') => Ok(Self {
+                host: HostPattern::parse(host)?,
+                port: Some(port(number).ok_or(EntryError::Port)?),
+            }),
+            _ => Ok(Self {
+                host: HostPattern::parse(text)?,
+                port: None,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", self.host),
+            None => self.host.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Domain {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+// === impl NetworkPort ===
+
+impl FromStr for NetworkPort {
+    type Err = EntryError;
+
+    fn from_str(text: &str) -> Result<Self, EntryError> {
+        match text.rsplit_once(':') {
+            Some((cidr, number)) if !cidr.contains(':') => Ok(Self {
+                cidr: Cidr::parse(cidr)?,
+                port: port(number).ok_or(EntryError::Port)?,
+            }),
+            Some(_) => Err(CidrError::Ipv6.into()),
+            None => Err(Cidr::parse(text).map_or_else(EntryError::Cidr, |_| EntryError::NoPort)),
+        }
+    }
+}
+
+impl fmt::Display for NetworkPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.cidr, self.port)
+    }
+}
+
+impl Serialize for NetworkPort {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+inline_schema!(Domain, "Domain", { "type": "string", "minLength": 1, "maxLength": MAX_SPELLING_BYTES + 8 });
+inline_schema!(NetworkPort, "NetworkPort", {
+    "type": "string",
+    "pattern": "^[0-9]{1,3}(\\.[0-9]{1,3}){3}(/[0-9]{1,2})?:[1-9][0-9]{0,4}$"
+});
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_domain_is_a_pattern_with_or_without_a_port() {
+        for (text, shown) in [
+            ("API.github.com", "api.github.com"),
+            ("*.example.com", "*.example.com"),
+            ("db.internal:5432", "db.internal:5432"),
+            ("*.example.com:8443", "*.example.com:8443"),
+        ] {
+            assert_eq!(text.parse::<Domain>().unwrap().to_string(), shown);
+        }
+        for (text, code) in [
+            ("https://example.com", "invalid-host"),
+            ("example.com/path", "invalid-host"),
+            ("example.com:", "invalid-port"),
+            ("example.com:0", "invalid-port"),
+            ("example.com:65536", "invalid-port"),
+            ("example.com:+1", "invalid-port"),
+            ("example.com:080", "invalid-port"),
+            ("example.com:https", "invalid-port"),
+            ("10.0.0.1:443", "address-as-host"),
+            ("2130706433", "address-as-host"),
+            ("fd00::1", "address-as-host"),
+            ("[fd00::1]:443", "address-as-host"),
+            ("localhost:3000", "single-label-host"),
+            ("*.com", "public-suffix-wildcard"),
+            ("*", "invalid-wildcard"),
+            ("", "invalid-host"),
+        ] {
+            assert_eq!(text.parse::<Domain>().unwrap_err().code(), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_network_has_a_port() {
+        for text in ["10.20.0.0/16:5432", "10.1.2.3:22"] {
+            assert_eq!(text.parse::<NetworkPort>().unwrap().to_string(), text);
+        }
+        for (text, code) in [
+            ("10.0.0.0/8", "invalid-port"),
+            ("10.0.0.0/8:0", "invalid-port"),
+            ("10.0.0.1/8:1", "invalid-network"),
+            ("example.com:1", "invalid-network"),
+            ("[fd00::1]:443", "not-enforced"),
+            ("fd00::/8", "not-enforced"),
+            ("10.0.0.0/8:1:2", "not-enforced"),
+            ("", "invalid-network"),
+        ] {
+            assert_eq!(
+                text.parse::<NetworkPort>().unwrap_err().code(),
+                code,
+                "{text}"
+            );
+        }
+    }
+}
