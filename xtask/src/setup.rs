@@ -37,6 +37,7 @@ const DEV: &[&str] = &[
     "python3",
     "qemu-system-x86",
     "wrk",
+    "kmod",
     "xz-utils",
 ];
 /// Debian's compiler for eBPF, from its security suite.
