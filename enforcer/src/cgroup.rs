@@ -51,7 +51,11 @@ impl Cgroup {
         let directory = File::open(path).map_err(error("open", path))?;
         // The inode number of a cgroup's directory is its id (kernel `cgroup_id`).
         let id = directory.metadata().map_err(error("stat", path))?.ino();
-        Ok(Self { path: path.to_path_buf(), directory, id })
+        Ok(Self {
+            path: path.to_path_buf(),
+            directory,
+            id,
+        })
     }
 
     pub fn directory(&self) -> &File {
@@ -140,5 +144,7 @@ fn remove(path: &Path) -> Result<(), CgroupError> {
 /// The cgroup v2 path of a process, as this process's cgroup namespace shows it (proc(5), `/proc/PID/cgroup`).
 pub fn of_process(proc_dir: &Path) -> Option<String> {
     let text = std::fs::read_to_string(proc_dir.join("cgroup")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+    text.lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .map(str::to_owned)
 }

@@ -40,7 +40,9 @@ impl Channel {
     pub async fn send(&self, message: &ToGateway, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = message.encode_to_vec();
         if bytes.len() > MAX_MESSAGE {
-            return Err(io::Error::other("a message is longer than the channel carries"));
+            return Err(io::Error::other(
+                "a message is longer than the channel carries",
+            ));
         }
         let raw: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         loop {
@@ -68,8 +70,12 @@ impl Channel {
         loop {
             let mut ready = self.socket.readable().await?;
             let received = ready.try_io(|socket| {
-                recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC)
-                    .map_err(io::Error::from)
+                recv(
+                    socket.as_raw_fd(),
+                    buffer,
+                    MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC,
+                )
+                .map_err(io::Error::from)
             });
             let Ok(length) = received else { continue };
             let length = match length {
@@ -80,7 +86,9 @@ impl Channel {
             let bytes = buffer
                 .get(..length)
                 .ok_or_else(|| io::Error::other("a message is longer than the channel carries"))?;
-            return FromGateway::decode(bytes).map(Some).map_err(io::Error::other);
+            return FromGateway::decode(bytes)
+                .map(Some)
+                .map_err(io::Error::other);
         }
     }
 }

@@ -1,14 +1,13 @@
 //! What the gateway's process may dial, from policy: the public internet, less the ranges that are somebody's own
 //! network, plus what policy names. Most specific wins, so a metadata address inside a named network stays refused.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 use policy::{EffectivePolicy, address_class};
 use schema::gateway::{HttpProxy, ProxyHost, Resolver};
 use schema::net::{Cidr, Transport};
-
-use crate::kernel::{KernelError, SessionMaps};
 
 /// The IPv6 addresses that are unicast to somewhere (IANA).
 const GLOBAL6: &str = "2000::/3";
@@ -20,48 +19,59 @@ const REFUSED6: [&str; 4] = ["2001::/23", "2001:db8::/32", "2002::/16", "3fff::/
 /// IPv6 metadata services: refused whatever policy names.
 const NEVER6: [&str; 3] = ["fd00:ec2::/32", "fd20:ce::254/128", "fd00:42::42/128"];
 
-/// Writes the gateway's gate. `system` are the servers of the system's resolver.
-pub fn admit(
-    maps: &mut SessionMaps,
-    policy: &EffectivePolicy,
-    system: &[SocketAddr],
-) -> Result<(), KernelError> {
-    let parse = |text: &str| text.parse::<IpNet>().ok();
-    maps.dial_nothing()?;
-    // Most specific wins, and an equal prefix that is written later: first what is somebody's own network, then what
-    // policy names, then what no policy can name.
-    for (cidr, _) in address_class::ranges_v4() {
-        maps.dial_network(v4(cidr), false)?;
+/// The whole of the gateway's gate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dial {
+    /// Whether a network may be dialled; the most specific one that contains an address decides, none refuses.
+    pub networks: BTreeMap<IpNet, bool>,
+    /// Servers that may be dialled whatever network they are in.
+    pub addresses: BTreeSet<(SocketAddr, Transport)>,
+}
+
+impl Dial {
+    /// What a policy comes to. `system` are the servers of the system's resolver.
+    pub fn new(policy: &EffectivePolicy, system: &[SocketAddr]) -> Self {
+        let parse = |text: &&str| text.parse::<IpNet>().ok();
+        let ranges = || address_class::ranges_v4();
+        let refused = ranges()
+            .map(|(cidr, _)| v4(cidr))
+            .chain(REFUSED6.iter().filter_map(parse))
+            .map(|network| (network, false));
+        let never = ranges()
+            .filter(|(_, class)| class.never_allowed())
+            .map(|(cidr, _)| v4(cidr))
+            .chain(NEVER6.iter().filter_map(parse))
+            .map(|network| (network, false));
+        let public = ["0.0.0.0/0", GLOBAL6];
+        // Of equal networks the later one counts: what no policy can name comes after what policy names.
+        let networks = public
+            .iter()
+            .filter_map(parse)
+            .map(|network| (network, true))
+            .chain(refused)
+            .chain(named(policy).into_iter().map(|network| (network, true)))
+            .chain(never)
+            .collect();
+        let resolvers = match policy.gateway.resolver {
+            Resolver::System => system.to_vec(),
+            Resolver::Address(address) => vec![address],
+        };
+        let mut addresses: BTreeSet<_> = resolvers
+            .into_iter()
+            .flat_map(|server| [(server, Transport::Udp), (server, Transport::Tcp)])
+            .collect();
+        if let Some(HttpProxy {
+            host: ProxyHost::Address(address),
+            port,
+        }) = &policy.gateway.upstream_proxy
+        {
+            addresses.insert((SocketAddr::new(*address, *port), Transport::Tcp));
+        }
+        Self {
+            networks,
+            addresses,
+        }
     }
-    for network in REFUSED6.iter().filter_map(|text| parse(text)) {
-        maps.dial_network(network, false)?;
-    }
-    for network in named(policy) {
-        maps.dial_network(network, true)?;
-    }
-    for (cidr, _) in address_class::ranges_v4().filter(|(_, class)| class.never_allowed()) {
-        maps.dial_network(v4(cidr), false)?;
-    }
-    for network in NEVER6.iter().filter_map(|text| parse(text)) {
-        maps.dial_network(network, false)?;
-    }
-    let resolvers = match policy.gateway.resolver {
-        Resolver::System => system.to_vec(),
-        Resolver::Address(address) => vec![address],
-    };
-    for resolver in resolvers {
-        maps.dial_address(resolver, Transport::Udp)?;
-        maps.dial_address(resolver, Transport::Tcp)?;
-    }
-    if let Some(HttpProxy { host: ProxyHost::Address(address), port }) =
-        &policy.gateway.upstream_proxy
-    {
-        maps.dial_address(SocketAddr::new(*address, *port), Transport::Tcp)?;
-    }
-    for network in ["0.0.0.0/0", GLOBAL6].iter().filter_map(|text| parse(text)) {
-        maps.dial_network(network, true)?;
-    }
-    Ok(())
 }
 
 fn v4(cidr: Cidr) -> IpNet {
@@ -95,6 +105,59 @@ pub fn system_resolvers() -> Vec<SocketAddr> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn with(gateway: serde_json::Value) -> Dial {
+        let document = serde_json::json!({
+            "version": 1, "network": [{}], "gateway": gateway
+        });
+        let policy = EffectivePolicy::from_json(document.to_string().as_bytes()).unwrap();
+        Dial::new(&policy, &[])
+    }
+
+    /// As the kernel's longest-prefix match answers.
+    fn admits(dial: &Dial, address: &str) -> bool {
+        let address: IpAddr = address.parse().unwrap();
+        dial.networks
+            .iter()
+            .filter(|(network, _)| network.contains(&address))
+            .max_by_key(|(network, _)| network.prefix_len())
+            .is_some_and(|(_, allowed)| *allowed)
+    }
+
+    #[test]
+    fn private_and_metadata_addresses_are_refused_and_public_ones_are_not() {
+        let dial = with(serde_json::json!({}));
+        for refused in [
+            "10.1.2.3",
+            "172.17.0.1",
+            "192.168.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "0.0.0.0",
+            "224.0.0.1",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "fd00:ec2::254",
+            "2002:a00:1::",
+            "64:ff9b::a00:1",
+        ] {
+            assert!(!admits(&dial, refused), "{refused}");
+        }
+        assert!(admits(&dial, "93.184.216.34"));
+        assert!(admits(&dial, "2606:4700:4700::1111"));
+    }
+
+    #[test]
+    fn a_named_network_opens_but_not_the_metadata_service_in_it() {
+        let networks = ["10.0.0.0/8", "169.254.0.0/16"];
+        let dial = with(serde_json::json!({ "privateNetworks": networks }));
+        assert!(admits(&dial, "10.1.2.3"));
+        assert!(!admits(&dial, "192.168.0.1"));
+        assert!(!admits(&dial, "169.254.169.254"));
+    }
 
     #[test]
     fn every_range_in_the_tables_parses() {

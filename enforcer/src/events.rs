@@ -51,9 +51,17 @@ fn reason(code: u8) -> &'static str {
 
 /// The record of a kernel denial; `host` is the name its address belongs to.
 pub fn denial(event: &abi::Event, host: Option<String>) -> Event {
-    let send = [abi::Hook::Sendmsg4, abi::Hook::Sendmsg6, abi::Hook::GatewaySendmsg4, abi::Hook::GatewaySendmsg6];
-    let kind =
-        if send.iter().any(|hook| *hook as u8 == event.hook) { Kind::Send } else { Kind::Connect };
+    let send = [
+        abi::Hook::Sendmsg4,
+        abi::Hook::Sendmsg6,
+        abi::Hook::GatewaySendmsg4,
+        abi::Hook::GatewaySendmsg6,
+    ];
+    let kind = if send.iter().any(|hook| *hook as u8 == event.hook) {
+        Kind::Send
+    } else {
+        Kind::Connect
+    };
     let mut record = Event::new(kind, Verdict::Deny, reason(event.reason));
     record.process = Some(process::describe(&event.process));
     let gateway = event.hook >= abi::Hook::GatewayConnect4 as u8;
@@ -103,7 +111,10 @@ pub struct Limiter {
 
 impl Default for Limiter {
     fn default() -> Self {
-        Self { second: Instant::now(), used: 0 }
+        Self {
+            second: Instant::now(),
+            used: 0,
+        }
     }
 }
 
@@ -125,7 +136,10 @@ mod tests {
     #[test]
     fn the_last_event_of_a_second_is_admitted_and_the_next_is_not() {
         let start = Instant::now();
-        let mut limiter = Limiter { second: start, used: 0 };
+        let mut limiter = Limiter {
+            second: start,
+            used: 0,
+        };
         for _ in 0..MAX_PER_SECOND {
             assert!(limiter.admit(start));
         }

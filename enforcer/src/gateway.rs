@@ -41,7 +41,9 @@ pub fn spawn(program: &Path, uid: u32, cgroup: &Cgroup, channel_fd: OwnedFd) -> 
         sender
     });
     let (answer, answered) = channel();
-    let procs = OpenOptions::new().write(true).open(cgroup.path().join("cgroup.procs"))?;
+    let procs = OpenOptions::new()
+        .write(true)
+        .open(cgroup.path().join("cgroup.procs"))?;
     let gone = || io::Error::other("the thread that starts gateways is gone");
     spawner
         .send(Order {
@@ -56,7 +58,13 @@ pub fn spawn(program: &Path, uid: u32, cgroup: &Cgroup, channel_fd: OwnedFd) -> 
 }
 
 fn start(order: Order) -> io::Result<Child> {
-    let Order { program, uid, cgroup, channel, .. } = order;
+    let Order {
+        program,
+        uid,
+        cgroup,
+        channel,
+        ..
+    } = order;
     let mut command = Command::new(program);
     command
         .arg("--channel")
@@ -71,7 +79,11 @@ fn start(order: Order) -> io::Result<Child> {
     unsafe {
         command.pre_exec(move || {
             let check = |status: libc::c_int| {
-                if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+                if status < 0 {
+                    Err(io::Error::last_os_error())
+                } else {
+                    Ok(())
+                }
             };
             // "0" moves the writer (kernel cgroup-v2.rst, cgroup.procs).
             check(libc::write(cgroup.as_raw_fd(), c"0".as_ptr().cast(), 1) as libc::c_int)?;

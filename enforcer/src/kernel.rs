@@ -20,8 +20,7 @@ pub use maps::{Maps, SessionMaps};
 pub use query::{AttachType, attached_programs};
 
 /// The programs, built by `cargo xtask ebpf` and checked in.
-static OBJECT: &[u8] =
-    aya::include_bytes_aligned!("../../enforcer-ebpf/object/enforcer-ebpf.o");
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../enforcer-ebpf/object/enforcer-ebpf.o");
 
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -62,7 +61,9 @@ pub enum KernelError {
     },
     #[error("{hook}: the program that was attached is not there any more")]
     Detached { hook: &'static str },
-    #[error("{hook}: a program of somebody else's (id {program}) runs at the session's cgroup or above it, and could change what ours decided")]
+    #[error(
+        "{hook}: a program of somebody else's (id {program}) runs at the session's cgroup or above it, and could change what ours decided"
+    )]
     Foreign { hook: &'static str, program: u32 },
 }
 
@@ -154,7 +155,10 @@ fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), KernelError> {
 }
 
 fn failed(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> KernelError {
-    move |source| KernelError::Program { program, source: Box::new(source) }
+    move |source| KernelError::Program {
+        program,
+        source: Box::new(source),
+    }
 }
 
 /// The kernel side of one session. Dropping it leaves everything attached: links and maps are pinned.
@@ -204,28 +208,42 @@ impl Kernel {
             .pin(&steer)
             .map_err(pin_error(&steer))?;
         let maps = Maps::pin(&mut ebpf, &pins.join("maps"))?;
-        let kernel = Self { pins: pins.to_path_buf(), links, gateway_links, steering: None };
+        let kernel = Self {
+            pins: pins.to_path_buf(),
+            links,
+            gateway_links,
+            steering: None,
+        };
         kernel.verify(session, gateway)?;
         Ok((kernel, maps))
     }
 
     /// Takes up what an earlier enforcer pinned, and has the kernel confirm it.
-    pub fn adopt(
-        pins: &Path,
-        session: &File,
-        gateway: &File,
-    ) -> Result<(Self, Maps), KernelError> {
+    pub fn adopt(pins: &Path, session: &File, gateway: &File) -> Result<(Self, Maps), KernelError> {
         let open = |point: HookPoint| {
             let path = pins.join("links").join(point.name);
             PinnedLink::from_pin(&path)
                 .map(|link| (point, FdLink::from(link)))
                 .map_err(pin_error(&path))
         };
-        let links = SESSION_HOOKS.into_iter().map(open).collect::<Result<_, _>>()?;
-        let gateway_links = GATEWAY_HOOKS.into_iter().map(open).collect::<Result<_, _>>()?;
-        let steering = PinnedLink::from_pin(pins.join("links").join(STEER)).ok().map(FdLink::from);
+        let links = SESSION_HOOKS
+            .into_iter()
+            .map(open)
+            .collect::<Result<_, _>>()?;
+        let gateway_links = GATEWAY_HOOKS
+            .into_iter()
+            .map(open)
+            .collect::<Result<_, _>>()?;
+        let steering = PinnedLink::from_pin(pins.join("links").join(STEER))
+            .ok()
+            .map(FdLink::from);
         let maps = Maps::adopt(&pins.join("maps"))?;
-        let kernel = Self { pins: pins.to_path_buf(), links, gateway_links, steering };
+        let kernel = Self {
+            pins: pins.to_path_buf(),
+            links,
+            gateway_links,
+            steering,
+        };
         kernel.verify(session, gateway)?;
         Ok((kernel, maps))
     }
@@ -271,7 +289,10 @@ impl Kernel {
                 }
                 let foreign = effective.iter().find(|id| **id != program);
                 if let (true, Some(foreign)) = (point.attach.rewrites(), foreign) {
-                    return Err(KernelError::Foreign { hook: point.name, program: *foreign });
+                    return Err(KernelError::Foreign {
+                        hook: point.name,
+                        program: *foreign,
+                    });
                 }
             }
         }
@@ -286,14 +307,16 @@ impl Kernel {
     }
 }
 
-fn inspect(
-    point: HookPoint,
-    link: &FdLink,
-    cgroup: &File,
-) -> Result<(u32, Vec<u32>), KernelError> {
-    let query = |source| KernelError::Query { hook: point.name, source };
+fn inspect(point: HookPoint, link: &FdLink, cgroup: &File) -> Result<(u32, Vec<u32>), KernelError> {
+    let query = |source| KernelError::Query {
+        hook: point.name,
+        source,
+    };
     let info = link.info().map_err(|e| query(io::Error::other(e)))?;
-    Ok((info.program_id(), attached_programs(cgroup, point.attach).map_err(query)?))
+    Ok((
+        info.program_id(),
+        attached_programs(cgroup, point.attach).map_err(query)?,
+    ))
 }
 
 fn attach_cgroup(
@@ -345,7 +368,10 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let path = path.to_path_buf();
-    move |source| KernelError::Pin { path, source: Box::new(source) }
+    move |source| KernelError::Pin {
+        path,
+        source: Box::new(source),
+    }
 }
 
 /// A map of the object by name, taken out of it.

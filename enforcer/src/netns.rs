@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
 use nix::sched::{CloneFlags, setns};
@@ -16,7 +16,9 @@ pub struct Netns {
 
 impl Netns {
     pub fn of(pid: u32) -> io::Result<Self> {
-        Ok(Self { file: File::open(format!("/proc/{pid}/ns/net"))? })
+        Ok(Self {
+            file: File::open(format!("/proc/{pid}/ns/net"))?,
+        })
     }
 
     /// Device and inode of the namespace file: equal exactly for the same namespace while one of them is open.
@@ -63,33 +65,64 @@ pub fn cookie_of(socket: &impl AsFd) -> io::Result<u64> {
             &raw mut length,
         )
     };
-    if status == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+    if status == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Names of the interfaces in the calling thread's namespace, with whether they are up (netdevice(7)).
 pub fn interfaces() -> io::Result<Vec<(String, bool)>> {
-    let socket = nix::sys::socket::socket(
-        nix::sys::socket::AddressFamily::Inet,
-        nix::sys::socket::SockType::Datagram,
-        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
+    let socket = any_socket()?;
     let mut found = Vec::new();
     for interface in &nix::net::if_::if_nameindex()? {
         let name = interface.name().to_string_lossy().into_owned();
-        // SAFETY: an all-zero ifreq is valid.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
-            *to = from as libc::c_char;
-        }
-        // SAFETY: SIOCGIFFLAGS reads the name and writes the flags of this ifreq.
-        let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
-        if status != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let mut request = request(&name);
+        control(&socket, libc::SIOCGIFFLAGS, &mut request)?;
         // SAFETY: SIOCGIFFLAGS filled this member of the union.
         let flags = unsafe { request.ifr_ifru.ifru_flags };
         found.push((name, i32::from(flags) & libc::IFF_UP != 0));
     }
     Ok(found)
+}
+
+/// Brings the loopback device up, as engines do for their containers.
+pub fn loopback_up() -> io::Result<()> {
+    let mut request = request("lo");
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    control(&any_socket()?, libc::SIOCSIFFLAGS, &mut request)
+}
+
+fn any_socket() -> io::Result<OwnedFd> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    Ok(socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?)
+}
+
+fn request(name: &str) -> libc::ifreq {
+    // SAFETY: an all-zero ifreq is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request
+        .ifr_name
+        .iter_mut()
+        .zip(name.bytes().take(libc::IFNAMSIZ - 1))
+    {
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+fn control(socket: &OwnedFd, call: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: the calls made here read and write an ifreq, which lives across the call.
+    let status = unsafe { libc::ioctl(socket.as_raw_fd(), call, &raw mut *request) };
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -73,7 +73,10 @@ impl Places {
             uid,
             gateway: std::env::var_os("AGENTCONTAINER_GATEWAY")
                 .map_or_else(|| beside.join("agentcontainer-gateway"), PathBuf::from),
-            init: var("AGENTCONTAINER_INIT", "/agentcontainer/bin/agentcontainer-init"),
+            init: var(
+                "AGENTCONTAINER_INIT",
+                "/agentcontainer/bin/agentcontainer-init",
+            ),
             binary_sha256,
         };
         for dir in [&places.sessions, &places.logs] {

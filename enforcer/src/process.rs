@@ -36,7 +36,10 @@ impl Pinned {
             nix::poll::PollFlags::POLLIN,
         )];
         // A pidfd is readable once the process has ended.
-        matches!(nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO), Ok(0))
+        matches!(
+            nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO),
+            Ok(0)
+        )
     }
 }
 
@@ -53,7 +56,9 @@ pub fn executable(pid: u32) -> io::Result<(u64, u64)> {
 /// The process's pids from the outermost namespace to its own (proc_pid_status(5), NSpid).
 pub fn namespace_pids(pid: u32) -> Option<Vec<u32>> {
     let status = std::fs::read_to_string(directory(pid).join("status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
     line.split_whitespace().map(|n| n.parse().ok()).collect()
 }
 
@@ -73,7 +78,11 @@ pub fn all() -> io::Result<Vec<u32>> {
 
 /// The process as records name it.
 pub fn describe(process: &abi::Process) -> audit::Process {
-    let end = process.comm.iter().position(|b| *b == 0).unwrap_or(process.comm.len());
+    let end = process
+        .comm
+        .iter()
+        .position(|b| *b == 0)
+        .unwrap_or(process.comm.len());
     audit::Process {
         pid: namespace_pids(process.tgid).and_then(|pids| pids.last().copied()),
         host_pid: process.tgid,

@@ -61,7 +61,9 @@ pub async fn serve(places: Places) -> Result<(), ServeError> {
         .collect();
     let mut sessions = HashMap::new();
     for id in store::sessions(&places.sessions)? {
-        let Ok(session_id) = SessionId::parse(&id) else { continue };
+        let Ok(session_id) = SessionId::parse(&id) else {
+            continue;
+        };
         match Session::adopt(Arc::clone(&places), session_id).await {
             Ok(session) => {
                 sessions.insert(id, session);
@@ -129,9 +131,10 @@ fn admitted(stream: &UnixStream, uid: u32) -> bool {
 
 async fn stop() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         return;
     };
     tokio::select! {
@@ -214,12 +217,17 @@ impl enforcer_server::Enforcer for Enforcer {
             (taken, sessions.len())
         };
         if count >= MAX_SESSIONS {
-            return Err(Status::resource_exhausted(format!("{MAX_SESSIONS} sessions are open")));
+            return Err(Status::resource_exhausted(format!(
+                "{MAX_SESSIONS} sessions are open"
+            )));
         }
-        let index = (0..).find(|index| !taken.contains(index)).unwrap_or_default();
+        let index = (0..)
+            .find(|index| !taken.contains(index))
+            .unwrap_or_default();
         let places = Arc::clone(&self.places);
-        let session =
-            Session::open(places, id.clone(), request.workspace, policy, index).await.map_err(failed)?;
+        let session = Session::open(places, id.clone(), request.workspace, policy, index)
+            .await
+            .map_err(failed)?;
         let status = session.status().await;
         let reply = v1::OpenSessionReply {
             cgroup_parent: session.cgroup_parent(),
@@ -313,7 +321,9 @@ async fn stream(
                 }
             }
         }
-        let (Some(position), Some(session)) = (&mut position, &follow) else { return };
+        let (Some(position), Some(session)) = (&mut position, &follow) else {
+            return;
+        };
         if ended {
             return;
         }

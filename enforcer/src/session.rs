@@ -20,12 +20,13 @@ use schema::session::SessionId;
 use tokio::sync::{Mutex, watch};
 
 use crate::cgroup::{Cgroup, CgroupError};
+use crate::dial::{self, Dial};
+use crate::gateway;
 use crate::kernel::{Kernel, KernelError, SessionMaps};
 use crate::names::{Known, Names};
 use crate::places::{CGROUP, Places};
 use crate::store::{Record, Store, StoreError};
 use crate::wire::Wired;
-use crate::{dial, gateway};
 
 /// Names that policy does not list exactly and that get an address, a second and at once.
 const NAMES_PER_SECOND: f64 = 50.0;
@@ -62,17 +63,20 @@ struct Generation {
     document: Arc<EffectivePolicy>,
     compiled: Arc<Compiled>,
     exact: Arc<HashSet<HostName>>,
+    dial: Arc<Dial>,
 }
 
 impl Generation {
     fn new(number: u32, document: EffectivePolicy) -> Self {
         let compiled = document.compile();
         let exact = compiled.exact_names().cloned().collect();
+        let dial = Dial::new(&document, &dial::system_resolvers());
         Self {
             number,
             document: Arc::new(document),
             compiled: Arc::new(compiled),
             exact: Arc::new(exact),
+            dial: Arc::new(dial),
         }
     }
 
@@ -116,7 +120,12 @@ impl Generation {
     }
 
     fn networks(&self) -> Vec<Cidr> {
-        let mut networks: Vec<Cidr> = self.compiled.networks().iter().map(|rule| rule.cidr).collect();
+        let mut networks: Vec<Cidr> = self
+            .compiled
+            .networks()
+            .iter()
+            .map(|rule| rule.cidr)
+            .collect();
         networks.sort_by_key(|cidr| (cidr.addr(), cidr.prefix()));
         networks.dedup();
         networks
@@ -226,7 +235,10 @@ impl Session {
                 current: Generation::new(0, EffectivePolicy::deny_all()),
                 pending: None,
                 names: Names::default(),
-                bucket: Bucket { tokens: NAMES_BURST, at: Instant::now() },
+                bucket: Bucket {
+                    tokens: NAMES_BURST,
+                    at: Instant::now(),
+                },
                 store: Some(store),
                 record,
                 wired: None,
@@ -305,7 +317,10 @@ impl Session {
                 current,
                 pending: None,
                 names,
-                bucket: Bucket { tokens: NAMES_BURST, at: Instant::now() },
+                bucket: Bucket {
+                    tokens: NAMES_BURST,
+                    at: Instant::now(),
+                },
                 store: Some(store),
                 record,
                 wired: None,
@@ -353,7 +368,10 @@ impl Session {
 
     /// Writes one event. What cannot be written is an error for whoever wanted something carried on the strength of it.
     pub fn write(&self, mut event: Event) -> Result<u64, audit::LogError> {
-        let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut log = self
+            .log
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let written = log.append(&mut event);
         match &written {
             Ok(seq) => {
@@ -371,7 +389,12 @@ impl Session {
 
     /// Which of the gateways' user ids this session's has.
     pub async fn gateway_index(&self) -> u32 {
-        self.state.lock().await.record.gateway_uid.saturating_sub(gateway::FIRST_UID)
+        self.state
+            .lock()
+            .await
+            .record
+            .gateway_uid
+            .saturating_sub(gateway::FIRST_UID)
     }
 
     /// Number of the last event, and word of each new one.
@@ -394,12 +417,16 @@ impl Session {
         let _one = self.change.lock().await;
         let next = {
             let mut state = self.state.lock().await;
-            let number = state.current.number.checked_add(1).ok_or(SessionError::Closed)?;
+            let number = state
+                .current
+                .number
+                .checked_add(1)
+                .ok_or(SessionError::Closed)?;
             let next = Generation::new(number, document);
             let State { maps, names, .. } = &mut *state;
             next.fill(maps, names)?;
             state.add_routes(&next.networks())?;
-            dial::admit(&mut state.maps, &next.document, &dial::system_resolvers())?;
+            state.maps.dial_also(&next.dial)?;
             state.pending = Some(next.clone());
             next
         };
@@ -412,13 +439,17 @@ impl Session {
     }
 
     async fn flip(&self, next: &Generation) -> Result<(), SessionError> {
-        self.link.apply(next, self, APPLY).await.map_err(SessionError::Gateway)?;
+        self.link
+            .apply(next, self, APPLY)
+            .await
+            .map_err(SessionError::Gateway)?;
         {
             let mut state = self.state.lock().await;
             let mut settings = state.maps.settings()?;
             settings.generation = next.number;
             state.maps.set_settings(settings)?;
             state.current = next.clone();
+            state.maps.dial_only(&next.dial)?;
             state.remove_routes(&next.networks())?;
             state.record.generation = next.number;
             state.record.policy = serde_json::from_slice(&next.document.to_json())
@@ -450,12 +481,23 @@ impl Session {
             return Err("rate_limited");
         }
         let address = state.names.free(known).map_err(|_| "pool_exhausted")?;
-        let State { maps, current, pending, store, names, .. } = &mut *state;
+        let State {
+            maps,
+            current,
+            pending,
+            store,
+            names,
+            ..
+        } = &mut *state;
         let store = store.as_mut().ok_or("closed")?;
         store.add_name(name, address).map_err(|_| "log_full")?;
-        current.admit(maps, name, address).map_err(|_| "gate_full")?;
+        current
+            .admit(maps, name, address)
+            .map_err(|_| "gate_full")?;
         if let Some(pending) = pending {
-            pending.admit(maps, name, address).map_err(|_| "gate_full")?;
+            pending
+                .admit(maps, name, address)
+                .map_err(|_| "gate_full")?;
         }
         names.insert(name.clone(), address, known);
         Ok(address)
@@ -468,7 +510,9 @@ impl Session {
             .kernel
             .as_ref()
             .and_then(|kernel| {
-                kernel.hooks(self.cgroup.directory(), self.gateway_cgroup.directory()).ok()
+                kernel
+                    .hooks(self.cgroup.directory(), self.gateway_cgroup.directory())
+                    .ok()
             })
             .unwrap_or_default();
         let (denied, lost) = state.maps.counts().unwrap_or_default();
@@ -519,7 +563,10 @@ impl Session {
         event.detail = Some(reason.to_owned());
         let seq = self.write(event)?;
         {
-            let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let log = self
+                .log
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             log.sync()?;
         }
         destroyed?;
@@ -531,15 +578,25 @@ impl Session {
 
 impl State {
     fn save(&self) -> Result<(), StoreError> {
-        self.store.as_ref().map_or(Ok(()), |store| store.save(&self.record))
+        self.store
+            .as_ref()
+            .map_or(Ok(()), |store| store.save(&self.record))
     }
 
     fn add_routes(&mut self, networks: &[Cidr]) -> Result<(), SessionError> {
-        let Some(wired) = &self.wired else { return Ok(()) };
-        let new: Vec<Cidr> =
-            networks.iter().copied().filter(|cidr| !self.routed.contains(cidr)).collect();
+        let Some(wired) = &self.wired else {
+            return Ok(());
+        };
+        let new: Vec<Cidr> = networks
+            .iter()
+            .copied()
+            .filter(|cidr| !self.routed.contains(cidr))
+            .collect();
         if !new.is_empty() {
-            let add = || new.iter().try_for_each(|cidr| crate::route::add_local(*cidr));
+            let add = || {
+                new.iter()
+                    .try_for_each(|cidr| crate::route::add_local(*cidr))
+            };
             wired.netns.within(add).map_err(SessionError::Route)?;
             self.routed.extend(new);
         }
@@ -547,11 +604,20 @@ impl State {
     }
 
     fn remove_routes(&mut self, keep: &[Cidr]) -> Result<(), SessionError> {
-        let Some(wired) = &self.wired else { return Ok(()) };
-        let old: Vec<Cidr> =
-            self.routed.iter().copied().filter(|cidr| !keep.contains(cidr)).collect();
+        let Some(wired) = &self.wired else {
+            return Ok(());
+        };
+        let old: Vec<Cidr> = self
+            .routed
+            .iter()
+            .copied()
+            .filter(|cidr| !keep.contains(cidr))
+            .collect();
         if !old.is_empty() {
-            let remove = || old.iter().try_for_each(|cidr| crate::route::remove_local(*cidr));
+            let remove = || {
+                old.iter()
+                    .try_for_each(|cidr| crate::route::remove_local(*cidr))
+            };
             wired.netns.within(remove).map_err(SessionError::Route)?;
             self.routed.retain(|cidr| keep.contains(cidr));
         }

@@ -75,8 +75,10 @@ impl Store {
     pub fn save(&self, record: &Record) -> Result<(), StoreError> {
         let path = self.directory.join("session.json");
         let new = self.directory.join("session.json.new");
-        let bytes = serde_json::to_vec(record)
-            .map_err(|source| StoreError::Record { path: path.clone(), source })?;
+        let bytes = serde_json::to_vec(record).map_err(|source| StoreError::Record {
+            path: path.clone(),
+            source,
+        })?;
         let mut file = File::create(&new).map_err(io_error("create", &new))?;
         file.write_all(&bytes).map_err(io_error("write", &new))?;
         file.sync_data().map_err(io_error("sync", &new))?;
@@ -102,8 +104,14 @@ impl Store {
         let text = std::fs::read_to_string(&path).map_err(io_error("read", &path))?;
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         if whole.len() + 1 < text.len() || (whole.is_empty() && !text.is_empty()) {
-            let length = if whole.is_empty() { 0 } else { whole.len() as u64 + 1 };
-            self.names.set_len(length).map_err(io_error("truncate", &path))?;
+            let length = if whole.is_empty() {
+                0
+            } else {
+                whole.len() as u64 + 1
+            };
+            self.names
+                .set_len(length)
+                .map_err(io_error("truncate", &path))?;
         }
         Ok(whole
             .lines()

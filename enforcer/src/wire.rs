@@ -18,7 +18,7 @@ use nix::sys::socket::{
 };
 use schema::net::Cidr;
 
-use crate::netns::{Netns, cookie_of, interfaces};
+use crate::netns::{Netns, cookie_of, interfaces, loopback_up};
 use crate::{cgroup, process, route};
 
 /// Connections that wait for the gateway (also while it restarts).
@@ -37,7 +37,11 @@ pub enum WireError {
     #[error("process {pid} is not the first of its pid namespace")]
     NotFirst { pid: u32 },
     #[error("process {pid} is in cgroup {cgroup}, not below {expected}")]
-    OtherCgroup { pid: u32, cgroup: String, expected: String },
+    OtherCgroup {
+        pid: u32,
+        cgroup: String,
+        expected: String,
+    },
     #[error("process {pid} is in the enforcer's or the host's network namespace")]
     HostNamespace { pid: u32 },
     #[error("the network namespace is not the one that asked")]
@@ -93,7 +97,11 @@ pub fn wire(
     }
     let cgroup = cgroup::of_process(&process::directory(pid)).ok_or(WireError::Gone(pid))?;
     if !below(&cgroup, session) {
-        return Err(WireError::OtherCgroup { pid, cgroup, expected: session.to_owned() });
+        return Err(WireError::OtherCgroup {
+            pid,
+            cgroup,
+            expected: session.to_owned(),
+        });
     }
     let netns = Netns::of(pid).map_err(gone)?;
     let identity = netns.identity().map_err(io_error("stat the namespace"))?;
@@ -116,11 +124,20 @@ pub fn wire(
     let (cookie, listener, dns_udp, dns_tcp) = netns
         .within(|| Ok(furnish(cookie, networks)))
         .map_err(io_error("enter the network namespace"))??;
-    Ok(Wired { netns, cookie, init: pid, listener, dns_udp, dns_tcp })
+    Ok(Wired {
+        netns,
+        cookie,
+        init: pid,
+        listener,
+        dns_udp,
+        dns_tcp,
+    })
 }
 
 fn below(cgroup: &str, session: &str) -> bool {
-    cgroup.strip_prefix(session).is_some_and(|rest| rest.starts_with('/'))
+    cgroup
+        .strip_prefix(session)
+        .is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Runs inside the namespace.
@@ -133,6 +150,7 @@ fn furnish(
             return Err(WireError::Interface(name));
         }
     }
+    loopback_up().map_err(io_error("bring loopback up"))?;
     let probe = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(io_error("bind to loopback"))?;
     let found = cookie_of(&probe).map_err(io_error("read the namespace's cookie"))?;
     if cookie.is_some_and(|asked| asked != found) {
@@ -146,7 +164,9 @@ fn furnish(
     let dns_tcp = tcp(DNS_ADDR, DNS_PORT).map_err(io_error("bind DNS (TCP)"))?;
     let dns_udp = UdpSocket::bind((Ipv4Addr::from(DNS_ADDR), DNS_PORT))
         .map_err(io_error("bind DNS (UDP)"))?;
-    dns_udp.set_nonblocking(true).map_err(io_error("set up DNS (UDP)"))?;
+    dns_udp
+        .set_nonblocking(true)
+        .map_err(io_error("set up DNS (UDP)"))?;
     Ok((found, listener, dns_udp, dns_tcp))
 }
 
@@ -175,7 +195,9 @@ pub fn release(wired: &Wired) -> Result<(), WireError> {
             let mut stream = connect(deadline)?;
             let peer = getsockopt(&stream, sockopt::PeerCredentials)?;
             if peer.pid() != wired.init as i32 {
-                return Err(io::Error::other("the peer is not the init that was checked"));
+                return Err(io::Error::other(
+                    "the peer is not the init that was checked",
+                ));
             }
             stream.set_read_timeout(Some(CHALLENGE))?;
             stream.set_write_timeout(Some(CHALLENGE))?;

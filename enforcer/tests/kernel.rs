@@ -14,7 +14,10 @@ use enforcer::kernel::{self, Kernel, KernelError, Maps};
 /// The cgroup v2 mount, wherever this machine has it.
 fn cgroup2() -> PathBuf {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let line = mounts.lines().find(|line| line.contains(" cgroup2 ")).expect("cgroup v2 is mounted");
+    let line = mounts
+        .lines()
+        .find(|line| line.contains(" cgroup2 "))
+        .expect("cgroup v2 is mounted");
     line.split(' ').nth(1).unwrap().into()
 }
 
@@ -25,8 +28,11 @@ impl Bpffs {
     fn mount(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
-        let status =
-            Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&path).status().unwrap();
+        let status = Command::new("mount")
+            .args(["-t", "bpf", "bpf"])
+            .arg(&path)
+            .status()
+            .unwrap();
         assert!(status.success(), "mounting a bpffs needs root");
         Self(path)
     }
@@ -62,7 +68,10 @@ impl Rig {
     }
 
     fn directories(&self) -> (&File, &File) {
-        (self.session.as_ref().unwrap().directory(), self.gateway.as_ref().unwrap().directory())
+        (
+            self.session.as_ref().unwrap().directory(),
+            self.gateway.as_ref().unwrap().directory(),
+        )
     }
 
     fn attach(&self) -> Result<(Kernel, Maps), KernelError> {
@@ -85,7 +94,10 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        for cgroup in [self.session.take(), self.gateway.take()].into_iter().flatten() {
+        for cgroup in [self.session.take(), self.gateway.take()]
+            .into_iter()
+            .flatten()
+        {
             cgroup.destroy().unwrap();
         }
     }
@@ -104,7 +116,10 @@ fn empty_maps_deny_what_was_possible_before() {
     let port = listener.local_addr().unwrap().port();
     let rig = Rig::new("deny");
     let attempt = format!("exec 3<>/dev/tcp/127.0.0.1/{port}");
-    assert!(rig.inside(&attempt).status.success(), "the positive control");
+    assert!(
+        rig.inside(&attempt).status.success(),
+        "the positive control"
+    );
     let (kernel, maps) = rig.attach().unwrap();
     let refused = rig.inside(&attempt);
     assert!(!refused.status.success());
@@ -118,8 +133,11 @@ fn empty_maps_deny_what_was_possible_before() {
     kernel.remove().unwrap();
     assert!(rig.inside(&attempt).status.success(), "detached again");
     // Outside the cgroup nothing was ever refused.
-    TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(1))
-        .unwrap();
+    TcpStream::connect_timeout(
+        &SocketAddr::from(([127, 0, 0, 1], port)),
+        Duration::from_secs(1),
+    )
+    .unwrap();
 }
 
 #[test]
@@ -129,7 +147,10 @@ fn the_gate_stays_when_its_loader_goes_and_is_adopted_by_the_next() {
     let port = socket.local_addr().unwrap().port();
     let attempt = format!("echo x >/dev/udp/127.0.0.1/{port}");
     drop(rig.attach().unwrap());
-    assert!(!rig.inside(&attempt).status.success(), "links and maps are pinned");
+    assert!(
+        !rig.inside(&attempt).status.success(),
+        "links and maps are pinned"
+    );
     let (session, gateway) = rig.directories();
     let (kernel, _maps) = Kernel::adopt(&rig.pins(), session, gateway).unwrap();
     for hook in kernel.hooks(session, gateway).unwrap() {
@@ -161,7 +182,10 @@ fn a_program_above_the_session_that_could_rewrite_addresses_is_refused() {
     let pins = parent.bpffs.0.join("child");
     let (_, gateway) = parent.directories();
     let refused = Kernel::attach(&pins, session.directory(), gateway);
-    assert!(matches!(refused, Err(KernelError::Foreign { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(KernelError::Foreign { .. })),
+        "{refused:?}"
+    );
     assert!(!Path::new(&pins).exists(), "nothing half made stays");
     session.destroy().unwrap();
     above.remove().unwrap();

@@ -1,6 +1,7 @@
 //! A session's maps: pinned when made, opened from their pins when adopted. All writes go through here.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
@@ -11,9 +12,11 @@ use enforcer_common::{
     DIAL_ALLOW, DIAL_DENY, DialKey, FlowKey, GateKey, NETWORK_KEY_FIXED_BITS, NetworkKey, Process,
     Settings, TCP, UDP, counter,
 };
+use ipnet::IpNet;
 use schema::net::{Cidr, Transport};
 
 use super::{KernelError, from_pin, take};
+use crate::dial::Dial;
 
 const SETTINGS: &str = "SETTINGS";
 const GATE: &str = "GATE";
@@ -27,7 +30,15 @@ const DIAL_NETWORKS6: &str = "DIAL_NETWORKS6";
 const DIAL_ADDRESSES: &str = "DIAL_ADDRESSES";
 /// Every map that outlives the enforcer. (CONNECTS lives as long as the programs that share it.)
 const PINNED: [&str; 10] = [
-    SETTINGS, GATE, NETWORKS, FLOWS, LISTENER, EVENTS, COUNTERS, DIAL_NETWORKS4, DIAL_NETWORKS6,
+    SETTINGS,
+    GATE,
+    NETWORKS,
+    FLOWS,
+    LISTENER,
+    EVENTS,
+    COUNTERS,
+    DIAL_NETWORKS4,
+    DIAL_NETWORKS6,
     DIAL_ADDRESSES,
 ];
 
@@ -95,11 +106,20 @@ impl Maps {
             flows: map(FLOWS)?.try_into().map_err(failed(FLOWS))?,
             listener: map(LISTENER)?.try_into().map_err(failed(LISTENER))?,
             counters: map(COUNTERS)?.try_into().map_err(failed(COUNTERS))?,
-            dial_networks4: map(DIAL_NETWORKS4)?.try_into().map_err(failed(DIAL_NETWORKS4))?,
-            dial_networks6: map(DIAL_NETWORKS6)?.try_into().map_err(failed(DIAL_NETWORKS6))?,
-            dial_addresses: map(DIAL_ADDRESSES)?.try_into().map_err(failed(DIAL_ADDRESSES))?,
+            dial_networks4: map(DIAL_NETWORKS4)?
+                .try_into()
+                .map_err(failed(DIAL_NETWORKS4))?,
+            dial_networks6: map(DIAL_NETWORKS6)?
+                .try_into()
+                .map_err(failed(DIAL_NETWORKS6))?,
+            dial_addresses: map(DIAL_ADDRESSES)?
+                .try_into()
+                .map_err(failed(DIAL_ADDRESSES))?,
         };
-        Ok(Self { session, events: map(EVENTS)?.try_into().map_err(failed(EVENTS))? })
+        Ok(Self {
+            session,
+            events: map(EVENTS)?.try_into().map_err(failed(EVENTS))?,
+        })
     }
 }
 
@@ -138,8 +158,13 @@ impl SessionMaps {
         port: u16,
         transport: Transport,
     ) -> Result<(), KernelError> {
-        let key =
-            GateKey { generation, addr: addr.into(), port, proto: proto(transport), _pad: 0 };
+        let key = GateKey {
+            generation,
+            addr: addr.into(),
+            port,
+            proto: proto(transport),
+            _pad: 0,
+        };
         self.gate.insert(key, 1, 0).map_err(failed(GATE))
     }
 
@@ -202,58 +227,89 @@ impl SessionMaps {
         Ok((self.counter(counter::DENIED)?, self.counter(counter::LOST)?))
     }
 
-    /// Whether the gateway may dial this network.
-    pub fn dial_network(&mut self, network: ipnet::IpNet, allow: bool) -> Result<(), KernelError> {
-        let value = if allow { DIAL_ALLOW } else { DIAL_DENY };
-        let bits = u32::from(network.prefix_len());
-        match network.network() {
-            std::net::IpAddr::V4(addr) => self
-                .dial_networks4
-                .insert(&Key::new(bits, addr.octets()), value, 0)
-                .map_err(failed(DIAL_NETWORKS4)),
-            std::net::IpAddr::V6(addr) => self
-                .dial_networks6
-                .insert(&Key::new(bits, addr.octets()), value, 0)
-                .map_err(failed(DIAL_NETWORKS6)),
-        }
-    }
-
-    /// One address and port that the gateway may dial whatever network it is in.
-    pub fn dial_address(&mut self, addr: SocketAddr, transport: Transport) -> Result<(), KernelError> {
-        let mut bytes = [0; 16];
-        let family = match addr.ip() {
-            std::net::IpAddr::V4(ip) => {
-                bytes[..4].copy_from_slice(&ip.octets());
-                libc::AF_INET
+    /// Lets the gateway dial what `dial` says, besides what it may already: an address that both admit is admitted
+    /// throughout.
+    pub fn dial_also(&mut self, dial: &Dial) -> Result<(), KernelError> {
+        for (network, allow) in &dial.networks {
+            let value = if *allow { DIAL_ALLOW } else { DIAL_DENY };
+            let bits = u32::from(network.prefix_len());
+            match network.network() {
+                IpAddr::V4(addr) => self
+                    .dial_networks4
+                    .insert(&Key::new(bits, addr.octets()), value, 0)
+                    .map_err(failed(DIAL_NETWORKS4))?,
+                IpAddr::V6(addr) => self
+                    .dial_networks6
+                    .insert(&Key::new(bits, addr.octets()), value, 0)
+                    .map_err(failed(DIAL_NETWORKS6))?,
             }
-            std::net::IpAddr::V6(ip) => {
-                bytes = ip.octets();
-                libc::AF_INET6
-            }
-        };
-        let key = DialKey {
-            addr: bytes,
-            port: addr.port(),
-            proto: proto(transport),
-            family: family as u8,
-        };
-        self.dial_addresses.insert(key, 1, 0).map_err(failed(DIAL_ADDRESSES))
-    }
-
-    /// Forgets every network and address of the gateway's gate: it may then dial nothing.
-    pub fn dial_nothing(&mut self) -> Result<(), KernelError> {
-        for key in self.dial_networks4.keys().collect::<Vec<_>>() {
-            let key = key.map_err(failed(DIAL_NETWORKS4))?;
-            self.dial_networks4.remove(&key).map_err(failed(DIAL_NETWORKS4))?;
         }
-        for key in self.dial_networks6.keys().collect::<Vec<_>>() {
-            let key = key.map_err(failed(DIAL_NETWORKS6))?;
-            self.dial_networks6.remove(&key).map_err(failed(DIAL_NETWORKS6))?;
-        }
-        for key in self.dial_addresses.keys().collect::<Vec<_>>() {
-            let key = key.map_err(failed(DIAL_ADDRESSES))?;
-            self.dial_addresses.remove(&key).map_err(failed(DIAL_ADDRESSES))?;
+        for address in &dial.addresses {
+            self.dial_addresses
+                .insert(dial_key(address), 1, 0)
+                .map_err(failed(DIAL_ADDRESSES))?;
         }
         Ok(())
+    }
+
+    /// Lets the gateway dial nothing but what `dial` says.
+    pub fn dial_only(&mut self, dial: &Dial) -> Result<(), KernelError> {
+        self.dial_also(dial)?;
+        let keys: Result<Vec<_>, _> = self.dial_networks4.keys().collect();
+        for key in keys.map_err(failed(DIAL_NETWORKS4))? {
+            if !dial
+                .networks
+                .contains_key(&network(key.data().into(), key.prefix_len()))
+            {
+                self.dial_networks4
+                    .remove(&key)
+                    .map_err(failed(DIAL_NETWORKS4))?;
+            }
+        }
+        let keys: Result<Vec<_>, _> = self.dial_networks6.keys().collect();
+        for key in keys.map_err(failed(DIAL_NETWORKS6))? {
+            if !dial
+                .networks
+                .contains_key(&network(key.data().into(), key.prefix_len()))
+            {
+                self.dial_networks6
+                    .remove(&key)
+                    .map_err(failed(DIAL_NETWORKS6))?;
+            }
+        }
+        let wanted: HashSet<DialKey> = dial.addresses.iter().map(dial_key).collect();
+        let keys: Result<Vec<_>, _> = self.dial_addresses.keys().collect();
+        for key in keys.map_err(failed(DIAL_ADDRESSES))? {
+            if !wanted.contains(&key) {
+                self.dial_addresses
+                    .remove(&key)
+                    .map_err(failed(DIAL_ADDRESSES))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn network(address: IpAddr, bits: u32) -> IpNet {
+    IpNet::new_assert(address, bits as u8)
+}
+
+fn dial_key((address, transport): &(SocketAddr, Transport)) -> DialKey {
+    let mut bytes = [0; 16];
+    let family = match address.ip() {
+        IpAddr::V4(ip) => {
+            bytes[..4].copy_from_slice(&ip.octets());
+            libc::AF_INET
+        }
+        IpAddr::V6(ip) => {
+            bytes = ip.octets();
+            libc::AF_INET6
+        }
+    };
+    DialKey {
+        addr: bytes,
+        port: address.port(),
+        proto: proto(*transport),
+        family: family as u8,
     }
 }

@@ -58,7 +58,12 @@ pub fn attached_programs(cgroup: &File, attach: AttachType) -> io::Result<Vec<u3
     };
     // SAFETY: the attribute and the array it points to live across the call; the count bounds what is written.
     let status = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attr, size_of::<QueryAttr>())
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_QUERY,
+            &raw mut attr,
+            size_of::<QueryAttr>(),
+        )
     };
     if status != 0 {
         return Err(io::Error::last_os_error());

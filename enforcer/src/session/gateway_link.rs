@@ -61,11 +61,17 @@ impl Link {
     }
 
     fn channel(&self) -> Option<Arc<Channel>> {
-        self.channel.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.channel
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
     }
 
     fn set(&self, channel: Option<Arc<Channel>>, pid: u32) {
-        *self.channel.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = channel;
+        *self
+            .channel
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = channel;
         self.pid.store(pid, Ordering::Relaxed);
     }
 
@@ -98,7 +104,10 @@ impl Link {
             .map_err(|_| "the gateway is not ready".to_owned())?
             .map_err(|_| "the session is closed".to_owned())?;
         let channel = self.channel().ok_or("the gateway is gone")?;
-        session.send_wired(&channel).await.map_err(|e| e.to_string())
+        session
+            .send_wired(&channel)
+            .await
+            .map_err(|e| e.to_string())
     }
 }
 
@@ -125,8 +134,11 @@ impl Session {
                 deaths = 0;
             }
             self.restarts.fetch_add(1, Ordering::Relaxed);
-            let mut event =
-                Event::new(audit::Kind::Lifecycle, audit::Verdict::Flag, "gateway-restarted");
+            let mut event = Event::new(
+                audit::Kind::Lifecycle,
+                audit::Verdict::Flag,
+                "gateway-restarted",
+            );
             event.layer = Some("enforcer".into());
             let _ = self.write(event);
             let pause = RESTART[deaths.min(RESTART.len() - 1)];
@@ -176,7 +188,10 @@ impl Session {
                     self.link.set(Some(Arc::clone(channel)), pid);
                     let generation = {
                         let state = self.state.lock().await;
-                        state.pending.clone().unwrap_or_else(|| state.current.clone())
+                        state
+                            .pending
+                            .clone()
+                            .unwrap_or_else(|| state.current.clone())
                     };
                     self.send_snapshot(channel, &generation).await?;
                 }
@@ -196,15 +211,21 @@ impl Session {
                         Ok(address) => (address.into(), String::new()),
                         Err(refusal) => (0, refusal.to_owned()),
                     };
-                    let allocated = v1::Allocated { id: request.id, address, refusal };
-                    self.tell(channel, to_gateway::Message::Allocated(allocated)).await?;
+                    let allocated = v1::Allocated {
+                        id: request.id,
+                        address,
+                        refusal,
+                    };
+                    self.tell(channel, to_gateway::Message::Allocated(allocated))
+                        .await?;
                 }
                 Some(Message::Record(record)) => {
                     let id = record.id;
                     let ok = self.record(record).await;
                     if id != 0 {
                         let recorded = v1::Recorded { id, ok };
-                        self.tell(channel, to_gateway::Message::Recorded(recorded)).await?;
+                        self.tell(channel, to_gateway::Message::Recorded(recorded))
+                            .await?;
                     }
                 }
                 None => return Err(std::io::Error::other("the gateway sent an empty message")),
@@ -214,7 +235,14 @@ impl Session {
     }
 
     async fn tell(&self, channel: &Channel, message: to_gateway::Message) -> std::io::Result<()> {
-        channel.send(&v1::ToGateway { message: Some(message) }, &[]).await
+        channel
+            .send(
+                &v1::ToGateway {
+                    message: Some(message),
+                },
+                &[],
+            )
+            .await
     }
 
     /// Writes a gateway's event, with the process that the kernel saw open the connection.
@@ -258,7 +286,10 @@ impl Session {
             names,
             session: self.id.to_string(),
         };
-        let memfd = memfd_create(c"snapshot", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        let memfd = memfd_create(
+            c"snapshot",
+            MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+        )?;
         let mut file = std::fs::File::from(memfd);
         std::io::Write::write_all(&mut file, &document.encode_to_vec())?;
         fcntl(
@@ -270,18 +301,30 @@ impl Session {
                     | SealFlag::F_SEAL_SEAL,
             ),
         )?;
-        let snapshot = v1::Snapshot { generation: generation.number };
-        let message = v1::ToGateway { message: Some(to_gateway::Message::Snapshot(snapshot)) };
+        let snapshot = v1::Snapshot {
+            generation: generation.number,
+        };
+        let message = v1::ToGateway {
+            message: Some(to_gateway::Message::Snapshot(snapshot)),
+        };
         channel.send(&message, &[file.as_fd()]).await
     }
 
     async fn send_wired(&self, channel: &Channel) -> std::io::Result<()> {
         let state = self.state.lock().await;
-        let Some(wired) = &state.wired else { return Ok(()) };
-        let message = v1::ToGateway {
-            message: Some(to_gateway::Message::Wired(v1::Wired { netns_cookie: wired.cookie })),
+        let Some(wired) = &state.wired else {
+            return Ok(());
         };
-        let fds = [wired.listener.as_fd(), wired.dns_udp.as_fd(), wired.dns_tcp.as_fd()];
+        let message = v1::ToGateway {
+            message: Some(to_gateway::Message::Wired(v1::Wired {
+                netns_cookie: wired.cookie,
+            })),
+        };
+        let fds = [
+            wired.listener.as_fd(),
+            wired.dns_udp.as_fd(),
+            wired.dns_tcp.as_fd(),
+        ];
         channel.send(&message, &fds).await
     }
 }

@@ -53,14 +53,26 @@ impl Session {
                         session.wire(event.process.tgid, event.netns_cookie).await;
                     });
                 } else if limiter.admit(Instant::now()) {
-                    let host = self.host_of(&event).await;
+                    let (host, released) = self.context_of(&event).await;
+                    let mut denial = events::denial(&event, host);
+                    if !released {
+                        // Nothing runs yet but init, which tries what must be refused.
+                        denial.reason = "self-test".into();
+                    }
                     // A denial stands whether or not it could be written; `write` has said so.
-                    let _ = self.write(events::denial(&event, host));
+                    let _ = self.write(denial);
                 } else {
                     beyond += 1;
                 }
             }
-            let lost = self.state.lock().await.maps.counts().map_or(0, |(_, lost)| lost) + beyond;
+            let lost = self
+                .state
+                .lock()
+                .await
+                .maps
+                .counts()
+                .map_or(0, |(_, lost)| lost)
+                + beyond;
             if lost > lost_before {
                 let _ = self.write(events::loss(lost - lost_before, lost));
                 lost_before = lost;
@@ -68,9 +80,12 @@ impl Session {
         }
     }
 
-    async fn host_of(&self, event: &abi::Event) -> Option<String> {
-        let address = events::address4(event)?;
+    /// The name behind the event's address, and whether the session's init was released.
+    async fn context_of(&self, event: &abi::Event) -> (Option<String>, bool) {
         let state = self.state.lock().await;
-        state.names.name(address).map(ToString::to_string)
+        let host = events::address4(event)
+            .and_then(|address| state.names.name(address))
+            .map(ToString::to_string);
+        (host, state.record.released)
     }
 }

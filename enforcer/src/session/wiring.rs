@@ -22,7 +22,11 @@ impl Session {
                 }
                 if self.inhabited(wired) {
                     drop(state);
-                    self.refused(pid, "second-namespace", "the session has a namespace that is in use");
+                    self.refused(
+                        pid,
+                        "second-namespace",
+                        "the session has a namespace that is in use",
+                    );
                     return;
                 }
                 state.wired = None;
@@ -50,7 +54,9 @@ impl Session {
                 drop(state);
                 let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "released");
                 event.layer = Some("init".into());
-                event.detail = Some(format!("network namespace {cookie} wired, self-test refused"));
+                event.detail = Some(format!(
+                    "network namespace {cookie} wired, self-test refused"
+                ));
                 let _ = self.write(event);
                 Ok(())
             }
@@ -83,23 +89,39 @@ impl Session {
     /// Steers the namespace to our listener, hands the sockets to the gateway, and opens the gate for it.
     async fn serve(&self, wired: Wired, networks: Vec<Cidr>) -> Result<(), WireError> {
         let failed = |call: &'static str| {
-            move |error: String| WireError::Io { call, source: std::io::Error::other(error) }
+            move |error: String| WireError::Io {
+                call,
+                source: std::io::Error::other(error),
+            }
         };
         let mut state = self.state.lock().await;
-        state.maps.listen(&wired.listener).map_err(|e| failed("set the listener")(e.to_string()))?;
+        state
+            .maps
+            .listen(&wired.listener)
+            .map_err(|e| failed("set the listener")(e.to_string()))?;
         let cookie = wired.cookie;
         if let Some(kernel) = &mut state.kernel {
-            kernel.steer(wired.netns.fd()).map_err(|e| failed("steer the namespace")(e.to_string()))?;
+            kernel
+                .steer(wired.netns.fd())
+                .map_err(|e| failed("steer the namespace")(e.to_string()))?;
         }
         state.wired = Some(Arc::new(wired));
         state.routed = networks;
         drop(state);
-        self.link.wired(self).await.map_err(failed("hand the sockets to the gateway"))?;
+        self.link
+            .wired(self)
+            .await
+            .map_err(failed("hand the sockets to the gateway"))?;
         let mut state = self.state.lock().await;
-        let mut settings =
-            state.maps.settings().map_err(|e| failed("read the settings")(e.to_string()))?;
+        let mut settings = state
+            .maps
+            .settings()
+            .map_err(|e| failed("read the settings")(e.to_string()))?;
         settings.netns_cookie = cookie;
-        state.maps.set_settings(settings).map_err(|e| failed("open the gate")(e.to_string()))
+        state
+            .maps
+            .set_settings(settings)
+            .map_err(|e| failed("open the gate")(e.to_string()))
     }
 
     async fn challenge(&self) -> Result<(), WireError> {
@@ -118,7 +140,10 @@ impl Session {
         let _one = self.wiring.lock().await;
         let (released, cookie) = {
             let state = self.state.lock().await;
-            let cookie = state.maps.settings().map_or(0, |settings| settings.netns_cookie);
+            let cookie = state
+                .maps
+                .settings()
+                .map_or(0, |settings| settings.netns_cookie);
             (state.record.released, cookie)
         };
         if !released || cookie == 0 {
@@ -182,7 +207,9 @@ impl Session {
     }
 
     fn inhabited(&self, wired: &Wired) -> bool {
-        let Ok(identity) = wired.netns.identity() else { return true };
+        let Ok(identity) = wired.netns.identity() else {
+            return true;
+        };
         self.cgroup.processes().is_ok_and(|pids| {
             pids.iter()
                 .any(|pid| process::network_namespace(&process::directory(*pid)) == Some(identity))

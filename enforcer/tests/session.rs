@@ -1,0 +1,283 @@
+//! One whole session without an engine: the real gateway, the real init as first process of fresh pid and network
+//! namespaces, real clients inside. Root. `cargo build -p gateway -p init` comes first.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use enforcer::places::Places;
+use enforcer::session::Session;
+use policy::EffectivePolicy;
+use schema::session::SessionId;
+
+fn binary(name: &str) -> PathBuf {
+    let path = std::env::current_exe().unwrap();
+    let directory = path.parent().unwrap().parent().unwrap();
+    let path = directory.join(name);
+    assert!(
+        path.exists(),
+        "{} is not built: cargo build -p gateway -p init",
+        path.display()
+    );
+    path
+}
+
+struct Rig {
+    directory: tempfile::TempDir,
+    places: Arc<Places>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path();
+        let bpffs = base.join("bpf");
+        for d in ["bpf", "sessions", "logs", "bin"] {
+            std::fs::create_dir(base.join(d)).unwrap();
+        }
+        let mounted = Command::new("mount")
+            .args(["-t", "bpf", "bpf"])
+            .arg(&bpffs)
+            .status()
+            .unwrap();
+        assert!(mounted.success(), "mounting a bpffs needs root");
+        // World-readable, whatever directory the build is in: the gateway has no rights of its own.
+        open_up(base);
+        for name in ["agentcontainer-gateway", "agentcontainer-init"] {
+            std::fs::copy(binary(name), base.join("bin").join(name)).unwrap();
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let cgroup2 = mounts
+            .lines()
+            .find(|line| line.contains(" cgroup2 "))
+            .unwrap();
+        let places = Places {
+            cgroup2: cgroup2.split(' ').nth(1).unwrap().into(),
+            pins: bpffs.join("agentcontainer"),
+            sessions: base.join("sessions"),
+            logs: base.join("logs"),
+            socket: base.join("enforcer.sock"),
+            uid: 0,
+            gateway: base.join("bin/agentcontainer-gateway"),
+            init: base.join("bin/agentcontainer-init"),
+            binary_sha256: String::new(),
+        };
+        Self {
+            directory,
+            places: Arc::new(places),
+        }
+    }
+
+    /// Runs a shell script as a container would: init first in its own pid and network namespaces, in the session.
+    fn inside(&self, session: &Session, script: &str) -> Output {
+        self.command(session, script).output().unwrap()
+    }
+
+    fn command(&self, session: &Session, script: &str) -> Command {
+        let cgroup = self
+            .places
+            .session_cgroup(session.id.as_str())
+            .join("container");
+        std::fs::create_dir_all(&cgroup).unwrap();
+        let resolv = self.directory.path().join("resolv.conf");
+        std::fs::write(&resolv, "nameserver 198.18.0.2\n").unwrap();
+        let outer = format!(
+            "mount --bind {} /etc/resolv.conf && exec unshare --pid --fork --net -- {} -- bash -c \"$1\"",
+            resolv.display(),
+            self.places.init.display()
+        );
+        let mut command = Command::new("unshare");
+        command.args([
+            "--mount",
+            "--propagation",
+            "private",
+            "bash",
+            "-c",
+            &outer,
+            "bash",
+            script,
+        ]);
+        let procs = cgroup.join("cgroup.procs");
+        // SAFETY: a write of our own pid to a file, before exec, in a single-threaded child.
+        unsafe {
+            command.pre_exec(move || std::fs::write(&procs, "0"));
+        }
+        command
+    }
+
+    fn events(&self, session: &str) -> Vec<audit::Event> {
+        std::fs::read_to_string(self.places.log(session))
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = Command::new("umount")
+            .arg(self.directory.path().join("bpf"))
+            .status();
+    }
+}
+
+fn open_up(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Answers every request with one line, and counts them.
+fn upstream() -> (u16, Arc<std::sync::atomic::AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let heard = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counter = Arc::clone(&heard);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                let _ = stream.read(&mut buffer);
+                let _ = stream.write_all(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n",
+                );
+            });
+        }
+    });
+    (port, heard)
+}
+
+fn policy(text: serde_json::Value) -> EffectivePolicy {
+    EffectivePolicy::from_json(text.to_string().as_bytes()).unwrap()
+}
+
+fn allowing(names: &[&str], port: u16) -> EffectivePolicy {
+    let origin = serde_json::json!({"file": "agentcontainer.json", "line": 1, "column": 1});
+    let allowed: Vec<_> = names
+        .iter()
+        .map(|name| serde_json::json!({"host": name, "port": port, "origin": origin}))
+        .collect();
+    let hosts = [
+        "api.example.test",
+        "other.example.test",
+        "third.example.test",
+    ]
+    .map(|name| (name.to_owned(), serde_json::json!(["127.0.0.1"])));
+    policy(serde_json::json!({
+        "version": 1,
+        "network": [{"allowed": allowed}],
+        "gateway": {"hosts": serde_json::Map::from_iter(hosts)}
+    }))
+}
+
+async fn open(rig: &Rig, id: &str, policy: EffectivePolicy, index: u32) -> Arc<Session> {
+    let id = SessionId::parse(id).unwrap();
+    Session::open(Arc::clone(&rig.places), id, "/test".into(), policy, index)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_reaches_what_policy_names_and_nothing_else() {
+    let rig = Rig::new();
+    let (port, heard) = upstream();
+    let id = format!("t{}", std::process::id());
+    let session = open(&rig, &id, allowing(&["api.example.test"], port), 0).await;
+    let script = format!(
+        "curl -sS -m 5 http://api.example.test:{port}/; \
+         curl -sS -m 5 -o /dev/null -w '%{{http_code}}\\n' http://other.example.test/; \
+         curl -sS -m 5 http://other.example.test:{port}/ 2>&1; \
+         curl -sS -m 5 http://127.0.0.1:{port}/ 2>&1; \
+         echo x 2>/dev/null >/dev/udp/198.51.100.7/9 || echo udp refused; \
+         curl -sS -m 5 http://agentcontainer.internal/ | head -c 300; exit 7"
+    );
+    let output = rig.inside(&session, &script);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(7));
+    assert!(text.starts_with("hello\n403\n"), "{text}");
+    assert!(text.contains("udp refused"));
+    assert_eq!(heard.load(std::sync::atomic::Ordering::SeqCst), 1);
+    let events = rig.events(&id);
+    assert!(events.iter().any(|e| e.reason == "released"));
+    let connected = events
+        .iter()
+        .find(|e| e.reason == "allowed" && e.kind == audit::Kind::Connect)
+        .unwrap();
+    assert_eq!(connected.process.as_ref().unwrap().comm, "curl");
+    tokio::time::timeout(Duration::from_secs(10), session.close("test"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!rig.places.session_cgroup(&id).exists());
+}
+
+/// Two processes hammer a name that every generation allows and one that none does, while the policy changes under them.
+/// How many changes: AGENTCONTAINER_SWAPS, 100 unless said.
+#[tokio::test(flavor = "multi_thread")]
+async fn policy_changes_give_no_wrong_answer_either_way() {
+    let swaps: u32 =
+        std::env::var("AGENTCONTAINER_SWAPS").map_or(100, |text| text.parse().unwrap());
+    let rig = Rig::new();
+    let (port, heard) = upstream();
+    let id = format!("w{}", std::process::id());
+    let policies = [
+        allowing(&["api.example.test"], port),
+        allowing(&["api.example.test", "third.example.test"], port),
+    ];
+    let session = open(&rig, &id, policies[0].clone(), 1).await;
+    let go = rig.directory.path().join("go");
+    std::fs::write(&go, "").unwrap();
+    let hammer = format!("python3 {}/tests/hammer.py", env!("CARGO_MANIFEST_DIR"));
+    let go_path = go.display();
+    let script = format!(
+        "{hammer} api.example.test {port} {go_path} answered & \
+         {hammer} other.example.test {port} {go_path} refused & wait"
+    );
+    let mut command = rig.command(&session, &script);
+    let child = std::thread::spawn(move || command.output().unwrap());
+    let released = || rig.events(&id).iter().any(|e| e.reason == "released");
+    for _ in 0..500 {
+        if released() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let before = heard.load(std::sync::atomic::Ordering::SeqCst);
+    for swap in 0..swaps {
+        session
+            .set_policy(policies[(swap as usize + 1) % 2].clone())
+            .await
+            .unwrap();
+    }
+    let during = heard.load(std::sync::atomic::Ordering::SeqCst) - before;
+    std::fs::remove_file(&go).unwrap();
+    let output = child.join().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let count = |name: &str| -> (u32, u32) {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_else(|| panic!("{output:?}"));
+        let mut numbers = line.split(' ').skip(1).map(|n| n.parse().unwrap());
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    };
+    let (allowed, refused_wrongly) = count("api.example.test");
+    let (denied, let_through) = count("other.example.test");
+    println!(
+        "{swaps} changes, {allowed} allowed and {denied} denied attempts, {during} heard meanwhile"
+    );
+    assert_eq!((refused_wrongly, let_through), (0, 0), "{output:?}");
+    assert!(
+        during > swaps / 4 && denied > swaps,
+        "the hammers ran meanwhile"
+    );
+    assert_eq!(session.status().await.generation, swaps + 1);
+    session.close("test").await.unwrap();
+}
