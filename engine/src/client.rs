@@ -37,6 +37,9 @@ pub struct EngineInfo {
     pub os: String,
     /// Where the engine keeps its data.
     pub root: String,
+    pub cpus: u32,
+    /// Bytes.
+    pub memory: u64,
     /// Limits that this engine discards.
     pub without: Vec<String>,
 }
@@ -120,6 +123,14 @@ impl Engine {
                 .unwrap_or_default(),
             os: lower(info.os_type),
             root: lower(info.docker_root_dir),
+            cpus: info
+                .ncpu
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or_default(),
+            memory: info
+                .mem_total
+                .and_then(|n| u64::try_from(n).ok())
+                .unwrap_or_default(),
             without,
         })
     }
@@ -157,6 +168,8 @@ mod tests {
             cgroup_version: "2".into(),
             os: "linux".into(),
             root: "/var/lib/docker".into(),
+            cpus: 2,
+            memory: 1 << 32,
             without: vec![],
         }
     }

@@ -45,12 +45,29 @@ fn kind(path: &Path) -> Result<Option<fs::FileType>, EngineError> {
     }
 }
 
+/// Whether anything is written: a plan only looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    Look,
+    Write,
+}
+
+impl Doing {
+    fn write(self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), EngineError> {
+        match self {
+            Self::Look => Ok(()),
+            Self::Write => write_new(path, bytes, mode),
+        }
+    }
+}
+
 /// Makes ready what the container's mounts need. `session_dir` is ours; `owner` is who reads the copy inside.
 pub fn prepare(
     workspace: &Path,
     target: &str,
     session_dir: &Path,
     owner: (u32, u32),
+    doing: Doing,
 ) -> Result<Git, EngineError> {
     let dot_git = workspace.join(".git");
     let mut git = Git::default();
@@ -77,7 +94,7 @@ pub fn prepare(
     }
 
     let hooks = dot_git.join("hooks");
-    if kind(&hooks)?.is_none() {
+    if kind(&hooks)?.is_none() && doing == Doing::Write {
         fs::create_dir(&hooks).map_err(EngineError::io("create", &hooks))?;
     }
     control(&hooks, true);
@@ -85,7 +102,7 @@ pub fn prepare(
     // A `commondir` file sends git elsewhere for config and hooks; one of ours holds the place.
     let commondir = dot_git.join("commondir");
     if kind(&commondir)?.is_none() {
-        write_new(&commondir, COMMONDIR.as_bytes(), 0o644)?;
+        doing.write(&commondir, COMMONDIR.as_bytes(), 0o644)?;
     }
     control(&commondir, true);
 
@@ -98,15 +115,18 @@ pub fn prepare(
 
     let config = dot_git.join("config");
     if kind(&config)?.is_none() {
-        write_new(&config, b"", 0o644)?;
+        doing.write(&config, b"", 0o644)?;
     }
-    let base = read_config(&config)?;
+    let base = match kind(&config)? {
+        Some(_) => read_config(&config)?,
+        None => String::new(),
+    };
     let parsed = config::parse(&base);
     let per_worktree = dot_git.join("config.worktree");
     match kind(&per_worktree)? {
         Some(_) => control(&per_worktree, true),
         None if parsed.get("extensions", None, "worktreeconfig").is_some() => {
-            write_new(&per_worktree, b"", 0o644)?;
+            doing.write(&per_worktree, b"", 0o644)?;
             control(&per_worktree, true);
         }
         None => {}
@@ -118,8 +138,10 @@ pub fn prepare(
     }
 
     let copy = session_dir.join(COPY);
-    write_new(&copy, base.as_bytes(), 0o600)?;
-    hand_over(&copy, owner)?;
+    doing.write(&copy, base.as_bytes(), 0o600)?;
+    if doing == Doing::Write {
+        hand_over(&copy, owner)?;
+    }
     git.mounts.push(Mount::Session {
         source: copy.display().to_string(),
         target: format!("{target}/.git/config"),
@@ -128,7 +150,7 @@ pub fn prepare(
     // A path may have been named twice (hooksPath = .git/hooks).
     let mut seen = std::collections::BTreeSet::new();
     git.mounts.retain(|m| seen.insert(m.target().to_owned()));
-    write_new(&session_dir.join(BASE), base.as_bytes(), 0o600)?;
+    doing.write(&session_dir.join(BASE), base.as_bytes(), 0o600)?;
     Ok(git)
 }
 
@@ -313,7 +335,7 @@ mod tests {
     #[test]
     fn git_is_a_mount_of_its_own_with_hooks_read_only_and_config_a_copy() {
         let at = place(Some("[core]\n\tbare = false\n"));
-        let git = prepare(&at.workspace, "/w", &at.session, (0, 0)).unwrap();
+        let git = prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write).unwrap();
         assert_eq!(
             targets(&git),
             [
@@ -344,7 +366,7 @@ mod tests {
         fs::create_dir(at.workspace.join(".husky")).unwrap();
         fs::write(at.workspace.join(".gitconfig"), "").unwrap();
         fs::create_dir(at.workspace.join(".git/modules")).unwrap();
-        let git = prepare(&at.workspace, "/w", &at.session, (0, 0)).unwrap();
+        let git = prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write).unwrap();
         for target in [
             "/w/.husky",
             "/w/.gitconfig",
@@ -368,7 +390,7 @@ mod tests {
             std::os::unix::fs::symlink("/tmp", at.workspace.join(name)).unwrap();
             assert!(
                 matches!(
-                    prepare(&at.workspace, "/w", &at.session, (0, 0)),
+                    prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write),
                     Err(EngineError::GitSymlink(_))
                 ),
                 "{name}"
@@ -377,7 +399,7 @@ mod tests {
         let at = place(None);
         fs::remove_dir(at.workspace.join(".git")).unwrap();
         fs::write(at.workspace.join(".git"), "gitdir: /elsewhere").unwrap();
-        let git = prepare(&at.workspace, "/w", &at.session, (0, 0)).unwrap();
+        let git = prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write).unwrap();
         assert_eq!(targets(&git), [("/w/.git".to_owned(), true)]);
         assert_eq!(git.notes.len(), 1);
         assert_eq!(
@@ -391,7 +413,7 @@ mod tests {
         let at = place(Some(
             "[core]\n\tbare = false\n[remote \"origin\"]\n\turl = https://git.test/a.git\n",
         ));
-        prepare(&at.workspace, "/w", &at.session, (0, 0)).unwrap();
+        prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write).unwrap();
         fs::write(
             at.session.join("gitconfig"),
             "[core]\n\tbare = false\n\tfsmonitor = ./evil\n[remote \"origin\"]\n\turl = https://git.test/a.git\n[branch \"topic\"]\n\tremote = origin\n\tmerge = refs/heads/topic\n",
@@ -414,13 +436,13 @@ mod tests {
     #[test]
     fn another_session_keeps_its_place_holder_and_a_large_config_is_refused() {
         let at = place(Some(""));
-        prepare(&at.workspace, "/w", &at.session, (0, 0)).unwrap();
+        prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write).unwrap();
         finish(&at.workspace, &at.session, true).unwrap();
         assert!(at.workspace.join(".git/commondir").exists());
         let config = |n: u64| {
             let at = place(None);
             fs::write(at.workspace.join(".git/config"), vec![b'\n'; n as usize]).unwrap();
-            prepare(&at.workspace, "/w", &at.session, (0, 0)).map(|_| ())
+            prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write).map(|_| ())
         };
         assert!(config(MAX_CONFIG).is_ok());
         assert!(config(MAX_CONFIG + 1).is_err());

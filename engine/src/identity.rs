@@ -49,6 +49,8 @@ pub struct Identity {
 pub enum IdentityError {
     #[error("the image has no user named {0}")]
     Unknown(String),
+    #[error("{0} is root in this image under another name; to run as root, say root")]
+    RootByAnotherName(String),
     #[error("{0} is not a user: a name or a number, with an optional :group")]
     Malformed(String),
 }
@@ -129,7 +131,13 @@ pub fn choose(
     accounts: &Accounts,
 ) -> Result<Identity, IdentityError> {
     if let Some(spec) = configured.filter(|s| !s.is_empty()) {
-        return resolve(spec, accounts, "config");
+        let identity = resolve(spec, accounts, "config")?;
+        let user = spec.split(':').next().unwrap_or_default();
+        let in_words = user == "root" || user.bytes().all(|b| b == b'0');
+        if identity.uid == 0 && !in_words {
+            return Err(IdentityError::RootByAnotherName(spec.to_owned()));
+        }
+        return Ok(identity);
     }
     if !image_user.is_empty() {
         let identity = resolve(image_user, accounts, "image")?;
@@ -329,6 +337,10 @@ mod tests {
     fn root_only_when_the_config_says_so() {
         let by = |configured, image, owner| choose(configured, image, owner, &accounts()).unwrap();
         assert_eq!(by(Some("root"), "node", (7, 7)).uid, 0);
+        assert_eq!(
+            choose(Some("toor"), "", (7, 7), &accounts()),
+            Err(IdentityError::RootByAnotherName("toor".into()))
+        );
         for image in ["root", "0", "0:0", "root:root", "toor", ""] {
             let chosen = by(None, image, (0, 0));
             assert_eq!(

@@ -5,7 +5,7 @@
 mod check;
 mod model;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use schema::digest::Digest;
@@ -29,7 +29,7 @@ pub const LABEL_NAME: &str = "dev.agentcontainer.name";
 pub const LABEL_SIDECAR: &str = "dev.agentcontainer.sidecar";
 
 /// Everything that a session's container is made from.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CreateRequest {
     pub session: SessionId,
@@ -51,9 +51,6 @@ pub struct CreateRequest {
     pub env: BTreeMap<String, Option<String>>,
     pub mounts: Vec<Mount>,
     pub limits: Limits,
-    /// Rights that were opened by name; none by default.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub capabilities: BTreeSet<Capability>,
     pub tty: bool,
     pub stdin: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -168,16 +165,15 @@ impl Mount {
 }
 
 /// What the container may use up.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Bytes; swap is included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpus: Option<f64>,
+    /// Thousandths of a processor.
+    #[serde(rename = "milliCpus", skip_serializing_if = "Option::is_none")]
+    pub milli_cpus: Option<u32>,
     pub pids: u32,
-    #[serde(rename = "shmSize", skip_serializing_if = "Option::is_none")]
-    pub shm_size: Option<u64>,
 }
 
 /// Processes and threads of a session unless the config says otherwise: enough for a parallel build, too few for a fork
@@ -188,55 +184,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory: None,
-            cpus: None,
+            milli_cpus: None,
             pids: DEFAULT_PIDS,
-            shm_size: None,
-        }
-    }
-}
-
-/// Capabilities that a config can name: those that a root user inside needs for packages. None of them reaches a device,
-/// the network, a namespace or another process's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Capability {
-    Chown,
-    DacOverride,
-    Fowner,
-    Fsetid,
-    Kill,
-    NetBindService,
-    Setgid,
-    Setuid,
-}
-
-impl Capability {
-    /// The name as engines and devcontainer.json write it, with or without `CAP_`.
-    pub fn parse(name: &str) -> Option<Self> {
-        let name = name.to_ascii_uppercase();
-        Some(match name.strip_prefix("CAP_").unwrap_or(&name) {
-            "CHOWN" => Self::Chown,
-            "DAC_OVERRIDE" => Self::DacOverride,
-            "FOWNER" => Self::Fowner,
-            "FSETID" => Self::Fsetid,
-            "KILL" => Self::Kill,
-            "NET_BIND_SERVICE" => Self::NetBindService,
-            "SETGID" => Self::Setgid,
-            "SETUID" => Self::Setuid,
-            _ => return None,
-        })
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Chown => "CHOWN",
-            Self::DacOverride => "DAC_OVERRIDE",
-            Self::Fowner => "FOWNER",
-            Self::Fsetid => "FSETID",
-            Self::Kill => "KILL",
-            Self::NetBindService => "NET_BIND_SERVICE",
-            Self::Setgid => "SETGID",
-            Self::Setuid => "SETUID",
         }
     }
 }
@@ -312,7 +261,6 @@ pub(crate) mod tests {
                 },
             ],
             limits: Limits::default(),
-            capabilities: BTreeSet::new(),
             tty: false,
             stdin: false,
             stop_signal: None,
@@ -345,28 +293,5 @@ pub(crate) mod tests {
              --stage postStartCommand --cmd 1 -- -- sleep 1"
         );
         assert_eq!(InitArguments::default().to_args(), ["--idle"]);
-    }
-
-    #[test]
-    fn only_harmless_capabilities_have_a_name() {
-        for name in [
-            "SYS_ADMIN",
-            "NET_ADMIN",
-            "NET_RAW",
-            "SYS_PTRACE",
-            "BPF",
-            "MKNOD",
-            "ALL",
-            "SETPCAP",
-            "SETFCAP",
-            "SYS_CHROOT",
-            "DAC_READ_SEARCH",
-            "LINUX_IMMUTABLE",
-            "",
-        ] {
-            assert_eq!(Capability::parse(name), None, "{name}");
-            assert_eq!(Capability::parse(&format!("CAP_{name}")), None, "{name}");
-        }
-        assert_eq!(Capability::parse("cap_chown"), Some(Capability::Chown));
     }
 }

@@ -9,7 +9,8 @@ pub const MAX_ENV: usize = 512;
 pub const MAX_ENV_BYTES: usize = 256 * 1024;
 pub const MAX_ARGS: usize = 4096;
 pub const MAX_ARG_BYTES: usize = 512 * 1024;
-pub const MIN_MEMORY: u64 = 16 * 1024 * 1024;
+pub const MIN_MEMORY: u64 = 6 << 20;
+pub const MAX_MILLI_CPUS: u32 = 4_096_000;
 pub const MAX_PIDS: u32 = 4_194_304;
 pub const MAX_STOP_TIMEOUT: u32 = 3600;
 
@@ -298,15 +299,10 @@ impl CreateRequest {
         {
             return limit("memory", format!("{memory} bytes"));
         }
-        if let Some(size) = self.limits.shm_size
-            && !(1..=i64::MAX as u64).contains(&size)
+        if let Some(cpus) = self.limits.milli_cpus
+            && !(10..=MAX_MILLI_CPUS).contains(&cpus)
         {
-            return limit("the size of /dev/shm", format!("{size} bytes"));
-        }
-        if let Some(cpus) = self.limits.cpus
-            && !(0.01..=65536.0).contains(&cpus)
-        {
-            return limit("cpus", cpus.to_string());
+            return limit("cpus", format!("{cpus} thousandths"));
         }
         if !(1..=MAX_PIDS).contains(&self.limits.pids) {
             return limit("pids", self.limits.pids.to_string());
@@ -703,9 +699,9 @@ mod tests {
         assert!(with(|r| r.limits.memory = Some(MIN_MEMORY - 1)).is_err());
         assert_eq!(with(|r| r.stop_timeout = MAX_STOP_TIMEOUT), Ok(()));
         assert!(with(|r| r.stop_timeout = MAX_STOP_TIMEOUT + 1).is_err());
-        for cpus in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert!(with(|r| r.limits.cpus = Some(cpus)).is_err(), "{cpus}");
-        }
+        assert_eq!(with(|r| r.limits.milli_cpus = Some(MAX_MILLI_CPUS)), Ok(()));
+        assert!(with(|r| r.limits.milli_cpus = Some(MAX_MILLI_CPUS + 1)).is_err());
+        assert!(with(|r| r.limits.milli_cpus = Some(9)).is_err());
     }
 
     #[test]
