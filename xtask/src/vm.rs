@@ -61,7 +61,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         ("busybox", "busybox-static"),
         ("cpio", "cpio"),
         ("xz", "xz-utils"),
-        ("depmod", "kmod"),
         ("setpriv", "util-linux"),
     ] {
         if !sh::there(program) {
