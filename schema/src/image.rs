@@ -158,7 +158,7 @@ fn is_tag(tag: &str) -> bool {
 }
 
 /// A name or IPv4 address in LDH labels, or an IPv6 address in brackets, with an optional port.
-fn is_registry(registry: &str) -> bool {
+pub(crate) fn is_registry(registry: &str) -> bool {
     let (host, port) = match registry.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (registry, None),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::diag::{Diagnostic, Position, Spanned};
+use crate::diag::{Diagnostic, Place, Position, Spanned};
 use crate::node::{Member, Node, Value};
 
 /// Most diagnostics that one file gets; a last one says how many more there were.
@@ -40,8 +40,13 @@ impl<'a> Reader<'a> {
         self.file
     }
 
-    /// Everything that was found, or the value.
+    /// Everything that was found, in the order of the file, or the value.
     pub fn finish<T>(mut self, value: Option<T>) -> Result<T, Vec<Diagnostic>> {
+        self.found
+            .sort_by_key(|diagnostic| match &diagnostic.place {
+                Some(Place::File { position, .. }) => *position,
+                _ => None,
+            });
         if self.more > 0 {
             let message = format!("{} more problems are not shown", self.more);
             self.found

@@ -1,0 +1,267 @@
+//! The host's `config.toml`: the word of whoever owns the machine, which no workspace can change. The CLI loads it,
+//! `/etc` first and the user's above it; policy takes the gateway's settings from it with their origins.
+
+mod read;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use crate::config::discover;
+use crate::diag::{Diagnostic, Position};
+use crate::gateway::{HttpProxy, Resolver};
+use crate::host::HostName;
+use crate::toml_tree::{self, MAX_FILE_BYTES};
+
+/// Most entries in each list and table.
+pub const MAX_ENTRIES: usize = 1024;
+
+/// The file below the user's.
+pub const SYSTEM_FILE: &str = "/etc/agentcontainer/config.toml";
+
+/// A value and the file and position it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting<T> {
+    pub value: T,
+    pub file: String,
+    pub at: Position,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct HostConfig {
+    /// The container engine; found by itself when absent.
+    pub engine: Option<Setting<Engine>>,
+    /// What to do where no layer of the kernel carries a file or exec rule fully.
+    pub files: Option<Setting<Files>>,
+    /// How the gateway resolves and dials.
+    #[schemars(default)]
+    pub gateway: GatewayConfig,
+    /// By `host` or `host:port`.
+    #[schemars(default, schema_with = "registries")]
+    pub registries: BTreeMap<String, Setting<Registry>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Engine {
+    Auto,
+    Docker,
+    Podman,
+    /// `unix:///run/docker.sock`
+    Unix(PathBuf),
+    /// `ssh://user@host`, as written.
+    Ssh(String),
+    /// `tcp://host:port`, with TLS; as written.
+    Tcp(String),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(inline, rename_all = "lowercase")]
+pub enum Files {
+    /// Do not start.
+    #[default]
+    Strict,
+    /// Be content with what mounts can carry.
+    Mounts,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// `system`, or an address with a port.
+    #[schemars(schema_with = "text")]
+    pub resolver: Option<Setting<Resolver>>,
+    /// Answers that win over the resolver: one address or several.
+    #[schemars(default, schema_with = "hosts")]
+    pub hosts: BTreeMap<HostName, Setting<Vec<IpAddr>>>,
+    /// Networks that are otherwise refused after resolution.
+    #[schemars(default, schema_with = "networks")]
+    pub private_networks: Vec<Setting<IpNet>>,
+    /// `http://HOST:PORT`
+    #[schemars(schema_with = "text")]
+    pub upstream_proxy: Option<Setting<HttpProxy>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Registry {
+    /// Spoken to without TLS.
+    #[schemars(default)]
+    pub plain_http: bool,
+}
+
+/// Keys that are known and refused: parent, key, words.
+pub const NOT_ENFORCED: &[(&str, &str, &str)] = &[
+    (
+        "",
+        "policy",
+        "organisation policies are not fetched by this version",
+    ),
+    (
+        "",
+        "credentials",
+        "credentials are not injected by this version",
+    ),
+    (
+        "gateway",
+        "ca_bundles",
+        "the gateway does not terminate TLS in this version, so it verifies no certificate",
+    ),
+];
+
+/// Reads one file's bytes.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(bytes: &[u8], file: &str) -> Result<HostConfig, Vec<Diagnostic>> {
+    read::host_config(&toml_tree::parse(bytes, file)?, file)
+}
+
+/// The files in order of strength: the user's, then the system's. An empty or relative `XDG_CONFIG_HOME` counts as
+/// unset, as the XDG base directory specification has it.
+pub fn paths(env: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
+    let absolute = |name: &str| {
+        env(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let home =
+        absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")));
+    let user = home.map(|home| home.join("agentcontainer/config.toml"));
+    user.into_iter()
+        .chain([PathBuf::from(SYSTEM_FILE)])
+        .collect()
+}
+
+/// Reads the files, strongest first; those that do not exist say nothing.
+///
+/// # Errors
+/// Everything that is wrong with any of them.
+pub fn load(paths: &[PathBuf]) -> Result<HostConfig, Vec<Diagnostic>> {
+    let (mut config, mut found) = (HostConfig::default(), Vec::new());
+    for path in paths {
+        match load_one(path) {
+            Ok(Some(below)) => config = config.above(below),
+            Ok(None) => {}
+            Err(errors) => found.extend(errors),
+        }
+    }
+    if found.is_empty() {
+        Ok(config)
+    } else {
+        Err(found)
+    }
+}
+
+fn load_one(path: &Path) -> Result<Option<HostConfig>, Vec<Diagnostic>> {
+    match discover::read_file(path, MAX_FILE_BYTES) {
+        Ok(Some(bytes)) => parse(&bytes, &path.to_string_lossy()).map(Some),
+        Ok(None) => Ok(None),
+        Err(error) => Err(vec![error.into()]),
+    }
+}
+
+// === impl HostConfig ===
+
+impl HostConfig {
+    /// This file's values where it has any, the one below's where not; lists and tables unite.
+    pub fn above(self, below: Self) -> Self {
+        let mut hosts = below.gateway.hosts;
+        hosts.extend(self.gateway.hosts);
+        let mut registries = below.registries;
+        registries.extend(self.registries);
+        let mut private_networks = self.gateway.private_networks;
+        for network in below.gateway.private_networks {
+            if !private_networks
+                .iter()
+                .any(|own| own.value == network.value)
+            {
+                private_networks.push(network);
+            }
+        }
+        Self {
+            engine: self.engine.or(below.engine),
+            files: self.files.or(below.files),
+            gateway: GatewayConfig {
+                resolver: self.gateway.resolver.or(below.gateway.resolver),
+                hosts,
+                private_networks,
+                upstream_proxy: self.gateway.upstream_proxy.or(below.gateway.upstream_proxy),
+            },
+            registries,
+        }
+    }
+
+    pub fn files(&self) -> Files {
+        self.files
+            .as_ref()
+            .map(|files| files.value)
+            .unwrap_or_default()
+    }
+
+    pub fn engine(&self) -> &Engine {
+        self.engine
+            .as_ref()
+            .map_or(&Engine::Auto, |engine| &engine.value)
+    }
+
+    /// Whether a registry, written as in an image reference, is spoken to without TLS.
+    pub fn plain_http(&self, registry: &str) -> bool {
+        self.registries
+            .get(registry)
+            .is_some_and(|registry| registry.value.plain_http)
+    }
+}
+
+// === JSON Schema ===
+
+impl<T: JsonSchema> JsonSchema for Setting<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+crate::config::units::inline_schema!(Engine, "Engine", {
+    "type": "string",
+    "pattern": "^(auto|docker|podman|unix:///.+|ssh://.+|tcp://.+)$"
+});
+
+fn text(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string" })
+}
+
+fn hosts(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": MAX_ENTRIES,
+        "additionalProperties": {
+            "anyOf": [
+                { "type": "string" },
+                { "type": "array", "minItems": 1, "maxItems": MAX_ENTRIES, "items": { "type": "string" } }
+            ]
+        }
+    })
+}
+
+fn networks(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": MAX_ENTRIES, "items": { "type": "string" } })
+}
+
+fn registries(generator: &mut SchemaGenerator) -> Schema {
+    let registry = generator.subschema_for::<Registry>();
+    json_schema!({ "type": "object", "maxProperties": MAX_ENTRIES, "additionalProperties": registry })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! From the tree of `config.toml` to a [`HostConfig`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+use super::{
+    Engine, Files, GatewayConfig, HostConfig, MAX_ENTRIES, NOT_ENFORCED, Registry, Setting,
+};
+use crate::diag::Diagnostic;
+use crate::host::HostName;
+use crate::image::is_registry;
+use crate::node::{Node, Value};
+use crate::read::{Object, Reader};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SettingError {
+    #[error("expected auto, docker, podman, unix:///PATH, ssh://HOST or tcp://HOST:PORT")]
+    Engine,
+    #[error("expected an IPv4 or IPv6 network whose host bits are zero, such as 10.1.0.0/16")]
+    Network,
+    #[error("expected an IPv4 or IPv6 address")]
+    Address,
+}
+
+pub(super) fn host_config(root: &Node, file: &str) -> Result<HostConfig, Vec<Diagnostic>> {
+    let mut reader = Reader::new(file);
+    let config = read(&mut reader, root);
+    reader.finish(config)
+}
+
+fn setting<T>(reader: &Reader<'_>, node: &Node, value: T) -> Setting<T> {
+    Setting {
+        value,
+        file: reader.file().to_owned(),
+        at: node.at,
+    }
+}
+
+fn parsed<T: FromStr>(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Setting<T>>
+where
+    T::Err: std::fmt::Display,
+{
+    let value = reader.parsed(node, path, "invalid-value", str::parse)?;
+    Some(setting(reader, node, value.value))
+}
+
+fn refuse(reader: &mut Reader<'_>, object: &mut Object<'_>, parent: &str) {
+    for (_, key, words) in NOT_ENFORCED.iter().filter(|(of, ..)| *of == parent) {
+        if let Some(member) = object.take_member(key) {
+            let message = format!(
+                "`{}` is not enforced by this version: {words}",
+                object.path_of(key)
+            );
+            reader.error(member.key_at, "not-enforced", message);
+        }
+    }
+}
+
+fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
+    let mut object = reader.object(root, "")?;
+    refuse(reader, &mut object, "");
+    let engine = object
+        .take("engine")
+        .and_then(|node| parsed(reader, node, "engine"));
+    let files = object.take("files").and_then(|node| {
+        let files = reader.word(
+            node,
+            "files",
+            &[("strict", Files::Strict), ("mounts", Files::Mounts)],
+        )?;
+        Some(setting(reader, node, files))
+    });
+    let gateway = object
+        .take("gateway")
+        .and_then(|node| gateway(reader, node));
+    let registries = object
+        .take("registries")
+        .map(|node| registries(reader, node));
+    reader.close(object);
+    Some(HostConfig {
+        engine,
+        files,
+        gateway: gateway.unwrap_or_default(),
+        registries: registries.unwrap_or_default(),
+    })
+}
+
+fn gateway(reader: &mut Reader<'_>, node: &Node) -> Option<GatewayConfig> {
+    let mut object = reader.object(node, "gateway")?;
+    refuse(reader, &mut object, "gateway");
+    let resolver = object
+        .take("resolver")
+        .and_then(|node| parsed(reader, node, "gateway.resolver"));
+    let hosts = object.take("hosts").map(|node| hosts(reader, node));
+    let private_networks = object
+        .take("private_networks")
+        .map(|node| private_networks(reader, node));
+    let upstream_proxy = object
+        .take("upstream_proxy")
+        .and_then(|node| parsed(reader, node, "gateway.upstream_proxy"));
+    reader.close(object);
+    Some(GatewayConfig {
+        resolver,
+        hosts: hosts.unwrap_or_default(),
+        private_networks: private_networks.unwrap_or_default(),
+        upstream_proxy,
+    })
+}
+
+fn hosts(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<HostName, Setting<Vec<IpAddr>>> {
+    let mut out: BTreeMap<HostName, Setting<Vec<IpAddr>>> = BTreeMap::new();
+    for member in reader.map(node, "gateway.hosts", MAX_ENTRIES) {
+        let path = format!("gateway.hosts.{:?}", member.key);
+        let name = match HostName::parse(&member.key) {
+            Ok(name) if name.label_count() < 2 => {
+                let message = format!("`{path}` has a single label, which is never resolved");
+                reader.error(member.key_at, "single-label-host", message);
+                continue;
+            }
+            Ok(name) => name,
+            Err(error) => {
+                reader.error(member.key_at, error.code(), format!("`{path}`: {error}"));
+                continue;
+            }
+        };
+        let addresses = match &member.node.value {
+            Value::Array(_) => {
+                let mut out = Vec::new();
+                for (i, node) in reader
+                    .array(&member.node, &path, MAX_ENTRIES)
+                    .iter()
+                    .enumerate()
+                {
+                    out.extend(address(reader, node, &format!("{path}[{i}]")));
+                }
+                out
+            }
+            _ => address(reader, &member.node, &path).into_iter().collect(),
+        };
+        if matches!(&member.node.value, Value::Array(elements) if elements.is_empty()) {
+            reader.error(
+                member.node.at,
+                "invalid-value",
+                format!("`{path}` is empty"),
+            );
+        }
+        let value = setting(reader, &member.node, addresses);
+        if out.insert(name.clone(), value).is_some() {
+            reader.error(
+                member.key_at,
+                "duplicate-key",
+                format!("`{path}` is another spelling of {name}, which is already there"),
+            );
+        }
+    }
+    out
+}
+
+fn address(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<IpAddr> {
+    let parse = |text: &str| text.parse::<IpAddr>().map_err(|_| SettingError::Address);
+    reader
+        .parsed(node, path, "invalid-value", parse)
+        .map(|address| address.value)
+}
+
+fn private_networks(reader: &mut Reader<'_>, node: &Node) -> Vec<Setting<IpNet>> {
+    let mut out = Vec::new();
+    for (i, node) in reader
+        .array(node, "gateway.private_networks", MAX_ENTRIES)
+        .iter()
+        .enumerate()
+    {
+        let network = reader.parsed(
+            node,
+            &format!("gateway.private_networks[{i}]"),
+            "invalid-network",
+            network,
+        );
+        out.extend(network.map(|network| setting(reader, node, network.value)));
+    }
+    out
+}
+
+/// A network, or a lone address.
+fn network(text: &str) -> Result<IpNet, SettingError> {
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => text.parse::<IpNet>().map_err(|_| SettingError::Network)?,
+    };
+    if network.addr() == network.network() {
+        Ok(network)
+    } else {
+        Err(SettingError::Network)
+    }
+}
+
+fn registries(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, Setting<Registry>> {
+    let mut out = BTreeMap::new();
+    for member in reader.map(node, "registries", MAX_ENTRIES) {
+        let path = format!("registries.{:?}", member.key);
+        if !is_registry(&member.key) || member.key.chars().any(|c| c.is_ascii_uppercase()) {
+            let message =
+                format!("`{path}` is no registry: a lower-case host with an optional port");
+            reader.error(member.key_at, "invalid-value", message);
+            continue;
+        }
+        let Some(mut object) = reader.object(&member.node, &path) else {
+            continue;
+        };
+        let plain_http = object
+            .take("plain_http")
+            .and_then(|node| reader.bool(node, &format!("{path}.plain_http")));
+        reader.close(object);
+        let registry = Registry {
+            plain_http: plain_http.unwrap_or_default(),
+        };
+        out.insert(member.key.clone(), setting(reader, &member.node, registry));
+    }
+    out
+}
+
+// === impl Engine ===
+
+impl FromStr for Engine {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(SettingError::Engine);
+        }
+        let after = |scheme: &str| text.strip_prefix(scheme).filter(|rest| !rest.is_empty());
+        match text {
+            "auto" => Ok(Self::Auto),
+            "docker" => Ok(Self::Docker),
+            "podman" => Ok(Self::Podman),
+            _ => {
+                if let Some(path) =
+                    after("unix://").filter(|path| path.starts_with('/') && path.len() > 1)
+                {
+                    Ok(Self::Unix(path.into()))
+                } else if after("ssh://").is_some_and(|rest| !rest.starts_with('-')) {
+                    Ok(Self::Ssh(text.to_owned()))
+                } else if after("tcp://").is_some() {
+                    Ok(Self::Tcp(text.to_owned()))
+                } else {
+                    Err(SettingError::Engine)
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Docker => f.write_str("docker"),
+            Self::Podman => f.write_str("podman"),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Ssh(uri) | Self::Tcp(uri) => f.write_str(uri),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+const FULL: &str = r#"
+engine = "auto"
+files = "strict"
+[gateway]
+resolver = "1.2.3.4:53"
+hosts = { "API.corp" = "10.1.2.3", "db.corp" = ["10.1.2.4", "fd00::4"] }
+private_networks = ["10.1.0.0/16", "fd00::/8", "10.9.9.9"]
+upstream_proxy = "http://proxy.corp:3128"
+[registries."127.0.0.1:5000"]
+plain_http = true
+"#;
+
+fn errors(text: &str) -> Vec<String> {
+    parse(text.as_bytes(), "c.toml")
+        .err()
+        .unwrap_or_default()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn a_whole_file_is_read() {
+    let config = parse(FULL.as_bytes(), "c.toml").unwrap();
+    assert_eq!(config.engine(), &Engine::Auto);
+    assert_eq!(config.files(), Files::Strict);
+    assert_eq!(
+        config.gateway.resolver.as_ref().unwrap().value.to_string(),
+        "1.2.3.4:53"
+    );
+    assert_eq!(
+        config.gateway.resolver.as_ref().unwrap().at,
+        Position {
+            line: 5,
+            column: 12
+        }
+    );
+    let hosts: Vec<_> = config
+        .gateway
+        .hosts
+        .iter()
+        .map(|(name, to)| (name.as_str(), to.value.len()))
+        .collect();
+    assert_eq!(hosts, [("api.corp", 1), ("db.corp", 2)]);
+    let networks: Vec<_> = config
+        .gateway
+        .private_networks
+        .iter()
+        .map(|net| net.value.to_string())
+        .collect();
+    assert_eq!(networks, ["10.1.0.0/16", "fd00::/8", "10.9.9.9/32"]);
+    assert!(config.plain_http("127.0.0.1:5000"));
+    assert!(!config.plain_http("ghcr.io"));
+    assert_eq!(parse(b"", "c.toml").unwrap(), HostConfig::default());
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once_with_its_place() {
+    let found = errors(
+        "engin = \"docker\"\nfiles = \"strickt\"\n[gateway]\nresolvr = \"system\"\nhosts = { web = \"10.0.0.1\", \"a.b\" = [], \"c.d\" = \"x\" }\n\
+         private_networks = [\"10.1.2.3/8\", 5]\nupstream_proxy = \"https://p:1\"\nca_bundles = []\n[policy]\n[credentials.github]\n[registries.\"http://x\"]\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "c.toml:9:2: `policy` is not enforced by this version: organisation policies are not fetched by this version [not-enforced]",
+            "c.toml:10:2: `credentials` is not enforced by this version: credentials are not injected by this version [not-enforced]",
+            "c.toml:2:9: `files` is \"strickt\", expected one of strict, mounts [invalid-value]\n  help: did you mean `strict`?",
+            "c.toml:8:1: `gateway.ca_bundles` is not enforced by this version: the gateway does not terminate TLS in this version, so it verifies no certificate [not-enforced]",
+            "c.toml:5:11: `gateway.hosts.\"web\"` has a single label, which is never resolved [single-label-host]",
+            "c.toml:5:37: `gateway.hosts.\"a.b\"` is empty [invalid-value]",
+            "c.toml:5:49: `gateway.hosts.\"c.d\"` is \"x\": expected an IPv4 or IPv6 address [invalid-value]",
+            "c.toml:6:21: `gateway.private_networks[0]` is \"10.1.2.3/8\": expected an IPv4 or IPv6 network whose host bits are zero, such as 10.1.0.0/16 [invalid-network]",
+            "c.toml:6:35: `gateway.private_networks[1]` is a number, expected a string [wrong-type]",
+            "c.toml:7:18: `gateway.upstream_proxy` is \"https://p:1\": a proxy is `http://HOST:PORT`, without user, path or query [invalid-value]",
+            "c.toml:4:1: unknown key `resolvr` in `gateway` [unknown-key]\n  help: did you mean `resolver`?",
+            "c.toml:11:13: `registries.\"http://x\"` is no registry: a lower-case host with an optional port [invalid-value]",
+            "c.toml:1:1: unknown key `engin` [unknown-key]\n  help: did you mean `engine`?",
+        ]
+    );
+}
+
+#[test]
+fn two_spellings_of_one_host_are_one_key_too_many() {
+    assert!(
+        errors("[gateway.hosts]\n\"a.b\" = \"10.0.0.1\"\n\"A.b.\" = \"10.0.0.2\"\n")[0]
+            .ends_with("[duplicate-key]")
+    );
+}
+
+#[test]
+fn the_users_file_lies_above_the_systems() {
+    let user = parse(b"engine = \"podman\"\n[gateway]\nhosts = { \"a.b\" = \"10.0.0.1\" }\nprivate_networks = [\"10.0.0.0/8\"]", "u");
+    let system = parse(
+        b"engine = \"docker\"\nfiles = \"mounts\"\n[gateway]\nhosts = { \"a.b\" = \"10.0.0.2\", \"c.d\" = \"10.0.0.3\" }\nprivate_networks = [\"10.0.0.0/8\", \"192.168.0.0/16\"]",
+        "s",
+    );
+    let merged = user.unwrap().above(system.unwrap());
+    assert_eq!(merged.engine(), &Engine::Podman);
+    assert_eq!(merged.files(), Files::Mounts);
+    let hosts: Vec<_> = merged
+        .gateway
+        .hosts
+        .values()
+        .map(|to| (to.value[0].to_string(), to.file.as_str()))
+        .collect();
+    assert_eq!(
+        hosts,
+        [("10.0.0.1".to_owned(), "u"), ("10.0.0.3".to_owned(), "s")]
+    );
+    assert_eq!(merged.gateway.private_networks.len(), 2);
+}
+
+#[test]
+fn engines_are_words_or_addresses() {
+    for text in [
+        "auto",
+        "docker",
+        "podman",
+        "unix:///run/podman.sock",
+        "ssh://me@host",
+        "tcp://10.0.0.1:2376",
+    ] {
+        assert_eq!(text.parse::<Engine>().unwrap().to_string(), text);
+    }
+    for text in [
+        "",
+        "Docker",
+        "unix://relative",
+        "unix:///",
+        "http://x",
+        "ssh://",
+        "ssh://-oProxyCommand=x",
+        "tcp:// x",
+    ] {
+        assert!(text.parse::<Engine>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn the_path_follows_xdg() {
+    let at = |xdg: Option<&str>, home: Option<&str>| -> Vec<String> {
+        let env = |name: &str| match name {
+            "XDG_CONFIG_HOME" => xdg.map(str::to_owned),
+            _ => home.map(str::to_owned),
+        };
+        paths(env)
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect()
+    };
+    assert_eq!(
+        at(Some("/x"), Some("/h")),
+        ["/x/agentcontainer/config.toml", SYSTEM_FILE]
+    );
+    assert_eq!(
+        at(None, Some("/h")),
+        ["/h/.config/agentcontainer/config.toml", SYSTEM_FILE]
+    );
+    assert_eq!(
+        at(Some("rel"), Some("/h")),
+        ["/h/.config/agentcontainer/config.toml", SYSTEM_FILE]
+    );
+    assert_eq!(at(None, None), [SYSTEM_FILE]);
+}
+
+#[test]
+fn lists_are_bounded() {
+    let networks = |n: usize| {
+        let list: Vec<String> = (0..n)
+            .map(|i| format!("\"10.{}.{}.0/24\"", i / 256, i % 256))
+            .collect();
+        format!("[gateway]\nprivate_networks = [{}]", list.join(","))
+    };
+    assert!(errors(&networks(MAX_ENTRIES)).is_empty());
+    assert!(errors(&networks(MAX_ENTRIES + 1))[0].ends_with("[too-many]"));
+}
+
+#[test]
+fn files_are_loaded_strongest_first_and_need_not_exist() {
+    let dir = tempfile::tempdir().unwrap();
+    let (user, system) = (dir.path().join("u"), dir.path().join("s"));
+    assert_eq!(
+        load(&[user.clone(), system.clone()]).unwrap(),
+        HostConfig::default()
+    );
+    std::fs::write(&system, "engine = \"docker\"").unwrap();
+    std::fs::write(&user, "engine = \"podman\"").unwrap();
+    assert_eq!(
+        load(&[user.clone(), system.clone()]).unwrap().engine(),
+        &Engine::Podman
+    );
+    std::fs::write(&system, "x = 1").unwrap();
+    std::fs::write(&user, "y = 1").unwrap();
+    assert_eq!(load(&[user, system]).unwrap_err().len(), 2);
+    assert_eq!(
+        load(&[dir.path().to_owned()]).unwrap_err()[0].code,
+        "not-a-file"
+    );
+}
