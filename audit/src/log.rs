@@ -11,6 +11,9 @@ use crate::Event;
 /// Longest line that is written or read, in bytes.
 pub const MAX_LINE: usize = 64 * 1024;
 
+/// Largest log, in bytes. Beyond it nothing is recorded, and so nothing is carried: as with a full disk.
+pub const MAX_BYTES: u64 = 1 << 30;
+
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error("cannot {call} the event log: {source}")]
@@ -21,6 +24,8 @@ pub enum LogError {
     },
     #[error("an event of {0} bytes is longer than a line of the log may be")]
     TooLong(usize),
+    #[error("the event log has reached its {0} bytes")]
+    Full(u64),
     #[error("line {0} of the event log is not an event")]
     Corrupt(u64),
 }
@@ -36,6 +41,7 @@ pub struct Log {
     session: String,
     seq: u64,
     length: u64,
+    limit: u64,
 }
 
 impl Log {
@@ -73,6 +79,7 @@ impl Log {
             session: session.to_owned(),
             seq,
             length,
+            limit: MAX_BYTES,
         })
     }
 
@@ -90,6 +97,9 @@ impl Log {
         line.push(b'\n');
         if line.len() > MAX_LINE {
             return Err(LogError::TooLong(line.len()));
+        }
+        if self.length + line.len() as u64 > self.limit {
+            return Err(LogError::Full(self.limit));
         }
         if let Err(source) = self.file.write_all(&line) {
             // A partial line must not stay; if even this fails, `open` cuts it.
@@ -187,6 +197,19 @@ mod tests {
     }
 
     #[test]
+    fn the_last_line_that_fits_is_written_and_the_next_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let mut log = Log::open(&path, "s1").unwrap();
+        let event = || Event::new(Kind::Connect, Verdict::Deny, "not-listed");
+        log.append(&mut event()).unwrap();
+        log.limit = log.length * 2;
+        log.append(&mut event()).unwrap();
+        assert!(matches!(log.append(&mut event()), Err(LogError::Full(_))));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), log.limit);
+    }
+
+    #[test]
     fn a_full_disk_is_an_error_and_leaves_whole_lines() {
         // /dev/full answers every write with ENOSPC.
         let mut log = Log {
@@ -194,6 +217,7 @@ mod tests {
             session: "s1".into(),
             seq: 0,
             length: 0,
+            limit: MAX_BYTES,
         };
         let refused = log.append(&mut Event::new(Kind::Dns, Verdict::Allow, "allowed"));
         assert!(matches!(

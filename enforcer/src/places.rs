@@ -21,6 +21,10 @@ pub enum PlacesError {
         #[source]
         source: std::io::Error,
     },
+    #[error(
+        "no BPF file system is mounted at {0}: `mount -t bpf bpf {0}` on the host, then start the enforcer again"
+    )]
+    NoBpffs(PathBuf),
     #[error("{0} is not a user id")]
     Uid(String),
 }
@@ -58,6 +62,10 @@ impl Places {
         let version = &binary_sha256[..12];
         let state = var("AGENTCONTAINER_STATE", "/var/lib/agentcontainer");
         let bpffs = var("AGENTCONTAINER_BPFFS", "/sys/fs/bpf");
+        let kind = nix::sys::statfs::statfs(&bpffs).map(|fs| fs.filesystem_type());
+        if kind != Ok(nix::sys::statfs::BPF_FS_MAGIC) {
+            return Err(PlacesError::NoBpffs(bpffs));
+        }
         let own = std::fs::canonicalize(&exe).map_err(io("resolve", &exe))?;
         let beside = own.parent().map(Path::to_path_buf).unwrap_or_default();
         let uid = match std::env::var("AGENTCONTAINER_UID") {

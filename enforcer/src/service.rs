@@ -51,8 +51,10 @@ struct Enforcer {
 /// Adopts what is pinned, then serves until told to stop. Sessions stay when it does.
 pub async fn serve(places: Places) -> Result<(), ServeError> {
     let places = Arc::new(places);
+    let btf = crate::btf::members_of_the_running_kernel().map(drop);
     let capabilities = kernel::capabilities()
         .into_iter()
+        .chain([("btf", btf)])
         .map(|(name, result)| v1::Capability {
             name: name.to_owned(),
             there: result.is_ok(),

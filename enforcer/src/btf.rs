@@ -1,0 +1,308 @@
+//! Where the running kernel keeps a structure's member, from its BTF (kernel Documentation/bpf/btf.rst): what programs that
+//! read kernel structures are given at load, so that one object serves every kernel. aya has no public call for it.
+//! Reads bytes that only the kernel writes, and trusts none of them.
+
+use std::path::Path;
+
+/// Largest BTF that is read, in bytes (a distribution kernel's has 5 to 10 MiB).
+pub const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Anonymous structures and unions inside one another.
+pub const MAX_DEPTH: usize = 16;
+
+const MAGIC: u16 = 0xeb9f;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BtfError {
+    #[error("not BTF, or of another byte order or version")]
+    Header,
+    #[error("BTF of {0} bytes is more than is read")]
+    TooLarge(usize),
+    #[error("BTF ends in the middle of a type")]
+    Truncated,
+    #[error("BTF has a kind of type that is not known: {0}")]
+    Kind(u32),
+    #[error("the kernel's BTF has no structure {0}")]
+    NoStructure(String),
+    #[error("structure {structure} has no member {member}")]
+    NoMember { structure: String, member: String },
+    #[error("member {0} is a bit field")]
+    BitField(String),
+}
+
+/// The BTF of one object.
+#[derive(Debug)]
+pub struct Btf<'a> {
+    types: Vec<Type<'a>>,
+    strings: &'a [u8],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Type<'a> {
+    name: u32,
+    info: u32,
+    reference: u32,
+    /// What follows the fixed part.
+    rest: &'a [u8],
+}
+
+const STRUCT: u32 = 4;
+const UNION: u32 = 5;
+/// TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG: names for another type.
+const ALIASES: [u32; 5] = [8, 9, 10, 11, 18];
+
+impl Type<'_> {
+    fn kind(&self) -> u32 {
+        self.info >> 24 & 0x1f
+    }
+
+    fn count(&self) -> usize {
+        (self.info & 0xffff) as usize
+    }
+
+    fn has_bit_fields(&self) -> bool {
+        self.info >> 31 == 1
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let slice = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_ne_bytes(slice.try_into().ok()?))
+}
+
+fn section<'a>(bytes: &'a [u8], base: usize, offset: u32, length: u32) -> Option<&'a [u8]> {
+    let start = base.checked_add(offset as usize)?;
+    bytes.get(start..start.checked_add(length as usize)?)
+}
+
+impl<'a> Btf<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, BtfError> {
+        if bytes.len() > MAX_BYTES {
+            return Err(BtfError::TooLarge(bytes.len()));
+        }
+        let magic = bytes.get(..2).ok_or(BtfError::Header)?;
+        if magic != MAGIC.to_ne_bytes() || bytes.get(2) != Some(&1) {
+            return Err(BtfError::Header);
+        }
+        let field = |at| word(bytes, at).ok_or(BtfError::Header);
+        let base = field(4)? as usize;
+        let mut rest = section(bytes, base, field(8)?, field(12)?).ok_or(BtfError::Header)?;
+        let strings = section(bytes, base, field(16)?, field(20)?).ok_or(BtfError::Header)?;
+        let mut types = Vec::new();
+        while !rest.is_empty() {
+            let part = |at| word(rest, at).ok_or(BtfError::Truncated);
+            let mut found = Type {
+                name: part(0)?,
+                info: part(4)?,
+                reference: part(8)?,
+                rest: &[],
+            };
+            let length = extra(&found)?;
+            let end = 12 + length;
+            found.rest = rest.get(12..end).ok_or(BtfError::Truncated)?;
+            rest = &rest[end..];
+            types.push(found);
+        }
+        Ok(Self { types, strings })
+    }
+
+    fn name(&self, offset: u32) -> &'a [u8] {
+        let rest = self.strings.get(offset as usize..).unwrap_or_default();
+        rest.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+
+    /// Type ids count from 1; 0 is void.
+    fn of_id(&self, id: u32) -> Option<&Type<'a>> {
+        self.types.get((id as usize).checked_sub(1)?)
+    }
+
+    /// Offset of a member in bytes from the start of its structure, anonymous members looked into.
+    pub fn offset(&self, structure: &str, member: &str) -> Result<u32, BtfError> {
+        let candidates = || {
+            self.types
+                .iter()
+                .filter(|t| t.kind() == STRUCT && self.name(t.name) == structure.as_bytes())
+        };
+        if candidates().next().is_none() {
+            return Err(BtfError::NoStructure(structure.to_owned()));
+        }
+        for found in candidates() {
+            if let Some(bits) = self.find(found, member.as_bytes(), MAX_DEPTH)? {
+                return Ok(bits / 8);
+            }
+        }
+        Err(BtfError::NoMember {
+            structure: structure.to_owned(),
+            member: member.to_owned(),
+        })
+    }
+
+    fn find(
+        &self,
+        structure: &Type<'a>,
+        member: &[u8],
+        depth: usize,
+    ) -> Result<Option<u32>, BtfError> {
+        for entry in structure.rest.chunks_exact(12) {
+            let part = |at| word(entry, at).ok_or(BtfError::Truncated);
+            let (name, id, raw) = (part(0)?, part(4)?, part(8)?);
+            let (bits, width) = if structure.has_bit_fields() {
+                (raw & 0x00ff_ffff, raw >> 24)
+            } else {
+                (raw, 0)
+            };
+            if self.name(name) == member {
+                if width != 0 || bits % 8 != 0 {
+                    return Err(BtfError::BitField(
+                        String::from_utf8_lossy(member).into_owned(),
+                    ));
+                }
+                return Ok(Some(bits));
+            }
+            if !self.name(name).is_empty() || depth == 0 {
+                continue;
+            }
+            if let Some(inner) = self.resolve(id)
+                && let Some(inside) = self.find(inner, member, depth - 1)?
+            {
+                return Ok(bits.checked_add(inside));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The structure or union behind a type, through its aliases.
+    fn resolve(&self, id: u32) -> Option<&Type<'a>> {
+        let mut found = self.of_id(id)?;
+        for _ in 0..MAX_DEPTH {
+            if matches!(found.kind(), STRUCT | UNION) {
+                return Some(found);
+            }
+            if !ALIASES.contains(&found.kind()) {
+                return None;
+            }
+            found = self.of_id(found.reference)?;
+        }
+        None
+    }
+}
+
+/// Bytes that follow a type's fixed part, by kind (kernel include/uapi/linux/btf.h).
+fn extra(found: &Type<'_>) -> Result<usize, BtfError> {
+    let count = found.count();
+    Ok(match found.kind() {
+        1 | 14 | 17 => 4,
+        2 | 7..=12 | 16 | 18 => 0,
+        3 => 12,
+        STRUCT | UNION | 15 | 19 => 12 * count,
+        6 | 13 => 8 * count,
+        kind => return Err(BtfError::Kind(kind)),
+    })
+}
+
+/// The members that programs on this project's list read, each found in the running kernel's BTF.
+pub fn members_of_the_running_kernel() -> Result<Vec<(&'static str, &'static str, u32)>, String> {
+    const MEMBERS: [(&str, &str); 6] = [
+        ("file", "f_inode"),
+        ("inode", "i_ino"),
+        ("inode", "i_sb"),
+        ("inode", "i_generation"),
+        ("super_block", "s_dev"),
+        ("linux_binprm", "file"),
+    ];
+    let path = Path::new("/sys/kernel/btf/vmlinux");
+    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let btf = Btf::parse(&bytes).map_err(|e| e.to_string())?;
+    MEMBERS
+        .into_iter()
+        .map(|(structure, member)| {
+            let offset = btf.offset(structure, member).map_err(|e| e.to_string())?;
+            Ok((structure, member, offset))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A structure `s { u32 a; struct { u32 b; }; }`, written by hand.
+    fn sample() -> Vec<u8> {
+        let strings = b"\0s\0a\0b\0int\0";
+        let words: [u32; 26] = [
+            7,
+            1 << 24,
+            4,
+            32, // 1: int
+            0,
+            STRUCT << 24 | 1,
+            4,
+            5,
+            1,
+            0, // 2: struct { int b; }
+            1,
+            STRUCT << 24 | 2,
+            8,
+            3,
+            1,
+            0,
+            0,
+            2,
+            32, // 3: s
+            0,
+            2 << 24,
+            3, // 4: pointer to s
+            0,
+            8 << 24,
+            2,
+            0, // 5: alias, and one word too many: cut below
+        ];
+        let types: Vec<u8> = words[..25].iter().flat_map(|w| w.to_ne_bytes()).collect();
+        let mut bytes = MAGIC.to_ne_bytes().to_vec();
+        bytes.extend([1, 0]);
+        for w in [
+            24,
+            0,
+            types.len() as u32,
+            types.len() as u32,
+            strings.len() as u32,
+        ] {
+            bytes.extend(w.to_ne_bytes());
+        }
+        bytes.extend(types);
+        bytes.extend(strings);
+        bytes
+    }
+
+    #[test]
+    fn members_are_found_also_inside_anonymous_ones() {
+        let bytes = sample();
+        let btf = Btf::parse(&bytes).unwrap();
+        assert_eq!(btf.offset("s", "a"), Ok(0));
+        assert_eq!(btf.offset("s", "b"), Ok(4));
+        assert!(matches!(
+            btf.offset("s", "c"),
+            Err(BtfError::NoMember { .. })
+        ));
+        assert!(matches!(
+            btf.offset("t", "a"),
+            Err(BtfError::NoStructure(_))
+        ));
+    }
+
+    #[test]
+    fn every_truncation_is_an_error_and_never_a_panic() {
+        let bytes = sample();
+        for end in 0..bytes.len() {
+            let cut = Btf::parse(&bytes[..end]).map(|btf| btf.offset("s", "b"));
+            assert_ne!(cut.unwrap_or(Err(BtfError::Header)), Ok(4), "{end}");
+        }
+    }
+
+    #[test]
+    fn the_running_kernel_has_the_members() {
+        for (structure, member, offset) in members_of_the_running_kernel().unwrap() {
+            assert!(offset < 4096, "{structure}.{member} at {offset}");
+        }
+    }
+}
