@@ -66,19 +66,19 @@ fn everything_that_is_wrong_is_said_at_once_with_its_place() {
     assert_eq!(
         found,
         [
-            "c.toml:9:2: `policy` is not enforced by this version: organisation policies are not fetched by this version [not-enforced]",
-            "c.toml:10:2: `credentials` is not enforced by this version: credentials are not injected by this version [not-enforced]",
+            "c.toml:1:1: unknown key `engin` [unknown-key]\n  help: did you mean `engine`?",
             "c.toml:2:9: `files` is \"strickt\", expected one of strict, mounts [invalid-value]\n  help: did you mean `strict`?",
-            "c.toml:8:1: `gateway.ca_bundles` is not enforced by this version: the gateway does not terminate TLS in this version, so it verifies no certificate [not-enforced]",
+            "c.toml:4:1: unknown key `resolvr` in `gateway` [unknown-key]\n  help: did you mean `resolver`?",
             "c.toml:5:11: `gateway.hosts.\"web\"` has a single label, which is never resolved [single-label-host]",
             "c.toml:5:37: `gateway.hosts.\"a.b\"` is empty [invalid-value]",
             "c.toml:5:49: `gateway.hosts.\"c.d\"` is \"x\": expected an IPv4 or IPv6 address [invalid-value]",
             "c.toml:6:21: `gateway.private_networks[0]` is \"10.1.2.3/8\": expected an IPv4 or IPv6 network whose host bits are zero, such as 10.1.0.0/16 [invalid-network]",
             "c.toml:6:35: `gateway.private_networks[1]` is a number, expected a string [wrong-type]",
             "c.toml:7:18: `gateway.upstream_proxy` is \"https://p:1\": a proxy is `http://HOST:PORT`, without user, path or query [invalid-value]",
-            "c.toml:4:1: unknown key `resolvr` in `gateway` [unknown-key]\n  help: did you mean `resolver`?",
+            "c.toml:8:1: `gateway.ca_bundles` is not enforced by this version: the gateway does not terminate TLS in this version, so it verifies no certificate [not-enforced]",
+            "c.toml:9:2: `policy` is not enforced by this version: organisation policies are not fetched by this version [not-enforced]",
+            "c.toml:10:2: `credentials` is not enforced by this version: credentials are not injected by this version [not-enforced]",
             "c.toml:11:13: `registries.\"http://x\"` is no registry: a lower-case host with an optional port [invalid-value]",
-            "c.toml:1:1: unknown key `engin` [unknown-key]\n  help: did you mean `engine`?",
         ]
     );
 }
