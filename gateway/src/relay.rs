@@ -308,6 +308,3 @@ impl Direction<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -25,6 +25,10 @@ impl Authority {
     /// Whether a Host value or a target's authority names this place: canonical host, port equal or, where it is left
     /// out, 80.
     fn is_named_by(&self, text: &str) -> bool {
+        // The canonicaliser knows other spellings of a dot; on the wire there is one.
+        if !text.is_ascii() {
+            return false;
+        }
         let (host, port) = match text.split_once(':') {
             None => (text, 80),
             Some((host, port)) => match parse_port(port) {

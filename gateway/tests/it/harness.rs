@@ -31,19 +31,22 @@ pub struct Manners {
     pub refusal: Option<String>,
 }
 
+type Doors = Arc<Mutex<HashMap<SocketAddrV4, SocketAddrV4>>>;
+type Events = Arc<Mutex<Vec<(Event, Option<v1::Flow>)>>>;
+
 pub struct Session {
     pub enforcer: Arc<OwnedFd>,
     pub manners: Arc<Mutex<Manners>>,
-    events: Arc<Mutex<Vec<(Event, Option<v1::Flow>)>>>,
+    events: Events,
     applied: mpsc::UnboundedReceiver<u32>,
-    doors: Arc<Mutex<HashMap<SocketAddrV4, SocketAddrV4>>>,
+    doors: Doors,
     next_door: u32,
     pub listener_port: u16,
     pub dns_udp: SocketAddr,
     pub dns_tcp: SocketAddr,
     pub policy: PolicyBuilder,
     pub generation: u32,
-    pub ended: tokio::task::JoinHandle<String>,
+    pub ended: Option<tokio::task::JoinHandle<String>>,
     names: Vec<v1::Name>,
 }
 
@@ -124,14 +127,7 @@ impl Session {
     }
 
     pub async fn start_with(policy: PolicyBuilder, change: impl FnOnce(&mut Options)) -> Self {
-        let (ours, theirs) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .unwrap();
-        let doors: Arc<Mutex<HashMap<SocketAddrV4, SocketAddrV4>>> = Arc::default();
+        let doors: Doors = Arc::default();
         let destination = {
             let doors = Arc::clone(&doors);
             Arc::new(move |local: SocketAddrV4| {
@@ -148,14 +144,33 @@ impl Session {
             ..Options::default()
         };
         change(&mut options);
-        let ended = tokio::spawn(async move {
-            match serve(theirs, options).await {
-                Err(error) => error.to_string(),
-                Ok(never) => match never {},
-            }
-        });
+        let mut ended = None;
+        let mut session = Self::start_by(policy, |theirs| {
+            ended = Some(tokio::spawn(async move {
+                match serve(theirs, options).await {
+                    Err(error) => error.to_string(),
+                    Ok(never) => match never {},
+                }
+            }));
+        })
+        .await;
+        session.doors = doors;
+        session.ended = ended;
+        session
+    }
+
+    /// Starts whatever serves the other end of the channel.
+    pub async fn start_by(policy: PolicyBuilder, start: impl FnOnce(OwnedFd)) -> Self {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .unwrap();
+        start(theirs);
         let manners: Arc<Mutex<Manners>> = Arc::default();
-        let events: Arc<Mutex<Vec<(Event, Option<v1::Flow>)>>> = Arc::default();
+        let events: Events = Arc::default();
         let (ready_sender, mut ready) = mpsc::unbounded_channel();
         let (applied_sender, applied) = mpsc::unbounded_channel();
         let enforcer = Arc::new(ours);
@@ -182,14 +197,14 @@ impl Session {
             manners,
             events,
             applied,
-            doors,
+            doors: Arc::default(),
             next_door: u32::from(Ipv4Addr::new(127, 77, 0, 1)),
             listener_port: listener.local_addr().unwrap().port(),
             dns_udp: dns_udp.local_addr().unwrap(),
             dns_tcp: dns_tcp.local_addr().unwrap(),
             policy,
             generation: 0,
-            ended,
+            ended: None,
             names: Vec::new(),
         };
         session.apply(session.policy.clone()).await;
@@ -210,6 +225,23 @@ impl Session {
         }
         .encode_to_vec();
         send_to_gateway(&self.enforcer, &bytes, fds);
+    }
+
+    /// Hands over other sockets: a listener at this address, fresh DNS sockets.
+    pub fn wire(&mut self, listen: SocketAddrV4) {
+        let listener = std::net::TcpListener::bind(listen).unwrap();
+        let dns_tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dns_udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        self.dns_udp = dns_udp.local_addr().unwrap();
+        self.dns_tcp = dns_tcp.local_addr().unwrap();
+        self.send(
+            to_gateway::Message::Wired(v1::Wired { netns_cookie: 2 }),
+            &[
+                listener.as_raw_fd(),
+                dns_udp.as_raw_fd(),
+                dns_tcp.as_raw_fd(),
+            ],
+        );
     }
 
     pub fn document(&self, policy: EffectivePolicy) -> SnapshotDocument {

@@ -6,4 +6,5 @@ mod dns;
 mod harness;
 mod http;
 mod relay;
+mod sandboxed;
 mod tls;

@@ -257,7 +257,7 @@ async fn connections_beyond_the_bound_wait_for_a_place() {
 }
 
 /// A name server on loopback with one answer to every A query.
-async fn resolver_that_says(address: Ipv4Addr) -> std::net::SocketAddr {
+pub async fn resolver_that_says(address: Ipv4Addr) -> std::net::SocketAddr {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let at = socket.local_addr().unwrap();
     tokio::spawn(async move {
