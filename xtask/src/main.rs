@@ -1,6 +1,7 @@
 //! Tasks of the project: `cargo xtask TASK`. One file a task; what several of them need is in `paths`, `sh` and `elf`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod demo;
 mod dist;
 mod ebpf;
@@ -50,6 +51,8 @@ enum Task {
     Lint(lint::Arguments),
     /// Run every fuzz target for a while
     Fuzz(fuzz::Arguments),
+    /// Measure speed and memory, each as a ratio within one run; docs/performance.md keeps the last result
+    Bench(bench::Arguments),
     /// Boot other kernels in QEMU and run tests there with the tree's binaries
     Vm(vm::Arguments),
     /// Generate the control channel's Rust code from its .proto file
@@ -81,6 +84,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test(arguments) => test::run(&arguments),
         Task::Lint(arguments) => lint::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Vm(arguments) => vm::run(&arguments),
         Task::Proto => proto::run(),
     }
