@@ -123,6 +123,9 @@ pub struct Gateway {
     pub private_networks: Vec<IpNet>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_proxy: Option<HttpProxy>,
+    /// Where each setting was written: `resolver`, `hosts.NAME`, `private_networks.NETWORK`, `upstream_proxy`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub origins: BTreeMap<String, Origin>,
 }
 
 /// Why a document is no policy.
@@ -142,6 +145,8 @@ pub enum PolicyError {
     NoLayer,
     #[error("{0}: port 0 is no port")]
     PortZero(Origin),
+    #[error("{0}: a literal address carries tcp or udp: it has no name to hold the wire to")]
+    NetworkProtocol(Origin),
     #[error("{0}: a rule without ports")]
     NoPorts(Origin),
     #[error("{origin}: {source}")]
@@ -370,6 +375,11 @@ impl Gateway {
             MAX_GATEWAY_ENTRIES,
         )?;
         bound("hosts", self.hosts.len(), MAX_GATEWAY_ENTRIES)?;
+        bound(
+            "origins of gateway settings",
+            self.origins.len(),
+            2 * MAX_GATEWAY_ENTRIES + 2,
+        )?;
         for network in &self.private_networks {
             if !private_network_fits(*network) {
                 return Err(PolicyError::PrivateNetwork(*network));
@@ -431,7 +441,7 @@ impl Gateway {
 
 /// The host may open loopback and metadata's neighbours, but no range that is no place to dial at all: those
 /// addresses would be refused anyway, and a configuration that names them expects otherwise.
-fn private_network_fits(network: IpNet) -> bool {
+pub(crate) fn private_network_fits(network: IpNet) -> bool {
     let never = |class: Class| class.never_allowed() && class != Class::Metadata;
     match network {
         IpNet::V4(v4) => match Cidr::new(v4.network(), v4.prefix_len()) {

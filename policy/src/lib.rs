@@ -6,7 +6,11 @@
 pub mod address_class;
 mod compiled;
 mod decision;
+pub mod difference;
 mod effective;
+pub mod explain;
+pub mod merge;
+pub mod review;
 pub mod text;
 
 pub use compiled::Compiled;
@@ -16,3 +20,6 @@ pub use effective::{
     MAX_POLICY_BYTES, MAX_PORTS_PER_RULE, MAX_RULES, Network, NetworkRule, Origin, PolicyError,
     Rule,
 };
+pub use explain::explain;
+pub use merge::effective;
+pub use review::Review;

@@ -1,7 +1,18 @@
 //! Rules as people write them: the words that banners, denials, events and `policy explain` use. Pure functions, so
 //! that the words are tested as text.
 
+use std::net::Ipv4Addr;
+
+use schema::host::HostName;
+use schema::net::Protocol;
+
+use crate::decision::DenyReason;
 use crate::effective::{Action, DomainRule, NetworkRule, Rule};
+
+const EGRESS: &str = "agent.capabilities.network.egress";
+
+/// What an opaque wire has to say.
+pub const WIRE_OPAQUE: &str = "the wire: anything, relayed unread";
 
 pub fn allowed_domain(rule: &DomainRule) -> String {
     domain("allowedDomains", rule)
@@ -35,12 +46,55 @@ pub fn network(rule: &NetworkRule) -> String {
     format!("networks \"{}:{}\"", rule.cidr, rule.port)
 }
 
+/// What the wire has to say to `name`.
+pub fn wire(protocol: Protocol, name: &HostName) -> String {
+    match protocol {
+        Protocol::Https => {
+            format!(
+                "the wire: TLS with SNI {name} and no ECH; Host and :authority {name} where the gateway terminates TLS"
+            )
+        }
+        Protocol::Http => format!("the wire: HTTP with Host {name}; never carries a credential"),
+        Protocol::Tls => format!("the wire: TLS with SNI {name} and no ECH, relayed unread"),
+        Protocol::Tcp | Protocol::Udp => WIRE_OPAQUE.to_owned(),
+    }
+}
+
+/// What to do about a denied name: the entry that would allow it, as it is written.
+pub fn remedy(reason: DenyReason, name: &HostName, port: u16, file: &str) -> String {
+    let entry = match port {
+        80 | 443 => name.to_string(),
+        _ => format!("{name}:{port}"),
+    };
+    match reason {
+        DenyReason::NotListed | DenyReason::PortNotListed | DenyReason::AddressNotListed
+            if name.label_count() < 2 =>
+        {
+            "names of a single label are never resolved".to_owned()
+        }
+        DenyReason::NotListed | DenyReason::PortNotListed | DenyReason::AddressNotListed => {
+            format!("to allow it, add \"{entry}\" to `{EGRESS}.allowedDomains` in {file}")
+        }
+        DenyReason::DeniedByRule => {
+            "to allow it, take back that rule: a denial wins over everything that allows".to_owned()
+        }
+        DenyReason::ProtocolConflict => {
+            "rules ask for protocols that exclude one another: make them agree".to_owned()
+        }
+    }
+}
+
+pub fn remedy_address(address: Ipv4Addr, port: u16, file: &str) -> String {
+    format!(
+        "to allow it, add \"{address}:{port}\" to `{EGRESS}.networks` in {file}; better, use its name"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::effective::Origin;
-    use schema::net::Protocol;
 
     fn origin() -> Origin {
         Origin {

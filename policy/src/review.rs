@@ -1,0 +1,282 @@
+//! Capability review: what a config asks for, as canonical lines that a person reads and approves. The approval is
+//! stored by content hash outside of the workspace; the path that the config was found at is part of it. Asking again
+//! is for more than was approved: the difference says which changes are that.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use schema::config::Config;
+use schema::config::agent::{Action, Domain};
+use schema::config::lifecycle::Lifecycle;
+use schema::config::template::Template;
+use schema::diag::escape;
+use schema::digest::Digest;
+use schema::net::Protocol;
+use serde::{Deserialize, Serialize};
+
+/// What a line does when it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// Adding it asks for more, removing it for less.
+    Opens,
+    /// Removing it asks for more.
+    Closes,
+    /// Either is a change to look at.
+    Alters,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    pub effect: Effect,
+    pub text: String,
+}
+
+/// Everything a config asks for. Lines are sorted and without duplicates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Review {
+    pub path: String,
+    pub lines: BTreeSet<Line>,
+}
+
+/// From what was approved to what is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Difference {
+    /// The config was found somewhere else: from, to.
+    pub path: Option<(String, String)>,
+    /// Lines that came or went, `+ text` and `- text`, and ask for more.
+    pub more: Vec<String>,
+    /// Lines that came or went and ask for no more.
+    pub less: Vec<String>,
+}
+
+// === impl Review ===
+
+impl Review {
+    pub fn of(config: &Config) -> Self {
+        let mut lines = Lines::default();
+        lines.container(config);
+        lines.environment(config);
+        lines.commands(config);
+        lines.egress(config);
+        Self {
+            path: config.file.clone(),
+            lines: lines.0,
+        }
+    }
+
+    /// Of path and lines: what an approval is stored by.
+    pub fn hash(&self) -> Digest {
+        // Length-prefixed by JSON's own quoting; strings and words only, so this has no way to fail.
+        Digest::of(&serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// What is asked beyond, and short of, what was approved.
+    pub fn since(&self, approved: &Self) -> Difference {
+        let mut difference = Difference::default();
+        if self.path != approved.path {
+            difference.path = Some((approved.path.clone(), self.path.clone()));
+        }
+        for line in self.lines.difference(&approved.lines) {
+            difference
+                .list(line.effect != Effect::Closes)
+                .push(format!("+ {}", line.text));
+        }
+        for line in approved.lines.difference(&self.lines) {
+            difference
+                .list(line.effect != Effect::Opens)
+                .push(format!("- {}", line.text));
+        }
+        difference
+    }
+}
+
+/// The lines as a person reads them.
+impl fmt::Display for Review {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", escape(&self.path))?;
+        self.lines
+            .iter()
+            .try_for_each(|line| write!(f, "\n  {}", line.text))
+    }
+}
+
+// === impl Difference ===
+
+impl Difference {
+    /// Whether a person has to be asked.
+    pub fn asks_for_more(&self) -> bool {
+        self.path.is_some() || !self.more.is_empty()
+    }
+
+    fn list(&mut self, more: bool) -> &mut Vec<String> {
+        if more { &mut self.more } else { &mut self.less }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((from, to)) = &self.path {
+            writeln!(f, "found at {} instead of {}", escape(to), escape(from))?;
+        }
+        self.more
+            .iter()
+            .chain(&self.less)
+            .try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Lines(BTreeSet<Line>);
+
+// === impl Lines ===
+
+impl Lines {
+    fn add(&mut self, effect: Effect, text: impl AsRef<str>) {
+        self.0.insert(Line {
+            effect,
+            text: escape(text.as_ref()),
+        });
+    }
+
+    /// What is always there says what it is by default as well, so that dropping a limit is a line that came.
+    fn container(&mut self, config: &Config) {
+        self.add(Effect::Alters, format!("image {}", config.image.as_str()));
+        self.add(
+            Effect::Alters,
+            match config.user() {
+                Some(user) => format!("user {}", user.as_str()),
+                None => "user as the image says".to_owned(),
+            },
+        );
+        if config.override_command == Some(false) {
+            self.add(Effect::Alters, "run the image's own command");
+        }
+        if let Some(folder) = &config.workspace_folder {
+            self.add(
+                Effect::Alters,
+                format!("workspace folder {}", folder.as_str()),
+            );
+        }
+        if let Some(mount) = &config.workspace_mount {
+            self.add(Effect::Alters, format!("workspace mount {}", mount.value));
+        }
+        for mount in &config.mounts {
+            self.add(Effect::Alters, format!("mount {}", mount.value));
+        }
+        let resources = config.agent.resources();
+        let limit = |name: &str, value: Option<String>| match value {
+            Some(value) => format!("limit {name} {value}"),
+            None => format!("limit {name} none of its own"),
+        };
+        self.add(
+            Effect::Alters,
+            limit(
+                "memory",
+                resources
+                    .memory
+                    .as_ref()
+                    .map(|memory| format!("{} bytes", memory.value)),
+            ),
+        );
+        self.add(
+            Effect::Alters,
+            limit("cpus", resources.cpus.as_ref().map(|cpus| cpus.to_string())),
+        );
+        self.add(
+            Effect::Alters,
+            limit("pids", resources.pids.as_ref().map(|pids| pids.to_string())),
+        );
+    }
+
+    fn environment(&mut self, config: &Config) {
+        for (name, value) in &config.container_env {
+            self.add(Effect::Opens, format!("set containerEnv {name}"));
+            self.host_variables(&format!("containerEnv {name}"), value);
+        }
+        for (name, value) in &config.remote_env {
+            match &value.value {
+                None => self.add(Effect::Opens, format!("unset remoteEnv {name}")),
+                Some(value) => {
+                    self.add(Effect::Opens, format!("set remoteEnv {name}"));
+                    self.host_variables(&format!("remoteEnv {name}"), value);
+                }
+            }
+        }
+    }
+
+    fn host_variables(&mut self, place: &str, value: &Template) {
+        for variable in value.local_env() {
+            self.add(
+                Effect::Opens,
+                format!("read {variable} from this host's environment into {place}"),
+            );
+        }
+    }
+
+    fn commands(&mut self, config: &Config) {
+        for (key, stage) in config.lifecycle() {
+            for (name, command) in stage.commands() {
+                let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
+                self.add(
+                    Effect::Alters,
+                    format!("run {key}{name}: {}", command.shown()),
+                );
+            }
+            for variable in Lifecycle::local_env(stage) {
+                self.add(
+                    Effect::Opens,
+                    format!("read {variable} from this host's environment into {key}"),
+                );
+            }
+        }
+    }
+
+    fn egress(&mut self, config: &Config) {
+        let egress = config.agent.egress();
+        for domain in &egress.allowed_domains {
+            for port in domain.port.map_or(vec![443, 80], |port| vec![port]) {
+                self.add(
+                    Effect::Opens,
+                    format!(
+                        "reach {}:{port} ({})",
+                        domain.host,
+                        Protocol::default_for_port(port)
+                    ),
+                );
+            }
+        }
+        for Domain { host, port } in egress.denied_domains.iter().map(|domain| &domain.value) {
+            let port = port.map_or("at any port".to_owned(), |port| format!("at port {port}"));
+            self.add(Effect::Closes, format!("never reach {host} {port}"));
+        }
+        for rule in &egress.rules {
+            for &port in &rule.ports {
+                let protocol = rule.protocol.unwrap_or(Protocol::default_for_port(port));
+                match rule.action {
+                    // A rule takes its host and port away from allowedDomains: taking it back may open as well as close.
+                    Action::Allow => self.add(
+                        Effect::Alters,
+                        format!("reach by rule {}:{port} ({protocol})", rule.host),
+                    ),
+                    Action::Deny => self.add(
+                        Effect::Closes,
+                        format!("never reach {} at port {port} (rule)", rule.host),
+                    ),
+                }
+            }
+        }
+        for network in &egress.networks {
+            self.add(
+                Effect::Opens,
+                format!("reach address {} (tcp)", network.value),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
