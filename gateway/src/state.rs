@@ -219,14 +219,14 @@ pub enum ChosenRefusal {
         "more than {} bytes of the name were chosen under a wildcard",
         limits::WILDCARD_CHOSEN_BYTES
     )]
-    TooLong,
+    Long,
     #[error(
         "this session has used {} names under wildcards",
         limits::WILDCARD_NAMES
     )]
-    TooMany,
+    Many,
     #[error("too many new names under wildcards at once")]
-    TooFast,
+    Fast,
 }
 
 impl State {
@@ -411,17 +411,17 @@ impl State {
             return Ok(());
         }
         if bytes > limits::WILDCARD_CHOSEN_BYTES {
-            return Err(ChosenRefusal::TooLong);
+            return Err(ChosenRefusal::Long);
         }
         let mut inner = self.lock();
         if inner.chosen.contains(name) {
             return Ok(());
         }
         if inner.chosen.len() >= limits::WILDCARD_NAMES {
-            return Err(ChosenRefusal::TooMany);
+            return Err(ChosenRefusal::Many);
         }
         if !self.choosing.take(Instant::now()) {
-            return Err(ChosenRefusal::TooFast);
+            return Err(ChosenRefusal::Fast);
         }
         inner.chosen.insert(name.clone());
         Ok(())
@@ -431,9 +431,9 @@ impl State {
 impl ChosenRefusal {
     pub fn code(self) -> &'static str {
         match self {
-            Self::TooLong => "wildcard-name-too-long",
-            Self::TooMany => "wildcard-names-exhausted",
-            Self::TooFast => "wildcard-names-rate",
+            Self::Long => "wildcard-name-too-long",
+            Self::Many => "wildcard-names-exhausted",
+            Self::Fast => "wildcard-names-rate",
         }
     }
 }

@@ -144,14 +144,14 @@ async fn names_that_an_agent_makes_up_under_a_wildcard_are_bounded() {
     );
     assert_eq!(
         state.choose(&active, &chosen(limits::WILDCARD_CHOSEN_BYTES)),
-        Err(ChosenRefusal::TooLong)
+        Err(ChosenRefusal::Long)
     );
     let mut taken = 1;
     loop {
         match state.choose(&active, &host(&format!("n{taken}.example.com"))) {
             Ok(()) => taken += 1,
             Err(refusal) => {
-                assert_eq!(refusal, ChosenRefusal::TooFast);
+                assert_eq!(refusal, ChosenRefusal::Fast);
                 break;
             }
         }

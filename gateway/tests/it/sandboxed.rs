@@ -45,19 +45,7 @@ async fn inside() {
     policy.gateway.private_networks = vec!["127.0.0.0/8".parse().unwrap()];
     let mut child = None;
     let mut session = Session::start_by(policy, |channel| {
-        let fd = channel.as_raw_fd();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_agentcontainer-gateway"));
-        command.args(["--channel", "9"]).stderr(Stdio::piped());
-        // SAFETY: dup2 is async-signal-safe and touches nothing of the parent's.
-        unsafe {
-            command.pre_exec(move || {
-                if libc::dup2(fd, 9) < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-                Ok(())
-            });
-        }
-        child = Some(command.spawn().unwrap());
+        child = Some(gateway_on(channel.as_raw_fd()).spawn().unwrap());
     })
     .await;
     let mut child = child.unwrap();
@@ -125,10 +113,43 @@ fn root_or_a_capability_is_refused_where_none_may_be() {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    let output = Command::new(env!("CARGO_BIN_EXE_agentcontainer-gateway"))
-        .args(["--channel", "9", "--require-unprivileged"])
-        .stderr(Stdio::piped())
-        .output()
-        .unwrap();
+    let (_ours, theirs) = nix::sys::socket::socketpair(
+        nix::sys::socket::AddressFamily::Unix,
+        nix::sys::socket::SockType::SeqPacket,
+        None,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+    )
+    .unwrap();
+    let mut command = gateway_on(theirs.as_raw_fd());
+    let output = command.arg("--require-unprivileged").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("capabilities"), "{said}");
+}
+
+#[test]
+fn a_descriptor_that_is_not_there_is_refused() {
+    for fd in ["0", "2", "999", "-1", "x"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_agentcontainer-gateway"))
+            .args(["--channel", fd])
+            .output()
+            .unwrap();
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{fd}");
+    }
+}
+
+/// The binary, with this descriptor as its channel.
+fn gateway_on(fd: i32) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_agentcontainer-gateway"));
+    command.args(["--channel", "9"]).stderr(Stdio::piped());
+    // SAFETY: dup2 is async-signal-safe and touches nothing of the parent's.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::dup2(fd, 9) < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    command
 }
