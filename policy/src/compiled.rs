@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::{IpNet, Ipv4Net};
+use schema::gateway::{ProxyHost, Resolver};
 use schema::host::{HostName, HostPattern};
 use schema::net::{Cidr, Protocol, Transport};
 
@@ -174,6 +176,45 @@ impl Compiled {
 
     pub fn gateway(&self) -> &Gateway {
         &self.gateway
+    }
+
+    /// Ranges other than public ones that this policy lets the gateway dial: what the enforcer adds to the gateway's own
+    /// kernel gate. A port of `None` is any port; the exact answer for a name stays [`Self::address_allowed`].
+    pub fn dialable_ranges(&self) -> Vec<(IpNet, Option<u16>)> {
+        let networks = self
+            .gateway
+            .private_networks
+            .iter()
+            .map(|network| (*network, None));
+        let hosts = self
+            .gateway
+            .hosts
+            .values()
+            .flatten()
+            .map(|address| (IpNet::from(*address), None));
+        let proxy = self
+            .gateway
+            .upstream_proxy
+            .iter()
+            .filter_map(|proxy| match proxy.host {
+                ProxyHost::Address(address) => Some((IpNet::from(address), Some(proxy.port))),
+                ProxyHost::Name(_) => None,
+            });
+        let resolver = match self.gateway.resolver {
+            Resolver::Address(address) => Some((IpNet::from(address.ip()), Some(address.port()))),
+            Resolver::System => None,
+        };
+        let literal = self.networks.rules.iter().filter_map(|rule| {
+            let network = Ipv4Net::new(rule.cidr.addr(), rule.cidr.prefix()).ok()?;
+            Some((IpNet::V4(network), Some(rule.port)))
+        });
+        let all: BTreeSet<_> = networks
+            .chain(hosts)
+            .chain(proxy)
+            .chain(resolver)
+            .chain(literal)
+            .collect();
+        all.into_iter().collect()
     }
 
     /// Whether the gateway may dial `address`, which `name` resolved to, at `port`.

@@ -343,6 +343,9 @@ impl Layer {
             if rule.port == 0 {
                 return Err(PolicyError::PortZero(rule.origin.clone()));
             }
+            if !rule.protocol.is_opaque() {
+                return Err(PolicyError::NetworkProtocol(rule.origin.clone()));
+            }
             address_class::check_network(rule.cidr).map_err(|source| PolicyError::Network {
                 origin: rule.origin.clone(),
                 source,

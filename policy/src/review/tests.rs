@@ -1,1 +1,170 @@
 #![allow(clippy::unwrap_used)]
+use super::*;
+
+fn review(text: &str) -> Review {
+    Review::of(&schema::config::parse(text.as_bytes(), "agentcontainer.json").unwrap())
+}
+
+fn egress(egress: &str) -> Review {
+    review(&format!(
+        r#"{{ "image": "debian", "agent": {{ "capabilities": {{ "network": {{ "egress": {{ {egress} }} }} }} }} }}"#
+    ))
+}
+
+const FULL: &str = r#"{
+  "image": "ghcr.io/my-org/agent:1",
+  "containerUser": "root",
+  "containerEnv": { "TOKEN": "${localEnv:GH_TOKEN}" },
+  "remoteEnv": { "PATH": "${containerEnv:PATH}:/x", "GONE": null },
+  "workspaceFolder": "/w", "workspaceMount": "source=${localWorkspaceFolder},target=/w,type=bind",
+  "mounts": ["type=volume,source=cache,target=/cache"],
+  "overrideCommand": false,
+  "postCreateCommand": { "a": "npm ci\u001b[2J", "b": ["echo", "${localEnv:HOME}"] },
+  "agent": { "capabilities": {
+    "resources": { "memory": "4g" },
+    "network": { "egress": {
+      "allowedDomains": ["api.example", "db.example:5432"],
+      "deniedDomains": ["*.bad.example", "x.example:22"],
+      "rules": [{ "host": "r.example", "ports": [443, 22] }, { "host": "n.example", "ports": [443], "action": "deny" }],
+      "networks": ["10.0.0.0/8:22"] } } } }
+}"#;
+
+#[test]
+fn everything_that_is_asked_for_is_a_line() {
+    let lines = review(FULL).to_string();
+    assert_eq!(
+        lines,
+        r"agentcontainer.json
+  reach address 10.0.0.0/8:22 (tcp)
+  reach api.example:443 (https)
+  reach api.example:80 (http)
+  reach db.example:5432 (tcp)
+  read GH_TOKEN from this host's environment into containerEnv TOKEN
+  read HOME from this host's environment into postCreateCommand
+  set containerEnv TOKEN
+  set remoteEnv PATH
+  unset remoteEnv GONE
+  never reach *.bad.example at any port
+  never reach n.example at port 443 (rule)
+  never reach x.example at port 22
+  image ghcr.io/my-org/agent:1
+  limit cpus none of its own
+  limit memory 4294967296 bytes
+  limit pids none of its own
+  mount type=volume,source=cache,target=/cache
+  reach by rule r.example:22 (tcp)
+  reach by rule r.example:443 (https)
+  run postCreateCommand (a): npm ci\u{1b}[2J
+  run postCreateCommand (b): ["
+            .to_owned()
+            + r#""echo", "${localEnv:HOME}"]
+  run the image's own command
+  user root
+  workspace folder /w
+  workspace mount type=bind,source=${localWorkspaceFolder},target=/w"#
+    );
+}
+
+#[test]
+fn an_approval_is_of_path_and_content() {
+    let approved = review(FULL);
+    assert_eq!(approved.hash(), review(FULL).hash());
+    assert!(!review(FULL).since(&approved).asks_for_more());
+    let moved = Review {
+        path: ".devcontainer/agentcontainer.json".into(),
+        ..approved.clone()
+    };
+    assert_ne!(moved.hash(), approved.hash());
+    assert!(moved.since(&approved).asks_for_more());
+    assert!(
+        moved.since(&approved).to_string().starts_with(
+            "found at .devcontainer/agentcontainer.json instead of agentcontainer.json"
+        )
+    );
+    let stored = serde_json::to_string(&approved).unwrap();
+    assert_eq!(serde_json::from_str::<Review>(&stored).unwrap(), approved);
+    assert!(serde_json::from_str::<Review>(&stored.replacen("path", "pth", 1)).is_err());
+}
+
+#[test]
+fn comments_names_and_other_tools_do_not_ask_again() {
+    let a = review(r#"{ "image": "debian" }"#);
+    let b = review(
+        r#"{ /* c */ "name": "x", "image": "debian", "customizations": { "vscode": {} }, "hostRequirements": { "cpus": 2 } }"#,
+    );
+    assert_eq!(a.hash(), b.hash());
+}
+
+#[test]
+fn only_what_asks_for_more_asks_again() {
+    let more = |from: &Review, to: &Review| to.since(from);
+    let base = egress(r#""allowedDomains": ["a.example"], "deniedDomains": ["d.example"]"#);
+    let wider = egress(
+        r#""allowedDomains": ["a.example", "b.example:22"], "deniedDomains": ["d.example"]"#,
+    );
+    assert_eq!(more(&base, &wider).more, ["+ reach b.example:22 (tcp)"]);
+    let back = more(&wider, &base);
+    assert!(!back.asks_for_more());
+    assert_eq!(back.less, ["- reach b.example:22 (tcp)"]);
+    let without_denial = egress(r#""allowedDomains": ["a.example"]"#);
+    assert_eq!(
+        more(&base, &without_denial).more,
+        ["- never reach d.example at any port"]
+    );
+    assert!(!more(&without_denial, &base).asks_for_more());
+    let ruled = egress(
+        r#""allowedDomains": ["a.example"], "deniedDomains": ["d.example"], "rules": [{ "host": "a.example", "ports": [443], "protocol": "tls" }]"#,
+    );
+    assert!(
+        more(&base, &ruled).asks_for_more() && more(&ruled, &base).asks_for_more(),
+        "a rule may open or close"
+    );
+    for (from, to) in [
+        (r#"{ "image": "debian" }"#, r#"{ "image": "debian:12" }"#),
+        (
+            r#"{ "image": "debian" }"#,
+            r#"{ "image": "debian", "containerUser": "root" }"#,
+        ),
+        (
+            r#"{ "image": "debian", "containerUser": "node" }"#,
+            r#"{ "image": "debian" }"#,
+        ),
+        (
+            r#"{ "image": "debian" }"#,
+            r#"{ "image": "debian", "onCreateCommand": "x" }"#,
+        ),
+        (
+            r#"{ "image": "debian", "onCreateCommand": "x" }"#,
+            r#"{ "image": "debian", "onCreateCommand": "y" }"#,
+        ),
+        (
+            r#"{ "image": "debian" }"#,
+            r#"{ "image": "debian", "mounts": ["type=tmpfs,target=/x"] }"#,
+        ),
+        (
+            r#"{ "image": "debian" }"#,
+            r#"{ "image": "debian", "overrideCommand": false }"#,
+        ),
+        (
+            r#"{ "image": "debian" }"#,
+            r#"{ "image": "debian", "workspaceFolder": "/x" }"#,
+        ),
+        (
+            r#"{ "image": "debian" }"#,
+            r#"{ "image": "debian", "remoteEnv": { "A": "1" } }"#,
+        ),
+        (
+            r#"{ "image": "debian", "containerEnv": { "A": "1" } }"#,
+            r#"{ "image": "debian", "containerEnv": { "A": "${localEnv:S}" } }"#,
+        ),
+        (
+            r#"{ "image": "debian", "agent": { "capabilities": { "resources": { "pids": 5 } } } }"#,
+            r#"{ "image": "debian" }"#,
+        ),
+    ] {
+        assert!(
+            more(&review(from), &review(to)).asks_for_more(),
+            "{from} -> {to}"
+        );
+    }
+}
