@@ -1,7 +1,7 @@
 //! Web servers on the far side, plain and over TLS with a CA of the tests' own, and what they heard. Real HTTP, so that real clients
 //! can be run against them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -113,6 +113,61 @@ impl Web {
 }
 
 impl Drop for Web {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Listens to one IP protocol on all addresses, as ping sockets and raw sockets speak it.
+#[derive(Debug)]
+pub struct Raw {
+    child: Child,
+    heard: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Raw {
+    pub fn protocol(number: u8) -> Self {
+        let script = "import socket, sys, threading, os
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+it = socket.socket(socket.AF_INET, socket.SOCK_RAW, int(sys.argv[1]))
+os.write(1, b'!')
+while True: os.write(1, it.recv(65536))";
+        let mut command = Command::new("python3");
+        command
+            .args(["-c", script, &number.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .expect("python3 is not installed: cargo xtask setup --dev");
+        let mut stdout = child.stdout.take().unwrap();
+        stdout
+            .read_exact(&mut [0])
+            .expect("no raw socket: run the tests as root");
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let into = heard.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 65536];
+            while let Ok(count @ 1..) = stdout.read(&mut buffer) {
+                into.lock().unwrap().extend_from_slice(&buffer[..count]);
+            }
+        });
+        Self { child, heard }
+    }
+
+    /// Whether these bytes came in, after giving them a moment.
+    pub fn hears(&self, bytes: &[u8]) -> bool {
+        std::thread::sleep(Duration::from_millis(300));
+        self.heard
+            .lock()
+            .unwrap()
+            .windows(bytes.len())
+            .any(|part| part == bytes)
+    }
+}
+
+impl Drop for Raw {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -89,7 +89,7 @@ pub fn skip(test: &str, why: &str) {
 pub fn token(prefix: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!(
-        "{prefix}-{:x}-{:x}",
+        "{prefix}{:x}x{:x}",
         std::process::id(),
         NEXT.fetch_add(1, Ordering::Relaxed)
     )

@@ -1,7 +1,7 @@
 //! Listeners on the far side that write down every byte they hear. What they did not hear did not get out.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -33,9 +33,10 @@ impl Receiver {
     }
 
     /// On that address and port (0: one that is free).
-    pub fn on(address: Ipv4Addr, port: u16) -> Self {
+    pub fn on(address: impl Into<IpAddr>, port: u16) -> Self {
+        let address = address.into();
         let (tcp, udp) = (0..100)
-            .find_map(|_| bind(address.into(), port))
+            .find_map(|_| bind(address, port))
             .expect("no port that is free for TCP and UDP");
         let receiver = Self {
             address: tcp.local_addr().unwrap(),

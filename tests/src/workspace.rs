@@ -60,6 +60,12 @@ impl Workspace {
         self
     }
 
+    /// Adds to `allowedDomains` a name that only the resolver can say the address of.
+    pub fn allow_without_host(mut self, entry: &str) -> Self {
+        push(&mut self.egress, "allowedDomains", json!(entry));
+        self
+    }
+
     /// Adds to `deniedDomains`.
     pub fn deny(mut self, entries: &[&str]) -> Self {
         entries

