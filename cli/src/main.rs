@@ -1,1 +1,37 @@
-fn main() {}
+//! `agentcontainer`: reads the command line, hands it to the command's own file, and turns what comes back into an exit
+//! status. 125 is ours; 126, 127 and everything else of `run` and `exec` is the program's; checks answer 0, 1 or 2.
+
+mod banner;
+mod channel;
+mod commands;
+mod embedded;
+mod events;
+mod loaded;
+mod places;
+mod progress;
+mod record;
+mod relay;
+mod report;
+mod session;
+mod start;
+mod terminal;
+mod trust;
+
+use clap::Parser;
+
+fn main() -> ! {
+    let command = commands::Cli::parse();
+    let status = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime.block_on(commands::dispatch(command)),
+        Err(e) => {
+            report::Failure::new("runtime", format!("cannot start: {e}")).print();
+            report::OURS
+        }
+    };
+    // A thread that waits for standard input cannot be joined.
+    std::process::exit(i32::from(status))
+}

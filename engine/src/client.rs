@@ -46,7 +46,7 @@ pub struct EngineInfo {
 
 impl Engine {
     /// Finds the engine and opens a connection; asks it nothing but its version.
-    pub async fn connect(configured: Option<String>) -> Result<Self, EngineError> {
+    pub async fn connect(configured: schema::hostconfig::Engine) -> Result<Self, EngineError> {
         let is_socket =
             |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
         Self::open(find(&Surroundings::from_env(configured), &is_socket)?).await

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::EngineError;
+use schema::hostconfig::Engine as Configured;
 
 /// `sockaddr_un.sun_path` with its closing zero.
 const SUN_PATH: usize = 108;
@@ -22,10 +23,10 @@ pub struct Endpoint {
 }
 
 /// What of the environment decides.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// `engine` in the host's config.toml; `None` and `auto` are the same.
-    pub configured: Option<String>,
+    /// `engine` in the host's config.toml.
+    pub configured: Configured,
     pub docker_host: Option<String>,
     pub docker_context: Option<String>,
     /// `DOCKER_CONFIG` or `~/.docker`.
@@ -36,7 +37,7 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Reads the process's environment.
-    pub fn from_env(configured: Option<String>) -> Self {
+    pub fn from_env(configured: Configured) -> Self {
         let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         Self {
             configured,
@@ -75,12 +76,13 @@ pub fn find(
     around: &Surroundings,
     is_socket: &dyn Fn(&Path) -> bool,
 ) -> Result<Endpoint, EngineError> {
-    let configured = around.configured.as_deref().unwrap_or("auto");
-    match configured {
-        "auto" => {}
-        "docker" => return first(around.docker_sockets(), "config.toml", is_socket),
-        "podman" => return first(around.podman_sockets(), "config.toml", is_socket),
-        url => return from_url(url, "config.toml"),
+    let configured = "config.toml";
+    match &around.configured {
+        Configured::Auto => {}
+        Configured::Docker => return first(around.docker_sockets(), configured, is_socket),
+        Configured::Podman => return first(around.podman_sockets(), configured, is_socket),
+        Configured::Unix(path) => return from_path(path, configured),
+        Configured::Ssh(url) | Configured::Tcp(url) => return from_url(url, configured),
     }
     if let Some(url) = &around.docker_host {
         return from_url(url, "DOCKER_HOST");
@@ -120,18 +122,21 @@ fn from_url(url: &str, by: &str) -> Result<Endpoint, EngineError> {
             scheme: format!("{scheme}://"),
         });
     }
-    let socket = PathBuf::from(rest);
-    if !socket.is_absolute() {
+    if !rest.starts_with('/') {
         return Err(EngineError::Name {
             by: by.to_owned(),
             value: url.to_owned(),
         });
     }
-    if rest.len() >= SUN_PATH {
-        return Err(EngineError::SocketPath(socket));
+    from_path(Path::new(rest), by)
+}
+
+fn from_path(socket: &Path, by: &str) -> Result<Endpoint, EngineError> {
+    if socket.as_os_str().len() >= SUN_PATH {
+        return Err(EngineError::SocketPath(socket.to_owned()));
     }
     Ok(Endpoint {
-        socket,
+        socket: socket.to_owned(),
         by: by.to_owned(),
     })
 }
@@ -213,23 +218,33 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn around() -> Surroundings {
+        Surroundings {
+            configured: Configured::Auto,
+            docker_host: None,
+            docker_context: None,
+            docker_config: None,
+            runtime_dir: None,
+        }
+    }
+
     fn only(path: &'static str) -> impl Fn(&Path) -> bool {
         move |p| p == Path::new(path)
     }
 
     #[test]
     fn docker_host_wins_over_the_default_socket_and_the_configuration_over_both() {
-        let mut around = Surroundings {
+        let mut at = Surroundings {
             docker_host: Some("unix:///a.sock".into()),
-            ..Surroundings::default()
+            ..around()
         };
         let all = |_: &Path| true;
-        assert_eq!(find(&around, &all).unwrap().socket, Path::new("/a.sock"));
-        around.configured = Some("unix:///b.sock".into());
-        assert_eq!(find(&around, &all).unwrap().socket, Path::new("/b.sock"));
-        around.configured = Some("podman".into());
+        assert_eq!(find(&at, &all).unwrap().socket, Path::new("/a.sock"));
+        at.configured = Configured::Unix("/b.sock".into());
+        assert_eq!(find(&at, &all).unwrap().socket, Path::new("/b.sock"));
+        at.configured = Configured::Podman;
         assert_eq!(
-            find(&around, &all).unwrap().socket,
+            find(&at, &all).unwrap().socket,
             Path::new("/run/podman/podman.sock")
         );
     }
@@ -242,21 +257,29 @@ mod tests {
             "npipe:////./pipe/x",
             "http://x",
         ] {
-            let around = Surroundings {
+            let at = Surroundings {
                 docker_host: Some(url.into()),
-                ..Surroundings::default()
+                ..around()
             };
-            let refused = find(&around, &|_| true).unwrap_err();
+            let refused = find(&at, &|_| true).unwrap_err();
             assert!(matches!(refused, EngineError::Scheme { .. }), "{url}");
             assert!(refused.help().is_some());
         }
-        for url in ["/var/run/docker.sock", "unix://relative", ""] {
-            let around = Surroundings {
-                configured: Some(url.into()),
-                ..Surroundings::default()
+        let at = Surroundings {
+            configured: Configured::Ssh("ssh://host".into()),
+            ..around()
+        };
+        assert!(matches!(
+            find(&at, &|_| true),
+            Err(EngineError::Scheme { .. })
+        ));
+        for url in ["/var/run/docker.sock", "unix://relative", "unix://", "x"] {
+            let at = Surroundings {
+                docker_host: Some(url.into()),
+                ..around()
             };
             assert!(matches!(
-                find(&around, &|_| true),
+                find(&at, &|_| true),
                 Err(EngineError::Name { .. })
             ));
         }
@@ -275,15 +298,15 @@ mod tests {
 
     #[test]
     fn without_any_socket_the_error_names_what_was_tried() {
-        let refused = find(&Surroundings::default(), &|_| false).unwrap_err();
+        let refused = find(&around(), &|_| false).unwrap_err();
         assert!(refused.to_string().contains("/var/run/docker.sock"));
         assert_eq!(refused.code(), "engine-not-found");
-        let around = Surroundings {
+        let at = Surroundings {
             runtime_dir: Some("/run/user/7".into()),
-            ..Surroundings::default()
+            ..around()
         };
         assert_eq!(
-            find(&around, &only("/run/user/7/podman/podman.sock"))
+            find(&at, &only("/run/user/7/podman/podman.sock"))
                 .unwrap()
                 .by,
             "default socket"
@@ -306,20 +329,20 @@ mod tests {
             br#"{"Name":"lab","Metadata":{},"Endpoints":{"docker":{"Host":"unix:///lab.sock","SkipTLSVerify":false}}}"#,
         )
         .unwrap();
-        let mut around = Surroundings {
+        let mut at = Surroundings {
             docker_config: Some(dir.path().to_owned()),
-            ..Surroundings::default()
+            ..around()
         };
-        let found = find(&around, &|_| true).unwrap();
+        let found = find(&at, &|_| true).unwrap();
         assert_eq!(found.socket, Path::new("/lab.sock"));
         assert_eq!(found.by, "docker context lab");
         // A context that is named but not there is an error, not a reason to take another engine.
-        around.docker_context = Some("gone".into());
+        at.docker_context = Some("gone".into());
         assert!(matches!(
-            find(&around, &|_| true),
+            find(&at, &|_| true),
             Err(EngineError::Context { .. })
         ));
-        around.docker_context = Some("default".into());
-        assert_eq!(find(&around, &|_| true).unwrap().by, "default socket");
+        at.docker_context = Some("default".into());
+        assert_eq!(find(&at, &|_| true).unwrap().by, "default socket");
     }
 }

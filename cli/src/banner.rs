@@ -1,0 +1,157 @@
+//! The few lines that `run` begins with: what runs, as whom, what it may reach, and which layer sees to it.
+
+use engine::plan::Planned;
+use engine::request::CreateRequest;
+use policy::{Action, EffectivePolicy};
+use schema::net::Protocol;
+
+use crate::loaded::Loaded;
+use crate::record::Record;
+use crate::report;
+use crate::start::Ready;
+
+/// Destinations that are written out; the rest are counted.
+const MAX_SHOWN: usize = 12;
+
+/// Prints the banner.
+pub fn print(loaded: &Loaded, record: &Record, ready: &Ready) {
+    let request = &ready.request;
+    let name = match &record.name {
+        Some(name) => format!("{} ({name})", record.session),
+        None => record.session.to_string(),
+    };
+    report::banner("session", name);
+    report::banner("image", image(record, request));
+    report::banner("user", format!("{} ({})", request.user, ready.identity.by));
+    report::banner("network", reach(&loaded.policy));
+    let hooks: Vec<&str> = ready.opened.hooks.iter().map(|h| h.name.as_str()).collect();
+    report::banner("held by", format!("kernel ({}), gateway", hooks.join(" ")));
+    for line in opaque(&loaded.policy) {
+        report::banner("note", line);
+    }
+    for remark in &ready.remarks {
+        report::banner("note", remark);
+    }
+}
+
+fn image(record: &Record, request: &CreateRequest) -> String {
+    let digest = request.image.digest.hex();
+    let short = digest.get(..12).unwrap_or_default();
+    if request.image.is_local() {
+        format!("{} (only this engine has it: id {short})", record.image)
+    } else {
+        format!("{} @ sha256:{short}", record.image)
+    }
+}
+
+/// What is allowed, in a line.
+pub fn reach(policy: &EffectivePolicy) -> String {
+    let mut places: Vec<String> = Vec::new();
+    for layer in policy.network.layers() {
+        for domain in &layer.allowed {
+            places.push(match domain.port {
+                Some(port) => format!("{}:{port}", domain.host),
+                None => domain.host.to_string(),
+            });
+        }
+        for rule in layer.rules.iter().filter(|r| r.action == Action::Allow) {
+            let ports: Vec<String> = rule.ports.iter().map(u16::to_string).collect();
+            places.push(format!("{}:{}", rule.host, ports.join(",")));
+        }
+        for network in &layer.networks {
+            places.push(format!("{}:{}", network.cidr, network.port));
+        }
+    }
+    places.sort();
+    places.dedup();
+    match places.len() {
+        0 => "nothing".to_owned(),
+        n if n > MAX_SHOWN => format!(
+            "{} and {} more",
+            places[..MAX_SHOWN].join(" "),
+            n - MAX_SHOWN
+        ),
+        _ => places.join(" "),
+    }
+}
+
+/// What is carried without being read, said so.
+fn opaque(policy: &EffectivePolicy) -> Vec<String> {
+    let layers = policy.network.layers();
+    let https = layers.iter().any(|layer| {
+        layer
+            .allowed
+            .iter()
+            .any(|d| d.port.is_none_or(|p| p == 443))
+            || layer.rules.iter().any(|r| {
+                r.action == Action::Allow
+                    && r.protocol
+                        .map_or(r.ports.contains(&443), |p| p == Protocol::Https)
+            })
+    });
+    let mut lines = Vec::new();
+    if https {
+        lines.push("https on 443 is carried as tls in this version: the name is checked, what is inside is not read".to_owned());
+    }
+    if policy.gateway.upstream_proxy.is_some() {
+        lines.push("an upstream proxy resolves names: rebinding is the proxy's to stop".to_owned());
+    }
+    lines
+}
+
+/// The same for `run --plan`, on stdout.
+pub fn plan(loaded: &Loaded, record: &Record, planned: &Planned) -> String {
+    let mut lines = vec![
+        format!("image    {}", image(record, &planned.request)),
+        format!(
+            "user     {} ({})",
+            planned.request.user, planned.identity.by
+        ),
+        format!("network  {}", reach(&loaded.policy)),
+    ];
+    lines.extend(
+        opaque(&loaded.policy)
+            .into_iter()
+            .map(|l| format!("note     {l}")),
+    );
+    lines.extend(planned.notes.iter().map(|l| format!("note     {l}")));
+    lines
+        .iter()
+        .map(|l| report::escape(l))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn policy(egress: &str) -> EffectivePolicy {
+        let text = format!(
+            r#"{{ "image": "x", "agent": {{ "capabilities": {{ "network": {{ "egress": {egress} }} }} }} }}"#
+        );
+        let config = schema::config::parse(text.as_bytes(), "agentcontainer.json").unwrap();
+        policy::effective(&config, &schema::hostconfig::HostConfig::default()).unwrap()
+    }
+
+    #[test]
+    fn the_banner_says_what_is_reachable_and_what_is_not_read() {
+        let some = policy(
+            r#"{ "allowedDomains": ["b.test", "db.test:5432"], "networks": ["10.1.0.0/16:5432"],
+                 "rules": [{ "host": "a.test", "ports": [22], "protocol": "tcp" }, { "host": "no.test", "ports": [1], "action": "deny" }] }"#,
+        );
+        assert_eq!(
+            reach(&some),
+            "10.1.0.0/16:5432 a.test:22 b.test db.test:5432"
+        );
+        assert_eq!(opaque(&some).len(), 1);
+        let none = policy("{}");
+        assert_eq!(reach(&none), "nothing");
+        assert!(opaque(&none).is_empty());
+        let many: Vec<String> = (0..20).map(|n| format!("\"h{n}.test:22\"")).collect();
+        let many = policy(&format!("{{ \"allowedDomains\": [{}] }}", many.join(",")));
+        assert!(reach(&many).ends_with("and 8 more"));
+        assert!(opaque(&many).is_empty());
+    }
+}

@@ -1,0 +1,141 @@
+//! The command line's shape (clap), and which file carries out which command.
+
+mod audit;
+mod completions;
+mod config;
+mod doctor;
+mod enforcer;
+mod exec;
+mod gc;
+mod init;
+mod logs;
+mod man;
+mod policy;
+mod ps;
+mod rm;
+mod run;
+mod stop;
+mod trust;
+
+use clap::{Parser, Subcommand};
+
+use crate::report::{self, Failure};
+
+/// Runs AI coding agents in containers that can do what agentcontainer.json declares and nothing else
+#[derive(Debug, Parser)]
+#[command(name = "agentcontainer", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write an agentcontainer.json from what the project is
+    Init(init::Args),
+    /// Start a session in this directory and run a program in it
+    Run(run::Args),
+    /// Run a command in a session
+    Exec(exec::Args),
+    /// List sessions
+    Ps(ps::Args),
+    /// Show what a session wrote
+    Logs(logs::Args),
+    /// End sessions
+    Stop(stop::Args),
+    /// Remove what is left of a session that has ended
+    Rm(rm::Args),
+    /// Remove everything that no session uses
+    Gc(gc::Args),
+    /// Check this machine, with one attempt that must be refused and one that must pass
+    Doctor(doctor::Args),
+    /// Start, stop or look at the enforcer
+    Enforcer(enforcer::Args),
+    /// Look at what is on record
+    Audit(audit::Args),
+    /// Check or show the workspace's config
+    Config(config::Args),
+    /// Show or explain the effective policy
+    Policy(policy::Args),
+    /// List or revoke approvals
+    Trust(trust::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Print the manual page
+    Man(man::Args),
+}
+
+/// Carries the command out; what comes back is the exit status.
+pub async fn dispatch(cli: Cli) -> u8 {
+    let result = match cli.command {
+        Command::Init(args) => init::run(&args),
+        Command::Run(args) => run::run(args).await,
+        Command::Exec(args) => exec::run(args).await,
+        Command::Ps(args) => ps::run(&args).await,
+        Command::Logs(args) => logs::run(&args).await,
+        Command::Stop(args) => stop::run(&args).await,
+        Command::Rm(args) => rm::run(&args).await,
+        Command::Gc(args) => gc::run(&args).await,
+        Command::Doctor(args) => doctor::run(&args).await,
+        Command::Enforcer(args) => enforcer::run(&args).await,
+        Command::Audit(args) => audit::run(&args).await,
+        Command::Config(args) => config::run(&args),
+        Command::Policy(args) => policy::run(&args),
+        Command::Trust(args) => trust::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+    };
+    match result {
+        Ok(status) => status,
+        Err(failure) => {
+            failure.print();
+            failure.status
+        }
+    }
+}
+
+/// What every command about sessions begins with.
+struct Desk {
+    places: crate::places::Places,
+    engine: engine::Engine,
+    sessions: Vec<crate::record::Session>,
+}
+
+impl Desk {
+    async fn open() -> Result<Self, Failure> {
+        let places = crate::places::Places::from_env()?;
+        let host = crate::loaded::host()?;
+        let engine = engine::Engine::connect(host.engine().clone()).await?;
+        let containers = engine.sessions().await?;
+        let sessions = crate::record::join(crate::record::all(&places), &containers);
+        Ok(Self {
+            places,
+            engine,
+            sessions,
+        })
+    }
+
+    /// The enforcer, if one runs. A program without an embedded one has none to talk to.
+    async fn enforcer(&self) -> Result<Option<crate::channel::Enforcer>, Failure> {
+        let Ok(sidecar) = crate::channel::sidecar(&self.places) else {
+            return Ok(None);
+        };
+        Ok(crate::channel::running(&sidecar)
+            .await?
+            .map(|(enforcer, _)| enforcer))
+    }
+
+    fn pick(
+        &self,
+        name: Option<&str>,
+        fits: impl Fn(&crate::record::Session) -> bool,
+    ) -> Result<&crate::record::Session, Failure> {
+        crate::record::pick(&self.sessions, name, &crate::loaded::workspace()?, fits)
+    }
+}
+
+/// `--json` of a command: also how its failures are printed.
+fn json(on: bool) -> bool {
+    report::set_json(on);
+    on
+}

@@ -1,0 +1,10 @@
+//! stub
+use crate::report::Failure;
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[arg(long)]
+    json: bool,
+}
+pub async fn run(_args: &Args) -> Result<u8, Failure> {
+    Ok(0)
+}

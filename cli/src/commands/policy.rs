@@ -1,0 +1,114 @@
+//! `agentcontainer policy show|explain`: the effective policy, and what it says about one destination.
+
+use std::path::PathBuf;
+
+use policy::explain::Target;
+use policy::text;
+
+use super::json;
+use crate::loaded::Loaded;
+use crate::report::{self, Failure, escape};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show every entry and where it comes from
+    Show {
+        /// The config to use
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// As it travels to the enforcer
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what is decided about a destination, by which rule, and what the wire must say: 0 allowed, 1 denied
+    Explain {
+        /// A name or an address; without a port, every port that policy names for it
+        #[arg(value_name = "HOST[:PORT]")]
+        target: String,
+        /// The config to use
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub fn run(args: &Args) -> Result<u8, Failure> {
+    match &args.command {
+        Command::Show {
+            config,
+            json: as_json,
+        } => {
+            let as_json = json(*as_json);
+            show(&Loaded::read(config.as_deref())?, as_json)
+        }
+        Command::Explain {
+            target,
+            config,
+            json: as_json,
+        } => {
+            let as_json = json(*as_json);
+            let target: Target = target
+                .parse()
+                .map_err(|e| Failure::new("target", format!("{target}: {e}")).status(2))?;
+            let loaded = Loaded::read(config.as_deref()).map_err(|f| f.status(2))?;
+            let explanation =
+                policy::explain(&loaded.policy.compile(), &target, &loaded.config.file);
+            let allowed = explanation.answers.iter().any(|a| a.verdict == "allow");
+            if as_json {
+                report::out_json(&explanation);
+            } else {
+                report::out(lines(&explanation.to_string()));
+            }
+            Ok(u8::from(!allowed))
+        }
+    }
+}
+
+/// Several lines of a stranger's words, each escaped.
+fn lines(text: &str) -> String {
+    text.lines().map(escape).collect::<Vec<_>>().join("\n")
+}
+
+fn show(loaded: &Loaded, as_json: bool) -> Result<u8, Failure> {
+    if as_json {
+        report::out(String::from_utf8_lossy(&loaded.policy.to_json()));
+        return Ok(0);
+    }
+    let mut rows = Vec::new();
+    for layer in loaded.policy.network.layers() {
+        let mut row = |words: String, origin: &policy::Origin| {
+            rows.push(vec![words, origin.to_string()]);
+        };
+        layer
+            .allowed
+            .iter()
+            .for_each(|r| row(text::allowed_domain(r), &r.origin));
+        layer
+            .denied
+            .iter()
+            .for_each(|r| row(text::denied_domain(r), &r.origin));
+        layer
+            .rules
+            .iter()
+            .for_each(|r| row(text::rule(r), &r.origin));
+        layer
+            .networks
+            .iter()
+            .for_each(|r| row(text::network(r), &r.origin));
+    }
+    if rows.is_empty() {
+        report::out("nothing is reachable");
+    } else {
+        report::out(lines(&report::table(&rows)));
+        report::out("everything else is denied");
+    }
+    Ok(0)
+}

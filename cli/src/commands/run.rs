@@ -1,0 +1,475 @@
+//! `agentcontainer run`: config, review, session, container, program; and nothing left behind, however it ends.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use api::v1;
+use engine::git::Doing;
+use engine::{Engine, control};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::json;
+use crate::channel::Enforcer;
+use crate::events::{self, Denials};
+use crate::loaded::Loaded;
+use crate::record::{self, Record};
+use crate::relay::{self, End, Remote, Signals};
+use crate::report::{self, Failure, OURS};
+use crate::start::{self, Asked, Ready};
+use crate::terminal::{self, Raw};
+use crate::{banner, session, trust};
+
+/// How long a detached session may take until its network is wired.
+const WIRED: Duration = Duration::from_secs(15);
+/// How long the events that are under way are waited for, once the program has ended.
+const LAST_EVENTS: Duration = Duration::from_millis(150);
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A name for the session, in place of its id
+    #[arg(long)]
+    name: Option<String>,
+    /// Leave it running and print its id
+    #[arg(short, long)]
+    detach: bool,
+    /// Set a variable inside; without a value, to what it is here
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// The config to use
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Show what would be created, and create nothing
+    #[arg(long)]
+    plan: bool,
+    /// Approve what the config asks for without being asked
+    #[arg(long)]
+    yes: bool,
+    /// With --plan and --detach: as JSON
+    #[arg(long)]
+    json: bool,
+    /// The program, in place of the image's own
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub async fn run(args: Args) -> Result<u8, Failure> {
+    let as_json = json(args.json);
+    if let Some(name) = &args.name {
+        record::check_name(name)?;
+    }
+    let loaded = Loaded::read(args.config.as_deref())?;
+    let asked = Asked {
+        name: args.name,
+        env: environment(&args.env)?,
+        command: args.command,
+        detached: args.detach,
+        tty: !args.detach && terminal::is_interactive(),
+    };
+    if args.plan {
+        return plan(&loaded, &asked, as_json).await;
+    }
+    trust::require(&loaded, args.yes)?;
+    let mut record = start::record_of(&loaded, &asked)?;
+    let mut signals = Signals::register()?;
+    record.save(&loaded.places)?;
+
+    let before = control::present(&loaded.workspace);
+    let mut up = None;
+    let result = bring_up(&loaded, &asked, &record, &mut signals, &mut up).await;
+    if let (Ok(OURS_TO_KEEP), true) = (&result, asked.detached) {
+        if as_json {
+            report::out_json(&record);
+        } else {
+            report::out(&record.session);
+        }
+        return Ok(0);
+    }
+    let ended = clean_up(&loaded, &mut record, up).await;
+    for name in control::present(&loaded.workspace).difference(&before) {
+        report::warning(format!(
+            "{name} appeared in the workspace while the session ran; look at it before a program on this machine obeys it"
+        ));
+    }
+    let status = result?;
+    ended?;
+    Ok(status)
+}
+
+/// The status of a detached session that is up.
+const OURS_TO_KEEP: u8 = 0;
+
+fn environment(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut env = BTreeMap::new();
+    for entry in given {
+        let (name, value) = match entry.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => match std::env::var(entry) {
+                Ok(value) => (entry.as_str(), value),
+                Err(_) => continue,
+            },
+        };
+        let good = !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !good || name.starts_with("AGENTCONTAINER_") {
+            return Err(Failure::new(
+                "variable-name",
+                format!("{name} is not a variable that can be set"),
+            ));
+        }
+        env.insert(name.to_owned(), value);
+    }
+    Ok(env)
+}
+
+/// What was brought up, as far as it got; what `clean_up` works from.
+struct Up {
+    engine: Engine,
+    enforcer: Enforcer,
+}
+
+/// From nothing to the program's end. Whatever is up when it returns is in `up`.
+async fn bring_up(
+    loaded: &Loaded,
+    asked: &Asked,
+    record: &Record,
+    signals: &mut Signals,
+    up: &mut Option<Up>,
+) -> Result<u8, Failure> {
+    refuse_taken_name(loaded, record)?;
+    let (stop, stopped) = watch::channel(false);
+    let ready = {
+        let mut preparing = std::pin::pin!(start::prepare(loaded, asked, record, stopped));
+        let mut told = None;
+        loop {
+            tokio::select! {
+                ready = &mut preparing => break match (ready, told) {
+                    (Ok(ready), None) => Ok(ready),
+                    (Ok(ready), Some(number)) => {
+                        *up = Some(Up { engine: ready.engine, enforcer: ready.enforcer });
+                        return Ok(by_signal(number));
+                    }
+                    (Err(_), Some(number)) => return Ok(by_signal(number)),
+                    (Err(failure), None) => Err(failure),
+                },
+                number = signals.stop() => {
+                    if told.replace(number).is_some() {
+                        return Ok(by_signal(number));
+                    }
+                    let _ = stop.send(true);
+                }
+            }
+        }?
+    };
+    *up = Some(Up {
+        engine: ready.engine.clone(),
+        enforcer: ready.enforcer.clone(),
+    });
+    banner::print(loaded, record, &ready);
+    if asked.detached {
+        detached(ready, record).await
+    } else {
+        attached(ready, record, asked, signals).await
+    }
+}
+
+fn by_signal(number: i32) -> u8 {
+    u8::try_from(128 + number).unwrap_or(OURS)
+}
+
+/// A name means one session that has not ended.
+fn refuse_taken_name(loaded: &Loaded, record: &Record) -> Result<(), Failure> {
+    let Some(name) = &record.name else {
+        return Ok(());
+    };
+    let taken = record::all(&loaded.places).into_iter().any(|other| {
+        other.session != record.session
+            && other.ended.is_none()
+            && (other.name.as_deref() == Some(name) || other.session.as_str() == name)
+    });
+    if taken {
+        return Err(Failure::new(
+            "name-taken",
+            format!("a session named {name} has not ended"),
+        )
+        .help(format!(
+            "`agentcontainer stop {name}`, or `agentcontainer gc` if it is left from a crash"
+        )));
+    }
+    Ok(())
+}
+
+/// Starts it and waits until its network is wired.
+async fn detached(mut ready: Ready, record: &Record) -> Result<u8, Failure> {
+    ready.engine.start(&ready.container).await?;
+    let began = Instant::now();
+    loop {
+        let listed = ready
+            .enforcer
+            .list_sessions(v1::ListSessionsRequest {})
+            .await
+            .map_err(|status| {
+                crate::channel::refused("say whether the session is wired", &status)
+            })?;
+        let wired = listed
+            .into_inner()
+            .sessions
+            .iter()
+            .any(|s| s.session == record.session.as_str() && s.wired);
+        if wired {
+            return Ok(OURS_TO_KEEP);
+        }
+        let state = ready.engine.inspect(&ready.container).await?;
+        if !state.running {
+            // It may have done all it had to; only init's own status says that it never ran.
+            return match state.exit_code {
+                Some(125..=127) => Err(never_ran(&ready, state.exit_code).await),
+                _ => Ok(OURS_TO_KEEP),
+            };
+        }
+        if began.elapsed() > WIRED {
+            return Err(never_ran(&ready, None).await);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn never_ran(ready: &Ready, status: Option<i64>) -> Failure {
+    let logs = engine::containers::Logs {
+        follow: false,
+        tail: Some(5),
+        timestamps: false,
+    };
+    let mut said = Vec::new();
+    if let Ok(mut output) = ready.engine.logs(&ready.container, false, logs).await {
+        while let Ok(Some((_, bytes))) = output.next().await {
+            said.extend(bytes);
+        }
+    }
+    let said = String::from_utf8_lossy(&said);
+    let mut failure = Failure::new(
+        "not-started",
+        format!("the program was not started: {}", said.trim()),
+    );
+    if let Some(Ok(status)) = status.map(u8::try_from) {
+        failure.status = status;
+    }
+    failure
+}
+
+/// What reaches the container's program.
+struct Main<'a> {
+    engine: &'a Engine,
+    container: &'a str,
+}
+
+impl Remote for Main<'_> {
+    async fn resize(&self, rows: u16, columns: u16) {
+        let _ = self.engine.resize(self.container, rows, columns).await;
+    }
+
+    async fn signal(&self, name: &'static str) {
+        let _ = self.engine.kill(self.container, name).await;
+    }
+}
+
+/// Runs the program in the foreground.
+async fn attached(
+    ready: Ready,
+    record: &Record,
+    asked: &Asked,
+    signals: &mut Signals,
+) -> Result<u8, Failure> {
+    let (engine, container) = (&ready.engine, ready.container.as_str());
+    let (input, output) = engine.attach(container, asked.tty, true).await?;
+    let raw = asked.tty.then(Raw::enter).flatten();
+    let live = report::stderr_is_terminal() && !asked.tty;
+    let (tell, told) = oneshot::channel();
+    let watching = tokio::spawn(watch_events(
+        ready.enforcer.clone(),
+        record.session.to_string(),
+        live,
+        told,
+    ));
+    let status = foreground(&ready, input, output, asked, signals).await;
+    drop(raw);
+    finish_events(watching, tell, live).await;
+    status
+}
+
+async fn foreground(
+    ready: &Ready,
+    input: engine::stream::Input,
+    output: engine::stream::Output,
+    asked: &Asked,
+    signals: &mut Signals,
+) -> Result<u8, Failure> {
+    let (engine, container) = (&ready.engine, ready.container.as_str());
+    engine.start(container).await?;
+    let remote = Main { engine, container };
+    match relay::relay(Some(input), output, signals, asked.tty, &remote).await? {
+        End::Output => {}
+        End::Interrupted => {
+            engine.kill(container, "SIGKILL").await?;
+            return Ok(by_signal(libc::SIGINT));
+        }
+        End::Told(number) => {
+            engine
+                .stop(container, Some(ready.request.stop_timeout))
+                .await?;
+            return Ok(by_signal(number));
+        }
+    }
+    // The program closed its output; it may still run.
+    tokio::select! {
+        code = engine.wait(container) => Ok(u8::try_from(code?).unwrap_or(OURS)),
+        number = signals.stop() => {
+            engine.stop(container, Some(ready.request.stop_timeout)).await?;
+            Ok(by_signal(number))
+        }
+    }
+}
+
+/// Follows the session's events until told that the program has ended: denials are shown as they come where the terminal is
+/// ours, and kept where it is the program's. An enforcer that goes away is said once, and asked again.
+async fn watch_events(
+    mut enforcer: Enforcer,
+    session: String,
+    live: bool,
+    mut told: oneshot::Receiver<()>,
+) -> Denials {
+    let mut denials = Denials::default();
+    let (mut next, mut gone) = (0, false);
+    loop {
+        let follow = async {
+            let mut stream = events::open(&mut enforcer, &session, next, true)
+                .await
+                .ok()?;
+            while let Ok(Some(line)) = stream.message().await {
+                let Some(event) = events::parse(&line) else {
+                    continue;
+                };
+                next = event.seq + 1;
+                if let (Some(line), true) = (denials.hear(&event), live) {
+                    report::denied(line);
+                }
+            }
+            Some(())
+        };
+        tokio::select! {
+            _ = &mut told => return denials,
+            _ = follow => {}
+        }
+        if !gone {
+            gone = true;
+            if live {
+                report::warning(
+                    "the enforcer is gone: every new connection is refused until it is back; the program goes on",
+                );
+            }
+        }
+        tokio::select! {
+            _ = &mut told => return denials,
+            _ = tokio::time::sleep(Duration::from_millis(500)) => {}
+        }
+    }
+}
+
+async fn finish_events(watching: JoinHandle<Denials>, tell: oneshot::Sender<()>, live: bool) {
+    if report::stderr_is_terminal() {
+        tokio::time::sleep(LAST_EVENTS).await;
+    }
+    let _ = tell.send(());
+    if let Ok(denials) = watching.await
+        && !live
+        && report::stderr_is_terminal()
+    {
+        for line in denials.summary() {
+            report::denied(line);
+        }
+    }
+}
+
+/// Ends what is up; without an engine there is nothing but our own files.
+async fn clean_up(loaded: &Loaded, record: &mut Record, up: Option<Up>) -> Result<(), Failure> {
+    let up = match up {
+        Some(up) => Some((up.engine, Some(up.enforcer))),
+        None => match Engine::connect(loaded.host.engine().clone()).await {
+            Ok(engine) => {
+                let enforcer = match crate::channel::sidecar(&loaded.places) {
+                    Ok(sidecar) => crate::channel::running(&sidecar).await.ok().flatten(),
+                    Err(_) => None,
+                };
+                Some((engine, enforcer.map(|(enforcer, _)| enforcer)))
+            }
+            // What could not be reached to begin anything holds nothing.
+            Err(_) => None,
+        },
+    };
+    match up {
+        Some((engine, mut enforcer)) => {
+            session::end(&engine, enforcer.as_mut(), &loaded.places, record, "ended").await
+        }
+        None => {
+            record.ended = Some(record::now());
+            record.save(&loaded.places)
+        }
+    }
+}
+
+async fn plan(loaded: &Loaded, asked: &Asked, as_json: bool) -> Result<u8, Failure> {
+    let engine = Engine::connect(loaded.host.engine().clone()).await?;
+    let info = engine.info().await?;
+    info.check()?;
+    let reference = &loaded.config.image.value;
+    let Some(image) = engine.image(reference).await? else {
+        return Err(Failure::new(
+            "image-not-found",
+            format!(
+                "{} is not on this machine, and a plan pulls nothing",
+                reference.as_str()
+            ),
+        )
+        .help("`agentcontainer run` pulls it, or `docker pull` does"));
+    };
+    let accounts = engine.accounts(&image.id, &loaded.places.images()).await?;
+    let mut record = start::record_of(loaded, asked)?;
+    record.session = start::new_session()?;
+    let planned =
+        start::plan(loaded, asked, &record, &info, &image, &accounts).make(Doing::Look)?;
+    planned
+        .request
+        .check(&loaded.places.private())
+        .map_err(|violation| Failure::from(engine::EngineError::from(violation)))?;
+    if as_json {
+        report::out_json(&planned.request);
+    } else {
+        report::out(banner::plan(loaded, &record, &planned));
+        let pretty = serde_json::to_string_pretty(&planned.request).unwrap_or_default();
+        report::out(pretty);
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn variables_are_taken_apart_and_ours_cannot_be_set() {
+        let env = environment(&["A=b=c".into(), "EMPTY=".into()]).unwrap();
+        assert_eq!(env["A"], "b=c");
+        assert_eq!(env["EMPTY"], "");
+        for bad in ["=x", "1A=x", "A B=x", "AGENTCONTAINER_SESSION=x"] {
+            assert!(environment(&[bad.into()]).is_err(), "{bad}");
+        }
+        assert!(
+            environment(&["SURELY_NOT_SET_ANYWHERE".into()])
+                .unwrap()
+                .is_empty()
+        );
+    }
+}

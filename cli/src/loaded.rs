@@ -1,0 +1,65 @@
+//! What a command works from: the workspace's config, the host's, and the policy that is their intersection. Read once, before
+//! anything else happens; every mistake in them is reported at its place.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use policy::EffectivePolicy;
+use schema::config::{Config, Wanted, discover};
+use schema::hostconfig::{self, HostConfig};
+
+use crate::places::Places;
+use crate::report::Failure;
+
+/// Everything that was read.
+#[derive(Debug)]
+pub struct Loaded {
+    pub places: Places,
+    pub workspace: PathBuf,
+    /// The workspace's owner.
+    pub owner: (u32, u32),
+    pub config: Config,
+    pub host: HostConfig,
+    pub policy: EffectivePolicy,
+}
+
+/// The current directory, without symbolic links: what a workspace is named by.
+pub fn workspace() -> Result<PathBuf, Failure> {
+    std::env::current_dir()
+        .and_then(|dir| dir.canonicalize())
+        .map_err(|e| Failure::io("find", Path::new("the current directory"), &e))
+}
+
+/// The host's configuration alone.
+pub fn host() -> Result<HostConfig, Failure> {
+    let paths = hostconfig::paths(|name| std::env::var(name).ok());
+    hostconfig::load(&paths).map_err(Failure::from)
+}
+
+impl Loaded {
+    pub fn read(explicit: Option<&Path>) -> Result<Self, Failure> {
+        let places = Places::from_env()?;
+        let workspace = workspace()?;
+        let explicit = match explicit {
+            Some(path) => Some(
+                path.canonicalize()
+                    .map_err(|e| Failure::io("read", path, &e))?,
+            ),
+            None => None,
+        };
+        let wanted = explicit.as_deref().map_or(Wanted::First, Wanted::File);
+        let host = host()?;
+        let config = discover::load(&workspace, wanted)?;
+        let policy = policy::merge::effective(&config, &host)?;
+        let meta =
+            std::fs::metadata(&workspace).map_err(|e| Failure::io("inspect", &workspace, &e))?;
+        Ok(Self {
+            places,
+            owner: (meta.uid(), meta.gid()),
+            workspace,
+            config,
+            host,
+            policy,
+        })
+    }
+}

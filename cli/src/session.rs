@@ -1,0 +1,86 @@
+//! The end of a session, the same whoever calls for it (`run` itself, `stop`, `rm`, `gc`): container, then what the enforcer
+//! holds, then `.git`, then our own files. Each step is tried even if the one before it failed.
+
+use std::path::Path;
+
+use api::v1;
+use engine::Engine;
+use engine::git;
+
+use crate::channel::{self, Enforcer};
+use crate::places::Places;
+use crate::record::{self, Record};
+use crate::report::{self, Failure};
+
+/// Ends a session: nothing of it runs or is held afterwards. What could not be done is said; the first failure is returned.
+pub async fn end(
+    engine: &Engine,
+    enforcer: Option<&mut Enforcer>,
+    places: &Places,
+    record: &mut Record,
+    reason: &str,
+) -> Result<(), Failure> {
+    let container = format!("agentcontainer-{}", record.session);
+    let mut result = engine.remove(&container).await.map_err(Failure::from);
+    if let Some(enforcer) = enforcer {
+        let closed = close(enforcer, record.session.as_str(), reason).await;
+        result = result.and(closed);
+    }
+    // While a container may still write there, its copy of `.git/config` is not read.
+    if result.is_ok() {
+        result = finish_workspace(engine, places, record).await;
+    }
+    if result.is_ok() && record.ended.is_none() {
+        record.ended = Some(record::now());
+        result = record.save(places);
+    }
+    result
+}
+
+/// Closes the session in the enforcer; one that it does not have is closed already.
+pub async fn close(enforcer: &mut Enforcer, session: &str, reason: &str) -> Result<(), Failure> {
+    let request = v1::CloseSessionRequest {
+        session: session.to_owned(),
+        reason: reason.to_owned(),
+    };
+    match enforcer.close_session(request).await {
+        Ok(_) => Ok(()),
+        Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
+        Err(status) => Err(channel::refused("close the session", &status)),
+    }
+}
+
+async fn finish_workspace(
+    engine: &Engine,
+    places: &Places,
+    record: &Record,
+) -> Result<(), Failure> {
+    let dir = record.dir(places);
+    let workspace = record.workspace.display().to_string();
+    let others = engine
+        .sessions()
+        .await?
+        .iter()
+        .any(|c| c.workspace == workspace && c.session != record.session.as_str());
+    let merged = git::finish(&record.workspace, &dir, others)?;
+    for entry in &merged.applied {
+        report::note(format!("git: kept from the session: {entry}"));
+    }
+    for entry in &merged.left_out {
+        report::warning(format!("git: not kept from the session: {entry}"));
+    }
+    discard(&dir);
+    Ok(())
+}
+
+/// Our files of a session, but for its record.
+fn discard(dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_name() != "session.json" {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
