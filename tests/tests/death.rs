@@ -1,1 +1,391 @@
-//! Not yet.
+//! Parts killed at bad moments: the receiver never hears what policy did not allow, and what can resume does.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use agentcontainer_tests::attempt::Line;
+use agentcontainer_tests::outcome::{self, DEADLINE, signal};
+use agentcontainer_tests::place::token;
+use agentcontainer_tests::receiver::Receiver;
+use agentcontainer_tests::workspace::Session;
+use agentcontainer_tests::{Workspace, docker, rig};
+
+/// A workspace that may reach one receiver by name, and another that it may not.
+struct Scene {
+    workspace: Workspace,
+    host: String,
+    allowed: Receiver,
+    denied: Receiver,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (host, allowed, denied) = (
+            format!("{}.test", token("k")),
+            Receiver::start(),
+            Receiver::start(),
+        );
+        let workspace = Workspace::new().allow(&[&format!("{host}:{}", allowed.port())]);
+        workspace.put("dial.py", include_str!("../probe/dial.py"));
+        workspace.put("hammer.py", HAMMER);
+        Self {
+            workspace,
+            host,
+            allowed,
+            denied,
+        }
+    }
+
+    /// Dials both, over and over, until the file `stop` appears, and says how often each answered.
+    fn hammer(&self) -> Vec<String> {
+        let numbers = [self.allowed.port(), self.denied.port()].map(|port| port.to_string());
+        [
+            "python3",
+            "hammer.py",
+            &self.host,
+            &numbers[0],
+            &rig().bridge.to_string(),
+            &numbers[1],
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    fn dial(&self, session: &Session<'_>, word: &str) -> String {
+        let out = session.exec(&[
+            "python3",
+            "dial.py",
+            "tcp",
+            &self.host,
+            &self.allowed.port().to_string(),
+            word,
+        ]);
+        out.stdout.trim().to_owned()
+    }
+
+    /// Waits until the session reaches what it may again.
+    #[track_caller]
+    fn resumes(&self, session: &Session<'_>) {
+        let began = Instant::now();
+        loop {
+            let said = self.dial(session, "resumed");
+            if said == "answer resumed" {
+                return;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "the session does not resume: {said}"
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn enforcer_is_back(&self) {
+        self.workspace.cli(&["enforcer", "start"]).status(0);
+    }
+}
+
+const HAMMER: &str = "import os, socket, sys, threading
+host, port, address, other = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+counts = {'allowed': 0, 'denied': 0, 'tries': 0}
+def dial(name, target, to):
+    while not os.path.exists('stop'):
+        counts['tries'] += 1
+        try:
+            with socket.create_connection((target, to), 3) as it:
+                it.sendall(name.encode())
+                if it.recv(100): counts[name] += 1
+        except OSError:
+            pass
+threads = [threading.Thread(target=dial, args=one) for one in (('allowed', host, port), ('denied', address, other), ('denied', host, other))]
+open('up', 'w').close()
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print('allowed', counts['allowed'], 'denied', counts['denied'])
+";
+
+/// The sidecar of this user's enforcer.
+fn sidecar() -> String {
+    let names = docker::run(&[
+        "ps",
+        "--filter",
+        "name=agentcontainer-enforcer-",
+        "--format",
+        "{{.Names}}",
+    ]);
+    names
+        .lines()
+        .next()
+        .unwrap_or_else(|| panic!("no sidecar is running"))
+        .to_owned()
+}
+
+/// Host pids of the processes of that name in the sidecar.
+fn processes(name: &str) -> Vec<u32> {
+    let listed = docker::run(&["top", &sidecar(), "-eo", "pid,comm,args"]);
+    let lines = listed.lines().skip(1).filter(|line| line.contains(name));
+    lines
+        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
+        .collect()
+}
+
+fn record(id: &str, title: &str, layer: &str) {
+    let line = Line {
+        id: id.into(),
+        title: title.into(),
+        control: "works".into(),
+        outcome: "stopped".into(),
+        layer: layer.into(),
+    };
+    line.record();
+}
+
+/// Hammers from inside while something is killed `times` times.
+fn under_load(scene: &Scene, session: &Session<'_>, times: usize, kill: impl Fn()) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let words = scene.hammer();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let hammer = scope.spawn(|| {
+            let words = words;
+            let out = session.exec(&words);
+            over.store(true, Ordering::Relaxed);
+            out
+        });
+        let began = Instant::now();
+        while !scene.workspace.path().join("up").exists() && !over.load(Ordering::Relaxed) {
+            assert!(began.elapsed() < DEADLINE, "the hammer does not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for _ in 0..times {
+            std::thread::sleep(Duration::from_millis(700));
+            kill();
+        }
+        scene.resumes(session);
+        scene.workspace.put("stop", "");
+        let out = hammer.join().unwrap();
+        assert!(out.ok().ends_with("denied 0"), "{}", out.stdout);
+    });
+    scene.denied.silent();
+    let _ = std::fs::remove_file(scene.workspace.path().join("up"));
+    let _ = std::fs::remove_file(scene.workspace.path().join("stop"));
+}
+
+#[test]
+fn a_killed_gateway_is_replaced_and_lets_nothing_through() {
+    let scene = Scene::new();
+    let session = scene.workspace.session(&token("g"));
+    scene.resumes(&session);
+    under_load(&scene, &session, 5, || {
+        let gateways = processes("agentcontainer-gateway");
+        assert!(!gateways.is_empty(), "no gateway is running");
+        gateways
+            .into_iter()
+            .for_each(|pid| signal(pid, "-KILL", false));
+    });
+}
+
+#[test]
+fn x02_nobody_inside_stands_in_for_a_gateway_that_is_gone() {
+    let scene = Scene::new();
+    let session = scene.workspace.session(&token("x2"));
+    scene.resumes(&session);
+    let port = scene.allowed.port();
+    // Listens on every address at the very port, then dials the name while the gateway is being killed: it must never answer itself.
+    let script = format!(
+        "import socket, threading, time
+stolen = []
+def serve():
+    a = socket.socket(); a.setsockopt(1, 2, 1); a.bind(('0.0.0.0', {port})); a.listen(100)
+    while True:
+        c, _ = a.accept(); c.send(b'STOLEN'); c.close()
+threading.Thread(target=serve, daemon=True).start()
+end = time.time() + 6
+while time.time() < end:
+    try:
+        with socket.create_connection(('{}', {port}), 2) as it:
+            it.sendall(b'x')
+            if it.recv(100) == b'STOLEN': stolen.append(1)
+    except OSError: pass
+print('stolen', len(stolen))",
+        scene.host
+    );
+    scene.workspace.put("steal.py", script);
+    std::thread::scope(|scope| {
+        let thief = scope.spawn(|| session.exec(&["python3", "steal.py"]));
+        for _ in 0..8 {
+            std::thread::sleep(Duration::from_millis(600));
+            processes("agentcontainer-gateway")
+                .into_iter()
+                .for_each(|pid| signal(pid, "-KILL", false));
+        }
+        assert_eq!(thief.join().unwrap().ok(), "stolen 0");
+    });
+    record(
+        "X02",
+        "own listener while the gateway is gone",
+        "sk_lookup drops",
+    );
+}
+
+#[test]
+fn k01_a_killed_enforcer_leaves_everything_shut_and_resumes() {
+    let scene = Scene::new();
+    let session = scene.workspace.session(&token("e"));
+    scene.resumes(&session);
+    under_load(&scene, &session, 3, || {
+        processes("agentcontainer-enforcer")
+            .into_iter()
+            .for_each(|pid| signal(pid, "-KILL", false));
+        std::thread::sleep(Duration::from_millis(1500));
+    });
+    record(
+        "K01",
+        "enforcer killed, then everything is dialled",
+        "pinned programs",
+    );
+}
+
+#[test]
+fn a_killed_sidecar_leaves_everything_shut_until_it_is_started_again() {
+    let scene = Scene::new();
+    let session = scene.workspace.session(&token("s"));
+    scene.resumes(&session);
+    let before = scene.allowed.heard().len();
+    docker::run(&["kill", &sidecar()]);
+    let id = docker::run(&[
+        "ps",
+        "--filter",
+        "label=dev.agentcontainer.session",
+        "--format",
+        "{{.ID}} {{.Names}} {{.Labels}}",
+    ]);
+    let id = id
+        .lines()
+        .find(|line| line.contains(&session.name))
+        .and_then(|line| line.split(' ').next())
+        .unwrap()
+        .to_owned();
+    let inside = |script: &str| docker::attempt(&["exec", &id, "sh", "-c", script]).stdout;
+    let bridge = rig().bridge;
+    let workspace = docker::run(&["inspect", "--format", "{{.Config.WorkingDir}}", &id]);
+    let said = inside(&format!(
+        "cd {workspace} && python3 dial.py tcp {bridge} {} raw; python3 dial.py tcp {} {} name",
+        scene.denied.port(),
+        scene.host,
+        scene.allowed.port()
+    ));
+    assert!(
+        said.starts_with("error connect EPERM") && !said.contains("answer"),
+        "{said}"
+    );
+    assert_eq!(scene.allowed.heard().len(), before);
+    scene.denied.silent();
+    scene.enforcer_is_back();
+    scene.resumes(&session);
+}
+
+#[test]
+fn a_killed_cli_lets_nothing_through_and_can_be_swept_up() {
+    let scene = Scene::new();
+    let name = token("c");
+    scene.workspace.write();
+    let words = scene.hammer();
+    let mut run = vec!["run", "--yes", "--name", &name, "--"];
+    run.extend(words.iter().map(String::as_str));
+    let child = scene.workspace.spawn(&run);
+    let began = Instant::now();
+    while !scene.workspace.path().join("up").exists() {
+        assert!(began.elapsed() < DEADLINE, "the program does not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    signal(child.id(), "-KILL", false);
+    outcome::wait(child, "run", DEADLINE).status(137);
+    std::thread::sleep(Duration::from_secs(1));
+    scene.denied.silent();
+    scene.workspace.cli(&["stop", &name]).status(0);
+    scene.workspace.cli(&["gc"]).status(0);
+    assert!(!docker::run(&["ps", "--all", "--format", "{{.Names}} {{.Labels}}"]).contains(&name));
+}
+
+/// How far a start has come, as it shows from outside.
+const POINTS: [(&str, fn(&str) -> bool); 6] = [
+    ("the cgroup is there", |_| cgroups() > 0),
+    ("the container is made", |name| listed(name, &["--all"])),
+    ("the container runs", |name| {
+        listed(name, &["--filter", "status=running"])
+    }),
+    ("the container has run for a moment", |name| {
+        listed(name, &["--filter", "status=running"]) && pause(50)
+    }),
+    ("the program runs", |name| {
+        listed(name, &["--filter", "status=running"]) && pause(400)
+    }),
+    ("the container is gone again", |name| {
+        pause(900) && !listed(name, &["--filter", "status=running"])
+    }),
+];
+
+fn listed(name: &str, options: &[&str]) -> bool {
+    let words = [&["ps", "--format", "{{.Names}} {{.Labels}}"], options].concat();
+    docker::run(&words).contains(name)
+}
+
+fn pause(milliseconds: u64) -> bool {
+    std::thread::sleep(Duration::from_millis(milliseconds));
+    true
+}
+
+fn cgroups() -> usize {
+    let mounted = [
+        "/sys/fs/cgroup/agentcontainer",
+        "/sys/fs/cgroup/unified/agentcontainer",
+    ];
+    mounted
+        .iter()
+        .filter_map(|path| std::fs::read_dir(path).ok())
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .count()
+}
+
+#[test]
+fn a_sidecar_killed_at_any_point_of_a_start_lets_nothing_through() {
+    for (point, reached) in POINTS {
+        let scene = Scene::new();
+        let name = token("p");
+        scene.workspace.write();
+        scene.enforcer_is_back();
+        let script = format!(
+            "python3 dial.py tcp {} {} raw; python3 dial.py tcp {} {} name; sleep 1",
+            rig().bridge,
+            scene.denied.port(),
+            scene.host,
+            scene.allowed.port()
+        );
+        let child = scene
+            .workspace
+            .spawn(&["run", "--yes", "--name", &name, "--", "sh", "-c", &script]);
+        let began = Instant::now();
+        while !reached(&name) && began.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        docker::attempt(&["kill", &sidecar()]);
+        let out = outcome::wait(child, "run", DEADLINE);
+        assert!(
+            !out.stdout.contains("answer raw"),
+            "{point}: {}",
+            out.stdout
+        );
+        scene.denied.silent();
+        scene.enforcer_is_back();
+        scene.workspace.cli(&["stop", &name]);
+        scene.workspace.cli(&["gc"]).status(0);
+        assert!(
+            !listed(&name, &["--all"]),
+            "{point}: the container is left behind"
+        );
+    }
+}

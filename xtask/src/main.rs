@@ -12,6 +12,7 @@ mod image;
 mod lint;
 mod paths;
 mod proto;
+mod redteam;
 mod setup;
 mod sh;
 mod test;
@@ -47,6 +48,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Run the unit tests, then the end-to-end tests against the built binary
     Test(test::Arguments),
+    /// Try every written-down way out against the built binary, and print what stopped it
+    Redteam(redteam::Arguments),
     /// Check what needs no engine: format, lints, generated files, the eBPF object, dependencies, file heads
     Lint(lint::Arguments),
     /// Run every fuzz target for a while
@@ -82,6 +85,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Setup(arguments) => setup::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Redteam(arguments) => redteam::run(&arguments),
         Task::Lint(arguments) => lint::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
