@@ -65,6 +65,7 @@ pub struct Config {
     pub workspace_folder: Option<Spanned<Template>>,
     /// How the workspace is mounted: a bind of `${localWorkspaceFolder}`, nothing else.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default, schema_with = "mount_text")]
     pub workspace_mount: Option<Spanned<Mount>>,
     /// Volumes, tmpfs, and read-only binds from below the workspace.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -112,6 +113,10 @@ pub struct HostRequirements {
 pub fn parse(bytes: &[u8], file: &str) -> Result<Config, Vec<Diagnostic>> {
     let root = crate::jsonc::parse(bytes, file)?;
     read::config(&root, file, Flavour::of(file))
+}
+
+fn mount_text(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string" })
 }
 
 // === impl Config ===

@@ -72,7 +72,7 @@ pub enum Files {
 #[schemars(deny_unknown_fields)]
 pub struct GatewayConfig {
     /// `system`, or an address with a port.
-    #[schemars(schema_with = "text")]
+    #[schemars(default, schema_with = "text")]
     pub resolver: Option<Setting<Resolver>>,
     /// Answers that win over the resolver: one address or several.
     #[schemars(default, schema_with = "hosts")]
@@ -81,7 +81,7 @@ pub struct GatewayConfig {
     #[schemars(default, schema_with = "networks")]
     pub private_networks: Vec<Setting<IpNet>>,
     /// `http://HOST:PORT`
-    #[schemars(schema_with = "text")]
+    #[schemars(default, schema_with = "text")]
     pub upstream_proxy: Option<Setting<HttpProxy>>,
 }
 

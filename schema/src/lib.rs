@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod host;
 pub mod hostconfig;
 pub mod image;
+pub mod json_schema;
 pub mod jsonc;
 pub mod net;
 pub mod node;

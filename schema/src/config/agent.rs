@@ -93,7 +93,7 @@ pub struct Rule {
     pub ports: Vec<u16>,
     /// What the wire has to be; by default 443 is https, 80 is http, any other port tcp.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "protocols")]
+    #[schemars(default, schema_with = "protocols")]
     pub protocol: Option<Protocol>,
     #[serde(skip_serializing_if = "Action::is_default")]
     #[schemars(default)]

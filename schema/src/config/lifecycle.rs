@@ -19,7 +19,7 @@ pub const MAX_ARGUMENTS: usize = 256;
 pub enum Lifecycle {
     One(Command),
     /// By name, for messages.
-    Parallel(#[schemars(length(max = MAX_PARALLEL))] BTreeMap<String, Command>),
+    Parallel(#[schemars(extend("maxProperties" = MAX_PARALLEL))] BTreeMap<String, Command>),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]

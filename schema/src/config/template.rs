@@ -245,9 +245,9 @@ impl Template {
     }
 
     /// Names that it reads from the host's environment.
-    pub fn local_env(&self) -> BTreeSet<&str> {
-        let name = |variable| match variable {
-            &Variable::LocalEnv { ref name, .. } => Some(name.as_str()),
+    pub fn local_env<'t>(&'t self) -> BTreeSet<&'t str> {
+        let name = |variable: &'t Variable| match variable {
+            Variable::LocalEnv { name, .. } => Some(name.as_str()),
             _ => None,
         };
         self.variables().filter_map(name).collect()
