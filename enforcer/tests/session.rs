@@ -242,12 +242,16 @@ async fn policy_changes_give_no_wrong_answer_either_way() {
     );
     let mut command = rig.command(&session, &script);
     let child = std::thread::spawn(move || command.output().unwrap());
-    let released = || rig.events(&id).iter().any(|e| e.reason == "released");
-    for _ in 0..500 {
-        if released() {
+    // Until both of them are at it, however slow the machine. The log is being written: no line of it is parsed here.
+    let hammering = || {
+        let log = std::fs::read_to_string(rig.places.log(&id)).unwrap();
+        heard.load(std::sync::atomic::Ordering::SeqCst) > 0 && log.contains(r#""verdict":"deny""#)
+    };
+    for _ in 0..1000 {
+        if hammering() {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let before = heard.load(std::sync::atomic::Ordering::SeqCst);
     for swap in 0..swaps {

@@ -5,12 +5,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::paths;
+use crate::{paths, sh};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
-    /// The enforcer's integration tests: every program loaded, attached, pinned, adopted
+    /// The enforcer's eBPF programs: every one loaded, attached, pinned, adopted
     Kernel,
+    /// A whole session without an engine: gate, steering, gateway, init
+    Session,
 }
 
 /// What was asked for on the command line.
@@ -28,19 +30,29 @@ pub struct Job {
 }
 
 impl Suite {
-    pub const EVERY: [Self; 1] = [Self::Kernel];
+    pub const EVERY: [Self; 2] = [Self::Kernel, Self::Session];
 
     /// Builds what the suite runs.
     pub fn prepare(self, request: &Request<'_>) -> Result<Job> {
-        match self {
-            Self::Kernel => Ok(Job {
-                name: "kernel",
-                environment: vec![
-                    ("kernel_test", utf8(test_binary("enforcer", "kernel")?)?),
-                    ("only", request.only.join(" ")),
-                ],
-            }),
-        }
+        let (name, mut environment) = match self {
+            Self::Kernel => {
+                let test = test_binary("enforcer", "kernel")?;
+                ("kernel", vec![("kernel_test", utf8(test)?)])
+            }
+            Self::Session => {
+                // The test finds both beside itself.
+                sh::run(cargo(&["build", "--quiet"]).args([
+                    "--package",
+                    "gateway",
+                    "--package",
+                    "init",
+                ]))?;
+                let test = test_binary("enforcer", "session")?;
+                ("session", vec![("session_test", utf8(test)?)])
+            }
+        };
+        environment.push(("only", request.only.join(" ")));
+        Ok(Job { name, environment })
     }
 }
 
@@ -52,22 +64,19 @@ fn utf8(path: PathBuf) -> Result<String> {
 
 /// Builds a package's integration test and says where cargo put it.
 fn test_binary(package: &str, test: &str) -> Result<PathBuf> {
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args([
-            "test",
-            "--package",
-            package,
-            "--test",
-            test,
-            "--no-run",
-            "--quiet",
-        ])
-        .args(["--message-format", "json-render-diagnostics"])
-        .current_dir(paths::root())
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
+    let output = cargo(&[
+        "test",
+        "--no-run",
+        "--quiet",
+        "--package",
+        package,
+        "--test",
+        test,
+    ])
+    .args(["--message-format", "json-render-diagnostics"])
+    .stderr(Stdio::inherit())
+    .output()
+    .context("cannot run cargo")?;
     ensure!(
         output.status.success(),
         "the test {test} of {package} does not build"
@@ -83,4 +92,13 @@ fn test_binary(package: &str, test: &str) -> Result<PathBuf> {
         }
     }
     bail!("cargo names no executable for the test {test} of {package}")
+}
+
+fn cargo(words: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(words)
+        .current_dir(paths::root())
+        .stdin(Stdio::null());
+    cargo
 }
