@@ -87,13 +87,22 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// How a tarball becomes an image: options of `docker import`.
+pub const IMPORT: [&str; 4] = [
+    "--change",
+    "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "--change",
+    "CMD [\"/bin/bash\"]",
+];
+
+/// The image's tarball in the cache, made where it is not there, for an engine elsewhere.
+pub fn tarball(name: &str) -> Result<PathBuf> {
+    Recipe::named(name)?.tarball(&Mirror::of_this_machine()?, false)
+}
+
 /// Makes sure that the engine has the image.
 pub fn ensure(host: &str, name: &str) -> Result<()> {
-    RECIPES
-        .iter()
-        .find(|recipe| recipe.name == name)
-        .context("no such image")?
-        .load(host, false)
+    Recipe::named(name)?.load(host, false)
 }
 
 /// Where the machine's own package manager gets its packages.
@@ -106,15 +115,16 @@ struct Mirror {
 }
 
 impl Recipe {
+    fn named(name: &str) -> Result<&'static Self> {
+        RECIPES
+            .iter()
+            .find(|recipe| recipe.name == name)
+            .context("no such image")
+    }
+
     fn load(&self, host: &str, fresh: bool) -> Result<()> {
         let mirror = Mirror::of_this_machine()?;
-        let recipe = format!(
-            "{} {} {INSTALL} {NO_DOCUMENTATION} {}",
-            mirror.suite,
-            self.packages.join(" "),
-            std::env::consts::ARCH
-        );
-        let key = &ebpf::sha256(recipe.as_bytes())[..12];
+        let key = self.key(&mirror);
         let tag = format!("{}:{key}", self.name);
         let docker = |words: &[&str]| {
             let mut docker = sh::command("docker", ["--host", host]);
@@ -125,21 +135,8 @@ impl Recipe {
             docker
         };
         if fresh || !sh::succeeds(&mut docker(&["image", "inspect", &tag])) {
-            let tarball = paths::cache()
-                .join("images")
-                .join(format!("{}-{key}.tar", self.name));
-            if fresh || !tarball.is_file() {
-                self.make(&mirror, &tarball)?;
-            }
-            let (path, user) = (
-                "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                "CMD [\"/bin/bash\"]",
-            );
-            sh::run(
-                docker(&["import", "--change", path, "--change", user])
-                    .arg(&tarball)
-                    .arg(&tag),
-            )?;
+            let tarball = self.tarball(&mirror, fresh)?;
+            sh::run(docker(&["import"]).args(IMPORT).arg(&tarball).arg(&tag))?;
         }
         sh::run(&mut docker(&[
             "tag",
@@ -148,6 +145,26 @@ impl Recipe {
         ]))?;
         println!("{}:latest ({tag})", self.name);
         Ok(())
+    }
+
+    /// A word for what it is made by: another recipe, suite or processor has another one.
+    fn key(&self, mirror: &Mirror) -> String {
+        let recipe = format!(
+            "{} {} {INSTALL} {NO_DOCUMENTATION} {}",
+            mirror.suite,
+            self.packages.join(" "),
+            std::env::consts::ARCH
+        );
+        ebpf::sha256(recipe.as_bytes())[..12].to_owned()
+    }
+
+    fn tarball(&self, mirror: &Mirror, fresh: bool) -> Result<PathBuf> {
+        let name = format!("{}-{}.tar", self.name, self.key(mirror));
+        let tarball = paths::cache().join("images").join(name);
+        if fresh || !tarball.is_file() {
+            self.make(mirror, &tarball)?;
+        }
+        Ok(tarball)
     }
 
     fn make(&self, mirror: &Mirror, tarball: &Path) -> Result<()> {
