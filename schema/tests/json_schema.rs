@@ -273,3 +273,50 @@ fn the_two_agree_about_the_hosts_config() {
         assert_eq!(validator.is_valid(&value), fits, "{text}");
     }
 }
+
+/// The text between fences of one language, with the first line after the fence.
+fn fenced<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once(&format!("```{language}\n")) {
+        let Some((block, tail)) = after.split_once("\n```") else {
+            break;
+        };
+        out.push(block);
+        rest = tail;
+    }
+    out
+}
+
+#[test]
+fn every_config_in_the_documents_is_read() {
+    let mut paths = vec![root().join("README.md"), root().join("SPEC.md")];
+    if root().join("docs").is_dir() {
+        examples(&root().join("docs"), &mut paths);
+    }
+    for path in paths
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "md"))
+    {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        for block in fenced(&text, "jsonc") {
+            // A block may begin with a comment that begins with its file's name.
+            let first = block
+                .trim_start_matches(['/', ' '])
+                .split([':', ',', ' ', '\n'])
+                .next();
+            let name = first
+                .filter(|word| word.ends_with(".json"))
+                .unwrap_or("agentcontainer.json");
+            config::parse(block.as_bytes(), name)
+                .unwrap_or_else(|found| panic!("{}: {block}\n{found:#?}", path.display()));
+        }
+        for block in fenced(&text, "toml")
+            .iter()
+            .filter(|block| block.starts_with("# config.toml"))
+        {
+            let parsed = schema::hostconfig::parse(block.as_bytes(), "config.toml");
+            parsed.unwrap_or_else(|found| panic!("{}: {block}\n{found:#?}", path.display()));
+        }
+    }
+}
