@@ -189,8 +189,8 @@ impl Session {
             .unwrap()
             .unwrap();
 
-        let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-        let dns_tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listening("0.0.0.0:0".parse().unwrap());
+        let dns_tcp = listening("127.0.0.1:0".parse().unwrap());
         let dns_udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut session = Self {
             enforcer,
@@ -229,8 +229,8 @@ impl Session {
 
     /// Hands over other sockets: a listener at this address, fresh DNS sockets.
     pub fn wire(&mut self, listen: SocketAddrV4) {
-        let listener = std::net::TcpListener::bind(listen).unwrap();
-        let dns_tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listening(listen);
+        let dns_tcp = listening("127.0.0.1:0".parse().unwrap());
         let dns_udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         self.dns_udp = dns_udp.local_addr().unwrap();
         self.dns_tcp = dns_tcp.local_addr().unwrap();
@@ -318,14 +318,28 @@ impl Session {
 
     /// Waits for an event with this reason.
     pub async fn event(&self, reason: &str) -> Event {
-        for _ in 0..300 {
-            if let Some(event) = self.events().into_iter().find(|e| e.reason == reason) {
+        self.event_where(reason, |event| event.reason == reason)
+            .await
+    }
+
+    pub async fn event_where(&self, what: &str, is: impl Fn(&Event) -> bool) -> Event {
+        for _ in 0..1000 {
+            if let Some(event) = self.events().into_iter().find(&is) {
                 return event;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("no event {reason:?} in {:#?}", self.events());
+        panic!("no event {what:?} in {:#?}", self.events());
     }
+}
+
+/// With the backlog that the enforcer's listeners have: the library's default of 128 overflows into SYN cookies, which
+/// end in resets when many connect at once.
+fn listening(address: SocketAddrV4) -> std::net::TcpListener {
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    let backlog = nix::sys::socket::Backlog::new(4096).unwrap();
+    nix::sys::socket::listen(&listener, backlog).unwrap();
+    listener
 }
 
 pub fn send_to_gateway(enforcer: &OwnedFd, bytes: &[u8], fds: &[i32]) {
@@ -441,7 +455,9 @@ where
     F: Fn(TcpStream) -> R + Send + 'static,
     R: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = listening("127.0.0.1:0".parse().unwrap());
+    listener.set_nonblocking(true).unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {

@@ -5,6 +5,7 @@ mod channel;
 mod dns;
 mod harness;
 mod http;
+mod proxy;
 mod relay;
 mod sandboxed;
 mod tls;

@@ -275,3 +275,75 @@ pub async fn resolver_that_says(address: Ipv4Addr) -> std::net::SocketAddr {
     });
     at
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_slows_the_upstream_down() {
+    let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let port = {
+        let sent = std::sync::Arc::clone(&sent);
+        upstream(move |mut stream| {
+            let sent = std::sync::Arc::clone(&sent);
+            async move {
+                let block = [5; 65536];
+                for _ in 0..4096 {
+                    if stream.write_all(&block).await.is_err() {
+                        return;
+                    }
+                    sent.fetch_add(block.len(), std::sync::atomic::Ordering::Relaxed);
+                }
+            }
+        })
+        .await
+    };
+    let mut session = Session::start(tcp(port)).await;
+    let door = session.door("db.example.com", port).await;
+    let mut stream = TcpStream::connect(door).await.unwrap();
+    let mut first = [0; 1024];
+    stream.read_exact(&mut first).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // What is under way sits in four socket buffers and a pipe, not in the gateway.
+    let stuck = sent.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(stuck < 64 << 20, "{stuck}");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(stuck, sent.load(std::sync::atomic::Ordering::Relaxed));
+    drop(stream);
+    session.event("reset").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_connections_at_once_are_all_carried() {
+    let port = echo().await;
+    let mut session = Session::start(tcp(port)).await;
+    let door = session.door("db.example.com", port).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..500u32 {
+        tasks.spawn(async move {
+            let message = i.to_be_bytes().repeat(1000);
+            assert!(exchange(door, &message).await.unwrap() == message);
+        });
+    }
+    while let Some(result) = tasks.join_next().await {
+        result.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_made_up_under_a_wildcard_stop_being_resolved_at_their_bound() {
+    let port = echo().await;
+    let mut policy = PolicyBuilder::default().rule("*.example.com", port, Protocol::Tcp);
+    policy.gateway.resolver =
+        schema::gateway::Resolver::Address(resolver_that_says(Ipv4Addr::LOCALHOST).await);
+    policy.gateway.private_networks = vec!["127.0.0.0/8".parse().unwrap()];
+    let mut session = Session::start(policy).await;
+    let long = format!(
+        "{}.{}.{}.example.com",
+        "a".repeat(60),
+        "b".repeat(60),
+        "c".repeat(8)
+    );
+    let door = session.door(&long, port).await;
+    assert!(exchange(door, b"x").await.is_err());
+    session.event("wildcard-name-too-long").await;
+    let door = session.door("short.example.com", port).await;
+    assert_eq!(exchange(door, b"x").await.unwrap(), b"x");
+}

@@ -141,11 +141,11 @@ fn a_descriptor_that_is_not_there_is_refused() {
 /// The binary, with this descriptor as its channel.
 fn gateway_on(fd: i32) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_agentcontainer-gateway"));
-    command.args(["--channel", "9"]).stderr(Stdio::piped());
+    command.args(["--channel", "250"]).stderr(Stdio::piped());
     // SAFETY: dup2 is async-signal-safe and touches nothing of the parent's.
     unsafe {
         command.pre_exec(move || {
-            if libc::dup2(fd, 9) < 0 {
+            if libc::dup2(fd, 250) < 0 {
                 return Err(std::io::Error::last_os_error());
             }
             Ok(())
