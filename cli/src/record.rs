@@ -33,6 +33,38 @@ pub struct Record {
     pub created: u64,
     #[serde(default)]
     pub ended: Option<u64>,
+    /// The CLI that holds it; `None` once it was left running on its own.
+    #[serde(default)]
+    pub holder: Option<Process>,
+}
+
+/// A process of this machine. An id alone is handed out again; with the moment it began it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    /// Clock ticks since boot (proc(5), stat, field 22).
+    pub began: u64,
+}
+
+impl Process {
+    pub fn this() -> Option<Self> {
+        let pid = std::process::id();
+        Some(Self {
+            pid,
+            began: began(pid)?,
+        })
+    }
+
+    pub fn is_alive(self) -> bool {
+        began(self.pid) == Some(self.began)
+    }
+}
+
+fn began(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; what follows its end are numbers, from field 3 on.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
 }
 
 pub fn now() -> u64 {
@@ -90,6 +122,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// Whether something still needs it: its program, or the CLI that brings it up or takes it down.
+    pub fn is_in_use(&self) -> bool {
+        self.is_running() || self.record.holder.is_some_and(Process::is_alive)
+    }
+
     pub fn is_running(&self) -> bool {
         self.container
             .as_ref()
@@ -216,6 +253,7 @@ mod tests {
                 enforcer: "e".into(),
                 created: 1,
                 ended: None,
+                holder: None,
             },
             container: None,
         }
@@ -258,6 +296,19 @@ mod tests {
         assert_eq!(all(&places), [record]);
         fs::rename(places.session("abc1"), places.session("abc2")).unwrap();
         assert!(all(&places).is_empty());
+    }
+
+    #[test]
+    fn a_process_is_known_by_when_it_began() {
+        let this = Process::this().unwrap();
+        assert!(this.is_alive());
+        assert!(
+            !Process {
+                began: this.began + 1,
+                ..this
+            }
+            .is_alive()
+        );
     }
 
     #[test]

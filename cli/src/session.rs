@@ -32,6 +32,7 @@ pub async fn end(
     }
     if result.is_ok() && record.ended.is_none() {
         record.ended = Some(record::now());
+        record.holder = None;
         result = record.save(places);
     }
     result

@@ -281,5 +281,6 @@ pub fn record_of(loaded: &Loaded, asked: &Asked) -> Result<Record, Failure> {
         enforcer: crate::embedded::sidecar()?.short(),
         created: record::now(),
         ended: None,
+        holder: record::Process::this(),
     })
 }

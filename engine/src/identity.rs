@@ -225,7 +225,12 @@ impl Engine {
             return Ok(accounts);
         }
         let accounts = self.read_accounts(image).await?;
-        std::fs::create_dir_all(cache).map_err(EngineError::io("create", cache))?;
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(cache)
+            .map_err(EngineError::io("create", cache))?;
         let temporary = cache.join(format!(".{}.{}", image.hex(), std::process::id()));
         let bytes = serde_json::to_vec(&accounts).unwrap_or_default();
         std::fs::write(&temporary, bytes).map_err(EngineError::io("write", &temporary))?;

@@ -86,6 +86,9 @@ const CAPABILITIES: &[&str] = &[
     "SYS_PTRACE",
 ];
 
+/// The kernel's out-of-memory killer passes by.
+const OOM_NEVER: i64 = -1000;
+
 impl Sidecar {
     pub fn container_name(&self) -> String {
         format!(
@@ -100,7 +103,7 @@ impl Sidecar {
         format!("agentcontainer-state-{}", self.uid)
     }
 
-    fn model(&self, image: &str) -> models::ContainerCreateBody {
+    fn model(&self, image: &str, oom_score_adj: i64) -> models::ContainerCreateBody {
         let words = |words: &[&str]| words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
         let bind = |source: String, target: &str| models::Mount {
             typ: Some(models::MountType::BIND),
@@ -140,7 +143,7 @@ impl Sidecar {
                 masked_paths: Some(vec![]),
                 readonly_paths: Some(vec![]),
                 readonly_rootfs: Some(true),
-                oom_score_adj: Some(-1000),
+                oom_score_adj: Some(oom_score_adj),
                 restart_policy: Some(models::RestartPolicy {
                     name: Some(models::RestartPolicyNameEnum::UNLESS_STOPPED),
                     maximum_retry_count: None,
@@ -205,11 +208,35 @@ impl Engine {
             }
             State::Absent => {}
         }
-        let image = self.sidecar_image(&sidecar.embedded).await?;
+        let image = self.sidecar_image(&sidecar.embedded).await?.to_string();
+        // Where the engine itself may not lower a score (it runs without CAP_SYS_RESOURCE), the enforcer can be killed for
+        // memory like anything else; what it pinned stays in force.
+        match self.sidecar_create(sidecar, &image, OOM_NEVER).await {
+            Ok(()) => return Ok(true),
+            Err(EngineError::Api { reason, .. }) => {
+                tracing::debug!(reason, "the sidecar did not start with a lowered score");
+            }
+            Err(e) => return Err(e),
+        }
+        if self.sidecar_state(sidecar).await? == State::Running {
+            return Ok(true);
+        }
+        self.remove(&name).await?;
+        self.sidecar_create(sidecar, &image, 0).await?;
+        Ok(true)
+    }
+
+    async fn sidecar_create(
+        &self,
+        sidecar: &Sidecar,
+        image: &str,
+        oom_score_adj: i64,
+    ) -> Result<(), EngineError> {
+        let name = sidecar.container_name();
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         match self
             .docker
-            .create_container(Some(options), sidecar.model(&image.to_string()))
+            .create_container(Some(options), sidecar.model(image, oom_score_adj))
             .await
         {
             Ok(_) => {}
@@ -219,8 +246,7 @@ impl Engine {
             }) => {}
             Err(e) => return Err(EngineError::api("create the enforcer's container")(e)),
         }
-        self.start(&name).await?;
-        Ok(true)
+        self.start(&name).await
     }
 
     /// The enforcer's image: loaded if the engine does not have it, and known to hold our bytes.
@@ -407,7 +433,7 @@ mod tests {
             uid: 1000,
             control: "/home/ada/.local/state/agentcontainer/control/x".into(),
         };
-        let model = serde_json::to_value(sidecar.model("sha256:x")).unwrap();
+        let model = serde_json::to_value(sidecar.model("sha256:x", OOM_NEVER)).unwrap();
         let host = &model["HostConfig"];
         assert_eq!(host["CapDrop"], serde_json::json!(["ALL"]));
         assert!(host["Privileged"].is_null());

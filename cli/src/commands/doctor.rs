@@ -312,6 +312,7 @@ fn new_record(sidecar: &Sidecar) -> Result<Record, Failure> {
         enforcer: sidecar.embedded.short(),
         created: record::now(),
         ended: None,
+        holder: record::Process::this(),
     })
 }
 

@@ -31,12 +31,10 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
     let mut removed = Vec::new();
 
     for found in &desk.sessions {
-        // One that is being brought up has no container yet.
-        let young = found.container.is_none() && now().saturating_sub(found.record.created) < 120;
-        let open = found.record.ended.is_none();
-        if found.is_running() || (young && open) {
+        if found.is_in_use() {
             continue;
         }
+        let open = found.record.ended.is_none();
         let mut record = found.record.clone();
         if open || found.container.is_some() {
             session::end(

@@ -79,6 +79,8 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     let mut up = None;
     let result = bring_up(&loaded, &asked, &record, &mut signals, &mut up).await;
     if let (Ok(OURS_TO_KEEP), true) = (&result, asked.detached) {
+        record.holder = None;
+        record.save(&loaded.places)?;
         if as_json {
             report::out_json(&record);
         } else {
@@ -414,6 +416,7 @@ async fn clean_up(loaded: &Loaded, record: &mut Record, up: Option<Up>) -> Resul
         }
         None => {
             record.ended = Some(record::now());
+            record.holder = None;
             record.save(&loaded.places)
         }
     }
