@@ -89,7 +89,9 @@ pub fn line(event: &Event) -> String {
 
 /// The line of a denial, or `None` for any other event.
 pub fn denial(event: &Event) -> Option<String> {
+    // Init's own attempts, which have to be refused before anything starts, are on record and no news.
     if event.verdict != Verdict::Deny
+        || event.reason == "self-test"
         || !matches!(
             event.kind,
             Kind::Connect | Kind::Send | Kind::Request | Kind::Dns
@@ -195,6 +197,9 @@ mod tests {
         let mut allowed = denied("x.test");
         allowed.verdict = Verdict::Allow;
         assert_eq!(denial(&allowed), None);
+        let mut own = denied("x.test");
+        own.reason = "self-test".into();
+        assert_eq!(denial(&own), None);
         let mut raw = Event::new(Kind::Connect, Verdict::Deny, "address");
         raw.address = Some("192.0.2.1".into());
         raw.port = Some(443);

@@ -99,8 +99,8 @@ pub async fn prepare(
         .map_err(|violation| Failure::from(engine::EngineError::from(violation)))?;
     let created = engine.create(&checked).await?;
     let mut remarks = planned.notes;
+    remarks.extend(unenforced(&info, &planned.request, &created.warnings));
     remarks.extend(created.warnings);
-    remarks.extend(unenforced(&info, &planned.request));
     check(&cancelled)?;
     Ok(Ready {
         engine,
@@ -194,14 +194,19 @@ async fn resolve(
     }
 }
 
-/// Limits that the engine said it discards.
-fn unenforced(info: &EngineInfo, request: &CreateRequest) -> Vec<String> {
+/// Limits that the engine discards, where it does not say so itself.
+fn unenforced(info: &EngineInfo, request: &CreateRequest, said: &[String]) -> Vec<String> {
     info.without
         .iter()
         .filter(|limit| match limit.as_str() {
             "memory" => request.limits.memory.is_some(),
             "cpus" => request.limits.milli_cpus.is_some(),
             _ => true,
+        })
+        .filter(|limit| {
+            !said
+                .iter()
+                .any(|w| w.to_lowercase().contains(limit.as_str()))
         })
         .map(|limit| format!("this engine does not enforce the limit on {limit}"))
         .collect()

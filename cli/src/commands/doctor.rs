@@ -395,7 +395,10 @@ async fn wired(
 
 async fn probe(engine: &Engine, container: &str, target: &str) -> Result<String, Failure> {
     let exec = Exec {
-        command: vec![INIT.to_owned(), "--probe".to_owned(), target.to_owned()],
+        // The session's own init has waited for the enforcer already.
+        command: [INIT, "--wait-ms", "0", "--probe", target]
+            .map(str::to_owned)
+            .to_vec(),
         ..Exec::default()
     };
     let id = engine.exec_create(container, &exec).await?;
