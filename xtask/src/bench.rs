@@ -120,7 +120,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 words.push(format!("{name}={value}"));
             }
         }
-        let mut again = sh::root("unshare", words);
+        // Ahead of whatever else the machine does: the figures are then of what is measured.
+        words.splice(0..0, ["-n", "-20", "unshare"].map(str::to_owned));
+        let mut again = sh::root("nice", words);
         again
             .arg(std::env::current_exe()?)
             .args(std::env::args_os().skip(1))
@@ -135,6 +137,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn inside(wanted: &dyn Fn(Section) -> bool, effort: Effort) -> Result<()> {
+    let _ahead = Ahead::of_the_others();
     let rig = rig::Rig::start()?;
     if wanted(Section::Memory) {
         memory::run(&rig)?;
@@ -146,6 +149,23 @@ fn inside(wanted: &dyn Fn(Section) -> bool, effort: Effort) -> Result<()> {
         carry::run(&rig, effort)?;
     }
     Ok(())
+}
+
+/// This session's place in the scheduler's groups (sched(7), autogroup): without it niceness counts among siblings only.
+struct Ahead;
+
+impl Ahead {
+    fn of_the_others() -> Self {
+        // A kernel without the feature has no file, and no groups either.
+        let _ = fs::write("/proc/self/autogroup", "-20");
+        Self
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        let _ = fs::write("/proc/self/autogroup", "0");
+    }
 }
 
 fn build() -> Result<()> {
