@@ -83,6 +83,8 @@ impl Default for Options {
 pub fn run(channel: OwnedFd, require_unprivileged: bool) -> Result<Infallible, RunError> {
     sandbox::prepare(require_unprivileged)?;
     let system = System::read();
+    // A static C library has no getrandom to find at run time: the crate opens a device instead, once, and keeps it open.
+    getrandom::fill(&mut [0]).map_err(|e| io_error("get random bytes")(e.into()))?;
     let landlocked = sandbox::landlock()?;
     let connections = sandbox::connections().map_err(io_error("read the descriptor limit"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

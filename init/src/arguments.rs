@@ -38,7 +38,12 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, ArgumentError> {
-        let mut parsed = Self { wait: WAIT, stages: Vec::new(), program: None, probe: None };
+        let mut parsed = Self {
+            wait: WAIT,
+            stages: Vec::new(),
+            program: None,
+            probe: None,
+        };
         let mut idle = false;
         let mut rest = arguments;
         while let Some(argument) = rest.next() {
@@ -48,7 +53,10 @@ impl Arguments {
                 }
                 Some("--stage") => {
                     let name = value(&mut rest, "--stage")?.to_string_lossy().into_owned();
-                    parsed.stages.push(Stage { name, commands: Vec::new() });
+                    parsed.stages.push(Stage {
+                        name,
+                        commands: Vec::new(),
+                    });
                 }
                 Some("--cmd") => {
                     let count = number(&mut rest, "--cmd")?;
@@ -83,12 +91,15 @@ fn value(
     rest: &mut impl Iterator<Item = OsString>,
     option: &str,
 ) -> Result<OsString, ArgumentError> {
-    rest.next().ok_or_else(|| ArgumentError::Value(option.to_owned()))
+    rest.next()
+        .ok_or_else(|| ArgumentError::Value(option.to_owned()))
 }
 
 fn number(rest: &mut impl Iterator<Item = OsString>, option: &str) -> Result<u64, ArgumentError> {
     let text = value(rest, option)?;
-    text.to_str().and_then(|text| text.parse().ok()).ok_or(ArgumentError::Number(text))
+    text.to_str()
+        .and_then(|text| text.parse().ok())
+        .ok_or(ArgumentError::Number(text))
 }
 
 #[cfg(test)]
@@ -103,8 +114,25 @@ mod tests {
     #[test]
     fn stages_keep_their_commands_whatever_these_look_like() {
         let parsed = parse(&[
-            "--stage", "onCreateCommand", "--cmd", "3", "sh", "-c", "--stage", "--cmd", "1", "--idle",
-            "--stage", "postCreateCommand", "--cmd", "1", "true", "--", "bash", "--", "-l",
+            "--stage",
+            "onCreateCommand",
+            "--cmd",
+            "3",
+            "sh",
+            "-c",
+            "--stage",
+            "--cmd",
+            "1",
+            "--idle",
+            "--stage",
+            "postCreateCommand",
+            "--cmd",
+            "1",
+            "true",
+            "--",
+            "bash",
+            "--",
+            "-l",
         ])
         .unwrap();
         assert_eq!(parsed.stages.len(), 2);
@@ -117,7 +145,13 @@ mod tests {
     fn a_command_line_without_a_program_is_refused() {
         assert!(matches!(parse(&[]), Err(ArgumentError::Program)));
         assert!(matches!(parse(&["--"]), Err(ArgumentError::Program)));
-        assert!(matches!(parse(&["--cmd", "1", "x", "--idle"]), Err(ArgumentError::Stage)));
-        assert!(matches!(parse(&["--stage", "s", "--cmd", "9", "x"]), Err(ArgumentError::Value(_))));
+        assert!(matches!(
+            parse(&["--cmd", "1", "x", "--idle"]),
+            Err(ArgumentError::Stage)
+        ));
+        assert!(matches!(
+            parse(&["--stage", "s", "--cmd", "9", "x"]),
+            Err(ArgumentError::Value(_))
+        ));
     }
 }

@@ -65,8 +65,12 @@ pub fn wait(limit: Duration) -> Result<(), ChallengeError> {
 
 fn answer(mut stream: UnixStream) -> Result<(), ChallengeError> {
     let limit = Some(Duration::from_secs(5));
-    stream.set_read_timeout(limit).map_err(io_error("set a deadline"))?;
-    stream.set_write_timeout(limit).map_err(io_error("set a deadline"))?;
+    stream
+        .set_read_timeout(limit)
+        .map_err(io_error("set a deadline"))?;
+    stream
+        .set_write_timeout(limit)
+        .map_err(io_error("set a deadline"))?;
     let peer = getsockopt(&stream, sockopt::PeerCredentials)
         .map_err(|e| io_error("read the peer's credentials")(e.into()))?;
     // The kernel shows a pid that has no number in our pid namespace as 0 (unix(7), user_namespaces(7)).
@@ -75,9 +79,13 @@ fn answer(mut stream: UnixStream) -> Result<(), ChallengeError> {
     }
     let mut nonce = [0u8; 16];
     fill_random(&mut nonce).map_err(io_error("get random bytes"))?;
-    stream.write_all(&nonce).map_err(io_error("send the challenge"))?;
+    stream
+        .write_all(&nonce)
+        .map_err(io_error("send the challenge"))?;
     let mut reply = [0u8; GREETING.len() + 16];
-    stream.read_exact(&mut reply).map_err(io_error("read the enforcer's answer"))?;
+    stream
+        .read_exact(&mut reply)
+        .map_err(io_error("read the enforcer's answer"))?;
     if reply[..GREETING.len()] != *GREETING || reply[GREETING.len()..] != nonce {
         return Err(ChallengeError::Answer);
     }
@@ -86,7 +94,9 @@ fn answer(mut stream: UnixStream) -> Result<(), ChallengeError> {
         Ok(()) => "released".to_owned(),
         Err(error) => error.to_string(),
     };
-    stream.write_all(word.as_bytes()).map_err(io_error("report to the enforcer"))?;
+    stream
+        .write_all(word.as_bytes())
+        .map_err(io_error("report to the enforcer"))?;
     tested
 }
 
@@ -96,9 +106,18 @@ fn canaries() -> Result<(), ChallengeError> {
     let tcp = TcpStream::connect_timeout(&target, Duration::from_millis(200)).map(drop);
     refused("a TCP connection to an unlisted address", tcp)?;
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(io_error("make a socket"))?;
-    refused("a UDP connection to an unlisted address", socket.connect(target))?;
-    refused("a datagram to an unlisted address", socket.send_to(b"canary", target).map(drop))?;
-    refused("binding the name server's address", UdpSocket::bind((RESERVED, 5353)).map(drop))
+    refused(
+        "a UDP connection to an unlisted address",
+        socket.connect(target),
+    )?;
+    refused(
+        "a datagram to an unlisted address",
+        socket.send_to(b"canary", target).map(drop),
+    )?;
+    refused(
+        "binding the name server's address",
+        UdpSocket::bind((RESERVED, 5353)).map(drop),
+    )
 }
 
 fn refused(what: &'static str, attempt: io::Result<()>) -> Result<(), ChallengeError> {
@@ -111,5 +130,9 @@ fn refused(what: &'static str, attempt: io::Result<()>) -> Result<(), ChallengeE
 fn fill_random(buffer: &mut [u8]) -> io::Result<()> {
     // SAFETY: getrandom writes at most the buffer's length into it.
     let n = unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-    if n == buffer.len() as isize { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if n == buffer.len() as isize {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

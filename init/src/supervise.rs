@@ -16,7 +16,11 @@ use crate::arguments::{Arguments, Stage};
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("{stage} failed with status {status}: {command}")]
-    Stage { stage: String, command: String, status: u8 },
+    Stage {
+        stage: String,
+        command: String,
+        status: u8,
+    },
     #[error("cannot run {command}: {source}")]
     Start {
         command: String,
@@ -43,8 +47,15 @@ impl RunError {
 pub fn run(arguments: &Arguments) -> Result<u8, RunError> {
     // Signals are taken by waiting for them: none is lost between two steps.
     let mut old = SigSet::empty();
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut old))
-        .map_err(|source| RunError::Call { call: "block signals", source })?;
+    sigprocmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::all()),
+        Some(&mut old),
+    )
+    .map_err(|source| RunError::Call {
+        call: "block signals",
+        source,
+    })?;
     for stage in &arguments.stages {
         run_stage(stage, old)?;
     }
@@ -73,22 +84,32 @@ fn run_stage(stage: &Stage, mask: SigSet) -> Result<(), RunError> {
     for (command, status) in stage.commands.iter().zip(statuses) {
         if status != 0 {
             let (stage, command) = (stage.name.clone(), words(command));
-            return Err(RunError::Stage { stage, command, status });
+            return Err(RunError::Stage {
+                stage,
+                command,
+                status,
+            });
         }
     }
     Ok(())
 }
 
 fn words(command: &[OsString]) -> String {
-    let shown: Vec<String> =
-        command.iter().map(|word| word.to_string_lossy().escape_debug().to_string()).collect();
+    let shown: Vec<String> = command
+        .iter()
+        .map(|word| word.to_string_lossy().escape_debug().to_string())
+        .collect();
     shown.join(" ")
 }
 
 fn start(command: &[OsString], mask: SigSet, foreground: bool) -> Result<Pid, RunError> {
-    let failed = |source| RunError::Start { command: words(command), source };
-    let (program, arguments) =
-        command.split_first().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    let failed = |source| RunError::Start {
+        command: words(command),
+        source,
+    };
+    let (program, arguments) = command
+        .split_first()
+        .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
     let mut command = Command::new(program);
     command.args(arguments);
     // SAFETY: between fork and exec only system calls are made, on constants and on a copied signal set.
