@@ -1,6 +1,7 @@
 //! `cargo xtask vm`: boots Debian's kernels in QEMU over this machine's own root and runs tests there with the tree's binaries. This
 //! machine's kernel is one kernel; the promise is every kernel from 6.1 on. Called by people, by `test --all` and by CI.
 
+mod disk;
 mod initramfs;
 mod kernel;
 mod machine;
@@ -13,7 +14,7 @@ use anyhow::{Result, bail};
 
 use crate::{paths, sh};
 use kernel::Line;
-use machine::Machine;
+use machine::{Drive, Machine};
 use suite::Suite;
 
 #[derive(clap::Args)]
@@ -29,8 +30,8 @@ pub struct Arguments {
     #[arg(long)]
     all: bool,
     /// Seconds that one machine may take from power-on to its last word
-    #[arg(long, default_value_t = 280)]
-    deadline: u64,
+    #[arg(long)]
+    deadline: Option<u64>,
     /// Do not build: run the binaries that are there
     #[arg(long)]
     built: bool,
@@ -81,26 +82,40 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .map(|suite| suite.prepare(&request))
         .collect::<Result<Vec<_>>>()?;
 
+    let engine = suites.iter().any(|suite| suite.needs_engine());
+    let deadline = match (arguments.deadline, arguments.all) {
+        (Some(seconds), _) => Duration::from_secs(seconds),
+        (None, false) => Duration::from_secs(280),
+        (None, true) => Duration::from_secs(3600),
+    };
+    let tree = paths::root();
     let mut failed = Vec::new();
     for line in arguments.kernel.lines() {
         let kernel = line.fetch()?;
+        let disk = if engine {
+            Some(disk::ensure(&tree, &kernel)?)
+        } else {
+            None
+        };
         println!("=== Linux {} ===", kernel.version);
         let began = Instant::now();
         let machine = Machine {
             kernel: &kernel,
-            tree: paths::root(),
+            tree: &tree,
             jobs: &jobs,
-            deadline: Duration::from_secs(arguments.deadline),
+            drive: disk.as_deref().map(|file| Drive { file, keep: false }),
+            deadline,
         };
         let counts = machine.run()?;
         for failure in &counts.failures {
             println!("FAILED {failure}");
         }
         println!(
-            "Linux {}: {} passed, {} failed ({:.0} s)",
+            "Linux {}: {} passed, {} failed, {} skipped ({:.0} s)",
             kernel.version,
             counts.passed,
             counts.failed,
+            counts.skipped,
             began.elapsed().as_secs_f64()
         );
         if counts.failed > 0 || counts.passed == 0 {

@@ -17,9 +17,17 @@ use crate::ebpf;
 
 pub struct Machine<'a> {
     pub kernel: &'a Kernel,
-    pub tree: PathBuf,
+    pub tree: &'a Path,
     pub jobs: &'a [Job],
+    pub drive: Option<Drive<'a>>,
     pub deadline: Duration,
+}
+
+/// A disk, /dev/vda in the guest.
+pub struct Drive<'a> {
+    pub file: &'a Path,
+    /// What the guest writes stays; otherwise it goes with the guest.
+    pub keep: bool,
 }
 
 /// MiB; the root's overlay, the engine's data and everything that runs share it.
@@ -29,9 +37,9 @@ impl Machine<'_> {
     pub fn run(&self) -> Result<Counts> {
         let dir = Temporary::new()?;
         let nonce = nonce()?;
-        let initramfs = initramfs::make(&dir.0, self.kernel, &self.tree, &self.script(&nonce))?;
+        let initramfs = initramfs::make(&dir.0, self.kernel, self.tree, &self.script(&nonce))?;
         let console = dir.0.join("console");
-        let mut guest = Guest::start(self.kernel, &initramfs, &console)?;
+        let mut guest = self.start(&initramfs, &console)?;
         let stdout = guest.0.stdout.take().context("no output")?;
         let (sender, receiver) = mpsc::channel();
         let reader = std::thread::spawn(move || {
@@ -94,34 +102,9 @@ impl Machine<'_> {
         words.extend(self.jobs.iter().map(|job| job.name.to_owned()));
         script + &words.join(" ") + "\n"
     }
-}
 
-/// As one word of a shell.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-/// A word that nothing in the guest prints by chance.
-fn nonce() -> Result<String> {
-    use std::io::Read;
-    let mut random = [0; 16];
-    fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
-    Ok(format!("vm-{}", &ebpf::sha256(&random)[..16]))
-}
-
-fn tail(file: &Path, lines: usize) -> String {
-    let text = fs::read(file).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
-}
-
-/// A running QEMU; it ends with this, however this ends.
-struct Guest(Child);
-
-impl Guest {
     /// No hardware acceleration: the result is then the same in a machine that is itself virtual.
-    fn start(kernel: &Kernel, initramfs: &Path, console: &Path) -> Result<Self> {
+    fn start(&self, initramfs: &Path, console: &Path) -> Result<Guest> {
         let mut qemu = Command::new("setpriv");
         qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
             .args([
@@ -146,7 +129,7 @@ impl Guest {
             .arg(format!("file:{}", console.display()))
             .args(["-serial", "stdio"])
             .arg("-kernel")
-            .arg(&kernel.image)
+            .arg(&self.kernel.image)
             .arg("-initrd")
             .arg(initramfs)
             .arg("-virtfs")
@@ -154,9 +137,41 @@ impl Guest {
             .args(["-append", "console=ttyS0 quiet panic=-1 apparmor=0"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        Ok(Self(qemu.spawn().context("cannot run setpriv and QEMU")?))
+        if let Some(drive) = &self.drive {
+            let snapshot = if drive.keep { "off" } else { "on" };
+            let file = drive.file.display().to_string().replace(',', ",,");
+            qemu.arg("-drive").arg(format!(
+                "if=virtio,format=raw,cache=unsafe,snapshot={snapshot},file={file}"
+            ));
+        }
+        Ok(Guest(qemu.spawn().context("cannot run setpriv and QEMU")?))
     }
+}
 
+/// As one word of a shell.
+pub fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A word that nothing in the guest prints by chance.
+fn nonce() -> Result<String> {
+    use std::io::Read;
+    let mut random = [0; 16];
+    fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(format!("vm-{}", &ebpf::sha256(&random)[..16]))
+}
+
+fn tail(file: &Path, lines: usize) -> String {
+    let text = fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// A running QEMU; it ends with this, however this ends.
+struct Guest(Child);
+
+impl Guest {
     /// Waits for it; kills it first where its time is up.
     fn end(mut self, kill: bool) -> Result<std::process::ExitStatus> {
         if kill {

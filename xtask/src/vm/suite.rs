@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{paths, sh};
+use crate::{dist, paths, sh};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
@@ -13,7 +13,18 @@ pub enum Suite {
     Kernel,
     /// A whole session without an engine: gate, steering, gateway, init
     Session,
+    /// The end-to-end tests of the network: the built binary, an engine, real clients
+    E2e,
 }
+
+/// The end-to-end tests that run without `--all`: each way that a connection can be decided, once. An emulated machine takes ten
+/// seconds for a session.
+const E2E: &[&str] = &[
+    "an_allowed_name_is_answered_on_80_and_on_443",
+    "a_name_that_nobody_allowed_gets_the_page_on_80_an_alert_on_443_and_eperm_elsewhere",
+    "a_raw_address_is_eperm_although_an_allowed_name_leads_there",
+    "what_exec_starts_is_held_by_the_same_policy",
+];
 
 /// What was asked for on the command line.
 pub struct Request<'a> {
@@ -30,7 +41,12 @@ pub struct Job {
 }
 
 impl Suite {
-    pub const EVERY: [Self; 2] = [Self::Kernel, Self::Session];
+    pub const EVERY: [Self; 3] = [Self::Kernel, Self::Session, Self::E2e];
+
+    /// Whether it runs containers.
+    pub fn needs_engine(self) -> bool {
+        self == Self::E2e
+    }
 
     /// Builds what the suite runs.
     pub fn prepare(self, request: &Request<'_>) -> Result<Job> {
@@ -49,6 +65,23 @@ impl Suite {
                 ]))?;
                 let test = test_binary("enforcer", "session")?;
                 ("session", vec![("session_test", utf8(test)?)])
+            }
+            Self::E2e => {
+                if !request.built {
+                    dist::run(&dist::Arguments { fast: true })?;
+                }
+                let chosen = match (request.only, request.all) {
+                    ([], false) => E2E.join(" "),
+                    ([], true) => "--include-ignored".to_owned(),
+                    (words, _) => words.join(" "),
+                };
+                let test = test_binary("agentcontainer-tests", "e2e_network")?;
+                let environment = vec![
+                    ("e2e_test", utf8(test)?),
+                    ("binary", utf8(paths::binary())?),
+                    ("e2e_only", chosen),
+                ];
+                ("e2e", environment)
             }
         };
         environment.push(("only", request.only.join(" ")));

@@ -6,6 +6,8 @@
 pub struct Counts {
     pub passed: usize,
     pub failed: usize,
+    /// Could not run there, or were not asked for.
+    pub skipped: usize,
     pub failures: Vec<String>,
     /// The guest came to its end.
     pub complete: bool,
@@ -41,6 +43,13 @@ impl<'a> Verdict<'a> {
             .and_then(|line| line.strip_suffix(" ... FAILED"))
         {
             self.counts.failures.push(name.to_owned());
+        }
+        if line.starts_with("SKIPPED ") {
+            // libtest knows only passed and failed.
+            self.counts.skipped += 1;
+            self.running = self
+                .running
+                .map(|(passed, failed)| (passed.saturating_sub(1), failed));
         }
         if let Some(closing) = line.strip_prefix("test result: ") {
             let (passed, failed) = self.running.unwrap_or_default();
@@ -131,6 +140,17 @@ mod tests {
                 ..Counts::default()
             }
         );
+    }
+
+    #[test]
+    fn a_test_that_skipped_itself_has_not_passed() {
+        let counts = read(&[
+            "test result: ok. 3 passed; 0 failed",
+            "SKIPPED a: no java",
+            "vm-1 end kernel 0",
+            "vm-1 done",
+        ]);
+        assert_eq!((counts.passed, counts.failed, counts.skipped), (2, 0, 1));
     }
 
     #[test]
