@@ -53,10 +53,10 @@ impl Session {
                         session.wire(event.process.tgid, event.netns_cookie).await;
                     });
                 } else if limiter.admit(Instant::now()) {
-                    let (host, released) = self.context_of(&event).await;
+                    let (host, self_test) = self.context_of(&event).await;
                     let mut denial = events::denial(&event, host);
-                    if !released {
-                        // Nothing runs yet but init, which tries what must be refused.
+                    if self_test {
+                        // Init tries what must be refused before it starts anything.
                         denial.reason = "self-test".into();
                     }
                     // A denial stands whether or not it could be written; `write` has said so.
@@ -80,12 +80,13 @@ impl Session {
         }
     }
 
-    /// The name behind the event's address, and whether the session's init was released.
+    /// The name behind the event's address, and whether it was init itself that was denied.
     async fn context_of(&self, event: &abi::Event) -> (Option<String>, bool) {
         let state = self.state.lock().await;
         let host = events::address4(event)
             .and_then(|address| state.names.name(address))
             .map(ToString::to_string);
-        (host, state.record.released)
+        let init = state.wired.as_ref().map(|wired| wired.init);
+        (host, init == Some(event.process.tgid))
     }
 }
