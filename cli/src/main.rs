@@ -21,17 +21,17 @@ use clap::Parser;
 
 fn main() -> ! {
     let command = commands::Cli::parse();
-    let status = match tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
-        .build()
-    {
+        .build();
+    let status = match &runtime {
         Ok(runtime) => runtime.block_on(commands::dispatch(command)),
         Err(e) => {
             report::Failure::new("runtime", format!("cannot start: {e}")).print();
             report::OURS
         }
     };
-    // A thread that waits for standard input cannot be joined.
+    // Before the runtime is dropped: it would wait for the thread that reads standard input, and so for a key.
     std::process::exit(i32::from(status))
 }

@@ -72,6 +72,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     }
     trust::require(&loaded, args.yes)?;
     let mut record = start::record_of(&loaded, &asked)?;
+    refuse_taken_name(&loaded, &record)?;
     let mut signals = Signals::register()?;
     record.save(&loaded.places)?;
 
@@ -140,7 +141,6 @@ async fn bring_up(
     signals: &mut Signals,
     up: &mut Option<Up>,
 ) -> Result<u8, Failure> {
-    refuse_taken_name(loaded, record)?;
     let (stop, stopped) = watch::channel(false);
     let ready = {
         let mut preparing = std::pin::pin!(start::prepare(loaded, asked, record, stopped));
