@@ -1,0 +1,231 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::request::{HostPlaces, PinnedImage};
+
+struct Bench {
+    dir: tempfile::TempDir,
+    image: Image,
+    accounts: Accounts,
+    command: Vec<String>,
+    detached: bool,
+    env: BTreeMap<String, String>,
+    doing: Doing,
+}
+
+fn bench() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("project")).unwrap();
+    std::fs::create_dir_all(dir.path().join("agentcontainer/sessions/s1")).unwrap();
+    Bench {
+        dir,
+        image: Image {
+            pinned: PinnedImage {
+                repository: None,
+                digest: Digest::of(b"i"),
+            },
+            id: Digest::of(b"i"),
+            user: String::new(),
+            entrypoint: vec!["/entry".into()],
+            cmd: vec!["serve".into()],
+            env: [("PATH".to_owned(), "/usr/bin".to_owned())].into(),
+            working_dir: None,
+            stop_signal: None,
+        },
+        accounts: Accounts {
+            passwd: "root:x:0:0::/root:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh\n".into(),
+            group: String::new(),
+        },
+        command: vec![],
+        detached: false,
+        env: BTreeMap::new(),
+        doing: Doing::Write,
+    }
+}
+
+impl Bench {
+    fn workspace(&self) -> PathBuf {
+        self.dir.path().join("project").canonicalize().unwrap()
+    }
+
+    fn make(&self, config: &str) -> Result<Planned, PlanError> {
+        let config = schema::config::parse(config.as_bytes(), "agentcontainer.json").unwrap();
+        let session = SessionId::parse("s1").unwrap();
+        let engine = EngineInfo {
+            name: String::new(),
+            version: String::new(),
+            api: String::new(),
+            kernel: String::new(),
+            architecture: String::new(),
+            cgroup_driver: String::new(),
+            cgroup_version: String::new(),
+            os: String::new(),
+            root: String::new(),
+            cpus: 2,
+            memory: 1 << 30,
+            without: vec![],
+        };
+        Plan {
+            config: &config,
+            image: &self.image,
+            accounts: &self.accounts,
+            engine: &engine,
+            workspace: &self.workspace(),
+            owner: (501, 20),
+            session: &session,
+            name: Some("my demo"),
+            session_dir: &self.dir.path().join("agentcontainer/sessions/s1"),
+            init_volume: "agentcontainer-init-0123456789ab".into(),
+            cgroup_parent: "/agentcontainer/s1".into(),
+            command: &self.command,
+            detached: self.detached,
+            env: &self.env,
+            tty: false,
+            stdin: false,
+            local_env: &|name| (name == "TOKEN").then(|| "t0".to_owned()),
+            doing: self.doing,
+        }
+        .make()
+    }
+
+    fn request(&self, config: &str) -> CreateRequest {
+        let planned = self.make(config).unwrap();
+        planned.request.check(&HostPlaces::default()).unwrap();
+        planned.request
+    }
+}
+
+fn targets(request: &CreateRequest) -> Vec<&str> {
+    request.mounts.iter().map(Mount::target).collect()
+}
+
+#[test]
+fn a_bare_config_gives_a_workspace_a_user_who_is_not_root_and_the_images_program() {
+    let request = bench().request(r#"{ "image": "x" }"#);
+    assert_eq!(request.user, "501:20");
+    assert_eq!(request.working_dir, "/workspaces/project");
+    assert_eq!(request.init.program, ["/entry", "serve"]);
+    assert_eq!(
+        targets(&request),
+        [
+            "/workspaces/project",
+            "/etc/passwd",
+            "/etc/group",
+            "/home/agent"
+        ]
+    );
+    assert_eq!(request.env["HOME"].as_deref(), Some("/home/agent"));
+    assert_eq!(request.env["AGENTCONTAINER_SESSION"].as_deref(), Some("s1"));
+    assert_eq!(request.hostname, "my-demo");
+    assert_eq!(request.limits.pids, 4096);
+}
+
+#[test]
+fn folders_mounts_limits_and_environment_have_devcontainer_meaning() {
+    let at = bench();
+    std::fs::create_dir(at.workspace().join("data")).unwrap();
+    let request = at.request(
+        r#"{ "image": "x", "containerUser": "node", "workspaceFolder": "/src/${localWorkspaceFolderBasename}",
+             "containerEnv": { "A": "${localEnv:TOKEN}", "WHERE": "${containerWorkspaceFolder}" },
+             "remoteEnv": { "PATH": "/x:${containerEnv:PATH}", "B": "${containerEnv:A}", "GONE": null },
+             "mounts": ["type=volume,source=cache-${devcontainerId},target=/cache",
+                        "type=bind,source=${localWorkspaceFolder}/data,target=/data,readonly",
+                        { "type": "tmpfs", "target": "/scratch" }],
+             "postCreateCommand": { "a": "echo hi", "b": ["make", "-j"] }, "onCreateCommand": "true",
+             "agent": { "capabilities": { "resources": { "memory": "1g", "cpus": 1.5, "pids": 99 } } } }"#,
+    );
+    assert_eq!(request.user, "node");
+    assert_eq!(request.working_dir, "/src/project");
+    assert_eq!(
+        targets(&request),
+        ["/src/project", "/cache", "/data", "/scratch"]
+    );
+    assert_eq!(request.env["A"].as_deref(), Some("t0"));
+    assert_eq!(request.env["WHERE"].as_deref(), Some("/src/project"));
+    assert_eq!(request.env["PATH"].as_deref(), Some("/x:/usr/bin"));
+    assert_eq!(request.env["B"].as_deref(), Some("t0"));
+    assert_eq!(request.env["GONE"], None);
+    assert_eq!(
+        (
+            request.limits.memory,
+            request.limits.milli_cpus,
+            request.limits.pids
+        ),
+        (Some(1 << 30), Some(1500), 99)
+    );
+    let stages: Vec<_> = request
+        .init
+        .stages
+        .iter()
+        .map(|s| (s.name.as_str(), s.commands.len()))
+        .collect();
+    assert_eq!(stages, [("onCreateCommand", 1), ("postCreateCommand", 2)]);
+    assert_eq!(request.init.stages[1].commands[1], ["make", "-j"]);
+}
+
+#[test]
+fn a_bind_that_leads_out_of_the_workspace_is_refused_at_its_place() {
+    let at = Bench {
+        doing: Doing::Look,
+        ..bench()
+    };
+    std::os::unix::fs::symlink("/etc", at.workspace().join("link")).unwrap();
+    for below in ["link", "link/passwd", "gone"] {
+        let config = format!(
+            r#"{{ "image": "x", "mounts": ["type=bind,source=${{localWorkspaceFolder}}/{below},target=/data,readonly"] }}"#
+        );
+        let refused = Diagnostic::from(at.make(&config).unwrap_err());
+        assert_eq!(refused.code, "mount", "{below}");
+        assert!(refused.place.is_some());
+    }
+}
+
+#[test]
+fn the_program_is_the_commands_the_images_or_none() {
+    let mut at = bench();
+    at.command = vec!["bash".into(), "-l".into()];
+    assert_eq!(
+        at.request(r#"{ "image": "x" }"#).init.program,
+        ["bash", "-l"]
+    );
+    at.command.clear();
+    at.detached = true;
+    at.doing = Doing::Look;
+    assert!(at.request(r#"{ "image": "x" }"#).init.program.is_empty());
+    let kept = at.request(r#"{ "image": "x", "overrideCommand": false }"#);
+    assert_eq!(kept.init.program, ["/entry", "serve"]);
+    at.detached = false;
+    at.image.entrypoint.clear();
+    at.image.cmd.clear();
+    assert!(matches!(
+        at.make(r#"{ "image": "x" }"#),
+        Err(PlanError::NoProgram)
+    ));
+}
+
+#[test]
+fn a_plan_only_looks() {
+    let mut at = bench();
+    at.doing = Doing::Look;
+    std::fs::create_dir(at.workspace().join(".git")).unwrap();
+    std::fs::write(at.workspace().join("agentcontainer.json"), "{}").unwrap();
+    let request = at.request(r#"{ "image": "x" }"#);
+    assert!(targets(&request).contains(&"/workspaces/project/.git/hooks"));
+    assert!(targets(&request).contains(&"/workspaces/project/agentcontainer.json"));
+    assert_eq!(
+        std::fs::read_dir(at.workspace().join(".git"))
+            .unwrap()
+            .count(),
+        0
+    );
+    let session = at.dir.path().join("agentcontainer/sessions/s1");
+    assert_eq!(std::fs::read_dir(session).unwrap().count(), 0);
+}
+
+#[test]
+fn what_the_host_does_not_have_is_said_before_anything_is_made() {
+    let config = r#"{ "image": "x", "hostRequirements": { "cpus": 3 } }"#;
+    assert_eq!(
+        Diagnostic::from(bench().make(config).unwrap_err()).code,
+        "host-requirements"
+    );
+}
