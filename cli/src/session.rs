@@ -12,16 +12,19 @@ use crate::places::Places;
 use crate::record::{self, Record};
 use crate::report::{self, Failure};
 
-/// Ends a session: nothing of it runs or is held afterwards. What could not be done is said; the first failure is returned.
+/// Ends a session: nothing of it runs or is held afterwards. Without an engine there never was a container. What could not be done is said; the first failure is returned.
 pub async fn end(
-    engine: &Engine,
+    engine: Option<&Engine>,
     enforcer: Option<&mut Enforcer>,
     places: &Places,
     record: &mut Record,
     reason: &str,
 ) -> Result<(), Failure> {
     let container = format!("agentcontainer-{}", record.session);
-    let mut result = engine.remove(&container).await.map_err(Failure::from);
+    let mut result = match engine {
+        Some(engine) => engine.remove(&container).await.map_err(Failure::from),
+        None => Ok(()),
+    };
     if let Some(enforcer) = enforcer {
         let closed = close(enforcer, record.session.as_str(), reason).await;
         result = result.and(closed);
@@ -52,17 +55,21 @@ pub async fn close(enforcer: &mut Enforcer, session: &str, reason: &str) -> Resu
 }
 
 async fn finish_workspace(
-    engine: &Engine,
+    engine: Option<&Engine>,
     places: &Places,
     record: &Record,
 ) -> Result<(), Failure> {
     let dir = record.dir(places);
     let workspace = record.workspace.display().to_string();
-    let others = engine
-        .sessions()
-        .await?
-        .iter()
-        .any(|c| c.workspace == workspace && c.session != record.session.as_str());
+    let others = match engine {
+        Some(engine) => engine
+            .sessions()
+            .await?
+            .iter()
+            .any(|c| c.workspace == workspace && c.session != record.session.as_str()),
+        // Nobody can say; what holds a place for another stays.
+        None => true,
+    };
     let merged = git::finish(&record.workspace, &dir, others)?;
     for entry in &merged.applied {
         report::note(format!("git: kept from the session: {entry}"));

@@ -13,7 +13,7 @@ use engine::request::CreateRequest;
 use engine::{Engine, EngineInfo};
 use schema::diag::Diagnostic;
 use schema::session::SessionId;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::channel::{self, Enforcer};
 use crate::loaded::Loaded;
@@ -63,51 +63,81 @@ pub async fn prepare(
     mut cancelled: watch::Receiver<bool>,
 ) -> Result<Ready, Failure> {
     let sidecar = channel::sidecar(&loaded.places)?;
-    let (engine, running) = tokio::join!(
-        Engine::connect(loaded.host.engine().clone()),
-        channel::running(&sidecar)
-    );
-    let (engine, running) = (engine?, running?);
-    check(&cancelled)?;
-
+    let (found, engine) = oneshot::channel();
+    let (up, is_up) = oneshot::channel();
+    // What takes longest, and needs no engine where an enforcer runs: the session.
     let opening = async {
-        let (mut enforcer, status) = match running {
+        let (mut enforcer, status) = match channel::running(&sidecar).await? {
             Some(found) => found,
-            None => channel::start(&engine, &sidecar).await?,
+            None => {
+                let Ok(engine) = engine.await else {
+                    // There is no engine to start one with, as the other half says.
+                    return Ok(None);
+                };
+                channel::start(&engine, &sidecar).await?
+            }
         };
+        // Its volume holds init from now on.
+        let _ = up.send(());
         let opened = open(&mut enforcer, &status, loaded, record).await?;
-        Ok::<_, Failure>((enforcer, opened))
+        Ok::<_, Failure>(Some((enforcer, opened)))
     };
-    let imaging = async {
+    // Meanwhile the container: made for the session's cgroup, which is named after the session, and not started.
+    let making = async {
+        let engine = Engine::connect(loaded.host.engine().clone()).await?;
         let info = engine.info().await?;
         info.check()?;
+        let _ = found.send(engine.clone());
         let image = resolve(&engine, loaded, &mut cancelled).await?;
         let accounts = engine.accounts(&image.id, &loaded.places.images()).await?;
-        Ok::<_, Failure>((info, image, accounts))
+        check(&cancelled)?;
+        let planned = plan(loaded, asked, record, &info, &image, &accounts).make(Doing::Write)?;
+        let checked = planned
+            .request
+            .check(&loaded.places.private())
+            .map_err(|violation| Failure::from(engine::EngineError::from(violation)))?;
+        if is_up.await.is_err() {
+            return Err(nothing_to_say());
+        }
+        let created = engine.create(&checked).await?;
+        let mut remarks = planned.notes;
+        remarks.extend(unenforced(&info, &planned.request, &created.warnings));
+        remarks.extend(created.warnings);
+        Ok::<_, Failure>((
+            engine,
+            planned.request,
+            planned.identity,
+            created.id,
+            remarks,
+        ))
     };
     // Both to their end, even if one fails: an answer that is not waited for may still take effect.
-    let (opened, imaged) = tokio::join!(opening, imaging);
-    let ((info, image, accounts), (enforcer, opened)) = (imaged?, opened?);
-    check(&cancelled)?;
-
-    let planned = plan(loaded, asked, record, &info, &image, &accounts)
-        .cgroup_parent(opened.cgroup_parent.clone())
-        .make(Doing::Write)?;
-    let checked = planned
-        .request
-        .check(&loaded.places.private())
-        .map_err(|violation| Failure::from(engine::EngineError::from(violation)))?;
-    let created = engine.create(&checked).await?;
-    let mut remarks = planned.notes;
-    remarks.extend(unenforced(&info, &planned.request, &created.warnings));
-    remarks.extend(created.warnings);
+    let (opened, made) = tokio::join!(opening, making);
+    let ((engine, request, identity, container, remarks), (enforcer, opened)) = match (made, opened)
+    {
+        (Ok(made), Ok(Some(opened))) => (made, opened),
+        // The one that has words for it.
+        (Err(failure), Ok(_)) => return Err(failure),
+        (Err(failure), Err(_)) if !failure.diagnostics.is_empty() => return Err(failure),
+        (_, Err(failure)) => return Err(failure),
+        (Ok(_), Ok(None)) => return Err(Failure::new("enforcer-gone", "there is no enforcer")),
+    };
+    if opened.cgroup_parent != request.cgroup_parent {
+        return Err(Failure::new(
+            "cgroup-parent",
+            format!(
+                "the enforcer holds {} and the container was made for {}",
+                opened.cgroup_parent, request.cgroup_parent
+            ),
+        ));
+    }
     check(&cancelled)?;
     Ok(Ready {
         engine,
         enforcer,
-        container: created.id,
-        request: planned.request,
-        identity: planned.identity,
+        container,
+        request,
+        identity,
         opened,
         remarks,
     })
@@ -115,12 +145,17 @@ pub async fn prepare(
 
 fn check(cancelled: &watch::Receiver<bool>) -> Result<(), Failure> {
     if *cancelled.borrow() {
-        return Err(Failure {
-            diagnostics: Vec::new(),
-            status: report::OURS,
-        });
+        return Err(nothing_to_say());
     }
     Ok(())
+}
+
+/// What is given up because of something that is said elsewhere.
+fn nothing_to_say() -> Failure {
+    Failure {
+        diagnostics: Vec::new(),
+        status: report::OURS,
+    }
 }
 
 /// Opens the session, once the kernel is known to carry all of it.
@@ -187,10 +222,7 @@ async fn resolve(
     let mut hear = |step| progress.hear(step);
     tokio::select! {
         image = engine.resolve(reference, &mut hear) => Ok(image?),
-        _ = cancelled.wait_for(|stop| *stop) => Err(Failure {
-            diagnostics: Vec::new(),
-            status: report::OURS,
-        }),
+        _ = cancelled.wait_for(|stop| *stop) => Err(nothing_to_say()),
     }
 }
 
@@ -212,7 +244,7 @@ fn unenforced(info: &EngineInfo, request: &CreateRequest, said: &[String]) -> Ve
         .collect()
 }
 
-/// A plan with what is not known before the session is open left to fill in.
+/// What `run` and `run --plan` make a request from.
 pub struct Draft<'a> {
     loaded: &'a Loaded,
     asked: &'a Asked,
@@ -220,7 +252,6 @@ pub struct Draft<'a> {
     info: &'a EngineInfo,
     image: &'a Image,
     accounts: &'a engine::identity::Accounts,
-    cgroup_parent: String,
 }
 
 pub fn plan<'a>(
@@ -238,16 +269,10 @@ pub fn plan<'a>(
         info,
         image,
         accounts,
-        cgroup_parent: format!("/agentcontainer/{}", record.session),
     }
 }
 
 impl Draft<'_> {
-    pub fn cgroup_parent(mut self, parent: String) -> Self {
-        self.cgroup_parent = parent;
-        self
-    }
-
     pub fn make(self, doing: Doing) -> Result<engine::plan::Planned, Failure> {
         let loaded = self.loaded;
         Plan {
@@ -261,7 +286,7 @@ impl Draft<'_> {
             name: self.asked.name.as_deref(),
             session_dir: &self.record.dir(&loaded.places),
             init_volume: format!("agentcontainer-init-{}", self.record.enforcer),
-            cgroup_parent: self.cgroup_parent,
+            cgroup_parent: format!("/agentcontainer/{}", self.record.session),
             command: &self.asked.command,
             detached: self.asked.detached,
             env: &self.asked.env,

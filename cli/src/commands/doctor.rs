@@ -294,8 +294,14 @@ async fn attempts(
             findings.unknown(&["allowed attempt"], "the session did not come up");
         }
     }
-    if let Err(failure) =
-        session::end(engine, Some(&mut enforcer), places, &mut record, "doctor").await
+    if let Err(failure) = session::end(
+        Some(engine),
+        Some(&mut enforcer),
+        places,
+        &mut record,
+        "doctor",
+    )
+    .await
     {
         findings.failed("cleaning up", Some(false), &failure);
     }

@@ -38,7 +38,7 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
         let mut record = found.record.clone();
         if open || found.container.is_some() {
             session::end(
-                &desk.engine,
+                Some(&desk.engine),
                 enforcer.as_mut(),
                 &desk.places,
                 &mut record,
@@ -63,10 +63,13 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
             .map_err(|status| channel::refused("list its sessions", &status))?
             .into_inner()
             .sessions;
-        for orphan in held
-            .iter()
-            .filter(|s| !records.iter().any(|r| r.session.as_str() == s.session))
-        {
+        // One that is open has a record that says so.
+        let open = |session: &str| {
+            records
+                .iter()
+                .any(|r| r.session.as_str() == session && r.ended.is_none())
+        };
+        for orphan in held.iter().filter(|s| !open(&s.session)) {
             session::close(enforcer, &orphan.session, "collected").await?;
             removed.push(format!("session {} of the enforcer", orphan.session));
         }

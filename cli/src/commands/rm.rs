@@ -28,7 +28,7 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
         }
         let mut record = session.record.clone();
         session::end(
-            &desk.engine,
+            Some(&desk.engine),
             enforcer.as_mut(),
             &desk.places,
             &mut record,

@@ -394,32 +394,28 @@ async fn finish_events(watching: JoinHandle<Denials>, tell: oneshot::Sender<()>,
     }
 }
 
-/// Ends what is up; without an engine there is nothing but our own files.
+/// Ends what is up, or what may have come up half-way.
 async fn clean_up(loaded: &Loaded, record: &mut Record, up: Option<Up>) -> Result<(), Failure> {
-    let up = match up {
-        Some(up) => Some((up.engine, Some(up.enforcer))),
-        None => match Engine::connect(loaded.host.engine().clone()).await {
-            Ok(engine) => {
-                let enforcer = match crate::channel::sidecar(&loaded.places) {
-                    Ok(sidecar) => crate::channel::running(&sidecar).await.ok().flatten(),
-                    Err(_) => None,
-                };
-                Some((engine, enforcer.map(|(enforcer, _)| enforcer)))
-            }
-            // What could not be reached to begin anything holds nothing.
-            Err(_) => None,
-        },
-    };
-    match up {
-        Some((engine, mut enforcer)) => {
-            session::end(&engine, enforcer.as_mut(), &loaded.places, record, "ended").await
-        }
+    let (engine, mut enforcer) = match up {
+        Some(up) => (Some(up.engine), Some(up.enforcer)),
         None => {
-            record.ended = Some(record::now());
-            record.holder = None;
-            record.save(&loaded.places)
+            let enforcer = match crate::channel::sidecar(&loaded.places) {
+                Ok(sidecar) => crate::channel::running(&sidecar).await.ok().flatten(),
+                Err(_) => None,
+            };
+            // One that could not be reached to begin anything holds nothing.
+            let engine = Engine::connect(loaded.host.engine().clone()).await.ok();
+            (engine, enforcer.map(|(enforcer, _)| enforcer))
         }
-    }
+    };
+    session::end(
+        engine.as_ref(),
+        enforcer.as_mut(),
+        &loaded.places,
+        record,
+        "ended",
+    )
+    .await
 }
 
 async fn plan(loaded: &Loaded, asked: &Asked, as_json: bool) -> Result<u8, Failure> {

@@ -45,7 +45,7 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
                 desk.engine.stop(&container.id, args.time).await?;
             }
             session::end(
-                &desk.engine,
+                Some(&desk.engine),
                 enforcer.as_mut(),
                 &desk.places,
                 &mut record,
