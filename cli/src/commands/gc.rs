@@ -91,7 +91,11 @@ async fn sidecars(desk: &Desk, removed: &mut Vec<String>) -> Result<(), Failure>
     let Ok(current) = channel::sidecar(&desk.places) else {
         return Ok(());
     };
-    let uid = format!("-{}", current.uid);
+    // What follows the version in the names of this user's sidecars.
+    let name = current.container_name();
+    let owner = name
+        .split_once(&current.embedded.short())
+        .map_or("", |(_, owner)| owner);
     let in_use: Vec<String> = record::all(&desk.places)
         .into_iter()
         .filter(|r| r.ended.is_none())
@@ -100,7 +104,7 @@ async fn sidecars(desk: &Desk, removed: &mut Vec<String>) -> Result<(), Failure>
         .collect();
     let version = |name: &str| {
         name.strip_prefix("agentcontainer-enforcer-")
-            .and_then(|rest| rest.strip_suffix(&uid))
+            .and_then(|rest| rest.strip_suffix(owner))
             .map(str::to_owned)
     };
     for sidecar in desk.engine.sidecars().await? {
