@@ -93,9 +93,9 @@ async fn sidecars(desk: &Desk, removed: &mut Vec<String>) -> Result<(), Failure>
     };
     // What follows the version in the names of this user's sidecars.
     let name = current.container_name();
-    let owner = name
-        .split_once(&current.embedded.short())
-        .map_or("", |(_, owner)| owner);
+    let Some((_, owner)) = name.split_once(&current.embedded.short()) else {
+        return Ok(());
+    };
     let in_use: Vec<String> = record::all(&desk.places)
         .into_iter()
         .filter(|r| r.ended.is_none())
