@@ -95,12 +95,20 @@ impl Sidecar {
             "{}-{}-{}",
             archive::REPOSITORY,
             self.embedded.short(),
-            self.uid
+            self.owner()
         )
     }
 
     pub fn state_volume(&self) -> String {
-        format!("agentcontainer-state-{}", self.uid)
+        format!("agentcontainer-state-{}", self.owner())
+    }
+
+    /// Whose it is: the user, and the state directory, since one user may have several (tests do) and a control socket is
+    /// in exactly one.
+    fn owner(&self) -> String {
+        let state = self.control.parent().unwrap_or(&self.control);
+        let digest = Digest::of(state.as_os_str().as_encoded_bytes());
+        format!("{}-{}", self.uid, &digest.hex()[..8])
     }
 
     fn model(&self, image: &str, oom_score_adj: i64) -> models::ContainerCreateBody {
@@ -460,6 +468,12 @@ mod tests {
                 .container_name()
                 .starts_with("agentcontainer-enforcer-")
         );
-        assert!(sidecar.container_name().ends_with("-1000"));
+        assert!(sidecar.container_name().contains("-1000-"));
+        let elsewhere = Sidecar {
+            control: "/home/agent/other/control/abc".into(),
+            ..sidecar.clone()
+        };
+        assert_ne!(sidecar.container_name(), elsewhere.container_name());
+        assert_ne!(sidecar.state_volume(), elsewhere.state_volume());
     }
 }
