@@ -452,6 +452,10 @@ fn counts_are_bounded() {
     bounded(256, &|n| {
         format!(r#"{{"image":"d","name":"{}"}}"#, "n".repeat(n))
     });
+    bounded(256, &|n| {
+        let tools = list(n, &|i| format!("\"t{i}\":1"));
+        format!(r#"{{"image":"d","customizations":{{{tools}}}}}"#)
+    });
     let resources = |what: String| {
         format!(r#"{{"image":"d","agent":{{"capabilities":{{"resources":{{{what}}}}}}}}}"#)
     };
