@@ -69,7 +69,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(slice.try_into().ok()?))
 }
 
-fn section<'a>(bytes: &'a [u8], base: usize, offset: u32, length: u32) -> Option<&'a [u8]> {
+fn section(bytes: &[u8], base: usize, offset: u32, length: u32) -> Option<&[u8]> {
     let start = base.checked_add(offset as usize)?;
     bytes.get(start..start.checked_add(length as usize)?)
 }

@@ -153,10 +153,9 @@ impl Session<'_> {
 
     /// The address that the session's DNS gives for the name.
     pub fn address(&mut self) -> Result<String> {
-        Ok(self
-            .ask(&format!("resolve {NAME}"))?
+        self.ask(&format!("resolve {NAME}"))?
             .remove("address")
-            .context("no address")?)
+            .context("no address")
     }
 
     /// The first process in the session's namespaces.
