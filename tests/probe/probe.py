@@ -561,7 +561,8 @@ def scan_loopback(t):
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         for port in range(1, 65536):
             with socket.socket(family) as it:
-                if it.connect_ex((address, port)) == 0:
+                # An ephemeral port can happen to dial itself.
+                if it.connect_ex((address, port)) == 0 and it.getsockname()[:2] != it.getpeername()[:2]:
                     P.got += f"{address}:{port} "
     if not P.got:
         raise OSError(errno.ECONNREFUSED, "")

@@ -68,7 +68,9 @@ impl Line {
             .append(true)
             .open(path)
             .unwrap();
-        writeln!(file, "{}", serde_json::to_string(self).unwrap()).unwrap();
+        // One write, so that lines of tests that run at once do not mix.
+        file.write_all(format!("{}\n", serde_json::to_string(self).unwrap()).as_bytes())
+            .unwrap();
     }
 }
 

@@ -32,6 +32,8 @@ impl Workspace {
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("ac-ws-").tempdir().unwrap();
         fs::create_dir(dir.path().join("ws")).unwrap();
+        // Where the tests run as root, the workspace still is a person's: of the user that programs inside are.
+        let _ = std::os::unix::fs::chown(dir.path().join("ws"), Some(1000), Some(1000));
         fs::create_dir(dir.path().join("home")).unwrap();
         fs::create_dir_all(dir.path().join("config/agentcontainer")).unwrap();
         let bridge = rig().bridge.octets();

@@ -132,7 +132,7 @@ fn ctrl_c_reaches_the_program_and_leaves_nothing_behind() {
 fn a_detached_session_is_listed_logged_stopped_and_removed() {
     let (workspace, name) = (Workspace::new(), token("d"));
     workspace.write();
-    let script = "echo first; echo second >&2; echo third; sleep 300";
+    let script = "echo second >&2; sleep 0.2; echo first; echo third; sleep 300";
     workspace
         .cli(&[
             "run", "--yes", "--detach", "--name", &name, "--", "sh", "-c", script,
@@ -143,7 +143,13 @@ fn a_detached_session_is_listed_logged_stopped_and_removed() {
     workspace
         .cli(&["exec", &name, "--", "sh", "-c", "exit 9"])
         .status(9);
-    let logs = workspace.cli(&["logs", &name]);
+    let began = Instant::now();
+    let logs = loop {
+        let logs = workspace.cli(&["logs", &name]);
+        if logs.stdout.contains("third") || began.elapsed() > Duration::from_secs(10) {
+            break logs;
+        }
+    };
     assert_eq!(logs.ok(), "first\nthird");
     logs.says("second");
     assert_eq!(workspace.cli(&["logs", "-n", "1", &name]).ok(), "third");

@@ -75,7 +75,17 @@ END
 
 #[test]
 fn busybox() {
-    greets(|host| format!("busybox wget -q -T 30 -O - http://{host}/hello"));
+    greets(|host| format!("busybox wget -q -O - http://{host}/hello"));
+}
+
+#[test]
+fn a_program_that_asks_only_for_ipv4_addresses_it_could_use() {
+    // AI_ADDRCONFIG with AF_INET: glibc answers only where an address other than 127.0.0.1 is configured.
+    let host = name();
+    let out = workspace()
+        .allow(&[&host])
+        .inside(&format!("getent ahostsv4 {host} | head -1"));
+    assert!(out.ok().starts_with("198.1"), "{}", out.stdout);
 }
 
 #[test]

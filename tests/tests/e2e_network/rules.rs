@@ -167,8 +167,8 @@ fn the_wire_must_say_the_name_it_was_dialled_by() {
     let (host, other) = (name(), name());
     let out = workspace().allow(&[&host]).host(&other, rig().bridge).inside(&format!(
         "curl -s -o /dev/null -w '%{{http_code}}\\n' --max-time 30 -H 'Host: {other}' http://{host}/hello
-         curl -sS --max-time 30 -k --resolve {other}:443:$(getent ahostsv4 {host} | awk 'NR==1{{print $1}}') https://{other}/hello 2>&1 | grep -c alert"
+         curl -sS --max-time 30 -k --resolve {other}:443:$(getent ahosts {host} | awk 'NR==1{{print $1}}') https://{other}/hello 2>&1 | grep -c 'unrecognized name'"
     ));
-    assert_eq!(out.stdout.trim(), "403\n1", "{}", out.stderr);
+    assert_eq!(out.stdout.trim(), "421\n1", "{}", out.stderr);
     assert!(standard().requests(&other).is_empty() && standard().requests(&host).is_empty());
 }
