@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::channel::Channel;
-use crate::dial::{dial, tune};
+use crate::dial::{DialError, dial, tune};
 use crate::events;
 use crate::http::{self, Site};
 use crate::limits;
@@ -122,12 +122,12 @@ async fn connection(shared: Arc<Shared>, stream: Guarded, peer: SocketAddr) {
         return;
     };
     let flow = events::flow(peer, local);
-    let local = (shared.destination)(local);
     let _unwinding = Unwinding {
         shared: &shared,
         local,
         flow,
     };
+    let local = (shared.destination)(local);
     if tune(&stream).is_err() {
         return;
     }
@@ -333,7 +333,10 @@ async fn carry_bytes(
     );
     let carried = Arc::new(Carried::default());
     let mut upstream = match (recorded, dialled) {
-        (Ok(()), Ok(upstream)) => Guarded::new(upstream),
+        (Ok(()), Ok(dialled)) => {
+            record_dropped(shared, flow, intent, granted, dialled.dropped);
+            Guarded::new(dialled.stream)
+        }
         (recorded, dialled) => {
             if let (Ok(()), Err(error)) = (recorded, dialled) {
                 let event = if error.is_refusal() {
@@ -367,6 +370,20 @@ async fn carry_bytes(
         upstream.disarm();
     }
     ending.reason = end.code();
+}
+
+/// A name that leads to a place it may not lead to is worth a line even where another address of it would do.
+pub fn record_dropped(
+    shared: &Shared,
+    flow: Flow,
+    intent: &Intent,
+    granted: &Granted,
+    dropped: Option<DialError>,
+) {
+    if let Some(error) = dropped {
+        let event = events::refused(intent, granted, error.code(), &error.to_string());
+        shared.channel.post_denial(&event, Some(flow));
+    }
 }
 
 /// Records the end of a connection, however it comes.

@@ -69,8 +69,24 @@ impl DialError {
     }
 }
 
+/// A connection out, and an address of the same name that was dropped for its class, if there was one.
+#[derive(Debug)]
+pub struct Dialled {
+    pub stream: TcpStream,
+    pub dropped: Option<DialError>,
+}
+
+impl From<TcpStream> for Dialled {
+    fn from(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            dropped: None,
+        }
+    }
+}
+
 /// Connects to where a connection was allowed to go.
-pub async fn dial(state: &State, active: &Active, intent: &Intent) -> Result<TcpStream, DialError> {
+pub async fn dial(state: &State, active: &Active, intent: &Intent) -> Result<Dialled, DialError> {
     timeout(limits::DIAL, dial_unbounded(state, active, intent))
         .await
         .unwrap_or(Err(DialError::Timeout))
@@ -80,23 +96,25 @@ async fn dial_unbounded(
     state: &State,
     active: &Active,
     intent: &Intent,
-) -> Result<TcpStream, DialError> {
+) -> Result<Dialled, DialError> {
     let gateway = &active.policy.gateway;
-    let stream = match &intent.place {
+    let dialled = match &intent.place {
         Place::Address(_) if gateway.upstream_proxy.is_some() => {
             return Err(DialError::LiteralBehindProxy);
         }
         // Policy has just decided for this very address.
-        Place::Address(address) => {
-            connect_any(&[SocketAddr::from((*address, intent.port))]).await?
-        }
+        Place::Address(address) => connect_any(&[SocketAddr::from((*address, intent.port))])
+            .await?
+            .into(),
         Place::Name(name) => {
             state.choose(active, name)?;
             match (gateway.hosts.get(name), &gateway.upstream_proxy) {
                 (Some(addresses), _) => {
                     connect_vetted(active, name, addresses, intent.port).await?
                 }
-                (None, Some(proxy)) => connect_through(active, proxy, name, intent.port).await?,
+                (None, Some(proxy)) => connect_through(active, proxy, name, intent.port)
+                    .await?
+                    .into(),
                 (None, None) => {
                     let addresses = active.resolver.lookup(name).await?;
                     connect_vetted(active, name, &addresses, intent.port).await?
@@ -104,7 +122,7 @@ async fn dial_unbounded(
             }
         }
     };
-    Ok(stream)
+    Ok(dialled)
 }
 
 async fn connect_vetted(
@@ -112,7 +130,7 @@ async fn connect_vetted(
     name: &HostName,
     addresses: &[IpAddr],
     port: u16,
-) -> Result<TcpStream, DialError> {
+) -> Result<Dialled, DialError> {
     let mut refused = None;
     let mut seen = HashSet::new();
     let mut vetted = Vec::new();
@@ -128,7 +146,10 @@ async fn connect_vetted(
     if vetted.is_empty() {
         return Err(refused.unwrap_or(DialError::NoAddress));
     }
-    connect_any(&vetted).await
+    Ok(Dialled {
+        stream: connect_any(&vetted).await?,
+        dropped: refused,
+    })
 }
 
 /// The first of the addresses that answers; a slow one is joined by the next (RFC 8305, 5).

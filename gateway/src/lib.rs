@@ -2,6 +2,7 @@
 //! port again, holds the wire to what its rule says, and only then dials out. One unprivileged process a session, started
 //! by the enforcer, which is its only source of knowledge (`run`); a library so that all of it is driven by tests over
 //! a socket pair. Parsers of strangers' bytes: `dns::message`, `tls::client_hello`, `http::head`, `http::framer`.
+#![deny(unsafe_code)]
 
 mod bucket;
 mod channel;
@@ -17,6 +18,7 @@ mod resolve;
 mod run;
 mod sandbox;
 mod state;
+#[allow(unsafe_code)]
 mod sys;
 pub mod tls;
 

@@ -1,4 +1,5 @@
-//! Every bound of the gateway in one place: SPEC's bounds table is written from here, and each has a test at n and n+1.
+//! Every bound of the gateway in one place: SPEC's bounds table is written from here. Sizes and counts have a test at n
+//! and n+1 unless their comment says why not; deadlines have none of their own, for nobody waits that long.
 //! A bound that is reached means refusal, never a fall-back to carrying bytes unread.
 
 use std::time::Duration;
@@ -11,9 +12,9 @@ pub const CONNECTIONS: usize = 4096;
 pub const RESERVED_FDS: u64 = 256 + 2 * PIPES as u64;
 /// Descriptors of one connection: the agent's and the upstream's. Pipes come out of what is kept back.
 pub const FDS_PER_CONNECTION: u64 = 2;
-/// Bytes moved through the copying path before a direction is given a pipe and spliced.
+/// No refusal: bytes moved through the copying path before a direction is given a pipe and spliced.
 pub const SPLICE_AFTER: u64 = 256 * 1024;
-/// Directions that may hold a splice pipe at once (each pins up to [`PIPE_BYTES`] of kernel memory).
+/// No refusal: directions that may hold a splice pipe at once; the next ones are copied (each pins up to [`PIPE_BYTES`] of kernel memory).
 pub const PIPES: usize = 256;
 /// Capacity asked for a splice pipe.
 pub const PIPE_BYTES: usize = 256 * 1024;
@@ -29,7 +30,7 @@ pub const DIAL: Duration = Duration::from_secs(15);
 pub const CONNECT: Duration = Duration::from_secs(10);
 /// After this long without an answer the next vetted address is tried beside the first (RFC 8305).
 pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
-/// Vetted addresses that are tried for one connection.
+/// Vetted addresses that are tried for one connection; the rest of an answer is left aside. Not tested by itself.
 pub const ADDRESSES: usize = 8;
 /// A relayed connection on which nothing moves in either direction.
 pub const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
@@ -39,7 +40,7 @@ pub const IDLE_HALF_CLOSED: Duration = Duration::from_secs(5 * 60);
 pub const KEEPALIVE: Duration = Duration::from_secs(60);
 /// After a refusal was written, how long the client may take to close.
 pub const LINGER: Duration = Duration::from_secs(2);
-/// Bytes of a refused client that are read and thrown away, so that the refusal is not lost to a reset.
+/// Not tested by itself. Bytes of a refused client that are read and thrown away, so that the refusal is not lost to a reset.
 pub const LINGER_BYTES: usize = 256 * 1024;
 
 // === TLS ===
@@ -108,11 +109,11 @@ pub const WILDCARD_PER_SECOND: u32 = 2;
 pub const CHANNEL_MESSAGE: usize = 64 * 1024;
 /// Descriptors beside one message.
 pub const CHANNEL_FDS: usize = 3;
-/// A snapshot document.
+/// A snapshot document. Not tested: policy has tighter bounds of its own, and the enforcer is trusted.
 pub const SNAPSHOT: usize = 64 * 1024 * 1024;
 /// How long the enforcer may take to answer Allocate or Record.
 pub const CHANNEL_ANSWER: Duration = Duration::from_secs(5);
-/// Events without an answer that wait to be sent; what does not fit is counted and reported as lost.
+/// Not tested at its edge. Events without an answer that wait to be sent; what does not fit is counted and reported as lost.
 pub const QUEUED_EVENTS: usize = 1024;
 /// Denials recorded in a burst…
 pub const DENIAL_BURST: u32 = 1000;

@@ -42,6 +42,8 @@ pub enum RunError {
         limits::SNAPSHOT
     )]
     NotSealed,
+    #[error("a listener's task has ended")]
+    Server,
     #[error("cannot {call}: {source}")]
     Io {
         call: &'static str,
@@ -166,7 +168,12 @@ async fn obey(
     // Stopped when other sockets come.
     let mut servers = JoinSet::new();
     loop {
-        match receiver.recv().await {
+        let incoming = tokio::select! {
+            incoming = receiver.recv() => incoming,
+            // They never end by themselves: one that did has panicked, and a session half served is not to go on.
+            Some(_) = servers.join_next() => return Err(RunError::Server),
+        };
+        match incoming {
             None => return Err(ChannelError::Closed.into()),
             Some(Incoming::Snapshot {
                 generation,

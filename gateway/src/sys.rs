@@ -1,5 +1,4 @@
-//! The system calls that need `unsafe` or a raw structure, each once. Everything above is `forbid(unsafe_code)` in spirit:
-//! no other module of this room has an unsafe block but `sandbox`'s capability check, which is here too.
+//! The system calls that need `unsafe` or a raw structure, each once; everywhere else in this room unsafe code is denied.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};

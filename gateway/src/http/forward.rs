@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use super::body::Counted;
 use super::page::{self, Blocked, Form};
 use super::serve::{Body, Client, refuse, response};
+use crate::connection::record_dropped;
 use crate::dial::{DialError, dial};
 use crate::events;
 use crate::limits;
@@ -206,13 +207,20 @@ impl Forward {
             return Ok(());
         }
         *slot = None;
-        let stream = dial(&client.shared.state, &self.entry.active, &client.intent)
+        let dialled = dial(&client.shared.state, &self.entry.active, &client.intent)
             .await
             .map_err(Failure::Dial)?;
+        record_dropped(
+            &client.shared,
+            client.flow,
+            &client.intent,
+            &self.granted,
+            dialled.dropped,
+        );
         let (sender, connection) = http1::Builder::new()
             .max_headers(limits::HTTP_RESPONSE_HEADERS)
             .max_buf_size(limits::HTTP_BUFFER)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(dialled.stream))
             .await
             .map_err(Failure::Upstream)?;
         let driver = tokio::spawn(async move {

@@ -174,3 +174,26 @@ fn the_denials_that_are_shown_are_the_last() {
     assert_eq!(shown.len(), limits::SHOWN_DENIALS);
     assert_eq!(shown[0].host, "h1");
 }
+
+#[tokio::test]
+async fn names_under_wildcards_are_counted_over_the_session() {
+    let state = State::new(System::default());
+    state
+        .apply(1, document(1, &["*.example.com"]))
+        .await
+        .unwrap();
+    let active = state.active();
+    // All but one of them, without waiting for the rate.
+    for i in 1..limits::WILDCARD_NAMES {
+        state
+            .lock()
+            .chosen
+            .insert(host(&format!("n{i}.example.com")));
+    }
+    assert_eq!(state.choose(&active, &host("last.example.com")), Ok(()));
+    assert_eq!(
+        state.choose(&active, &host("more.example.com")),
+        Err(ChosenRefusal::Many)
+    );
+    assert_eq!(state.choose(&active, &host("last.example.com")), Ok(()));
+}

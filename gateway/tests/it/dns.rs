@@ -231,3 +231,20 @@ async fn denials_in_the_log_are_bounded_and_the_rest_is_counted() {
     let lost: u64 = events.iter().filter_map(|e| e.lost).sum();
     assert_eq!(denied + lost, many as u64);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dns_connection_carries_so_many_queries() {
+    let session = Session::start(PolicyBuilder::default()).await;
+    let mut stream = TcpStream::connect(session.dns_tcp).await.unwrap();
+    let message = query(9, "a.example", 1);
+    let mut framed = (message.len() as u16).to_be_bytes().to_vec();
+    framed.extend(message);
+    for _ in 0..limits::DNS_TCP_QUERIES {
+        stream.write_all(&framed).await.unwrap();
+        let length = stream.read_u16().await.unwrap();
+        let mut answer = vec![0; usize::from(length)];
+        stream.read_exact(&mut answer).await.unwrap();
+    }
+    let _ = stream.write_all(&framed).await;
+    assert!(read_all(&mut stream).await.unwrap_or_default().is_empty());
+}

@@ -657,3 +657,25 @@ async fn curl_reads_the_page_and_the_site() {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_may_send_so_many_headers() {
+    for (more, status) in [(0, "200"), (1, "502")] {
+        let lines = gateway::limits::HTTP_RESPONSE_HEADERS - 1 + more;
+        let answer: &'static str = Box::leak(
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{}\r\nok",
+                "X: y\r\n".repeat(lines)
+            )
+            .into_boxed_str(),
+        );
+        let (_session, door, port, _heard) = site(answer).await;
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: api.example.com:{port}\r\nConnection: close\r\n\r\n");
+        let answer = ask(door, &request).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer:.200}"
+        );
+    }
+}

@@ -8,4 +8,5 @@ mod http;
 mod proxy;
 mod relay;
 mod sandboxed;
+mod speed;
 mod tls;

@@ -347,3 +347,75 @@ async fn names_made_up_under_a_wildcard_stop_being_resolved_at_their_bound() {
     let door = session.door("short.example.com", port).await;
     assert_eq!(exchange(door, b"x").await.unwrap(), b"x");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_ends_its_own_connection_only_and_is_recorded() {
+    let port = echo().await;
+    let mut session = Session::start_with(tcp(port), |options| {
+        let destination = std::sync::Arc::clone(&options.destination);
+        options.destination = std::sync::Arc::new(move |local| {
+            assert_ne!(
+                *local.ip(),
+                Ipv4Addr::new(127, 99, 0, 1),
+                "as the test wants"
+            );
+            destination(local)
+        });
+    })
+    .await;
+    let door = session.door("db.example.com", port).await;
+    let mut open = TcpStream::connect(door).await.unwrap();
+    open.write_all(b"a").await.unwrap();
+    assert_eq!(open.read_u8().await.unwrap(), b'a');
+    let panicking = SocketAddrV4::new(Ipv4Addr::new(127, 99, 0, 1), session.listener_port);
+    assert!(exchange(panicking.into(), b"x").await.is_err());
+    assert_eq!(session.event("internal-error").await.verdict, Verdict::Deny);
+    open.write_all(b"b").await.unwrap();
+    assert_eq!(open.read_u8().await.unwrap(), b'b');
+    assert_eq!(exchange(door, b"y").await.unwrap(), b"y");
+}
+
+// D05: an answer with a good and a bad address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_address_beside_a_good_one_is_left_out_and_recorded() {
+    let port = echo().await;
+    let addresses = [
+        std::net::IpAddr::V4(Ipv4Addr::LOCALHOST),
+        std::net::IpAddr::V4(Ipv4Addr::new(10, 255, 255, 1)),
+    ];
+    // `hosts` opens what it names, so the answer has to come from a resolver.
+    let mut policy = PolicyBuilder::default().rule("db.example.com", port, Protocol::Tcp);
+    policy.gateway.resolver =
+        schema::gateway::Resolver::Address(resolver_that_says_both(addresses).await);
+    policy.gateway.private_networks = vec!["127.0.0.0/8".parse().unwrap()];
+    let mut session = Session::start(policy).await;
+    let door = session.door("db.example.com", port).await;
+    assert_eq!(exchange(door, b"x").await.unwrap(), b"x");
+    let refused = session.event("address-refused").await;
+    assert!(refused.detail.unwrap().contains("10.255.255.1"));
+}
+
+async fn resolver_that_says_both(addresses: [std::net::IpAddr; 2]) -> std::net::SocketAddr {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let at = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 1024];
+        while let Ok((n, peer)) = socket.recv_from(&mut buffer).await {
+            let mut reply = hickory_proto::op::Message::from_vec(&buffer[..n]).unwrap();
+            reply.metadata.message_type = hickory_proto::op::MessageType::Response;
+            let query = reply.queries[0].clone();
+            if query.query_type() == hickory_proto::rr::RecordType::A {
+                for address in addresses {
+                    let record = hickory_proto::rr::Record::from_rdata(
+                        query.name().clone(),
+                        60,
+                        hickory_proto::rr::RData::from(address),
+                    );
+                    reply.answers.push(record);
+                }
+            }
+            let _ = socket.send_to(&reply.to_vec().unwrap(), peer).await;
+        }
+    });
+    at
+}

@@ -78,6 +78,7 @@ async fn inside() {
     let page = String::from_utf8(page).unwrap();
     assert!(page.starts_with("HTTP/1.1 403 "), "{page}");
 
+    hold_a_thousand(&mut session, port, child.id()).await;
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     for line in ["Seccomp:\t2", "NoNewPrivs:\t1"] {
         assert!(status.contains(line), "{status}");
@@ -152,4 +153,55 @@ fn gateway_on(fd: i32) -> Command {
         });
     }
     command
+}
+
+/// Memory with a thousand connections that have carried something and rest now.
+async fn hold_a_thousand(session: &mut Session, port: u16, pid: u32) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(8192), hard).unwrap();
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let address = session.ask("db.example.com").await;
+    session.wire(SocketAddrV4::new(address, port));
+    let before = resident();
+    let mut open = Vec::new();
+    for _ in 0..1000 {
+        let mut stream = TcpStream::connect((address, port)).await.unwrap();
+        stream.write_all(&[1; 1024]).await.unwrap();
+        stream.read_exact(&mut [0; 1024]).await.unwrap();
+        open.push(stream);
+    }
+    let after = resident();
+    println!("resident: {before} KiB before, {after} KiB with 1000 connections at rest");
+    assert!(after - before < 32 * 1024, "{before} KiB, then {after} KiB");
+    // Every one of them is accounted for, as an event of its own or in the count of those that found no room.
+    let ended = session
+        .events()
+        .iter()
+        .filter(|e| e.bytes_in == Some(1024))
+        .count();
+    assert_eq!(ended, 0);
+    drop(open);
+    let mut accounted = 0;
+    for _ in 0..1000 {
+        let events = session.events();
+        let ended = events.iter().filter(|e| e.bytes_in == Some(1024)).count() as u64;
+        accounted = ended + events.iter().filter_map(|e| e.lost).sum::<u64>();
+        if accounted == 1000 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{accounted} of 1000 ends are accounted for");
 }
