@@ -41,6 +41,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         ])
     });
     check("files", &files);
+    check("promises", &promises);
     check("dependencies", &dependencies);
     if sh::there("protoc") {
         check("control channel", &proto::check);
@@ -63,6 +64,38 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn cargo(words: &[&str]) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     sh::run(Command::new(cargo).args(words).current_dir(paths::root()))
+}
+
+/// Every test that SPEC.md names exists.
+fn promises() -> Result<()> {
+    let spec = fs::read_to_string(paths::root().join("SPEC.md"))?;
+    let listed = sh::output(
+        Command::new("git")
+            .args(["ls-files", "*.rs"])
+            .current_dir(paths::root()),
+    )?;
+    let sources: String = listed
+        .lines()
+        .filter_map(|name| fs::read_to_string(paths::root().join(name)).ok())
+        .collect();
+    let missing: Vec<&str> = spec
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .flat_map(|line| line.split('`'))
+        .filter(|word| word.contains("::") && !word.contains(' '))
+        .filter(|word| {
+            let test = word.rsplit("::").next().unwrap_or(word);
+            !sources.contains(&format!("fn {test}(")) && !sources.contains(&format!("{test} \""))
+        })
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        bail!(
+            "SPEC.md names tests that do not exist: {}",
+            missing.join(", ")
+        )
+    }
 }
 
 /// Every module says why it is here, and none has grown past one concept.
