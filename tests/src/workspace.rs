@@ -24,7 +24,6 @@ pub struct Workspace {
     hosts: BTreeMap<String, IpAddr>,
     private_networks: Vec<String>,
     host_lines: Vec<String>,
-    used: std::cell::Cell<bool>,
 }
 
 impl Workspace {
@@ -44,7 +43,6 @@ impl Workspace {
             hosts: BTreeMap::new(),
             private_networks: vec![format!("{}.{}.{}.0/24", bridge[0], bridge[1], bridge[2])],
             host_lines: Vec::new(),
-            used: std::cell::Cell::new(false),
         }
     }
 
@@ -175,7 +173,6 @@ impl Workspace {
 
     /// The CLI with these words, in this workspace, with nothing of the test's own environment.
     pub fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
-        self.used.set(true);
         let mut command = Command::new(&rig().binary);
         self.environment(&mut command);
         command.args(words);

@@ -145,11 +145,9 @@ fn record(id: &str, title: &str, layer: &str) {
 fn under_load(scene: &Scene, session: &Session<'_>, times: usize, kill: impl Fn()) {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let words = scene.hammer();
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let hammer = scope.spawn(|| {
-            let words = words;
-            let out = session.exec(&words);
+            let words = scene.hammer();
+            let out = session.exec(&words.iter().map(String::as_str).collect::<Vec<_>>());
             over.store(true, Ordering::Relaxed);
             out
         });
@@ -178,8 +176,19 @@ fn a_killed_gateway_is_replaced_and_lets_nothing_through() {
     let session = scene.workspace.session(&token("g"));
     scene.resumes(&session);
     under_load(&scene, &session, 5, || {
-        let gateways = processes("agentcontainer-gateway");
-        assert!(!gateways.is_empty(), "no gateway is running");
+        // The one before was killed a moment ago: its successor may need a second.
+        let began = Instant::now();
+        let gateways = loop {
+            let gateways = processes("agentcontainer-gateway");
+            if !gateways.is_empty() {
+                break gateways;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "no gateway comes back"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        };
         gateways
             .into_iter()
             .for_each(|pid| signal(pid, "-KILL", false));
@@ -309,8 +318,11 @@ fn a_killed_cli_lets_nothing_through_and_can_be_swept_up() {
     assert!(!docker::run(&["ps", "--all", "--format", "{{.Names}} {{.Labels}}"]).contains(&name));
 }
 
+/// Whether the start of the session of that name has come so far.
+type Reached = fn(&str) -> bool;
+
 /// How far a start has come, as it shows from outside.
-const POINTS: [(&str, fn(&str) -> bool); 6] = [
+const POINTS: [(&str, Reached); 6] = [
     ("the cgroup is there", |_| cgroups() > 0),
     ("the container is made", |name| listed(name, &["--all"])),
     ("the container runs", |name| {
