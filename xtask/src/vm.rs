@@ -85,7 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let engine = suites.iter().any(|suite| suite.needs_engine());
     let deadline = match (arguments.deadline, arguments.all) {
         (Some(seconds), _) => Duration::from_secs(seconds),
-        (None, false) => Duration::from_secs(280),
+        (None, false) => Duration::from_secs(600),
         (None, true) => Duration::from_secs(3600),
     };
     let tree = paths::root();
