@@ -148,6 +148,7 @@ fn inside(wanted: &dyn Fn(Section) -> bool, effort: Effort) -> Result<()> {
     if wanted(Section::Carry) {
         carry::run(&rig, effort)?;
     }
+    rig.show_opened();
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::driver::Driver;
-use super::{load, parts, rpc};
+use super::{load, parts, report, rpc};
 use crate::sh;
 
 /// The name that policies here allow.
@@ -25,6 +25,8 @@ pub struct Rig {
     pub dir: PathBuf,
     enforcer: Child,
     cgroup2: PathBuf,
+    /// How long OpenSession took, by number of rules.
+    opened: std::cell::RefCell<Vec<(usize, Duration)>>,
     /// The far side, on this namespace's loopback and on the veth's address.
     _far: Driver,
 }
@@ -79,6 +81,7 @@ impl Rig {
         let rig = Self {
             enforcer: enforcer.spawn().context("cannot start the enforcer")?,
             cgroup2: cgroup2()?,
+            opened: Default::default(),
             dir,
             _far: far,
         };
@@ -101,8 +104,11 @@ impl Rig {
     /// Opens a session; `cpus` is where its load may run.
     pub fn session(&self, id: &str, policy: &serde_json::Value, cpus: &str) -> Result<Session<'_>> {
         let id = format!("{id}_{}", std::process::id());
+        let began = Instant::now();
         let parent = rpc::open(&self.socket(), &id, policy.to_string().as_bytes())
             .with_context(|| self.said())?;
+        let rules = policy["network"][0]["rules"].as_array().map_or(0, Vec::len);
+        self.opened.borrow_mut().push((rules, began.elapsed()));
         let cgroup = self.cgroup2.join(parent.trim_start_matches('/'));
         let mut session = Session {
             rig: self,
@@ -122,6 +128,14 @@ impl Rig {
             .arg("drive");
         session.driver = Some(Driver::start(&mut command).with_context(|| self.said())?);
         Ok(session)
+    }
+
+    /// How long OpenSession took, curl's own start included.
+    pub fn show_opened(&self) {
+        report::head("OpenSession", &["rules", "took"]);
+        for (rules, took) in self.opened.borrow().iter() {
+            report::row(&[rules.to_string(), report::time(took.as_nanos() as f64)]);
+        }
     }
 
     fn said(&self) -> String {
