@@ -121,13 +121,51 @@ fn sidecar() -> String {
         .to_owned()
 }
 
-/// Host pids of the processes of that name in the sidecar.
+/// Host pids of the processes of that name that the sidecar is or has started. (The engine's own list is of one cgroup; gateways have theirs.)
 fn processes(name: &str) -> Vec<u32> {
-    let listed = docker::run(&["top", &sidecar(), "-eo", "pid,comm,args"]);
-    let lines = listed.lines().skip(1).filter(|line| line.contains(name));
-    lines
-        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
-        .collect()
+    let sidecar: u32 = docker::run(&["inspect", "--format", "{{.State.Pid}}", &sidecar()])
+        .parse()
+        .unwrap();
+    let parent = |pid: u32| -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    };
+    let of_sidecar = |pid: u32| {
+        std::iter::successors(Some(pid), |pid| parent(*pid))
+            .take(8)
+            .any(|pid| pid == sidecar)
+    };
+    let named = |pid: u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+            line.split('\0')
+                .next()
+                .is_some_and(|first| first.contains(name))
+        })
+    };
+    let pids = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| of_sidecar(*pid) && named(*pid)).collect()
+}
+
+/// Kills every gateway of the sidecar, once there is one: the one before may have been killed a moment ago.
+fn kill_gateways() {
+    let began = Instant::now();
+    loop {
+        let gateways = processes("agentcontainer-gateway");
+        if !gateways.is_empty() {
+            gateways
+                .into_iter()
+                .for_each(|pid| signal(pid, "-KILL", false));
+            return;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "no gateway comes back"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 fn record(id: &str, title: &str, layer: &str) {
@@ -175,24 +213,7 @@ fn a_killed_gateway_is_replaced_and_lets_nothing_through() {
     let scene = Scene::new();
     let session = scene.workspace.session(&token("g"));
     scene.resumes(&session);
-    under_load(&scene, &session, 5, || {
-        // The one before was killed a moment ago: its successor may need a second.
-        let began = Instant::now();
-        let gateways = loop {
-            let gateways = processes("agentcontainer-gateway");
-            if !gateways.is_empty() {
-                break gateways;
-            }
-            assert!(
-                began.elapsed() < Duration::from_secs(20),
-                "no gateway comes back"
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        };
-        gateways
-            .into_iter()
-            .for_each(|pid| signal(pid, "-KILL", false));
-    });
+    under_load(&scene, &session, 5, kill_gateways);
 }
 
 #[test]
@@ -225,9 +246,7 @@ print('stolen', len(stolen))",
         let thief = scope.spawn(|| session.exec(&["python3", "steal.py"]));
         for _ in 0..8 {
             std::thread::sleep(Duration::from_millis(600));
-            processes("agentcontainer-gateway")
-                .into_iter()
-                .for_each(|pid| signal(pid, "-KILL", false));
+            kill_gateways();
         }
         assert_eq!(thief.join().unwrap().ok(), "stolen 0");
     });
@@ -244,7 +263,9 @@ fn k01_a_killed_enforcer_leaves_everything_shut_and_resumes() {
     let session = scene.workspace.session(&token("e"));
     scene.resumes(&session);
     under_load(&scene, &session, 3, || {
-        processes("agentcontainer-enforcer")
+        let enforcers = processes("agentcontainer-enforcer");
+        assert!(!enforcers.is_empty(), "no enforcer is running");
+        enforcers
             .into_iter()
             .for_each(|pid| signal(pid, "-KILL", false));
         std::thread::sleep(Duration::from_millis(1500));

@@ -67,7 +67,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     // A repeated run of one attempt replaces its line.
     let mut lines = BTreeMap::new();
     for line in text.lines() {
-        let line: Line = serde_json::from_str(line)?;
+        let line: Line =
+            serde_json::from_str(line).context("the table cannot be read: run it anew")?;
         lines.insert(line.id.clone(), line);
     }
     println!(
