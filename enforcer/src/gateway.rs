@@ -27,8 +27,36 @@ struct Order {
     answer: Sender<io::Result<Child>>,
 }
 
+/// A gateway that runs. Dropped, it is killed and its end waited for, on a thread of its own: whoever drops it may not
+/// be able to wait.
+#[derive(Debug)]
+pub struct Gateway {
+    child: Option<Child>,
+}
+
+impl Gateway {
+    /// Its host pid.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            std::thread::spawn(move || child.wait());
+        }
+    }
+}
+
 /// Starts a gateway in `cgroup`.
-pub fn spawn(program: &Path, uid: u32, cgroup: &Cgroup, channel_fd: OwnedFd) -> io::Result<Child> {
+pub fn spawn(
+    program: &Path,
+    uid: u32,
+    cgroup: &Cgroup,
+    channel_fd: OwnedFd,
+) -> io::Result<Gateway> {
     static SPAWNER: OnceLock<Sender<Order>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (sender, orders) = channel::<Order>();
@@ -54,7 +82,8 @@ pub fn spawn(program: &Path, uid: u32, cgroup: &Cgroup, channel_fd: OwnedFd) -> 
             answer,
         })
         .map_err(|_| gone())?;
-    answered.recv().map_err(|_| gone())?
+    let child = answered.recv().map_err(|_| gone())??;
+    Ok(Gateway { child: Some(child) })
 }
 
 fn start(order: Order) -> io::Result<Child> {

@@ -216,6 +216,27 @@ async fn a_session_reaches_what_policy_names_and_nothing_else() {
         .unwrap()
         .unwrap();
     assert!(!rig.places.session_cgroup(&id).exists());
+    for _ in 0..200 {
+        if zombies() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the gateway was not waited for");
+}
+
+/// Children of this process that have ended and were not waited for.
+fn zombies() -> usize {
+    let ours = std::process::id().to_string();
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok())
+        .filter(|stat| {
+            let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+            fields.next() == Some("Z") && fields.next() == Some(&ours)
+        })
+        .count()
 }
 
 /// Two processes hammer a name that every generation allows and one that none does, while the policy changes under them.

@@ -170,13 +170,9 @@ impl Session {
         let (channel, theirs) = Channel::pair()?;
         let uid = self.state.lock().await.record.gateway_uid;
         let program = &self.places.gateway;
-        let mut child = gateway::spawn(program, uid, &self.gateway_cgroup, theirs)?;
-        let channel = Arc::new(channel);
-        let served = self.serve_gateway(&channel, child.id()).await;
-        // Whatever ended it: it is not left running.
-        let _ = child.kill();
-        let _ = tokio::task::spawn_blocking(move || child.wait()).await;
-        served
+        let gateway = gateway::spawn(program, uid, &self.gateway_cgroup, theirs)?;
+        // Whatever ends this, also the session's end from outside: dropping the gateway kills and reaps it.
+        self.serve_gateway(&Arc::new(channel), gateway.pid()).await
     }
 
     async fn serve_gateway(&self, channel: &Arc<Channel>, pid: u32) -> std::io::Result<()> {
