@@ -168,11 +168,11 @@ fn kill_gateways() {
     }
 }
 
-fn record(id: &str, title: &str, layer: &str) {
+fn record(id: &str, title: &str, control: &str, layer: &str) {
     let line = Line {
         id: id.into(),
         title: title.into(),
-        control: "works".into(),
+        control: control.into(),
         outcome: "stopped".into(),
         layer: layer.into(),
     };
@@ -253,6 +253,7 @@ print('stolen', len(stolen))",
     record(
         "X02",
         "own listener while the gateway is gone",
+        "none made",
         "sk_lookup drops",
     );
 }
@@ -273,6 +274,7 @@ fn k01_a_killed_enforcer_leaves_everything_shut_and_resumes() {
     record(
         "K01",
         "enforcer killed, then everything is dialled",
+        "the session reaches what is allowed",
         "pinned programs",
     );
 }

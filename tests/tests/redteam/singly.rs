@@ -7,11 +7,11 @@ use agentcontainer_tests::receiver::Receiver;
 use agentcontainer_tests::{Workspace, rig};
 use serde_json::json;
 
-fn record(id: &str, title: &str, layer: &str) {
+fn record(id: &str, title: &str, control: &str, layer: &str) {
     let line = Line {
         id: id.into(),
         title: title.into(),
-        control: "works".into(),
+        control: control.into(),
         outcome: "stopped".into(),
         layer: layer.into(),
     };
@@ -72,6 +72,7 @@ fn c08_a_process_that_the_engine_execs_is_held_too() {
     record(
         "C08",
         "foreign docker exec, privileged too",
+        "works",
         "gate, empty network namespace",
     );
 }
@@ -106,6 +107,7 @@ fn n26_nobody_outside_can_dial_in() {
     record(
         "N26",
         "listen inside and be dialled from outside",
+        "works",
         "empty network namespace",
     );
 }
@@ -131,6 +133,7 @@ fn c23_another_container_on_the_bridge_is_no_relay() {
     record(
         "C23",
         "another container on the bridge as a relay",
+        "works",
         "gate, empty network namespace",
     );
 }
@@ -155,7 +158,12 @@ fn k05_lifecycle_commands_run_under_the_policy() {
     workspace.run(&["true"]).status(0);
     assert!(receiver.hears(b"by-name"), "{:?}", receiver.heard());
     assert!(!receiver.heard_bytes(b"by-address"));
-    record("K05", "lifecycle commands", "gate");
+    record(
+        "K05",
+        "lifecycle commands",
+        "the same command reaches what is allowed",
+        "gate",
+    );
 }
 
 #[test]
@@ -199,6 +207,7 @@ fn x07_a_container_started_without_us_never_runs_its_program() {
     record(
         "X07",
         "docker start without the enforcer's leave",
+        "the first start ran",
         "init: no challenge",
     );
 }
@@ -239,7 +248,12 @@ fn x04_git_hooks_and_config_cannot_be_planted() {
         !workspace.path().join(".git/hooks/post-checkout").exists()
             && !workspace.path().join(".g2").exists()
     );
-    record("X04", "rename .git and plant hooks or fsmonitor", "mounts");
+    record(
+        "X04",
+        "rename .git and plant hooks or fsmonitor",
+        "none made",
+        "mounts",
+    );
 }
 
 #[test]
@@ -264,6 +278,7 @@ fn d05_a_name_that_leads_inside_is_refused_after_resolution() {
     record(
         "D05",
         "an allowed name that resolves to a private address",
+        "works",
         "gateway: address class",
     );
 }
