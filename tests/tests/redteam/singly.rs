@@ -142,7 +142,7 @@ fn c23_another_container_on_the_bridge_is_no_relay() {
 fn k05_lifecycle_commands_run_under_the_policy() {
     let (receiver, host) = (Receiver::start(), format!("{}.test", token("k5")));
     let good = format!(
-        "bash -c 'exec 3<>/dev/tcp/{host}/{} && echo by-name >&3'",
+        "bash -c 'exec 3<>/dev/tcp/{host}/{} && echo by-name >&3 && read -t 10 -u 3 x'",
         receiver.port()
     );
     let workspace = Workspace::new()
