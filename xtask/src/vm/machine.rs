@@ -6,14 +6,14 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use super::kernel::Kernel;
 use super::suite::Job;
 use super::{initramfs, verdict::Counts, verdict::Verdict};
-use crate::ebpf;
+use crate::{ebpf, paths};
 
 pub struct Machine<'a> {
     pub kernel: &'a Kernel,
@@ -188,19 +188,21 @@ impl Drop for Guest {
     }
 }
 
-/// A directory that goes with its owner.
+/// A directory that goes with its owner; one whose owner was killed goes with the next one.
 struct Temporary(PathBuf);
 
 impl Temporary {
     fn new() -> Result<Self> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-        let name = format!(
-            "agentcontainer-vm-{}-{}",
-            std::process::id(),
-            now.subsec_nanos()
-        );
-        let dir = std::env::temp_dir().join(name);
-        fs::create_dir(&dir)?;
+        let all = paths::target().join("vm");
+        fs::create_dir_all(&all)?;
+        for entry in fs::read_dir(&all)? {
+            let entry = entry?;
+            if !Path::new("/proc").join(entry.file_name()).exists() {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        let dir = all.join(std::process::id().to_string());
+        fs::create_dir_all(&dir)?;
         Ok(Self(dir))
     }
 }

@@ -51,7 +51,8 @@ impl<'a> Verdict<'a> {
                 .running
                 .map(|(passed, failed)| (passed.saturating_sub(1), failed));
         }
-        if let Some(closing) = line.strip_prefix("test result: ") {
+        // Whatever a gateway or an engine said last may stand on the same line.
+        if let Some((_, closing)) = line.split_once("test result: ") {
             let (passed, failed) = self.running.unwrap_or_default();
             self.running = Some((
                 passed + number(closing, "passed"),
