@@ -155,8 +155,9 @@ fn k05_lifecycle_commands_run_under_the_policy() {
             "postStartCommand",
             json!(format!("{}; true", dial(&receiver, "by-address"))),
         );
-    workspace.run(&["true"]).status(0);
-    assert!(receiver.hears(b"by-name"), "{:?}", receiver.heard());
+    let out = workspace.run(&["true"]);
+    out.status(0);
+    assert!(receiver.hears(b"by-name"), "{}\n{}", out.stdout, out.stderr);
     assert!(!receiver.heard_bytes(b"by-address"));
     record(
         "K05",
