@@ -184,6 +184,23 @@ impl Sidecar {
     }
 }
 
+/// Waits for the lock beside the control socket; it is held as long as the file is open (flock(2)).
+async fn starting(sidecar: &Sidecar) -> Result<std::fs::File, EngineError> {
+    let path = sidecar.control.join("starting.lock");
+    let lock = move || {
+        let file = std::fs::File::create(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    tokio::task::spawn_blocking(lock)
+        .await
+        .unwrap_or_else(|e| Err(std::io::Error::other(e)))
+        .map_err(|e| EngineError::Api {
+            what: "wait for another start of the enforcer",
+            reason: e.to_string(),
+        })
+}
+
 impl Engine {
     /// The sidecar's state; nothing is changed.
     pub async fn sidecar_state(&self, sidecar: &Sidecar) -> Result<State, EngineError> {
@@ -208,6 +225,11 @@ impl Engine {
     /// Loads, makes and starts what is not there yet. Returns true when it had to start it.
     pub async fn sidecar_start(&self, sidecar: &Sidecar) -> Result<bool, EngineError> {
         let name = sidecar.container_name();
+        if self.sidecar_state(sidecar).await? == State::Running {
+            return Ok(false);
+        }
+        // One start at a time: a second one could find a container that the first is about to replace.
+        let _alone = starting(sidecar).await?;
         match self.sidecar_state(sidecar).await? {
             State::Running => return Ok(false),
             State::Stopped => {
