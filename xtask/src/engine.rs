@@ -259,7 +259,16 @@ fn make_bridge() -> Result<(String, String)> {
         let address = format!("{subnet}1");
         sh::run(&mut sh::command(
             "ip",
-            ["link", "add", &name, "type", "bridge"],
+            // An address of its own: else it is the lowest of its ports', and changes as containers come and go.
+            [
+                "link",
+                "add",
+                &name,
+                "address",
+                &hardware(&address),
+                "type",
+                "bridge",
+            ],
         ))?;
         sh::run(&mut sh::command(
             "ip",
@@ -269,6 +278,16 @@ fn make_bridge() -> Result<(String, String)> {
         return Ok((name, address));
     }
     bail!("no free bridge name and subnet");
+}
+
+/// A locally administered hardware address made of the bridge's own IPv4 address.
+fn hardware(address: &str) -> String {
+    let bytes: Vec<String> = address
+        .split('.')
+        .filter_map(|part| part.parse::<u8>().ok())
+        .map(|part| format!("{part:02x}"))
+        .collect();
+    format!("02:ac:{}", bytes.join(":"))
 }
 
 fn answers(host: &str) -> bool {

@@ -138,7 +138,9 @@ fn end_to_end(arguments: &Arguments, host: &str, counts: &mut Counts) -> Result<
         if arguments.all {
             cargo.arg("--include-ignored");
         }
+        let before = counts.failures.len();
         counts.add(&mut cargo)?;
+        counts.again(suite, before, host)?;
     }
     let skipped = fs::read_to_string(&skips).unwrap_or_default();
     for line in skipped.lines() {
@@ -218,6 +220,28 @@ impl Counts {
             bail!("{:?} ran no test", cargo.get_args().collect::<Vec<_>>());
         }
         println!("({:.0} s)", began.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// What failed of a suite beside its neighbours, once more and alone: on two cores a client's own deadline can pass while
+    /// others move gibibytes. What passes then is named as unsteady and counts; what fails twice has failed.
+    fn again(&mut self, suite: &str, before: usize, host: &str) -> Result<()> {
+        for name in self.failures.split_off(before) {
+            let mut alone = environment(
+                cargo(&["test", "--quiet", "--package", "agentcontainer-tests"]),
+                host,
+            )?;
+            alone
+                .args(["--test", suite, "--", "--exact", &name])
+                .stdin(Stdio::null());
+            if name.contains(' ') || !alone.status().is_ok_and(|status| status.success()) {
+                self.failures.push(name);
+                continue;
+            }
+            println!("UNSTEADY {name}: failed beside others, passed alone");
+            self.failed -= 1;
+            self.passed += 1;
+        }
         Ok(())
     }
 
