@@ -25,6 +25,9 @@ use crate::{cgroup, process, route};
 const BACKLOG: i32 = 4096;
 /// Name of init's socket in the abstract namespace, which is the network namespace's own (unix(7)).
 const INIT_SOCKET: &[u8] = b"agentcontainer-init";
+/// A second address of `lo`: what asks getaddrinfo(3) with AI_ADDRCONFIG gets IPv4 answers only where an address other than 127.0.0.1
+/// is configured (glibc, sysdeps/unix/sysv/linux/check_pf.c).
+const ORDINARY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// How long init has to answer, its self-test included.
 const CHALLENGE: Duration = Duration::from_secs(5);
 
@@ -151,6 +154,7 @@ fn furnish(
         }
     }
     loopback_up().map_err(io_error("bring loopback up"))?;
+    route::add_address(ORDINARY).map_err(io_error("add a loopback address"))?;
     let probe = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(io_error("bind to loopback"))?;
     let found = cookie_of(&probe).map_err(io_error("read the namespace's cookie"))?;
     if cookie.is_some_and(|asked| asked != found) {
