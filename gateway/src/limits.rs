@@ -64,6 +64,8 @@ pub const HTTP_HEAD: usize = 64 * 1024;
 pub const HTTP_HEADERS: usize = 100;
 /// A request target.
 pub const HTTP_TARGET: usize = 16 * 1024;
+/// Bytes that a client may send behind its request for WebSocket before it has the answer.
+pub const HTTP_EARLY: usize = 16 * 1024;
 /// A chunk-size line with its extensions.
 pub const HTTP_CHUNK_LINE: usize = 256;
 /// A trailer section.
