@@ -9,6 +9,7 @@ pub mod dial;
 pub mod events;
 pub mod gateway;
 pub mod kernel;
+pub mod memory;
 pub mod names;
 pub mod netns;
 pub mod places;
