@@ -259,7 +259,11 @@ impl enforcer_server::Enforcer for Enforcer {
         let session = self.session(&request.session).await?;
         let closed = session.close(&request.reason).await;
         self.sessions.lock().await.remove(&request.session);
-        let (events, lost) = closed.map_err(failed)?;
+        let (events, lost) = closed.map_err(|error| match error {
+            // It ended by itself.
+            SessionError::Closed => Status::not_found(error.to_string()),
+            error => failed(error),
+        })?;
         Ok(Response::new(v1::CloseSessionReply { events, lost }))
     }
 

@@ -7,7 +7,7 @@ use agentcontainer_tests::receiver::Receiver;
 use agentcontainer_tests::{Workspace, rig};
 use serde_json::json;
 
-fn record(id: &str, title: &str, control: &str, layer: &str) {
+pub fn record(id: &str, title: &str, control: &str, layer: &str) {
     let line = Line {
         id: id.into(),
         title: title.into(),
@@ -28,7 +28,7 @@ fn dial(receiver: &Receiver, word: &str) -> String {
 }
 
 /// The engine's name for the container of a session.
-fn container(session: &str) -> String {
+pub fn container(session: &str) -> String {
     let listed = docker::run(&["ps", "--all", "--format", "{{.ID}} {{.Names}} {{.Labels}}"]);
     let line = listed
         .lines()
