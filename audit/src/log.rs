@@ -34,6 +34,12 @@ fn io_error(call: &'static str) -> impl FnOnce(io::Error) -> LogError {
     move |source| LogError::Io { call, source }
 }
 
+fn now() -> String {
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%S.%9fZ")
+        .to_string()
+}
+
 /// The writer. One a session, held by the enforcer.
 #[derive(Debug)]
 pub struct Log {
@@ -85,23 +91,58 @@ impl Log {
 
     /// Gives the event its time and number and appends it. On error nothing of it stays in the file.
     pub fn append(&mut self, event: &mut Event) -> Result<u64, LogError> {
-        event.time = jiff::Timestamp::now()
-            .strftime("%Y-%m-%dT%H:%M:%S.%9fZ")
-            .to_string();
-        event.seq = self.seq + 1;
+        let mut line = Vec::new();
+        self.line(event, self.seq + 1, &now(), &mut line)?;
+        self.write(&line, 1)?;
+        Ok(self.seq)
+    }
+
+    /// [`Self::append`] for events that came together, with one write for all of them. Where that fails each is tried by
+    /// itself, so that one that is too long or the last that a disk has room for fares as it would alone.
+    pub fn append_all(&mut self, events: &mut [Event]) -> Vec<Result<u64, LogError>> {
+        let first = self.seq + 1;
+        let now = now();
+        let mut lines = Vec::new();
+        let together = (first..)
+            .zip(events.iter_mut())
+            .try_for_each(|(seq, event)| self.line(event, seq, &now, &mut lines))
+            .and_then(|()| self.write(&lines, events.len() as u64));
+        match together {
+            Ok(()) => (first..=self.seq).map(Ok).collect(),
+            Err(_) => events.iter_mut().map(|event| self.append(event)).collect(),
+        }
+    }
+
+    /// Adds the event's line.
+    fn line(
+        &self,
+        event: &mut Event,
+        seq: u64,
+        time: &str,
+        lines: &mut Vec<u8>,
+    ) -> Result<(), LogError> {
+        time.clone_into(&mut event.time);
+        event.seq = seq;
         event.session.clone_from(&self.session);
-        let mut line = serde_json::to_vec(event).map_err(|e| LogError::Io {
+        let before = lines.len();
+        serde_json::to_writer(&mut *lines, event).map_err(|e| LogError::Io {
             call: "encode for",
             source: e.into(),
         })?;
-        line.push(b'\n');
-        if line.len() > MAX_LINE {
-            return Err(LogError::TooLong(line.len()));
+        lines.push(b'\n');
+        let length = lines.len() - before;
+        if length > MAX_LINE {
+            return Err(LogError::TooLong(length));
         }
-        if self.length + line.len() as u64 > self.limit {
+        Ok(())
+    }
+
+    /// Writes whole lines, or nothing.
+    fn write(&mut self, lines: &[u8], count: u64) -> Result<(), LogError> {
+        if self.length + lines.len() as u64 > self.limit {
             return Err(LogError::Full(self.limit));
         }
-        if let Err(source) = self.file.write_all(&line) {
+        if let Err(source) = self.file.write_all(lines) {
             // A partial line must not stay; if even this fails, `open` cuts it.
             let _ = self.file.set_len(self.length);
             return Err(LogError::Io {
@@ -109,9 +150,9 @@ impl Log {
                 source,
             });
         }
-        self.seq += 1;
-        self.length += line.len() as u64;
-        Ok(self.seq)
+        self.seq += count;
+        self.length += lines.len() as u64;
+        Ok(())
     }
 
     /// Number of the last event, 0 when there is none.
@@ -210,6 +251,39 @@ mod tests {
     }
 
     #[test]
+    fn events_that_come_together_are_numbered_as_if_alone_and_what_does_not_fit_fails_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let mut log = Log::open(&path, "s1").unwrap();
+        let event = || Event::new(Kind::Connect, Verdict::Allow, "allowed");
+        let seqs = |results: Vec<Result<u64, LogError>>| -> Vec<Option<u64>> {
+            results.into_iter().map(Result::ok).collect()
+        };
+        assert_eq!(seqs(log.append_all(&mut [])), []);
+        assert_eq!(
+            seqs(log.append_all(&mut [event(), event()])),
+            [Some(1), Some(2)]
+        );
+        let mut long = event();
+        long.detail = Some("x".repeat(MAX_LINE));
+        assert_eq!(
+            seqs(log.append_all(&mut [event(), long, event()])),
+            [Some(3), None, Some(4)]
+        );
+        log.limit = log.length + log.length / 4;
+        assert_eq!(
+            seqs(log.append_all(&mut [event(), event()])),
+            [Some(5), None]
+        );
+        let mut reader = Reader::open(&path).unwrap();
+        for seq in 1..=5 {
+            let line = reader.next_line().unwrap().unwrap();
+            assert_eq!(serde_json::from_slice::<Event>(&line).unwrap().seq, seq);
+        }
+        assert!(reader.next_line().unwrap().is_none());
+    }
+
+    #[test]
     fn a_full_disk_is_an_error_and_leaves_whole_lines() {
         // /dev/full answers every write with ENOSPC.
         let mut log = Log {
@@ -227,6 +301,8 @@ mod tests {
                 ..
             })
         ));
+        let mut two = [(); 2].map(|()| Event::new(Kind::Dns, Verdict::Allow, "allowed"));
+        assert!(log.append_all(&mut two).iter().all(Result::is_err));
         assert_eq!(log.last_seq(), 0);
     }
 }

@@ -20,6 +20,7 @@ use crate::loaded::Loaded;
 use crate::progress::Progress;
 use crate::record::{self, Record};
 use crate::report::{self, Failure};
+use crate::terminal;
 
 /// What `run` was asked for, beyond what the config says.
 #[derive(Clone, Debug, Default)]
@@ -291,6 +292,7 @@ impl Draft<'_> {
             detached: self.asked.detached,
             env: &self.asked.env,
             tty: self.asked.tty,
+            terminal: self.asked.tty.then(terminal::size).flatten(),
             stdin: !self.asked.detached,
             local_env: &|name| std::env::var(name).ok(),
             doing,

@@ -29,5 +29,6 @@ pub fn flows(ctx: SockOpsContext) -> u32 {
         remote_port: u32::from_be(ctx.remote_port()) as u16,
     };
     let _ = FLOWS.insert(key, process, 0);
+    let _ = CONNECTS.remove(&cookie);
     1
 }

@@ -81,9 +81,15 @@ fn outgoing6(ctx: &SockAddrContext, hook: Hook) -> i32 {
 
 #[inline(always)]
 fn conclude(ctx: &SockAddrContext, attempt: &mut Attempt, address: Address) -> i32 {
+    let own = match address {
+        Address::Loopback6 => true,
+        Address::V4(addr) => is_loopback(addr),
+        Address::Other6 => false,
+    };
     match decide(attempt, address) {
         Verdict::Allow => {
-            if attempt.proto == TCP {
+            // Loopback never comes to the gateway: nobody asks whose it was.
+            if attempt.proto == TCP && !own {
                 remember(ctx);
             }
             1

@@ -9,6 +9,7 @@ pub enum Verdict {
 }
 
 /// An IPv6 destination as the gate sees it.
+#[derive(Clone, Copy)]
 pub enum Address {
     /// IPv4, in host byte order, whether asked for as IPv4 or as v4-mapped IPv6.
     V4(u32),

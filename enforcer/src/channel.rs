@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use api::v1::{FromGateway, ToGateway};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
 use prost::Message as _;
 use tokio::io::Interest;
@@ -14,6 +14,8 @@ use tokio::io::unix::AsyncFd;
 
 /// Longest message, in bytes; the socket keeps message boundaries.
 pub const MAX_MESSAGE: usize = 64 * 1024;
+/// Messages that are received or sent in one call.
+pub const BATCH: usize = 16;
 
 #[derive(Debug)]
 pub struct Channel {
@@ -65,30 +67,226 @@ impl Channel {
         }
     }
 
-    /// The next message; `None` when the gateway is gone.
-    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<FromGateway>> {
+    /// Messages without descriptors, in order, in as few calls as they need (sendmmsg(2)).
+    pub async fn send_all(&self, messages: &[ToGateway]) -> io::Result<()> {
+        let encoded: Vec<Vec<u8>> = messages.iter().map(ToGateway::encode_to_vec).collect();
+        if encoded.iter().any(|bytes| bytes.len() > MAX_MESSAGE) {
+            return Err(io::Error::other(
+                "a message is longer than the channel carries",
+            ));
+        }
+        let mut left = encoded.as_slice();
+        while !left.is_empty() {
+            let batch = left.get(..BATCH).unwrap_or(left);
+            let sent = self
+                .socket
+                .async_io(Interest::WRITABLE, |socket| {
+                    send_batch(socket.as_raw_fd(), batch)
+                })
+                .await?;
+            left = left.get(sent..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// The messages that have come, at least one, at most [`BATCH`]; none when the gateway is gone.
+    pub async fn receive(&self, buffers: &mut Buffers) -> io::Result<Vec<FromGateway>> {
         loop {
             let mut ready = self.socket.readable().await?;
-            let received = ready.try_io(|socket| {
-                recv(
-                    socket.as_raw_fd(),
-                    buffer,
-                    MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC,
-                )
-                .map_err(io::Error::from)
+            let received = ready.try_io(|socket| match buffers.fill(socket.as_raw_fd()) {
+                Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => Ok(0),
+                other => other,
             });
-            let Ok(length) = received else { continue };
-            let length = match length {
-                Ok(0) => return Ok(None),
-                Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => return Ok(None),
-                other => other?,
-            };
-            let bytes = buffer
-                .get(..length)
-                .ok_or_else(|| io::Error::other("a message is longer than the channel carries"))?;
-            return FromGateway::decode(bytes)
-                .map(Some)
-                .map_err(io::Error::other);
+            let Ok(count) = received else { continue };
+            let count = count?;
+            if count < BATCH {
+                // Nothing more was there; what comes next wakes us.
+                ready.clear_ready();
+            }
+            let mut messages = Vec::with_capacity(count);
+            for bytes in buffers.messages(count) {
+                match bytes {
+                    // The gateway sends no empty message (each has its oneof), so this is the end.
+                    Some([]) => break,
+                    Some(bytes) => {
+                        messages.push(FromGateway::decode(bytes).map_err(io::Error::other)?);
+                    }
+                    None => {
+                        return Err(io::Error::other(
+                            "a message is longer than the channel carries",
+                        ));
+                    }
+                }
+            }
+            return Ok(messages);
+        }
+    }
+}
+
+/// How many of at most [`BATCH`] messages the socket took, without waiting.
+fn send_batch(socket: i32, messages: &[Vec<u8>]) -> io::Result<usize> {
+    // SAFETY: a message header of zeros is one without name, data and control.
+    let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    let mut parts: Vec<libc::iovec> = messages
+        .iter()
+        .take(BATCH)
+        .map(|message| libc::iovec {
+            iov_base: message.as_ptr().cast_mut().cast(),
+            iov_len: message.len(),
+        })
+        .collect();
+    for (header, part) in headers.iter_mut().zip(&mut parts) {
+        header.msg_hdr.msg_iov = part;
+        header.msg_hdr.msg_iovlen = 1;
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: as many headers as there are parts, each of a live message that sendmmsg only reads.
+    let sent =
+        unsafe { libc::sendmmsg(socket, headers.as_mut_ptr(), parts.len() as u32, flags as _) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Where a batch of messages is received; the pages of one are touched when a message comes to lie in them.
+#[derive(Debug)]
+pub struct Buffers {
+    bytes: Vec<u8>,
+    lengths: [usize; BATCH],
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0; BATCH * MAX_MESSAGE],
+            lengths: [0; BATCH],
+        }
+    }
+}
+
+impl Buffers {
+    /// recvmmsg(2), without waiting: how many messages came.
+    fn fill(&mut self, socket: i32) -> io::Result<usize> {
+        let mut parts: Vec<libc::iovec> = self
+            .bytes
+            .chunks_exact_mut(MAX_MESSAGE)
+            .map(|chunk| libc::iovec {
+                iov_base: chunk.as_mut_ptr().cast(),
+                iov_len: chunk.len(),
+            })
+            .collect();
+        // SAFETY: a message header of zeros is one without name, data and control.
+        let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+        for (header, part) in headers.iter_mut().zip(&mut parts) {
+            header.msg_hdr.msg_iov = part;
+            header.msg_hdr.msg_iovlen = 1;
+        }
+        let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+        // SAFETY: every header names one live buffer of MAX_MESSAGE bytes that no other header names.
+        let count = unsafe {
+            libc::recvmmsg(
+                socket,
+                headers.as_mut_ptr(),
+                BATCH as u32,
+                flags as _,
+                std::ptr::null_mut(),
+            )
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        for (length, header) in self.lengths.iter_mut().zip(&headers) {
+            *length = header.msg_len as usize;
+        }
+        Ok(count)
+    }
+
+    /// The first `count`; `None` for one that did not fit.
+    fn messages(&self, count: usize) -> impl Iterator<Item = Option<&[u8]>> {
+        let chunks = self.bytes.chunks_exact(MAX_MESSAGE);
+        let lengths = self.lengths.iter().take(count);
+        chunks
+            .zip(lengths)
+            .map(|(chunk, length)| chunk.get(..*length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use api::v1::{self, from_gateway, to_gateway};
+    use nix::sys::socket::{recv, send};
+
+    fn allocate(id: u64) -> Vec<u8> {
+        let name = "a.example".to_owned();
+        FromGateway {
+            message: Some(from_gateway::Message::Allocate(v1::Allocate { id, name })),
+        }
+        .encode_to_vec()
+    }
+
+    fn id(message: &FromGateway) -> u64 {
+        match &message.message {
+            Some(from_gateway::Message::Allocate(allocate)) => allocate.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_full_at_its_bound_and_the_next_message_begins_another() {
+        let (channel, theirs) = Channel::pair().unwrap();
+        let mut buffers = Buffers::default();
+        for at in 0..=BATCH as u64 {
+            send(theirs.as_raw_fd(), &allocate(at), MsgFlags::empty()).unwrap();
+        }
+        let first = channel.receive(&mut buffers).await.unwrap();
+        assert_eq!(
+            first.iter().map(id).collect::<Vec<_>>(),
+            (0..BATCH as u64).collect::<Vec<_>>()
+        );
+        let second = channel.receive(&mut buffers).await.unwrap();
+        assert_eq!(second.iter().map(id).collect::<Vec<_>>(), [BATCH as u64]);
+        send(theirs.as_raw_fd(), &allocate(7), MsgFlags::empty()).unwrap();
+        drop(theirs);
+        let last = channel.receive(&mut buffers).await.unwrap();
+        assert_eq!(last.iter().map(id).collect::<Vec<_>>(), [7]);
+        assert!(channel.receive(&mut buffers).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_longest_message_is_received_and_a_longer_one_is_an_error() {
+        let (channel, theirs) = Channel::pair().unwrap();
+        let mut buffers = Buffers::default();
+        let message = |length: usize| {
+            let mut bytes = allocate(1);
+            // An unknown field of bytes, which decoding skips: tag 15, three bytes of length.
+            let fill = length - bytes.len() - 4;
+            bytes.push(15 << 3 | 2);
+            for shift in [0, 7, 14] {
+                let more = if shift < 14 { 0x80 } else { 0 };
+                bytes.push((fill >> shift) as u8 & 0x7f | more);
+            }
+            bytes.resize(length, 0);
+            bytes
+        };
+        send(theirs.as_raw_fd(), &message(MAX_MESSAGE), MsgFlags::empty()).unwrap();
+        assert_eq!(channel.receive(&mut buffers).await.unwrap().len(), 1);
+        let longer = message(MAX_MESSAGE + 1);
+        send(theirs.as_raw_fd(), &longer, MsgFlags::empty()).unwrap();
+        assert!(channel.receive(&mut buffers).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn answers_go_out_in_order_however_many_there_are() {
+        let (channel, theirs) = Channel::pair().unwrap();
+        let count = 3 * BATCH as u64 + 1;
+        let answers: Vec<ToGateway> = (0..count)
+            .map(|id| ToGateway {
+                message: Some(to_gateway::Message::Recorded(v1::Recorded { id, ok: true })),
+            })
+            .collect();
+        channel.send_all(&answers).await.unwrap();
+        let mut buffer = [0; 64];
+        for answer in answers {
+            let length = recv(theirs.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).unwrap();
+            assert_eq!(ToGateway::decode(&buffer[..length]).unwrap(), answer);
         }
     }
 }

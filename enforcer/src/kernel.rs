@@ -112,7 +112,7 @@ pub struct HookState {
 
 /// Loads every program once, attaching nothing, and says of each kind whether this kernel took it.
 pub fn capabilities() -> Vec<(&'static str, Result<(), String>)> {
-    let mut ebpf = match EbpfLoader::new().load(OBJECT) {
+    let mut ebpf = match EbpfLoader::new().btf(None).load(OBJECT) {
         Ok(ebpf) => ebpf,
         Err(e) => return vec![("maps", Err(chain(&e)))],
     };
@@ -192,7 +192,7 @@ impl Kernel {
     ) -> Result<(Self, Maps), KernelError> {
         std::fs::create_dir_all(pins.join("maps")).map_err(io_error("create", pins))?;
         std::fs::create_dir_all(pins.join("links")).map_err(io_error("create", pins))?;
-        let mut ebpf = EbpfLoader::new().load(OBJECT)?;
+        let mut ebpf = EbpfLoader::new().btf(None).load(OBJECT)?;
         let mut links = Vec::new();
         for point in SESSION_HOOKS {
             links.push((point, attach_cgroup(&mut ebpf, point, session, pins)?));

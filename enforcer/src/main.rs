@@ -6,6 +6,7 @@ use enforcer::places::Places;
 use enforcer::service;
 
 fn main() -> ExitCode {
+    enforcer::memory::keep_small();
     match std::env::args().nth(1).as_deref() {
         Some("serve") => {}
         Some("version") => {
@@ -30,8 +31,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         .with_ansi(false)
         .init();
     let places = Places::from_env()?;
+    // Sessions are few and wait most of the time.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .thread_stack_size(512 * 1024)
         .enable_all()
         .build()?;
     runtime.block_on(service::serve(places))?;

@@ -57,8 +57,11 @@ impl Places {
             std::env::var_os(name).map_or_else(|| PathBuf::from(default), PathBuf::from)
         };
         let exe = PathBuf::from("/proc/self/exe");
-        let binary = std::fs::read(&exe).map_err(io("read", &exe))?;
-        let binary_sha256 = hex(&Sha256::digest(&binary));
+        let mut digest = Sha256::new();
+        std::fs::File::open(&exe)
+            .and_then(|mut binary| std::io::copy(&mut binary, &mut digest))
+            .map_err(io("read", &exe))?;
+        let binary_sha256 = hex(&digest.finalize());
         let version = &binary_sha256[..12];
         let state = var("AGENTCONTAINER_STATE", "/var/lib/agentcontainer");
         let bpffs = var("AGENTCONTAINER_BPFFS", "/sys/fs/bpf");

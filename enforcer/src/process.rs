@@ -1,12 +1,15 @@
 //! What /proc says of a process: for records, and for the wiring rule. A process may be gone at any time; what cannot be
 //! read is absent.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use enforcer_common as abi;
+
+/// Bytes of `/proc/PID/status` that are read: NSpid stands behind the groups, of which a process may have many.
+const STATUS: usize = 16 * 1024;
 
 /// A process that was opened before it was looked at: its pid is not reused while this is held... the pidfd says
 /// whether it is still the same.
@@ -55,11 +58,42 @@ pub fn executable(pid: u32) -> io::Result<(u64, u64)> {
 
 /// The process's pids from the outermost namespace to its own (proc_pid_status(5), NSpid).
 pub fn namespace_pids(pid: u32) -> Option<Vec<u32>> {
-    let status = std::fs::read_to_string(directory(pid).join("status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))?;
-    line.split_whitespace().map(|n| n.parse().ok()).collect()
+    let mut file = std::fs::File::open(directory(pid).join("status")).ok()?;
+    let mut text = [0; STATUS];
+    let mut length = 0;
+    // Nearly always one read: /proc says no size, and a buffer that grows would take eight.
+    loop {
+        let line = line_of(text.get(..length)?, b"NSpid:");
+        if let Some(line) = line {
+            let line = std::str::from_utf8(line).ok()?;
+            return line.split_whitespace().map(|n| n.parse().ok()).collect();
+        }
+        match file.read(text.get_mut(length..)?).ok()? {
+            0 => return None,
+            n => length += n,
+        }
+    }
+}
+
+/// The rest of the first whole line that starts with `name`.
+fn line_of<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let whole = text.iter().rposition(|byte| *byte == b'\n')?;
+    text.get(..whole)?
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(name))
+}
+
+/// The path of the program a process runs, as the kernel says it.
+pub fn program(pid: u32) -> Option<String> {
+    let path = std::fs::read_link(directory(pid).join("exe")).ok()?;
+    Some(path.to_string_lossy().into_owned())
+}
+
+/// The name that the calling thread gave itself.
+pub fn comm(process: &abi::Process) -> String {
+    let end = process.comm.iter().position(|b| *b == 0);
+    let comm = process.comm.get(..end.unwrap_or(process.comm.len()));
+    String::from_utf8_lossy(comm.unwrap_or_default()).into_owned()
 }
 
 /// Network namespace of a process, as device and inode.
@@ -78,18 +112,35 @@ pub fn all() -> io::Result<Vec<u32>> {
 
 /// The process as records name it.
 pub fn describe(process: &abi::Process) -> audit::Process {
-    let end = process
-        .comm
-        .iter()
-        .position(|b| *b == 0)
-        .unwrap_or(process.comm.len());
     audit::Process {
         pid: namespace_pids(process.tgid).and_then(|pids| pids.last().copied()),
         host_pid: process.tgid,
         uid: process.uid,
-        program: std::fs::read_link(directory(process.tgid).join("exe"))
-            .ok()
-            .map(|path| path.to_string_lossy().into_owned()),
-        comm: String::from_utf8_lossy(&process.comm[..end]).into_owned(),
+        program: program(process.tgid),
+        comm: comm(process),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_counts_once_it_is_whole() {
+        assert_eq!(
+            line_of(b"Tgid:\t7\nNSpid:\t7\t1\nX", b"NSpid:"),
+            Some(b"\t7\t1".as_slice())
+        );
+        assert_eq!(line_of(b"Tgid:\t7\nNSpid:\t7", b"NSpid:"), None);
+        assert_eq!(line_of(b"xNSpid:\t7\n", b"NSpid:"), None);
+    }
+
+    #[test]
+    fn the_kernel_says_our_own_pid() {
+        let pids = namespace_pids(std::process::id());
+        assert_eq!(
+            pids.and_then(|pids| pids.last().copied()),
+            Some(std::process::id())
+        );
     }
 }

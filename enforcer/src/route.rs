@@ -1,4 +1,4 @@
-//! `ip route add local NETWORK dev lo src 127.0.0.1` in the calling thread's network namespace (rtnetlink(7)): every
+//! `ip address add ADDRESS/8 dev lo` and `ip route add local NETWORK dev lo src 127.0.0.1` in the calling thread's network namespace (rtnetlink(7)): every
 //! address of the network is then local (AnyIP), with loopback as the source.
 
 use std::io;
@@ -8,6 +8,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -37,6 +38,21 @@ fn local_route(network: Cidr) -> RouteMessage {
 
 pub fn add_local(network: Cidr) -> io::Result<()> {
     let message = RouteNetlinkMessage::NewRoute(local_route(network));
+    request(message, NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// One more address of the loopback device.
+pub fn add_address(address: Ipv4Addr) -> io::Result<()> {
+    let mut message = AddressMessage::default();
+    message.header.family = netlink_packet_route::AddressFamily::Inet;
+    message.header.prefix_len = 8;
+    message.header.scope = AddressScope::Host;
+    message.header.index = LOOPBACK;
+    message.attributes = vec![
+        AddressAttribute::Address(address.into()),
+        AddressAttribute::Local(address.into()),
+    ];
+    let message = RouteNetlinkMessage::NewAddress(message);
     request(message, NLM_F_CREATE | NLM_F_REPLACE)
 }
 

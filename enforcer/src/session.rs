@@ -387,6 +387,26 @@ impl Session {
         written
     }
 
+    /// [`Self::write`] for several, in one write to the file: which of them are in it.
+    fn write_all(&self, events: &mut [Event]) -> Vec<bool> {
+        let mut log = self
+            .log
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let written = log.append_all(events);
+        let failed = written.iter().find_map(|result| result.as_ref().err());
+        match failed {
+            None => self.log_failed.store(false, Ordering::Relaxed),
+            Some(error) => {
+                if !self.log_failed.swap(true, Ordering::Relaxed) {
+                    tracing::error!(session = %self.id, %error, "the event log cannot be written");
+                }
+            }
+        }
+        self.log_seq.send_replace(log.last_seq());
+        written.iter().map(Result::is_ok).collect()
+    }
+
     /// Which of the gateways' user ids this session's has.
     pub async fn gateway_index(&self) -> u32 {
         self.state

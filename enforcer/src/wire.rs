@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use enforcer_common::{DNS_ADDR, DNS_PORT, GATEWAY_ADDR, POOL_BASE, POOL_MASK};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockopt, listen, socket,
-    sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockopt, listen, setsockopt,
+    socket, sockopt,
 };
 use schema::net::Cidr;
 
@@ -23,8 +23,14 @@ use crate::{cgroup, process, route};
 
 /// Connections that wait for the gateway (also while it restarts).
 const BACKLOG: i32 = 4096;
+/// Bytes of queries that wait for the gateway, each counted with what the kernel adds to it: some thousands. The usual
+/// 208 KiB hold fewer than three hundred, and a query that finds no room costs its asker seconds.
+const DNS_WAITING: usize = 2 * 1024 * 1024;
 /// Name of init's socket in the abstract namespace, which is the network namespace's own (unix(7)).
 const INIT_SOCKET: &[u8] = b"agentcontainer-init";
+/// A second address of `lo`: what asks getaddrinfo(3) with AI_ADDRCONFIG gets IPv4 answers only where an address other than 127.0.0.1
+/// is configured (glibc, sysdeps/unix/sysv/linux/check_pf.c).
+const ORDINARY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// How long init has to answer, its self-test included.
 const CHALLENGE: Duration = Duration::from_secs(5);
 
@@ -151,6 +157,7 @@ fn furnish(
         }
     }
     loopback_up().map_err(io_error("bring loopback up"))?;
+    route::add_address(ORDINARY).map_err(io_error("add a loopback address"))?;
     let probe = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(io_error("bind to loopback"))?;
     let found = cookie_of(&probe).map_err(io_error("read the namespace's cookie"))?;
     if cookie.is_some_and(|asked| asked != found) {
@@ -164,6 +171,8 @@ fn furnish(
     let dns_tcp = tcp(DNS_ADDR, DNS_PORT).map_err(io_error("bind DNS (TCP)"))?;
     let dns_udp = UdpSocket::bind((Ipv4Addr::from(DNS_ADDR), DNS_PORT))
         .map_err(io_error("bind DNS (UDP)"))?;
+    setsockopt(&dns_udp, sockopt::RcvBufForce, &DNS_WAITING)
+        .map_err(|e| io_error("make room for DNS (UDP)")(e.into()))?;
     dns_udp
         .set_nonblocking(true)
         .map_err(io_error("set up DNS (UDP)"))?;

@@ -306,3 +306,86 @@ async fn policy_changes_give_no_wrong_answer_either_way() {
     assert_eq!(session.status().await.generation, swaps + 1);
     session.close("test").await.unwrap();
 }
+
+/// Says back what it gets.
+fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                    if stream.write_all(&buffer[..n]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+/// A sidecar serves many sessions: while others are opened and closed, nothing that one of them may do goes unanswered.
+/// How many connections: AGENTCONTAINER_STRESS for each kind and way, 100 unless said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_allowed_is_answered_while_other_sessions_come_and_go() {
+    let rounds: u32 =
+        std::env::var("AGENTCONTAINER_STRESS").map_or(100, |text| text.parse().unwrap());
+    let rig = Rig::new();
+    let ((web, _), echo) = (upstream(), [echo(), echo()]);
+    let origin = serde_json::json!({"file": "agentcontainer.json", "line": 1, "column": 1});
+    let rules = [("http", web), ("tcp", echo[0]), ("tls", echo[1])];
+    let rules = rules.map(|(protocol, port)| {
+        serde_json::json!({
+            "host": "api.example.test", "ports": [port], "protocol": protocol, "action": "allow", "origin": origin
+        })
+    });
+    let rules = policy(serde_json::json!({
+        "version": 1,
+        "network": [{"rules": rules}],
+        "gateway": {"hosts": {"api.example.test": ["127.0.0.1"]}}
+    }));
+    let id = format!("s{}", std::process::id());
+    let session = open(&rig, &id, rules, 2).await;
+    let stress = format!("python3 {}/tests/stress.py", env!("CARGO_MANIFEST_DIR"));
+    let kinds = format!(
+        "http=api.example.test:{web} tcp=api.example.test:{} tls=api.example.test:{}",
+        echo[0], echo[1]
+    );
+    let script = format!(
+        "{stress} 1 {rounds} {kinds}; {stress} 50 {} {kinds}",
+        rounds / 50
+    );
+    let mut command = rig.command(&session, &script);
+    let child = std::thread::spawn(move || command.output().unwrap());
+    let mut others = 0;
+    while !child.is_finished() {
+        let id = format!("o{}x{others}", std::process::id());
+        let other = open(&rig, &id, allowing(&["api.example.test"], web), 3).await;
+        other.close("test").await.unwrap();
+        others += 1;
+    }
+    let output = child.join().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("{others} other sessions\n{text}");
+    assert_eq!(text.matches(" wrong 0\n").count(), 2, "{output:?}");
+    session.close("test").await.unwrap();
+}
+
+/// Hundreds of first look-ups at once, of names that policy lists.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_many_names_as_come_at_once_get_their_addresses() {
+    let rig = Rig::new();
+    let names: Vec<String> = (0..600).map(|n| format!("n{n}.example.test")).collect();
+    let listed: Vec<&str> = names.iter().map(String::as_str).collect();
+    let id = format!("n{}", std::process::id());
+    let session = open(&rig, &id, allowing(&listed, 5432), 4).await;
+    let script = format!("python3 {}/tests/names.py 600", env!("CARGO_MANIFEST_DIR"));
+    let output = rig.inside(&session, &script);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("{text}");
+    assert!(text.starts_with("answered 600 of 600\n"), "{output:?}");
+    session.close("test").await.unwrap();
+}

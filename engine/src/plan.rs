@@ -44,6 +44,8 @@ pub struct Plan<'a> {
     /// `-e`.
     pub env: &'a BTreeMap<String, String>,
     pub tty: bool,
+    /// Rows and columns of the person's terminal.
+    pub terminal: Option<(u16, u16)>,
     pub stdin: bool,
     pub local_env: &'a dyn Fn(&str) -> Option<String>,
     pub doing: Doing,
@@ -192,6 +194,7 @@ impl Plan<'_> {
             init_volume: self.init_volume.clone(),
             init: InitArguments {
                 wait_ms: None,
+                terminal: self.terminal,
                 stages,
                 program,
             },

@@ -97,6 +97,9 @@ pub struct InitArguments {
     pub wait_ms: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<Stage>,
+    /// Rows and columns that the terminal has before the program asks; the engine can be told only after the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<(u16, u16)>,
     /// Empty: no program, wait until signalled.
     pub program: Vec<String>,
 }
@@ -198,6 +201,13 @@ impl InitArguments {
             args.push("--wait-ms".to_owned());
             args.push(ms.to_string());
         }
+        if let Some((rows, columns)) = self.terminal {
+            args.extend([
+                "--terminal".to_owned(),
+                rows.to_string(),
+                columns.to_string(),
+            ]);
+        }
         for stage in &self.stages {
             args.push("--stage".to_owned());
             args.push(stage.name.clone());
@@ -236,6 +246,7 @@ pub(crate) mod tests {
             init_volume: "agentcontainer-init-0123456789ab".into(),
             init: InitArguments {
                 wait_ms: None,
+                terminal: None,
                 stages: vec![],
                 program: vec!["bash".into()],
             },
@@ -272,6 +283,7 @@ pub(crate) mod tests {
     fn stages_and_program_reach_init_with_their_argument_counts() {
         let init = InitArguments {
             wait_ms: Some(500),
+            terminal: Some((41, 97)),
             stages: vec![
                 Stage {
                     name: "onCreateCommand".into(),
@@ -289,7 +301,7 @@ pub(crate) mod tests {
         };
         assert_eq!(
             init.to_args().join(" "),
-            "--wait-ms 500 --stage onCreateCommand --cmd 3 /bin/sh -c make --cmd 1 true \
+            "--wait-ms 500 --terminal 41 97 --stage onCreateCommand --cmd 3 /bin/sh -c make --cmd 1 true \
              --stage postStartCommand --cmd 1 -- -- sleep 1"
         );
         assert_eq!(InitArguments::default().to_args(), ["--idle"]);

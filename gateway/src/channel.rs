@@ -2,13 +2,13 @@
 //! within a bound. The gateway carries nothing that it cannot record, so every question that goes unanswered is a refusal
 //! and a closed channel ends the process. Made by `run`, used by everything that allocates or records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::v1::{self, FromGateway, ToGateway, from_gateway, to_gateway};
 use audit::{Event, Kind, Verdict};
@@ -17,10 +17,18 @@ use prost::Message;
 use schema::host::HostName;
 use tokio::io::{Interest, unix::AsyncFd};
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::{sleep_until, timeout};
 
 use crate::bucket::Bucket;
 use crate::limits;
 use crate::sys;
+
+/// How long an event that nobody waits for may wait for others.
+const HOLD: Duration = Duration::from_millis(5);
+/// So many are not held back.
+const HELD_EVENTS: usize = 32;
+/// Between two counts of what was lost.
+const LOSS: Duration = Duration::from_secs(1);
 
 /// Why the channel ends. Whatever it is, the process must not outlive it.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +86,11 @@ pub struct Channel {
     waiting: Mutex<HashMap<u64, Waiting>>,
     next_id: AtomicU64,
     allocates: Semaphore,
-    queue: Mutex<std::collections::VecDeque<Vec<u8>>>,
-    queued: Notify,
+    queue: Mutex<VecDeque<Vec<u8>>>,
+    /// Something is queued that somebody waits for, or enough that nobody does.
+    asked: Notify,
+    /// Something is queued, or was lost, that nobody waits for.
+    posted: Notify,
     lost: AtomicU64,
     denials: Bucket,
 }
@@ -109,7 +120,8 @@ impl Channel {
             next_id: AtomicU64::new(1),
             allocates: Semaphore::new(limits::PENDING_ALLOCATES),
             queue: Mutex::default(),
-            queued: Notify::new(),
+            asked: Notify::new(),
+            posted: Notify::new(),
             lost: AtomicU64::new(0),
             denials: Bucket::new(
                 limits::DENIAL_BURST,
@@ -239,9 +251,10 @@ impl Channel {
         let _forget = Forget { channel: self, id };
         let message = record_message(id, event, flow).ok_or(NotRecorded)?;
         let answer = tokio::time::timeout(limits::CHANNEL_ANSWER, async {
-            // Nearly always there is room, and the answer comes by the reader's task.
-            if self.try_send(&message).is_err() {
+            if let Err(message) = self.enqueue(message) {
                 self.send(&message).await.ok()?;
+            } else {
+                self.asked.notify_one();
             }
             receiver.await.ok()
         });
@@ -251,24 +264,15 @@ impl Channel {
         }
     }
 
-    /// Records an event without waiting. When neither socket nor queue has room it is counted as lost, and the count is
-    /// recorded as soon as there is room again.
+    /// Records an event without waiting. When the queue has no room it is counted as lost, and the count is recorded as
+    /// soon as there is room again.
     pub fn post(&self, event: &Event, flow: Option<v1::Flow>) {
-        let Some(message) = record_message(0, event, flow) else {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
-        let mut queue = lock(&self.queue);
-        if queue.is_empty() && self.try_send(&message).is_ok() {
-            return;
+        let queued = record_message(0, event, flow).map(|message| self.enqueue(message));
+        match queued {
+            Some(Ok(HELD_EVENTS..)) => self.asked.notify_one(),
+            Some(Ok(_)) => self.posted.notify_one(),
+            Some(Err(_)) | None => self.lose(),
         }
-        if queue.len() < limits::QUEUED_EVENTS {
-            queue.push_back(message);
-        } else {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
-        drop(queue);
-        self.queued.notify_one();
     }
 
     /// [`Self::post`] for what the agent can cause at will: beyond a rate only counted.
@@ -276,33 +280,82 @@ impl Channel {
         if self.denials.take(Instant::now()) {
             self.post(event, flow);
         } else {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-            self.queued.notify_one();
+            self.lose();
         }
     }
 
-    /// Sends what was queued, and what was lost as a count, at most once a second. Runs for as long as the channel.
+    fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.posted.notify_one();
+    }
+
+    /// The queue's new length, or the message back when there is no room.
+    fn enqueue(&self, message: Vec<u8>) -> Result<usize, Vec<u8>> {
+        let mut queue = lock(&self.queue);
+        if queue.len() >= limits::QUEUED_EVENTS {
+            return Err(message);
+        }
+        queue.push_back(message);
+        Ok(queue.len())
+    }
+
+    /// Sends what is queued: a question together with what this moment's other connections ask, an event that nobody
+    /// waits for with the next question or after [`HOLD`], so that the enforcer wakes for many at a time. What was lost is
+    /// sent as a count, at most once a second. Runs for as long as the channel.
     pub async fn drain(&self) -> Result<std::convert::Infallible, ChannelError> {
+        let mut loss_due = None;
         loop {
-            self.queued.notified().await;
-            loop {
-                let Some(message) = lock(&self.queue).pop_front() else {
-                    break;
-                };
-                self.send(&message).await?;
-            }
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-            let lost = self.lost.swap(0, Ordering::Relaxed);
-            if lost > 0 {
-                let mut event = Event::new(Kind::Loss, Verdict::Flag, "gateway-events-lost");
-                event.layer = Some("gateway".to_owned());
-                event.lost = Some(lost);
-                if let Some(message) = record_message(0, &event, None) {
-                    self.send(&message).await?;
+            tokio::select! {
+                biased;
+                () = self.asked.notified() => {
+                    // After whatever else can run now.
+                    tokio::task::yield_now().await;
+                }
+                () = self.posted.notified() => {
+                    let _ = timeout(HOLD, self.asked.notified()).await;
+                }
+                () = sleep_until(loss_due.unwrap_or_else(Instant::now).into()), if loss_due.is_some() => {
+                    loss_due = None;
+                    self.send_loss().await?;
                 }
             }
-            if !lock(&self.queue).is_empty() {
-                self.queued.notify_one();
+            self.flush().await?;
+            if loss_due.is_none() && self.lost.load(Ordering::Relaxed) > 0 {
+                loss_due = Some(Instant::now() + LOSS);
+            }
+        }
+    }
+
+    async fn send_loss(&self) -> Result<(), ChannelError> {
+        let mut event = Event::new(Kind::Loss, Verdict::Flag, "gateway-events-lost");
+        event.layer = Some("gateway".to_owned());
+        event.lost = Some(self.lost.swap(0, Ordering::Relaxed));
+        match record_message(0, &event, None) {
+            Some(message) => self.send(&message).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn flush(&self) -> Result<(), ChannelError> {
+        loop {
+            let more = self
+                .fd
+                .async_io(Interest::WRITABLE, |fd| {
+                    let mut queue = lock(&self.queue);
+                    if queue.is_empty() {
+                        return Ok(false);
+                    }
+                    let sent = sys::send_all(fd, queue.iter().map(Vec::as_slice))?;
+                    queue.drain(..sent);
+                    Ok(!queue.is_empty())
+                })
+                .await
+                .map_err(|source| ChannelError::Io {
+                    call: "send to",
+                    source,
+                })?;
+            if !more {
+                return Ok(());
             }
         }
     }

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::channel::Channel;
-use crate::dial::{DialError, dial, tune};
+use crate::dial::{DialError, dial};
 use crate::events;
 use crate::http::{self, Site};
 use crate::limits;
@@ -128,9 +128,6 @@ async fn connection(shared: Arc<Shared>, stream: Guarded, peer: SocketAddr) {
         flow,
     };
     let local = (shared.destination)(local);
-    if tune(&stream).is_err() {
-        return;
-    }
     let port = local.port();
     if *local.ip() == plan::INTERNAL && port == 80 {
         return internal(&shared, stream, flow).await;

@@ -194,13 +194,13 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, DialError> {
     Ok(stream)
 }
 
-/// What both sides of every connection get.
-pub fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let fd = stream.as_fd();
-    setsockopt(&fd, sockopt::KeepAlive, &true)?;
+/// What both sides of every connection get: a dialled socket by itself, an accepted one from its listener (kernel
+/// `tcp_create_openreq_child` copies the listening socket).
+pub fn tune(socket: &impl AsFd) -> io::Result<()> {
+    setsockopt(socket, sockopt::TcpNoDelay, &true)?;
+    setsockopt(socket, sockopt::KeepAlive, &true)?;
     setsockopt(
-        &fd,
+        socket,
         sockopt::TcpKeepIdle,
         &(limits::KEEPALIVE.as_secs() as u32),
     )?;

@@ -8,6 +8,8 @@ pub mod framer;
 mod guard;
 pub mod head;
 pub mod page;
+mod response;
 mod serve;
+mod websocket;
 
 pub use serve::{Site, serve};

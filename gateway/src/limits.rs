@@ -64,6 +64,8 @@ pub const HTTP_HEAD: usize = 64 * 1024;
 pub const HTTP_HEADERS: usize = 100;
 /// A request target.
 pub const HTTP_TARGET: usize = 16 * 1024;
+/// Bytes that a client may send behind its request for WebSocket before it has the answer.
+pub const HTTP_EARLY: usize = 16 * 1024;
 /// A chunk-size line with its extensions.
 pub const HTTP_CHUNK_LINE: usize = 256;
 /// A trailer section.
@@ -88,7 +90,7 @@ pub const DNS_TCP_IDLE: Duration = Duration::from_secs(10);
 /// Queries on one DNS connection over TCP.
 pub const DNS_TCP_QUERIES: usize = 1024;
 /// Queries that wait for the enforcer at once; the next ones are answered SERVFAIL.
-pub const PENDING_ALLOCATES: usize = 256;
+pub const PENDING_ALLOCATES: usize = 2048;
 /// Time to live of an answer, seconds. The address is the name's for the life of the session.
 pub const DNS_TTL: u32 = 60;
 

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::channel::{Channel, ChannelError, Incoming};
 use crate::connection::{Destination, Shared, accept};
+use crate::dial::tune;
 use crate::dns;
 use crate::limits;
 use crate::relay::{Patience, Pipes};
@@ -138,12 +139,15 @@ pub async fn serve(channel: OwnedFd, options: Options) -> Result<Infallible, Run
         channel.post(&event, None);
     }
     let (sender, receiver) = mpsc::channel(16);
-    // Whichever ends first ends the gateway.
-    tokio::select! {
-        biased;
-        result = receive(&channel, sender) => result,
-        result = channel.drain() => result.map_err(RunError::from),
-        result = obey(&shared, receiver) => result,
+    // Whichever ends first ends the gateway. Each is a task of its own: answers and questions are every connection's.
+    let mut tasks = JoinSet::new();
+    let reader = Arc::clone(&channel);
+    tasks.spawn(async move { receive(&reader, sender).await });
+    tasks.spawn(async move { channel.drain().await.map_err(RunError::from) });
+    tasks.spawn(async move { obey(&shared, receiver).await });
+    match tasks.join_next().await {
+        Some(Ok(result)) => result,
+        Some(Err(_)) | None => Err(RunError::Server),
     }
 }
 
@@ -228,10 +232,35 @@ fn read_snapshot(document: OwnedFd) -> Result<SnapshotDocument, RunError> {
 
 fn tcp_listener(fd: OwnedFd) -> Result<TcpListener, RunError> {
     sys::set_nonblocking(&fd).map_err(io_error("configure a listener"))?;
+    tune(&fd).map_err(io_error("configure a listener"))?;
     TcpListener::from_std(fd.into()).map_err(io_error("register a listener"))
 }
 
 fn udp_socket(fd: OwnedFd) -> Result<UdpSocket, RunError> {
     sys::set_nonblocking(&fd).map_err(io_error("configure a socket"))?;
     UdpSocket::from_std(fd.into()).map_err(io_error("register a socket"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use nix::sys::socket::{getsockopt, sockopt};
+
+    #[tokio::test]
+    async fn an_accepted_socket_has_what_its_listener_was_given() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let plain = getsockopt(&listener, sockopt::TcpNoDelay).unwrap();
+        assert!(!plain, "the kernel's default is what is asked for");
+        let listener = tcp_listener(listener.into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        assert!(getsockopt(&accepted, sockopt::TcpNoDelay).unwrap());
+        assert!(getsockopt(&accepted, sockopt::KeepAlive).unwrap());
+        assert_eq!(
+            getsockopt(&accepted, sockopt::TcpKeepIdle).unwrap(),
+            limits::KEEPALIVE.as_secs() as u32
+        );
+    }
 }

@@ -8,6 +8,9 @@ use nix::sys::socket::{self, ControlMessageOwned, MsgFlags, UnixAddr};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// Datagrams in one call of [`send_all`].
+const SENT_AT_ONCE: usize = 32;
+
 /// One datagram.
 #[derive(Debug)]
 pub struct Received {
@@ -46,6 +49,36 @@ pub fn receive(fd: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<Received> {
         fds,
         truncated,
     })
+}
+
+/// Sends datagrams in order without waiting, at most [`SENT_AT_ONCE`] of them, and says how many the socket took.
+pub fn send_all<'a>(
+    fd: &impl AsRawFd,
+    messages: impl Iterator<Item = &'a [u8]>,
+) -> io::Result<usize> {
+    // SAFETY: a message header of zeros is one without name, data and control.
+    let mut headers: [libc::mmsghdr; SENT_AT_ONCE] = unsafe { std::mem::zeroed() };
+    let mut parts: Vec<libc::iovec> = messages
+        .take(SENT_AT_ONCE)
+        .map(|message| libc::iovec {
+            iov_base: message.as_ptr().cast_mut().cast(),
+            iov_len: message.len(),
+        })
+        .collect();
+    for (header, part) in headers.iter_mut().zip(&mut parts) {
+        header.msg_hdr.msg_iov = part;
+        header.msg_hdr.msg_iovlen = 1;
+    }
+    // SAFETY: as many headers as there are parts, each of a message that outlives the call and that sendmmsg only reads.
+    let sent = unsafe {
+        libc::sendmmsg(
+            fd.as_raw_fd(),
+            headers.as_mut_ptr(),
+            parts.len() as libc::c_uint,
+            (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) as _,
+        )
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
 /// Registers a descriptor with the runtime, for reading and writing.

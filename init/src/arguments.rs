@@ -34,6 +34,8 @@ pub struct Arguments {
     /// `None`: idle until signalled.
     pub program: Option<Vec<OsString>>,
     pub probe: Option<String>,
+    /// Rows and columns that our terminal starts with.
+    pub terminal: Option<(u16, u16)>,
 }
 
 impl Arguments {
@@ -43,6 +45,7 @@ impl Arguments {
             stages: Vec::new(),
             program: None,
             probe: None,
+            terminal: None,
         };
         let mut idle = false;
         let mut rest = arguments;
@@ -59,12 +62,16 @@ impl Arguments {
                     });
                 }
                 Some("--cmd") => {
-                    let count = number(&mut rest, "--cmd")?;
+                    let count: u64 = number(&mut rest, "--cmd")?;
                     let command = (0..count)
                         .map(|_| value(&mut rest, "--cmd"))
                         .collect::<Result<Vec<_>, _>>()?;
                     let stage = parsed.stages.last_mut().ok_or(ArgumentError::Stage)?;
                     stage.commands.push(command);
+                }
+                Some("--terminal") => {
+                    let rows = number(&mut rest, "--terminal")?;
+                    parsed.terminal = Some((rows, number(&mut rest, "--terminal")?));
                 }
                 Some("--probe") => {
                     parsed.probe =
@@ -95,7 +102,10 @@ fn value(
         .ok_or_else(|| ArgumentError::Value(option.to_owned()))
 }
 
-fn number(rest: &mut impl Iterator<Item = OsString>, option: &str) -> Result<u64, ArgumentError> {
+fn number<N: std::str::FromStr>(
+    rest: &mut impl Iterator<Item = OsString>,
+    option: &str,
+) -> Result<N, ArgumentError> {
     let text = value(rest, option)?;
     text.to_str()
         .and_then(|text| text.parse().ok())
@@ -129,6 +139,9 @@ mod tests {
             "--cmd",
             "1",
             "true",
+            "--terminal",
+            "24",
+            "80",
             "--",
             "bash",
             "--",
@@ -136,6 +149,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(parsed.stages.len(), 2);
+        assert_eq!(parsed.terminal, Some((24, 80)));
         assert_eq!(parsed.stages[0].commands[0], ["sh", "-c", "--stage"]);
         assert_eq!(parsed.stages[0].commands[1], ["--idle"]);
         assert_eq!(parsed.program.unwrap(), ["bash", "--", "-l"]);
@@ -152,6 +166,10 @@ mod tests {
         assert!(matches!(
             parse(&["--stage", "s", "--cmd", "9", "x"]),
             Err(ArgumentError::Value(_))
+        ));
+        assert!(matches!(
+            parse(&["--terminal", "65536", "80", "--idle"]),
+            Err(ArgumentError::Number(_))
         ));
     }
 }

@@ -15,6 +15,9 @@ use arguments::Arguments;
 const OURS: u8 = 125;
 
 fn main() -> ExitCode {
+    if let Err(error) = supervise::close_to_tracing() {
+        return fail(&error);
+    }
     let arguments = match Arguments::parse(std::env::args_os().skip(1)) {
         Ok(arguments) => arguments,
         Err(error) => return fail(&error),

@@ -43,6 +43,28 @@ impl RunError {
     }
 }
 
+/// Takes the right to trace us, and to read and write our memory, from our own user (PR_SET_DUMPABLE(2const), ptrace(2)): we start
+/// as whoever the agent runs as. What we start has its own again, for execve(2) gives it back.
+pub fn close_to_tracing() -> Result<(), RunError> {
+    nix::sys::prctl::set_dumpable(false).map_err(|source| RunError::Call {
+        call: "close this process to tracing",
+        source,
+    })
+}
+
+/// Gives our terminal the size of the person's before anything asks for it (ioctl_tty(2)).
+fn size_terminal(rows: u16, columns: u16) {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads one winsize through the pointer, which lives across the call. Where 0 is no terminal it fails, and
+    // there is nothing to give a size to.
+    unsafe { libc::ioctl(0, libc::TIOCSWINSZ, &raw const size) };
+}
+
 /// Runs everything; returns the program's status, 128 + n when signal n ended it.
 pub fn run(arguments: &Arguments) -> Result<u8, RunError> {
     // Signals are taken by waiting for them: none is lost between two steps.
@@ -56,6 +78,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, RunError> {
         call: "block signals",
         source,
     })?;
+    if let Some((rows, columns)) = arguments.terminal {
+        size_terminal(rows, columns);
+    }
     for stage in &arguments.stages {
         run_stage(stage, old)?;
     }

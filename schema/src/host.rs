@@ -256,8 +256,7 @@ impl HostPattern {
 
 /// A single label is always one (the list's own default rule); below that the list decides.
 fn is_public_suffix(name: &HostName) -> bool {
-    name.label_count() < 2
-        || psl::suffix(name.as_str().as_bytes()).is_some_and(|s| s == name.as_str().as_bytes())
+    name.label_count() < 2 || public_suffix_list::holds(name.as_str())
 }
 
 impl fmt::Display for HostPattern {

@@ -1,9 +1,9 @@
 """An HTTP/1.1 server, plain or over TLS, that prints one JSON line for each connection and each request.
 
 web.py ADDRESS PORT [CERTIFICATE KEY]. It prints {"port": N} when it listens.
-GET /hello, /bytes/N, /chunked, /slow; PUT and POST anything: the answer is the digest of the body. Other paths: files below --root.
+GET /hello, /bytes/N, /chunked, /slow; /ws is a WebSocket that says everything back; PUT and POST anything: the answer is the digest of the body. Other paths: files below --root.
 """
-import argparse, hashlib, http.server, json, os, socketserver, ssl, sys, threading, time
+import argparse, base64, hashlib, http.server, json, os, socketserver, ssl, sys, threading, time
 
 lock = threading.Lock()
 BLOCK = hashlib.shake_256(b"agentcontainer").digest(1 << 20)
@@ -73,8 +73,30 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for _ in range(20):
                 self.wfile.write(b".")
                 time.sleep(0.1)
+        elif path == "/ws":
+            self.websocket()
         else:
             self.file(path)
+
+    def websocket(self):
+        key = self.headers["Sec-WebSocket-Key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key).digest()).decode())
+        self.end_headers()
+        self.close_connection = True
+        while head := self.rfile.read(2):
+            length = head[1] & 127
+            if length > 125:
+                length = int.from_bytes(self.rfile.read(2 if length == 126 else 8), "big")
+            mask = self.rfile.read(4)
+            frame = bytes(byte ^ mask[at % 4] for at, byte in enumerate(self.rfile.read(length)))
+            say(kind="frame", host=self.headers.get("Host"), opcode=head[0] & 15, bytes=length)
+            long = bytes([length]) if length < 126 else b"\x7e" + length.to_bytes(2, "big") if length < 65536 else b"\x7f" + length.to_bytes(8, "big")
+            self.wfile.write(head[:1] + long + frame)
+            if head[0] & 15 == 8:
+                return
 
     def file(self, path):
         root = os.path.realpath(options.root) if options.root else None

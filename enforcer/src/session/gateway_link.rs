@@ -18,8 +18,9 @@ use socket2::SockRef;
 use tokio::sync::watch;
 
 use super::{Generation, Session};
-use crate::channel::{Channel, MAX_MESSAGE};
-use crate::{gateway, process};
+use crate::attribution::Attribution;
+use crate::channel::{Buffers, Channel};
+use crate::gateway;
 
 /// Pause before a gateway that died is started again; grows with each death in a row.
 const RESTART: [Duration; 5] = [
@@ -176,55 +177,73 @@ impl Session {
     }
 
     async fn serve_gateway(&self, channel: &Arc<Channel>, pid: u32) -> std::io::Result<()> {
-        let mut buffer = vec![0; MAX_MESSAGE];
-        while let Some(message) = channel.receive(&mut buffer).await? {
-            use from_gateway::Message;
-            match message.message {
-                Some(Message::Ready(v1::Ready {})) => {
-                    self.link.set(Some(Arc::clone(channel)), pid);
-                    let generation = {
-                        let state = self.state.lock().await;
-                        state
-                            .pending
-                            .clone()
-                            .unwrap_or_else(|| state.current.clone())
-                    };
-                    self.send_snapshot(channel, &generation).await?;
+        let mut buffers = Buffers::default();
+        let mut attribution = Attribution::default();
+        loop {
+            let messages = channel.receive(&mut buffers).await?;
+            if messages.is_empty() {
+                return Ok(());
+            }
+            let mut records = Vec::new();
+            for message in messages {
+                match message.message {
+                    Some(from_gateway::Message::Record(record)) => records.push(record),
+                    other => self.obey(channel, pid, other).await?,
                 }
-                Some(Message::Applied(applied)) => {
-                    let first = *self.link.applied.borrow() == 0;
-                    if first && self.state.lock().await.wired.is_some() {
-                        self.send_wired(channel).await?;
-                    }
-                    self.link.applied.send_replace(applied.generation);
+            }
+            if !records.is_empty() {
+                let answers = self.record(records, &mut attribution).await;
+                channel.send_all(&answers).await?;
+            }
+        }
+    }
+
+    /// Whatever is no record.
+    async fn obey(
+        &self,
+        channel: &Arc<Channel>,
+        pid: u32,
+        message: Option<from_gateway::Message>,
+    ) -> std::io::Result<()> {
+        use from_gateway::Message;
+        match message {
+            Some(Message::Ready(v1::Ready {})) => {
+                self.link.set(Some(Arc::clone(channel)), pid);
+                let generation = {
+                    let state = self.state.lock().await;
+                    state
+                        .pending
+                        .clone()
+                        .unwrap_or_else(|| state.current.clone())
+                };
+                self.send_snapshot(channel, &generation).await?;
+            }
+            Some(Message::Applied(applied)) => {
+                let first = *self.link.applied.borrow() == 0;
+                if first && self.state.lock().await.wired.is_some() {
+                    self.send_wired(channel).await?;
                 }
-                Some(Message::Allocate(request)) => {
-                    let answer = match HostName::parse(&request.name) {
-                        Ok(name) => self.allocate(&name).await,
-                        Err(_) => Err("not_a_name"),
-                    };
-                    let (address, refusal) = match answer {
-                        Ok(address) => (address.into(), String::new()),
-                        Err(refusal) => (0, refusal.to_owned()),
-                    };
-                    let allocated = v1::Allocated {
-                        id: request.id,
-                        address,
-                        refusal,
-                    };
-                    self.tell(channel, to_gateway::Message::Allocated(allocated))
-                        .await?;
-                }
-                Some(Message::Record(record)) => {
-                    let id = record.id;
-                    let ok = self.record(record).await;
-                    if id != 0 {
-                        let recorded = v1::Recorded { id, ok };
-                        self.tell(channel, to_gateway::Message::Recorded(recorded))
-                            .await?;
-                    }
-                }
-                None => return Err(std::io::Error::other("the gateway sent an empty message")),
+                self.link.applied.send_replace(applied.generation);
+            }
+            Some(Message::Allocate(request)) => {
+                let answer = match HostName::parse(&request.name) {
+                    Ok(name) => self.allocate(&name).await,
+                    Err(_) => Err("not_a_name"),
+                };
+                let (address, refusal) = match answer {
+                    Ok(address) => (address.into(), String::new()),
+                    Err(refusal) => (0, refusal.to_owned()),
+                };
+                let allocated = v1::Allocated {
+                    id: request.id,
+                    address,
+                    refusal,
+                };
+                self.tell(channel, to_gateway::Message::Allocated(allocated))
+                    .await?;
+            }
+            Some(Message::Record(_)) | None => {
+                return Err(std::io::Error::other("the gateway sent an empty message"));
             }
         }
         Ok(())
@@ -241,23 +260,47 @@ impl Session {
             .await
     }
 
-    /// Writes a gateway's event, with the process that the kernel saw open the connection.
-    async fn record(&self, record: v1::Record) -> bool {
-        let Ok(mut event) = serde_json::from_slice::<Event>(&record.event) else {
-            tracing::warn!(session = %self.id, "the gateway sent what is not an event");
-            return false;
-        };
-        if let Some(flow) = &record.flow {
-            let key = FlowKey {
-                local_addr: flow.peer_address,
-                remote_addr: flow.local_address,
-                local_port: flow.peer_port as u16,
-                remote_port: flow.local_port as u16,
-            };
-            let opener = self.state.lock().await.maps.process(&key);
-            event.process = opener.as_ref().map(process::describe);
+    /// Writes a gateway's events in one go, each with the process that the kernel saw open the connection, and returns the
+    /// answers to those that are waited for.
+    async fn record(
+        &self,
+        records: Vec<v1::Record>,
+        attribution: &mut Attribution,
+    ) -> Vec<v1::ToGateway> {
+        let mut answers: Vec<(u64, bool)> = Vec::new();
+        let mut events = Vec::with_capacity(records.len());
+        {
+            let state = self.state.lock().await;
+            for record in records {
+                let Ok(mut event) = serde_json::from_slice::<Event>(&record.event) else {
+                    tracing::warn!(session = %self.id, "the gateway sent what is not an event");
+                    answers.push((record.id, false));
+                    continue;
+                };
+                event.process = None;
+                if let Some(flow) = &record.flow {
+                    let key = FlowKey {
+                        local_addr: flow.peer_address,
+                        remote_addr: flow.local_address,
+                        local_port: flow.peer_port as u16,
+                        remote_port: flow.local_port as u16,
+                    };
+                    let opener = state.maps.process(&key);
+                    attribution.attribute(&mut event, key, record.id != 0, opener);
+                }
+                events.push((record.id, event));
+            }
         }
-        self.write(event).is_ok()
+        let (ids, mut events): (Vec<u64>, Vec<Event>) = events.into_iter().unzip();
+        let written = self.write_all(&mut events);
+        answers.extend(ids.into_iter().zip(written));
+        answers
+            .into_iter()
+            .filter(|(id, _)| *id != 0)
+            .map(|(id, ok)| v1::ToGateway {
+                message: Some(to_gateway::Message::Recorded(v1::Recorded { id, ok })),
+            })
+            .collect()
     }
 
     pub(super) async fn send_snapshot(

@@ -80,6 +80,7 @@ impl Bench {
             detached: self.detached,
             env: &self.env,
             tty: false,
+            terminal: None,
             stdin: false,
             local_env: &|name| (name == "TOKEN").then(|| "t0".to_owned()),
             doing: self.doing,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use audit::Verdict;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri, Version};
@@ -17,7 +17,9 @@ use tokio::task::AbortHandle;
 
 use super::body::Counted;
 use super::page::{self, Blocked, Form};
-use super::serve::{Body, Client, refuse, response};
+use super::response::{self, Ambiguous};
+use super::serve::{self, Body, Client, page_response, refuse};
+use super::websocket::{Key, Mismatch, Switched};
 use crate::connection::record_dropped;
 use crate::dial::{DialError, dial};
 use crate::events;
@@ -62,6 +64,8 @@ enum Failure {
     NotRecorded,
     Dial(DialError),
     Upstream(hyper::Error),
+    Response(Ambiguous),
+    Switch(Mismatch),
 }
 
 impl Forward {
@@ -83,29 +87,33 @@ impl Forward {
     ) -> Response<Body> {
         let since = Instant::now();
         let sent = Arc::new(AtomicU64::new(0));
-        let result = self
-            .exchange(client, request, &recorded, Arc::clone(&sent))
-            .await;
-        match result {
-            Ok(upstream) if upstream.status() == StatusCode::SWITCHING_PROTOCOLS => self.failed(
-                client,
-                &recorded,
-                (
-                    502,
-                    "http-upgrade",
-                    "the upstream switched to another protocol",
-                ),
-                form,
-            ),
-            Ok(upstream) => self.respond(client, upstream, recorded, sent, since),
-            // The body was refused while it was being sent.
+        let key = Key::of(request.headers());
+        let result = async {
+            let mut upstream = self
+                .exchange(client, request, key.as_ref(), &recorded, Arc::clone(&sent))
+                .await?;
+            if upstream.status() == StatusCode::SWITCHING_PROTOCOLS {
+                let head = self.switch(client, upstream, key, &recorded, since).await?;
+                return Ok(Response::from_parts(head, serve::nothing()));
+            }
+            let (status, version) = (upstream.status(), upstream.version());
+            response::frame(status, version, upstream.headers_mut()).map_err(Failure::Response)?;
+            Ok(self.respond(client, upstream, recorded.clone(), sent, since))
+        };
+        match result.await {
+            Ok(response) => response,
             Err(failure) => {
+                if matches!(failure, Failure::Response(_) | Failure::Switch(_)) {
+                    // What comes next on this connection is anybody's guess.
+                    *self.upstream.lock().await = None;
+                }
+                // The body was refused while it was being sent.
                 if let Some(refused) = client.refusals.take() {
                     let site = super::serve::Site::Denied(crate::state::Denied {
                         code: refused.refusal.code(),
                         rule: Some(self.granted.rule.clone()),
                     });
-                    let mut response = response(refuse(client, &site, &refused));
+                    let mut response = page_response(refuse(client, &site, &refused));
                     close_after(&mut response);
                     return response;
                 }
@@ -129,6 +137,14 @@ impl Forward {
                         detail = error.to_string();
                         (502, "upstream-failed", detail.as_str())
                     }
+                    Failure::Response(why) => {
+                        detail = why.to_string();
+                        (502, "http-framing", detail.as_str())
+                    }
+                    Failure::Switch(why) => {
+                        detail = why.to_string();
+                        (502, "http-upgrade", detail.as_str())
+                    }
                 };
                 self.failed(client, &recorded, facts, form)
             }
@@ -140,6 +156,7 @@ impl Forward {
         &self,
         client: &Client,
         request: Request<Incoming>,
+        key: Option<&Key>,
         recorded: &events::Request,
         sent: Arc<AtomicU64>,
     ) -> Result<Response<Incoming>, Failure> {
@@ -175,7 +192,7 @@ impl Forward {
             return Err(Failure::NotRecorded);
         }
         ready?;
-        let mut request = self.rewrite(client, request, sent);
+        let mut request = self.rewrite(client, request, key, sent);
         // A kept connection may end at the moment it is used; what was not sent at all is sent again, once.
         for again in [true, false] {
             let Some(upstream) = slot.as_mut() else {
@@ -225,7 +242,7 @@ impl Forward {
             .map_err(Failure::Upstream)?;
         let driver = tokio::spawn(async move {
             // Its error comes out of the request that was under way.
-            let _ = connection.await;
+            let _ = connection.with_upgrades().await;
         });
         *slot = Some(Upstream {
             sender,
@@ -234,11 +251,53 @@ impl Forward {
         Ok(())
     }
 
-    /// The request as it goes out: origin form, the canonical Host, nothing that is between neighbours.
+    /// Checks the upstream's 101, records it, and leaves the socket to be connected with the client's.
+    async fn switch(
+        &self,
+        client: &Client,
+        mut upstream: Response<Incoming>,
+        key: Option<Key>,
+        recorded: &events::Request,
+        since: Instant,
+    ) -> Result<hyper::http::response::Parts, Failure> {
+        let key = key.ok_or(Failure::Switch(Mismatch::Unasked))?;
+        key.check(upstream.version(), upstream.headers())
+            .map_err(Failure::Switch)?;
+        let upgraded = hyper::upgrade::on(&mut upstream)
+            .await
+            .map_err(Failure::Upstream)?;
+        *self.upstream.lock().await = None;
+        let switched = Switched::new(upgraded).ok_or(Failure::Switch(Mismatch::Unasked))?;
+        let status = upstream.status().as_u16();
+        let exchange = events::Exchange {
+            status,
+            bytes_in: 0,
+            bytes_out: 0,
+            since,
+        };
+        let event = events::response(
+            &client.intent,
+            &self.granted,
+            "websocket",
+            recorded,
+            exchange,
+        );
+        let written = client.shared.channel.record(&event, Some(client.flow));
+        written.await.map_err(|_| Failure::NotRecorded)?;
+        client.switch(switched);
+        let (mut parts, _) = upstream.into_parts();
+        neighbourly(&mut parts);
+        key.answer(&mut parts.headers);
+        Ok(parts)
+    }
+
+    /// The request as it goes out: origin form, the canonical Host, nothing that is between neighbours but what makes a
+    /// WebSocket.
     fn rewrite(
         &self,
         client: &Client,
         request: Request<Incoming>,
+        key: Option<&Key>,
         sent: Arc<AtomicU64>,
     ) -> Request<Counted> {
         let (mut parts, body) = request.into_parts();
@@ -253,6 +312,21 @@ impl Forward {
         if let Ok(host) = HeaderValue::try_from(client.intent.authority().to_string()) {
             parts.headers.insert(header::HOST, host);
         }
+        // Said outright: hyper would leave the body of a GET away, and would hand a length on as it was spelt.
+        match body.size_hint().exact() {
+            None => {
+                let chunked = HeaderValue::from_static("chunked");
+                parts.headers.insert(header::TRANSFER_ENCODING, chunked);
+            }
+            Some(length) => {
+                if let Some(value) = parts.headers.get_mut(header::CONTENT_LENGTH) {
+                    *value = HeaderValue::from(length);
+                }
+            }
+        }
+        if let Some(key) = key {
+            key.ask(&mut parts.headers);
+        }
         Request::from_parts(parts, Counted::new(body, sent))
     }
 
@@ -265,10 +339,7 @@ impl Forward {
         since: Instant,
     ) -> Response<Body> {
         let (mut parts, body) = upstream.into_parts();
-        strip(&mut parts.headers);
-        // Would lead a client to another place, by a protocol that nobody granted.
-        parts.headers.remove(header::ALT_SVC);
-        parts.version = Version::HTTP_11;
+        neighbourly(&mut parts);
         let received = Arc::new(AtomicU64::new(0));
         let status = parts.status.as_u16();
         let end = {
@@ -323,7 +394,7 @@ impl Forward {
                 code,
             );
         }
-        response(page::blocked(
+        page_response(page::blocked(
             Blocked {
                 status,
                 code,
@@ -341,6 +412,14 @@ fn close_after(response: &mut Response<Body>) {
     response
         .headers_mut()
         .insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// A response's head as the client gets it.
+fn neighbourly(parts: &mut hyper::http::response::Parts) {
+    strip(&mut parts.headers);
+    // Would lead a client to another place, by a protocol that nobody granted.
+    parts.headers.remove(header::ALT_SVC);
+    parts.version = Version::HTTP_11;
 }
 
 /// Removes what is between neighbours, and what Connection says is.

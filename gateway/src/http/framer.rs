@@ -33,6 +33,8 @@ enum State {
     Trailers {
         total: usize,
     },
+    /// The last request was one for WebSocket: what follows is no request, whatever the answer will be.
+    Switching,
     Refused,
 }
 
@@ -41,7 +43,7 @@ enum State {
 pub struct Framer {
     authority: Authority,
     state: State,
-    /// The head or line that is being collected.
+    /// The head or line that is being collected; behind a request for WebSocket, what came too early.
     held: Vec<u8>,
 }
 
@@ -83,7 +85,25 @@ impl Framer {
 
     /// Whether a request has begun and is not whole yet.
     pub fn in_request(&self) -> bool {
-        !matches!(self.state, State::Head { .. } if self.held.is_empty())
+        match self.state {
+            State::Head { .. } => !self.held.is_empty(),
+            State::Switching => false,
+            _ => true,
+        }
+    }
+
+    /// Whether the connection was asked to become a WebSocket, so that there is nothing more to frame.
+    pub fn is_switching(&self) -> bool {
+        self.state == State::Switching
+    }
+
+    /// What came behind a request for WebSocket, for whoever speaks that.
+    pub fn into_early(self) -> Vec<u8> {
+        if self.is_switching() {
+            self.held
+        } else {
+            Vec::new()
+        }
     }
 
     /// Takes the next bytes and appends to `out` what was accepted. After an error only errors follow.
@@ -168,6 +188,13 @@ impl Framer {
                 self.release(out);
                 Ok(taken)
             }
+            State::Switching => {
+                if self.held.len() + input.len() > limits::HTTP_EARLY {
+                    return Err(Refusal::Early);
+                }
+                self.held.extend_from_slice(input);
+                Ok(input.len())
+            }
             State::Body { .. } | State::ChunkData { .. } | State::Refused => {
                 Err(Refusal::RequestLine)
             }
@@ -188,6 +215,7 @@ impl Framer {
                 let head = head::check(&self.held, &self.authority)?;
                 self.release(out);
                 self.state = match head.framing {
+                    _ if head.websocket => State::Switching,
                     Framing::Length(0) => State::Head { scanned: 0 },
                     Framing::Length(left) => State::Body { left },
                     Framing::Chunked => State::ChunkSize,

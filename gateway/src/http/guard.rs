@@ -1,5 +1,5 @@
 //! The client side of an HTTP connection as hyper sees it: only bytes that the framer accepted, and the end of the stream
-//! from the first refusal on. Counts what passes. Used by `http::serve`.
+//! from the first refusal, or the first request for WebSocket, on. Counts what passes. Used by `http::serve`.
 
 use std::cell::RefCell;
 use std::io;
@@ -57,8 +57,9 @@ impl Guard {
         }
     }
 
-    pub fn into_stream(self) -> Guarded {
-        self.stream
+    /// The socket, and what was read from it behind a request for WebSocket.
+    pub fn into_parts(self) -> (Guarded, Vec<u8>) {
+        (self.stream, self.framer.into_early())
     }
 
     /// Reads once and sorts what came. Ready when there is something to say.
@@ -105,7 +106,9 @@ impl AsyncRead for Guard {
                 }
                 return Poll::Ready(Ok(()));
             }
-            if this.ended || buf.filled().len() > before {
+            // Nothing behind a request for WebSocket is a request: to hyper the stream ends there, and what is not read
+            // waits in the socket for the answer.
+            if this.ended || this.framer.is_switching() || buf.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }
             ready!(this.poll_fill(cx, buf))?;

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use schema::host::HostName;
 
+use super::websocket::{self, Key};
 use crate::limits;
 
 /// Where the connection was dialled: what a request on it must name.
@@ -70,6 +71,8 @@ pub enum Framing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     pub framing: Framing,
+    /// The client asks to speak WebSocket from here on: no request follows this one.
+    pub websocket: bool,
 }
 
 /// Why a request is not carried.
@@ -101,8 +104,15 @@ pub enum Refusal {
     Method(&'static str),
     #[error("an Expect header other than 100-continue")]
     Expect,
-    #[error("a switch to another protocol (Upgrade) is not carried")]
+    #[error("a switch to a protocol (Upgrade) other than WebSocket alone is not carried")]
     Upgrade,
+    #[error("a malformed request to switch to WebSocket")]
+    WebSocket,
+    #[error(
+        "more than {} bytes behind a request to switch to WebSocket that was not answered yet",
+        limits::HTTP_EARLY
+    )]
+    Early,
     #[error("a malformed chunk")]
     Chunk,
     #[error(
@@ -126,6 +136,7 @@ impl Refusal {
             Self::Method(_) => "http-method",
             Self::Expect => "http-expect",
             Self::Upgrade => "http-upgrade",
+            Self::WebSocket | Self::Early => "http-websocket",
         }
     }
 
@@ -173,15 +184,29 @@ pub fn check(head: &[u8], authority: &Authority) -> Result<Head, Refusal> {
 
     let host = fields.host.ok_or(Refusal::Host)?;
     check_target(&request, host, authority)?;
-    if fields.upgrade {
-        return Err(Refusal::Upgrade);
-    }
     let framing = match (fields.length, fields.chunked) {
         (Some(_), true) => return Err(Refusal::Framing),
         (_, true) => Framing::Chunked,
         (length, false) => Framing::Length(length.unwrap_or(0)),
     };
-    Ok(Head { framing })
+    let websocket = match fields.upgrade {
+        // An offer of HTTP/2 is an offer: it is dropped with the other hop-by-hop fields and HTTP/1.1 goes on.
+        Upgrade::None | Upgrade::H2c => false,
+        Upgrade::WebSocket => {
+            let whole = request.method == "GET"
+                && request.minor == 1
+                && framing == Framing::Length(0)
+                && fields.connection_upgrade
+                && fields.keys == (1, true)
+                && fields.versions == (1, true);
+            if !whole {
+                return Err(Refusal::WebSocket);
+            }
+            true
+        }
+        Upgrade::Other => return Err(Refusal::Upgrade),
+    };
+    Ok(Head { framing, websocket })
 }
 
 /// One field line without its line end, as (name, value without surrounding blanks). Also used for trailers.
@@ -219,7 +244,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// Decimal digits only, no sign, no leading zero but for nothing at all.
+/// Decimal digits only, no sign, at most five.
 fn parse_port(text: &str) -> Option<u16> {
     (!text.is_empty() && text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit()))
         .then(|| text.parse().ok())
@@ -332,7 +357,21 @@ struct Fields<'a> {
     host: Option<&'a str>,
     length: Option<u64>,
     chunked: bool,
-    upgrade: bool,
+    upgrade: Upgrade,
+    connection_upgrade: bool,
+    /// Sec-WebSocket-Key, Sec-WebSocket-Version: how many, and whether all are in order.
+    keys: (usize, bool),
+    versions: (usize, bool),
+}
+
+/// What the Upgrade fields ask for, all of them together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Upgrade {
+    #[default]
+    None,
+    H2c,
+    WebSocket,
+    Other,
 }
 
 impl<'a> Fields<'a> {
@@ -358,8 +397,17 @@ impl<'a> Fields<'a> {
                 return Err(Refusal::Expect);
             }
         } else if is("upgrade") {
-            // An offer of HTTP/2 is an offer: it is dropped with the other hop-by-hop fields and HTTP/1.1 goes on.
-            self.upgrade |= !value.eq_ignore_ascii_case(b"h2c");
+            self.upgrade = match self.upgrade {
+                Upgrade::None if value.eq_ignore_ascii_case(b"h2c") => Upgrade::H2c,
+                Upgrade::None if value.eq_ignore_ascii_case(b"websocket") => Upgrade::WebSocket,
+                _ => Upgrade::Other,
+            };
+        } else if is("connection") {
+            self.connection_upgrade |= websocket::lists_upgrade(value);
+        } else if is("sec-websocket-key") {
+            self.keys = (self.keys.0 + 1, Key::parse(value).is_some());
+        } else if is("sec-websocket-version") {
+            self.versions = (self.versions.0 + 1, value == websocket::VERSION);
         } else if name.contains(&b'_') {
             // Peers that take '_' for '-' would read these as the fields above.
             let dashed: Vec<u8> = name
@@ -378,7 +426,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Digits only; anything from 10^18 on is refused before it could wrap anywhere.
-fn content_length(value: &[u8]) -> Option<u64> {
+pub(super) fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }

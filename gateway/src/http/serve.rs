@@ -3,9 +3,9 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
@@ -16,10 +16,11 @@ use super::forward::Forward;
 use super::framer::{Framer, Refused};
 use super::guard::{Guard, Refusals};
 use super::page::{self, Blocked, Form, Page};
+use super::websocket::{Key, Switched};
 use crate::connection::{Guarded, Shared, linger};
 use crate::events;
 use crate::limits;
-use crate::relay::{Carried, Patience, rested};
+use crate::relay::{Carried, rested};
 use crate::state::{Denied, Entry, Granted, Intent};
 use api::v1::Flow;
 use audit::Verdict;
@@ -39,6 +40,18 @@ pub struct Client {
     pub intent: Intent,
     pub flow: Flow,
     pub refusals: Refusals,
+    switched: Mutex<Option<Switched>>,
+}
+
+impl Client {
+    /// The upstream has switched: once the client has its 101, the two are connected.
+    pub fn switch(&self, switched: Switched) {
+        *self.lock() = Some(switched);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Switched>> {
+        self.switched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Site {
@@ -73,6 +86,7 @@ pub async fn serve(
         intent,
         flow,
         refusals,
+        switched: Mutex::default(),
     });
     let site = Arc::new(site);
     let service = {
@@ -92,9 +106,9 @@ pub async fn serve(
     let result = tokio::select! {
         biased;
         result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(result),
-        () = rested(&carried, Patience { ..patience }) => None,
+        () = rested(&carried, patience) => None,
     };
-    let mut stream = connection.into_parts().io.into_inner().into_stream();
+    let (mut stream, early) = connection.into_parts().io.into_inner().into_parts();
     match (client.refusals.take(), result) {
         (Some(refused), _) => {
             let page = refuse(&client, &site, &refused);
@@ -102,6 +116,13 @@ pub async fn serve(
             refused.refusal.code()
         }
         (None, Some(Ok(()))) => {
+            let switched = client.lock().take();
+            if let Some(switched) = switched {
+                let pipes = &client.shared.pipes;
+                return switched
+                    .carry(stream, early, &carried, pipes, patience)
+                    .await;
+            }
             linger(stream, b"").await;
             "closed"
         }
@@ -115,6 +136,17 @@ pub async fn serve(
 }
 
 async fn answer(client: &Client, site: &Site, request: Request<Incoming>) -> Response<Body> {
+    let asked = Key::of(request.headers()).is_some();
+    let mut response = respond(client, site, request).await;
+    // Whatever follows a request for WebSocket is no request.
+    if asked && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
+async fn respond(client: &Client, site: &Site, request: Request<Incoming>) -> Response<Body> {
     let form = request
         .headers()
         .get(header::ACCEPT)
@@ -138,7 +170,7 @@ async fn answer(client: &Client, site: &Site, request: Request<Incoming>) -> Res
                 "protocol-conflict" => "rules ask for wires that exclude one another",
                 _ => "no rule names this host",
             };
-            response(page::blocked(
+            page_response(page::blocked(
                 Blocked {
                     status: 403,
                     code: denied.code,
@@ -152,7 +184,7 @@ async fn answer(client: &Client, site: &Site, request: Request<Incoming>) -> Res
         }
         Site::Internal => {
             let state = &client.shared.state;
-            response(page::internal(&state.active(), &state.denials(), form))
+            page_response(page::internal(&state.active(), &state.denials(), form))
         }
     }
 }
@@ -209,8 +241,13 @@ fn recorded(request: &Request<Incoming>) -> events::Request {
     }
 }
 
+/// No body at all.
+pub fn nothing() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed()
+}
+
 /// A page as a response.
-pub fn response(page: Page) -> Response<Body> {
+pub fn page_response(page: Page) -> Response<Body> {
     let body = Full::new(Bytes::from(page.body))
         .map_err(|never| match never {})
         .boxed();

@@ -192,7 +192,7 @@ async fn names_that_wait_for_the_enforcer_are_bounded_and_do_not_wait_for_ever()
         let message = query(i as u16, &format!("n{i}.example"), 1);
         socket.send_to(&message, session.dns_udp).await.unwrap();
         // The socket's buffer is no part of this.
-        if i % 16 == 15 {
+        if i % 64 == 63 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

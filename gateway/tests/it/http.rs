@@ -13,19 +13,19 @@ use crate::harness::*;
 
 /// What an upstream heard, request by request, and on how many connections.
 #[derive(Clone, Default)]
-struct Heard {
-    requests: Arc<Mutex<Vec<String>>>,
-    connections: Arc<Mutex<usize>>,
+pub struct Heard {
+    pub requests: Arc<Mutex<Vec<String>>>,
+    pub connections: Arc<Mutex<usize>>,
 }
 
 impl Heard {
-    fn requests(&self) -> Vec<String> {
+    pub fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }
 
 /// An upstream that answers every request with these bytes; without a length in them it closes.
-async fn answering(answer: &'static str) -> (u16, Heard) {
+pub async fn answering(answer: &'static str) -> (u16, Heard) {
     let heard = Heard::default();
     let port = {
         let heard = heard.clone();
@@ -51,7 +51,7 @@ async fn answering(answer: &'static str) -> (u16, Heard) {
 }
 
 /// One request as it came, head and body.
-async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+pub async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
     loop {
         let text = String::from_utf8_lossy(buffer).into_owned();
         if let Some((head, rest)) = text.split_once("\r\n\r\n") {
@@ -78,27 +78,27 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<St
     }
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nAlt-Svc: h3=\":443\"\r\nKeep-Alive: timeout=5\r\nX-Kept: yes\r\n\r\nok";
+pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nAlt-Svc: h3=\":443\"\r\nKeep-Alive: timeout=5\r\nX-Kept: yes\r\n\r\nok";
 
-fn rule(port: u16) -> PolicyBuilder {
+pub fn rule(port: u16) -> PolicyBuilder {
     PolicyBuilder::default()
         .rule("api.example.com", port, Protocol::Http)
         .host("api.example.com")
 }
 
-async fn site(answer: &'static str) -> (Session, SocketAddr, u16, Heard) {
+pub async fn site(answer: &'static str) -> (Session, SocketAddr, u16, Heard) {
     let (port, heard) = answering(answer).await;
     let mut session = Session::start(rule(port)).await;
     let door = session.door("api.example.com", port).await;
     (session, door, port, heard)
 }
 
-async fn ask(door: SocketAddr, request: &str) -> String {
+pub async fn ask(door: SocketAddr, request: &str) -> String {
     String::from_utf8(exchange(door, request.as_bytes()).await.unwrap()).unwrap()
 }
 
 /// Reads one response with a content-length.
-async fn read_response(stream: &mut TcpStream) -> String {
+pub async fn read_response(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -293,7 +293,7 @@ async fn a_response_that_breaks_off_does_not_look_whole() {
 }
 
 /// Sends what must be refused and checks that the upstream heard nothing of it.
-async fn refused(request: &str, status: u16) -> String {
+pub async fn refused(request: &str, status: u16) -> String {
     let (session, door, port, heard) = site(OK).await;
     let request = request.replace("HOST", &format!("api.example.com:{port}"));
     let answer = ask(door, &request).await;
@@ -387,7 +387,7 @@ async fn ambiguous_requests_are_refused_and_the_upstream_hears_nothing() {
         ),
         ("TRACE / HTTP/1.1\r\nHost: HOST\r\n\r\n", 405),
         (
-            "GET / HTTP/1.1\r\nHost: HOST\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: HOST\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n",
             501,
         ),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),

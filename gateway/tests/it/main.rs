@@ -10,3 +10,4 @@ mod relay;
 mod sandboxed;
 mod speed;
 mod tls;
+mod websocket;

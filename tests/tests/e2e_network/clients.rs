@@ -74,12 +74,53 @@ END
 }
 
 #[test]
+fn a_websocket_of_java() {
+    let (good, bad) = (name(), name());
+    let workspace = workspace().allow(&[&good]).host(&bad, rig().bridge);
+    workspace.put(
+        "Ws.java",
+        "import java.net.URI; import java.net.http.*; import java.util.concurrent.*;
+class Ws {
+  public static void main(String[] arguments) throws Exception {
+    for (var host : arguments) {
+      var answer = new CompletableFuture<Integer>();
+      var listener = new WebSocket.Listener() {
+        int heard = 0;
+        public CompletionStage<?> onText(WebSocket socket, CharSequence text, boolean last) {
+          heard += text.length();
+          if (last) answer.complete(heard);
+          socket.request(1);
+          return null;
+        }
+        public void onError(WebSocket socket, Throwable error) { answer.completeExceptionally(error); }
+      };
+      try {
+        var socket = HttpClient.newHttpClient().newWebSocketBuilder().buildAsync(URI.create(\"ws://\" + host + \"/ws\"), listener).get(60, TimeUnit.SECONDS);
+        socket.sendText(\"x\".repeat(100000), true).get(60, TimeUnit.SECONDS);
+        System.out.println(\"heard \" + answer.get(60, TimeUnit.SECONDS));
+        socket.sendClose(1000, \"\").get(60, TimeUnit.SECONDS);
+      } catch (ExecutionException error) {
+        var cause = error.getCause();
+        System.out.println(cause instanceof WebSocketHandshakeException refused ? \"refused \" + refused.getResponse().statusCode() : cause);
+      }
+    }
+    System.exit(0);
+  }
+}
+",
+    );
+    let out = workspace.inside(&format!("java Ws.java {good} {bad}"));
+    assert_eq!(out.ok(), "heard 100000\nrefused 403", "{}", out.stderr);
+    assert_eq!(standard().requests(&good).len(), 1);
+    assert!(standard().requests(&bad).is_empty());
+}
+
+#[test]
 fn busybox() {
     greets(|host| format!("busybox wget -q -O - http://{host}/hello"));
 }
 
 #[test]
-#[ignore = "open: getaddrinfo with AI_ADDRCONFIG wants an address on lo besides 127.0.0.1"]
 fn a_program_that_asks_only_for_ipv4_addresses_it_could_use() {
     // AI_ADDRCONFIG with AF_INET: glibc answers only where an address other than 127.0.0.1 is configured.
     let host = name();

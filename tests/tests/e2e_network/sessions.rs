@@ -63,8 +63,10 @@ fn two_sessions_with_opposite_policies_do_not_lend_each_other_anything() {
     );
 }
 
-/// Starts, each of which dials as its first act: the raw address never gets through, the name always does.
-fn starts(count: usize) {
+/// The raw address never gets through, the name always does.
+#[test]
+fn a_hundred_starts_whose_first_act_is_to_dial() {
+    let count = 100;
     let (host, allowed, denied) = (name(), Receiver::start(), Receiver::start());
     let workspace = workspace().allow(&[&format!("{host}:{}", allowed.port())]);
     let script = format!(
@@ -85,15 +87,4 @@ fn starts(count: usize) {
     }
     denied.silent();
     assert_eq!(allowed.heard().len(), count);
-}
-
-#[test]
-fn twenty_starts_whose_first_act_is_to_dial() {
-    starts(20);
-}
-
-#[test]
-#[ignore = "takes minutes: cargo xtask test --all"]
-fn a_hundred_starts_whose_first_act_is_to_dial() {
-    starts(100);
 }

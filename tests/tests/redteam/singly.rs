@@ -139,7 +139,6 @@ fn c23_another_container_on_the_bridge_is_no_relay() {
 }
 
 #[test]
-#[ignore = "open: the allowed connection of a lifecycle command is sometimes not answered"]
 fn k05_lifecycle_commands_run_under_the_policy() {
     let (receiver, host) = (Receiver::start(), format!("{}.test", token("k5")));
     let good = format!(

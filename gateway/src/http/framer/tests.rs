@@ -175,3 +175,29 @@ fn body_bytes_may_pass_unseen_up_to_their_count() {
     assert_eq!(framer.passable(), 0);
     assert!(!framer.in_request());
 }
+
+const WEBSOCKET: &str = "GET /ws HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+// D18
+#[test]
+fn nothing_behind_a_request_for_websocket_is_a_request() {
+    let stream = [GET, WEBSOCKET, GET].concat();
+    for cut in 0..stream.len() {
+        let mut framer = framer();
+        let mut out = Vec::new();
+        framer.push(&stream.as_bytes()[..cut], &mut out).unwrap();
+        framer.push(&stream.as_bytes()[cut..], &mut out).unwrap();
+        assert_eq!(out, [GET, WEBSOCKET].concat().as_bytes(), "cut at {cut}");
+        assert!(framer.is_switching() && !framer.in_request());
+        assert_eq!(framer.passable(), 0);
+        assert_eq!(framer.into_early(), GET.as_bytes());
+    }
+}
+
+#[test]
+fn what_comes_before_the_switch_has_a_bound() {
+    let early = |n: usize| all(&[WEBSOCKET.as_bytes(), &vec![b'x'; n]].concat());
+    assert!(early(limits::HTTP_EARLY).is_ok());
+    assert_eq!(early(limits::HTTP_EARLY + 1), Err(Refusal::Early));
+}

@@ -32,6 +32,7 @@ fn line(line: &str) -> Result<Head, Refusal> {
 fn ordinary_requests_pass() {
     let none = Ok(Head {
         framing: Framing::Length(0),
+        websocket: false,
     });
     assert_eq!(line("GET / HTTP/1.1"), none);
     assert_eq!(line("GET /a?b=c;d%00 HTTP/1.0"), none);
@@ -168,9 +169,94 @@ fn tunnels_and_echoes_are_refused() {
         line("CONNECT example.com:80 HTTP/1.1").unwrap_err().code(),
         "http-method"
     );
-    assert_eq!(with("Upgrade: websocket"), Err(Refusal::Upgrade));
-    assert_eq!(with("Upgrade: h2c, websocket"), Err(Refusal::Upgrade));
     assert_eq!(with("Expect: 200-ok"), Err(Refusal::Expect));
+}
+
+// D18
+#[test]
+fn websocket_is_the_only_switch_and_has_one_form() {
+    const LINES: [&str; 4] = [
+        "Connection: keep-alive, Upgrade",
+        "Upgrade: WebSocket",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+    ];
+    let ask = |start: &str, lines: &[&str]| {
+        let lines = lines.join("\r\n");
+        check_text(&format!("{start}\r\nHost: example.com\r\n{lines}\r\n\r\n"))
+    };
+    const GET: &str = "GET /x HTTP/1.1";
+    assert!(ask(GET, &LINES).unwrap().websocket);
+    // The order of the lines is nothing.
+    let mut turned = LINES;
+    turned.reverse();
+    assert!(ask(GET, &turned).unwrap().websocket);
+    for start in [
+        "POST /x HTTP/1.1",
+        "get /x HTTP/1.1",
+        "GET /x HTTP/1.0",
+        "HEAD /x HTTP/1.1",
+    ] {
+        assert_eq!(ask(start, &LINES), Err(Refusal::WebSocket), "{start}");
+    }
+    // Each line that is missing, but Upgrade: without it this is a request like others.
+    for missing in [0, 2, 3] {
+        let mut lines = LINES.to_vec();
+        lines.remove(missing);
+        assert_eq!(ask(GET, &lines), Err(Refusal::WebSocket), "{lines:?}");
+    }
+    assert!(!ask(GET, &[LINES[0], LINES[2], LINES[3]]).unwrap().websocket);
+    for more in [
+        LINES[2],
+        LINES[3],
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        "Sec-WebSocket-Version: 8",
+        "Content-Length: 1",
+        "Transfer-Encoding: chunked",
+    ] {
+        let mut lines = LINES.to_vec();
+        lines.push(more);
+        assert_eq!(ask(GET, &lines), Err(Refusal::WebSocket), "{more}");
+        lines.rotate_right(1);
+        assert_eq!(ask(GET, &lines), Err(Refusal::WebSocket), "{more} first");
+    }
+    for (at, bad) in [
+        (0, "Connection: keep-alive"),
+        (0, "Connection: xupgrade"),
+        (2, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ"),
+        (2, "Sec-WebSocket-Key: x"),
+        (2, "Sec-WebSocket-Key:"),
+        (3, "Sec-WebSocket-Version: 8"),
+        (3, "Sec-WebSocket-Version: 13, 8"),
+    ] {
+        let mut lines = LINES;
+        lines[at] = bad;
+        assert_eq!(ask(GET, &lines), Err(Refusal::WebSocket), "{bad}");
+    }
+    for other in [
+        "Upgrade: foo",
+        "Upgrade: websocket, h2c",
+        "Upgrade: h2c, websocket",
+        "Upgrade: websocket/13",
+        "Upgrade: HTTP/2.0",
+        "Upgrade: TLS/1.0",
+        "Upgrade: h2c\r\nUpgrade: websocket",
+        "Upgrade: websocket\r\nUpgrade: h2c",
+        "Upgrade: websocket\r\nUpgrade: websocket",
+        "Upgrade: h2c\r\nUpgrade: h2c",
+        "Upgrade:",
+    ] {
+        let mut lines = LINES;
+        lines[1] = other;
+        assert_eq!(ask(GET, &lines), Err(Refusal::Upgrade), "{other}");
+    }
+    let mut lines = LINES;
+    lines[1] = "Upgrade: h2c";
+    assert!(!ask(GET, &lines).unwrap().websocket);
+    assert_eq!(
+        (Refusal::Upgrade.status(), Refusal::WebSocket.status()),
+        (501, 400)
+    );
 }
 
 // D13

@@ -1,0 +1,184 @@
+//! The one switch of protocols that is carried: WebSocket (RFC 6455, 4). What a request has to say is checked by `head`,
+//! what the upstream has to answer here; behind the switch the bytes are opaque and counted. Called by `http::forward`
+//! on the way there and by `http::serve` once the client has its 101.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::Version;
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use sha1::{Digest, Sha1};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::connection::Guarded;
+use crate::relay::{Carried, End, Patience, Pipes, relay, rested};
+use std::sync::atomic::Ordering;
+
+/// RFC 6455, 1.3.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+const PROTOCOL: HeaderValue = HeaderValue::from_static("websocket");
+const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
+/// The one version there is.
+pub const VERSION: &[u8] = b"13";
+
+/// A Sec-WebSocket-Key: 16 bytes in base64, as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key(HeaderValue);
+
+/// Why an upstream's 101 is not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    #[error("the upstream switched to a protocol that nobody asked for")]
+    Unasked,
+    #[error("the upstream's 101 is not for WebSocket alone")]
+    Protocol,
+    #[error("the upstream's Sec-WebSocket-Accept does not belong to the key that was sent")]
+    Accept,
+}
+
+/// An upstream connection behind its 101.
+pub struct Switched {
+    upstream: Guarded,
+    /// What came in one read with the 101.
+    first: Bytes,
+}
+
+impl Key {
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let decoded = STANDARD.decode(value).ok()?;
+        if decoded.len() != 16 {
+            return None;
+        }
+        HeaderValue::from_bytes(value).ok().map(Self)
+    }
+
+    /// The key of a request that `head` let through; `None` where it asks for no switch, or for one that is not carried.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        only(headers, &header::UPGRADE)
+            .filter(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))?;
+        Self::parse(only(headers, &header::SEC_WEBSOCKET_KEY)?.as_bytes())
+    }
+
+    /// What the upstream has to answer.
+    fn accept(&self) -> String {
+        let digest = Sha1::new()
+            .chain_update(self.0.as_bytes())
+            .chain_update(GUID)
+            .finalize();
+        STANDARD.encode(digest)
+    }
+
+    /// Puts the fields of the request back that were taken out with what is between neighbours.
+    pub fn ask(&self, headers: &mut HeaderMap) {
+        headers.insert(header::CONNECTION, UPGRADE);
+        headers.insert(header::UPGRADE, PROTOCOL);
+        headers.insert(header::SEC_WEBSOCKET_KEY, self.0.clone());
+        headers.insert(
+            header::SEC_WEBSOCKET_VERSION,
+            HeaderValue::from_static("13"),
+        );
+    }
+
+    /// Checks the fields of a 101 (RFC 6455, 4.1, 2 to 4 of the response).
+    pub fn check(&self, version: Version, headers: &HeaderMap) -> Result<(), Mismatch> {
+        let websocket = only(headers, &header::UPGRADE)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        let upgrade = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .any(|value| lists_upgrade(value.as_bytes()));
+        if version != Version::HTTP_11 || !websocket || !upgrade {
+            return Err(Mismatch::Protocol);
+        }
+        let accept = only(headers, &header::SEC_WEBSOCKET_ACCEPT);
+        if accept.is_none_or(|accept| accept.as_bytes() != self.accept().as_bytes()) {
+            return Err(Mismatch::Accept);
+        }
+        Ok(())
+    }
+
+    /// Puts the checked fields into the 101 that the client gets.
+    pub fn answer(&self, headers: &mut HeaderMap) {
+        headers.insert(header::CONNECTION, UPGRADE);
+        headers.insert(header::UPGRADE, PROTOCOL);
+        if let Ok(accept) = HeaderValue::try_from(self.accept()) {
+            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        }
+        // A 101 has no body to be long.
+        headers.remove(header::CONTENT_LENGTH);
+    }
+}
+
+/// Whether a Connection field lists `upgrade`.
+pub fn lists_upgrade(value: &[u8]) -> bool {
+    value
+        .split(|&b| b == b',')
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// The value of a field that stands once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Some(value),
+        _ => None,
+    }
+}
+
+impl Switched {
+    /// Takes the socket back from hyper. `None`: it is not the socket that was given.
+    pub fn new(upgraded: Upgraded) -> Option<Self> {
+        let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+        Some(Self {
+            upstream: Guarded::new(parts.io.into_inner()),
+            first: parts.read_buf,
+        })
+    }
+
+    /// Carries bytes until both sides have finished. `early`: what the client sent before it had its 101, which was
+    /// counted when it was read.
+    pub async fn carry(
+        mut self,
+        mut agent: Guarded,
+        early: Vec<u8>,
+        carried: &Carried,
+        pipes: &Pipes,
+        patience: Patience,
+    ) -> &'static str {
+        carried
+            .bytes_out
+            .fetch_sub(early.len() as u64, Ordering::Relaxed);
+        let written = tokio::select! {
+            biased;
+            written = agent.write_all(&self.first) => written,
+            () = rested(carried, patience) => return End::Idle.code(),
+        };
+        if written.is_err() {
+            return End::Failed.code();
+        }
+        carried
+            .bytes_in
+            .fetch_add(self.first.len() as u64, Ordering::Relaxed);
+        self.first = Bytes::new();
+        let end = relay(
+            &mut agent,
+            &mut self.upstream,
+            early,
+            carried,
+            pipes,
+            patience,
+        )
+        .await;
+        if let End::Finished = end {
+            agent.disarm();
+            self.upstream.disarm();
+        }
+        end.code()
+    }
+}
+
+#[cfg(test)]
+mod tests;
