@@ -72,7 +72,9 @@ pub const HTTP_CHUNK_LINE: usize = 256;
 pub const HTTP_TRAILERS: usize = 8 * 1024;
 /// Header lines in an upstream's response.
 pub const HTTP_RESPONSE_HEADERS: usize = 200;
-/// Buffer of one hyper connection; a response head must fit in it.
+/// An upstream's response head: status line and headers, with the empty line.
+pub const HTTP_RESPONSE_HEAD: usize = 64 * 1024;
+/// No refusal of its own: buffer of one hyper connection.
 pub const HTTP_BUFFER: usize = HTTP_HEAD;
 /// From the first wait for a request to its whole head; also how long a kept-alive connection may rest.
 pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(60);
