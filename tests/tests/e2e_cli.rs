@@ -3,5 +3,7 @@
 
 #[path = "e2e_cli/life.rs"]
 mod life;
+#[path = "e2e_cli/machines.rs"]
+mod machines;
 #[path = "e2e_cli/refusals.rs"]
 mod refusals;
