@@ -11,7 +11,7 @@ use agentcontainer_tests::rig;
 use serde_json::json;
 
 use super::Scene;
-use super::points::{POINTS, begin, cgroups, nothing_left, until};
+use super::points::{POINTS, begin, cgroup, nothing_left, until};
 
 fn scene(engine: &OwnEngine) -> Scene {
     let workspace = Workspace::new()
@@ -28,9 +28,8 @@ fn an_engine_killed_at_any_point_of_a_start_lets_nothing_through() {
         let (scene, name) = (scene(&engine), token("en"));
         scene.workspace.write();
         scene.enforcer_is_back();
-        let before = cgroups();
         let child = begin(&scene, &name);
-        until(reached, scene.workspace.engine(), &name);
+        until(reached, &scene, &name);
         engine.kill();
         let out = outcome::wait(child, "run", DEADLINE);
         assert!(
@@ -41,7 +40,7 @@ fn an_engine_killed_at_any_point_of_a_start_lets_nothing_through() {
         scene.denied.silent();
         engine.start_again();
         scene.enforcer_is_back();
-        nothing_left(&scene, point, &name, before);
+        nothing_left(&scene, point, &name);
         scene.denied.silent();
         scene.workspace.cli(&["enforcer", "stop"]).status(0);
     }
@@ -54,7 +53,6 @@ fn an_engine_killed_under_load_leaves_the_gate_as_it_was() {
     let (scene, name) = (scene(&engine), token("en"));
     scene.workspace.write();
     scene.enforcer_is_back();
-    let before = cgroups();
     let dial = |to: &str, port: u16, word: &str| {
         format!(
             "timeout 5 bash -c 'exec 3<>/dev/tcp/{to}/{port} && echo {word} >&3 && read -t 3 -u 3 x'"
@@ -66,13 +64,13 @@ fn an_engine_killed_under_load_leaves_the_gate_as_it_was() {
         dial(&scene.host, scene.denied.port(), "port"),
         dial(&scene.host, scene.allowed.port(), "name")
     );
-    let child = scene
+    let run = ["run", "--yes", "--detach", "--name", &name, "--"];
+    scene
         .workspace
-        .spawn(&["run", "--yes", "--name", &name, "--", "sh", "-c", &script]);
+        .cli(&[&run[..], &["sh", "-c", &script]].concat())
+        .status(0);
     assert!(heard_more(&scene, 0), "the session reaches what it may");
     engine.kill();
-    let out = outcome::wait(child, "run", DEADLINE);
-    out.status(125);
     // Nobody watches it now, and it is still held: what is allowed is reached, and nothing else.
     let heard = scene.allowed.heard().len();
     assert!(heard_more(&scene, heard), "the session goes on");
@@ -80,12 +78,27 @@ fn an_engine_killed_under_load_leaves_the_gate_as_it_was() {
     engine.start_again();
     scene.denied.silent();
     scene.enforcer_is_back();
-    nothing_left(&scene, "under load", &name, before);
+    nothing_left(&scene, "under load", &name);
     assert!(!listed(
         &engine.host(),
         "dev.agentcontainer.session",
         &["--all"]
     ));
+    scene.denied.silent();
+
+    // One in the foreground ends with its CLI, which ends with the engine: the enforcer is asked without it.
+    let name = token("en");
+    let child = scene
+        .workspace
+        .spawn(&["run", "--yes", "--name", &name, "--", "sh", "-c", &script]);
+    let heard = scene.allowed.heard().len();
+    assert!(heard_more(&scene, heard), "the session reaches what it may");
+    engine.kill();
+    outcome::wait(child, "run", DEADLINE).status(125);
+    assert!(cgroup(&scene, &name).is_some_and(|cgroup| !cgroup.exists()));
+    engine.start_again();
+    scene.enforcer_is_back();
+    nothing_left(&scene, "in the foreground", &name);
     scene.denied.silent();
 }
 

@@ -1,7 +1,7 @@
 //! Each part killed at six points of a start: whatever came of the start, nothing got through that policy did not allow, and
 //! nothing is left.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use agentcontainer_tests::outcome::{self, DEADLINE, signal};
@@ -11,29 +11,35 @@ use agentcontainer_tests::{docker, rig};
 
 use super::{Scene, processes, sidecar};
 
-/// Whether the start of the session of that name has come so far, on that engine.
-type Reached = fn(&str, &str) -> bool;
+/// Whether the start of the session of that name has come so far.
+type Reached = fn(&Scene, &str) -> bool;
 
 /// How far a start has come, as it shows from outside.
 pub const POINTS: [(&str, Reached); 6] = [
-    ("the cgroup is there", |_, _| cgroups() > 0),
-    ("the container is made", |host, name| {
-        listed(host, name, &["--all"])
+    ("the cgroup is there", |scene, name| {
+        cgroup(scene, name).is_some_and(|cgroup| cgroup.exists())
+    }),
+    ("the container is made", |scene, name| {
+        listed(scene.workspace.engine(), name, &["--all"])
     }),
     ("the container runs", runs),
-    ("the container has run for a moment", |host, name| {
-        runs(host, name) && pause(50)
+    ("the container has run for a moment", |scene, name| {
+        runs(scene, name) && pause(50)
     }),
-    ("the program runs", |host, name| {
-        runs(host, name) && pause(400)
+    ("the program runs", |scene, name| {
+        runs(scene, name) && pause(400)
     }),
-    ("the container is gone again", |host, name| {
-        pause(900) && !runs(host, name)
+    ("the container is gone again", |scene, name| {
+        pause(900) && !runs(scene, name)
     }),
 ];
 
-fn runs(host: &str, name: &str) -> bool {
-    listed(host, name, &["--filter", "status=running"])
+fn runs(scene: &Scene, name: &str) -> bool {
+    listed(
+        scene.workspace.engine(),
+        name,
+        &["--filter", "status=running"],
+    )
 }
 
 fn pause(milliseconds: u64) -> bool {
@@ -41,19 +47,25 @@ fn pause(milliseconds: u64) -> bool {
     true
 }
 
-/// How many sessions have a cgroup.
-pub fn cgroups() -> usize {
-    let mounted = [
-        "/sys/fs/cgroup/agentcontainer",
-        "/sys/fs/cgroup/unified/agentcontainer",
-    ];
-    mounted
-        .iter()
-        .filter_map(|path| std::fs::read_dir(Path::new(path)).ok())
+/// Where the cgroup of the session of that name is, once the session is on record.
+pub fn cgroup(scene: &Scene, name: &str) -> Option<PathBuf> {
+    let sessions = scene.workspace.state().join("agentcontainer/sessions");
+    let said = format!("{name:?}");
+    let session = std::fs::read_dir(sessions)
+        .ok()?
         .flatten()
-        .flatten()
-        .filter(|entry| entry.path().is_dir())
-        .count()
+        .find(|session| {
+            std::fs::read_to_string(session.path().join("session.json"))
+                .is_ok_and(|record| record.contains(&said))
+        })?;
+    let mount = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+        .into_iter()
+        .find(|mount| Path::new(mount).join("cgroup.procs").exists())?;
+    Some(
+        Path::new(mount)
+            .join("agentcontainer")
+            .join(session.file_name()),
+    )
 }
 
 /// A start in which the program dials what it may and what it may not.
@@ -74,15 +86,15 @@ pub fn begin(scene: &Scene, name: &str) -> std::process::Child {
 }
 
 /// Waits until the start is so far, or it is too late for it.
-pub fn until(reached: Reached, host: &str, name: &str) {
+pub fn until(reached: Reached, scene: &Scene, name: &str) {
     let began = Instant::now();
-    while !reached(host, name) && began.elapsed() < Duration::from_secs(20) {
+    while !reached(scene, name) && began.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 /// Nothing of that session is left once it was ended by name and swept up.
-pub fn nothing_left(scene: &Scene, point: &str, name: &str, before: usize) {
+pub fn nothing_left(scene: &Scene, point: &str, name: &str) {
     scene.workspace.cli(&["stop", name]);
     scene.workspace.cli(&["gc"]).status(0);
     assert!(
@@ -93,7 +105,10 @@ pub fn nothing_left(scene: &Scene, point: &str, name: &str, before: usize) {
         !scene.workspace.cli(&["ps", "--json"]).ok().contains(name),
         "{point}: the session is left behind"
     );
-    assert_eq!(cgroups(), before, "{point}: the cgroup is left behind");
+    assert!(
+        cgroup(scene, name).is_none_or(|cgroup| !cgroup.exists()),
+        "{point}: the cgroup is left behind"
+    );
 }
 
 /// Has `kill` done, with the process id of the CLI, at each point of a start of its own.
@@ -102,9 +117,8 @@ fn killed_at_every_point(kill: impl Fn(u32)) {
         let (scene, name) = (Scene::new(), token("p"));
         scene.workspace.write();
         scene.enforcer_is_back();
-        let before = cgroups();
         let child = begin(&scene, &name);
-        until(reached, scene.workspace.engine(), &name);
+        until(reached, &scene, &name);
         kill(child.id());
         let out = outcome::wait(child, "run", DEADLINE);
         assert!(
@@ -114,7 +128,7 @@ fn killed_at_every_point(kill: impl Fn(u32)) {
         );
         scene.denied.silent();
         scene.enforcer_is_back();
-        nothing_left(&scene, point, &name, before);
+        nothing_left(&scene, point, &name);
         scene.denied.silent();
     }
 }
