@@ -302,6 +302,15 @@ impl Default for Workspace {
     }
 }
 
+impl Drop for Workspace {
+    /// An enforcer of its own goes with it.
+    fn drop(&mut self) {
+        if self.state != rig().state && self.state.exists() {
+            self.cli(&["enforcer", "stop", "--force"]);
+        }
+    }
+}
+
 /// A session that other commands can `exec` in.
 #[derive(Debug)]
 pub struct Session<'a> {

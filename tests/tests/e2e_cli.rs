@@ -5,5 +5,7 @@
 mod control_files;
 #[path = "e2e_cli/life.rs"]
 mod life;
+#[path = "e2e_cli/machines.rs"]
+mod machines;
 #[path = "e2e_cli/refusals.rs"]
 mod refusals;
