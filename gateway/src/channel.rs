@@ -238,7 +238,7 @@ impl Channel {
         lock(&self.waiting).insert(id, Waiting::Record(sender));
         let _forget = Forget { channel: self, id };
         let message = record_message(id, event, flow).ok_or(NotRecorded)?;
-        let answer = tokio::time::timeout(limits::CHANNEL_ANSWER, async {
+        let answer = tokio::time::timeout(limits::RECORD_ANSWER, async {
             // Nearly always there is room, and the answer comes by the reader's task.
             if self.try_send(&message).is_err() {
                 self.send(&message).await.ok()?;

@@ -115,8 +115,11 @@ pub const CHANNEL_MESSAGE: usize = 64 * 1024;
 pub const CHANNEL_FDS: usize = 3;
 /// A snapshot document. Not tested: policy has tighter bounds of its own, and the enforcer is trusted.
 pub const SNAPSHOT: usize = 64 * 1024 * 1024;
-/// How long the enforcer may take to answer Allocate or Record.
+/// How long the enforcer may take to answer Allocate: resolvers ask again after this long.
 pub const CHANNEL_ANSWER: Duration = Duration::from_secs(5);
+/// How long it may take to record: a connection waits for this as long as for its upstream, so that a busy machine does
+/// not refuse what policy allows.
+pub const RECORD_ANSWER: Duration = DIAL;
 /// Not tested at its edge. Events without an answer that wait to be sent; what does not fit is counted and reported as lost.
 pub const QUEUED_EVENTS: usize = 1024;
 /// Denials recorded in a burst…
