@@ -424,7 +424,7 @@ fn play(
                 let event: Event = serde_json::from_slice(&record.event).unwrap();
                 let manners = manners.lock().unwrap();
                 let asked = record.id != 0;
-                let ok = !manners.refuse_record && !(manners.refuse_asked && asked);
+                let ok = !(manners.refuse_record || manners.refuse_asked && asked);
                 if ok {
                     events.lock().unwrap().push((event, record.flow));
                 }
