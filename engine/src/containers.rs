@@ -266,10 +266,10 @@ impl Engine {
             body: None,
             upgrade: false,
         };
-        let (_, output) = self
+        let (input, output) = self
             .stream("read the container's output", container, request, tty)
             .await?;
-        Ok(output)
+        Ok(output.with_open(input))
     }
 
     /// Prepares a command; nothing runs until `exec_start`.

@@ -39,6 +39,8 @@ pub struct Output {
     start: usize,
     /// The frame that is being read, and what is left of it.
     frame: Option<(Channel, usize)>,
+    /// What is kept open for as long as the stream is read.
+    input: Option<Input>,
 }
 
 /// What a container reads.
@@ -136,6 +138,7 @@ pub(crate) async fn open(
             buffer,
             start: end,
             frame: None,
+            input: None,
         },
     ))
 }
@@ -168,6 +171,13 @@ fn message(body: &[u8]) -> String {
 }
 
 impl Output {
+    /// Keeps the other direction open until this one ends. A request that has no input has to: its end would tell the engine
+    /// (Go's `net/http` reads on in the background) that nobody waits for the answer, and what it had not sent would be lost.
+    pub(crate) fn with_open(mut self, input: Input) -> Self {
+        self.input = Some(input);
+        self
+    }
+
     /// The next piece, or `None` at the end. Safe to drop half-way: nothing that was read is lost.
     pub async fn next(&mut self) -> io::Result<Option<(Channel, Vec<u8>)>> {
         loop {
