@@ -90,7 +90,8 @@ impl Record {
         self.name.as_deref().unwrap_or(self.session.as_str())
     }
 
-    fn load(dir: &Path) -> Option<Self> {
+    /// What is on disk now: another command may have written it.
+    pub fn load(dir: &Path) -> Option<Self> {
         let path = dir.join(FILE);
         if fs::metadata(&path).ok()?.len() > MAX_RECORD {
             return None;

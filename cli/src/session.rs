@@ -5,7 +5,7 @@ use std::path::Path;
 
 use api::v1;
 use engine::Engine;
-use engine::git;
+use engine::{control, git};
 
 use crate::channel::{self, Enforcer};
 use crate::places::Places;
@@ -20,6 +20,16 @@ pub async fn end(
     record: &mut Record,
     reason: &str,
 ) -> Result<(), Failure> {
+    let dir = record.dir(places);
+    // `stop` and the `run` that it stops both come here: one after the other, and the workspace is finished once.
+    let one = std::fs::File::open(&dir).and_then(|file| file.lock().map(|()| file));
+    let _one = match one {
+        Ok(file) => file,
+        // Removed by another.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Failure::io("lock", &dir, &e)),
+    };
+    let over = Record::load(&dir).is_none_or(|on_disk| on_disk.ended.is_some());
     let container = format!("agentcontainer-{}", record.session);
     let mut result = match engine {
         Some(engine) => engine.remove(&container).await.map_err(Failure::from),
@@ -29,11 +39,15 @@ pub async fn end(
         let closed = close(enforcer, record.session.as_str(), reason).await;
         result = result.and(closed);
     }
+    if over {
+        record.ended = record.ended.or_else(|| Some(record::now()));
+        return result;
+    }
     // While a container may still write there, its copy of `.git/config` is not read.
     if result.is_ok() {
         result = finish_workspace(engine, places, record).await;
     }
-    if result.is_ok() && record.ended.is_none() {
+    if result.is_ok() {
         record.ended = Some(record::now());
         record.holder = None;
         result = record.save(places);
@@ -61,21 +75,46 @@ async fn finish_workspace(
 ) -> Result<(), Failure> {
     let dir = record.dir(places);
     let workspace = record.workspace.display().to_string();
-    let others = match engine {
-        Some(engine) => engine
-            .sessions()
-            .await?
-            .iter()
-            .any(|c| c.workspace == workspace && c.session != record.session.as_str()),
-        // Nobody can say; what holds a place for another stays.
-        None => true,
-    };
-    let merged = git::finish(&record.workspace, &dir, others)?;
+    // Whoever begins one meanwhile takes the places anew.
+    let _hold = control::Hold::take(&dir)?;
+    let begun = record::all(places).iter().any(|r| {
+        r.session != record.session
+            && r.workspace == record.workspace
+            && r.ended.is_none()
+            && r.holder.is_some_and(record::Process::is_alive)
+    });
+    let others = begun
+        || match engine {
+            Some(engine) => engine
+                .sessions()
+                .await?
+                .iter()
+                .any(|c| c.workspace == workspace && c.session != record.session.as_str()),
+            // Nobody can say; what holds a place for another stays.
+            None => true,
+        };
+    let merged = git::finish(
+        &record.workspace,
+        &dir,
+        others,
+        i64::try_from(record.created).unwrap_or_default(),
+    )?;
+    if !others {
+        control::release(&record.workspace)?;
+    }
     for entry in &merged.applied {
         report::note(format!("git: kept from the session: {entry}"));
     }
     for entry in &merged.left_out {
         report::warning(format!("git: not kept from the session: {entry}"));
+    }
+    for line in &merged.elsewhere.said {
+        report::warning(format!("git: {line}"));
+    }
+    if merged.elsewhere.cut_off {
+        report::warning(
+            "git: there are more files in the workspace than are looked through for repositories",
+        );
     }
     discard(&dir);
     Ok(())
@@ -87,8 +126,14 @@ fn discard(dir: &Path) {
         return;
     };
     for entry in entries.flatten() {
-        if entry.file_name() != "session.json" {
-            let _ = std::fs::remove_file(entry.path());
+        if entry.file_name() == "session.json" {
+            continue;
         }
+        let path = entry.path();
+        let _ = if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            std::fs::remove_dir_all(path)
+        } else {
+            std::fs::remove_file(path)
+        };
     }
 }

@@ -148,7 +148,7 @@ fn damaged(path: &Path) -> Failure {
 pub fn require(loaded: &Loaded, yes: bool) -> Result<(), Failure> {
     let mut approvals = Approvals::load(&loaded.places, &loaded.workspace)?;
     let review = Review::of(&loaded.config);
-    let exists = |path: &str| loaded.workspace.join(path).symlink_metadata().is_ok();
+    let exists = |path: &str| engine::control::is_there(&loaded.workspace, path);
     let verdict = approvals.judge(&review, &exists);
     let shown = match &verdict {
         Verdict::Approved => return Ok(()),

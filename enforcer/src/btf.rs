@@ -8,6 +8,8 @@ use std::path::Path;
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Anonymous structures and unions inside one another.
 pub const MAX_DEPTH: usize = 16;
+/// Members looked at for one answer: a structure that holds itself, nameless and often, would have no end.
+pub const MAX_LOOKS: usize = 1 << 16;
 
 const MAGIC: u16 = 0xeb9f;
 
@@ -27,6 +29,8 @@ pub enum BtfError {
     NoMember { structure: String, member: String },
     #[error("member {0} is a bit field")]
     BitField(String),
+    #[error("a structure has more members than are looked at")]
+    TooMany,
 }
 
 /// The BTF of one object.
@@ -105,9 +109,11 @@ impl<'a> Btf<'a> {
         Ok(Self { types, strings })
     }
 
-    fn name(&self, offset: u32) -> &'a [u8] {
+    /// Looks no further than the name is long: a section of strings may be one long string.
+    fn is_named(&self, offset: u32, name: &[u8]) -> bool {
         let rest = self.strings.get(offset as usize..).unwrap_or_default();
-        rest.split(|byte| *byte == 0).next().unwrap_or_default()
+        rest.strip_prefix(name)
+            .is_some_and(|after| matches!(after, [] | [0, ..]))
     }
 
     /// Type ids count from 1; 0 is void.
@@ -120,13 +126,14 @@ impl<'a> Btf<'a> {
         let candidates = || {
             self.types
                 .iter()
-                .filter(|t| t.kind() == STRUCT && self.name(t.name) == structure.as_bytes())
+                .filter(|t| t.kind() == STRUCT && self.is_named(t.name, structure.as_bytes()))
         };
         if candidates().next().is_none() {
             return Err(BtfError::NoStructure(structure.to_owned()));
         }
+        let mut looks = MAX_LOOKS;
         for found in candidates() {
-            if let Some(bits) = self.find(found, member.as_bytes(), MAX_DEPTH)? {
+            if let Some(bits) = self.find(found, member.as_bytes(), MAX_DEPTH, &mut looks)? {
                 return Ok(bits / 8);
             }
         }
@@ -141,8 +148,10 @@ impl<'a> Btf<'a> {
         structure: &Type<'a>,
         member: &[u8],
         depth: usize,
+        looks: &mut usize,
     ) -> Result<Option<u32>, BtfError> {
         for entry in structure.rest.chunks_exact(12) {
+            *looks = looks.checked_sub(1).ok_or(BtfError::TooMany)?;
             let part = |at| word(entry, at).ok_or(BtfError::Truncated);
             let (name, id, raw) = (part(0)?, part(4)?, part(8)?);
             let (bits, width) = if structure.has_bit_fields() {
@@ -150,7 +159,7 @@ impl<'a> Btf<'a> {
             } else {
                 (raw, 0)
             };
-            if self.name(name) == member {
+            if self.is_named(name, member) {
                 if width != 0 || bits % 8 != 0 {
                     return Err(BtfError::BitField(
                         String::from_utf8_lossy(member).into_owned(),
@@ -158,11 +167,11 @@ impl<'a> Btf<'a> {
                 }
                 return Ok(Some(bits));
             }
-            if !self.name(name).is_empty() || depth == 0 {
+            if !self.is_named(name, b"") || depth == 0 {
                 continue;
             }
             if let Some(inner) = self.resolve(id)
-                && let Some(inside) = self.find(inner, member, depth - 1)?
+                && let Some(inside) = self.find(inner, member, depth - 1, looks)?
             {
                 return Ok(bits.checked_add(inside));
             }
@@ -297,6 +306,74 @@ mod tests {
             let cut = Btf::parse(&bytes[..end]).map(|btf| btf.offset("s", "b"));
             assert_ne!(cut.unwrap_or(Err(BtfError::Header)), Ok(4), "{end}");
         }
+    }
+
+    /// BTF of these structures named `s`, each a list of (name, type id) of its members, and the strings `s` at 1, `a` at 3.
+    fn structures(each: &[Vec<(u32, u32)>]) -> Vec<u8> {
+        let mut types = Vec::new();
+        for members in each {
+            types.extend([1, STRUCT << 24 | members.len() as u32, 4]);
+            types.extend(members.iter().flat_map(|(name, id)| [*name, *id, 0]));
+        }
+        let strings = b"\0s\0a\0";
+        let mut bytes = MAGIC.to_ne_bytes().to_vec();
+        bytes.extend([1, 0]);
+        let length = 4 * types.len() as u32;
+        for word in [24, 0, length, length, strings.len() as u32] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend(types.iter().flat_map(|word| word.to_ne_bytes()));
+        bytes.extend(strings);
+        bytes
+    }
+
+    fn offset(bytes: &[u8], member: &str) -> Result<u32, BtfError> {
+        Btf::parse(bytes).unwrap().offset("s", member)
+    }
+
+    #[test]
+    fn more_bytes_than_are_read_are_refused() {
+        let mut bytes = vec![0; MAX_BYTES];
+        assert_eq!(Btf::parse(&bytes).unwrap_err(), BtfError::Header);
+        bytes.push(0);
+        let refused = Btf::parse(&bytes).unwrap_err();
+        assert_eq!(refused, BtfError::TooLarge(MAX_BYTES + 1));
+    }
+
+    #[test]
+    fn anonymous_members_are_looked_into_so_deep_and_no_deeper() {
+        // One inside the other, the innermost with the member.
+        let nested = |depth: usize| {
+            let mut each: Vec<_> = (0..depth as u32).map(|at| vec![(0, at + 2)]).collect();
+            each.push(vec![(3, 0)]);
+            // Only the outermost is found by its name.
+            let mut bytes = structures(&each);
+            for at in 1..each.len() {
+                bytes[24 + at * 24..][..4].fill(0);
+            }
+            bytes
+        };
+        assert_eq!(offset(&nested(MAX_DEPTH), "a"), Ok(0));
+        assert!(matches!(
+            offset(&nested(MAX_DEPTH + 1), "a"),
+            Err(BtfError::NoMember { .. })
+        ));
+    }
+
+    #[test]
+    fn so_many_members_are_looked_at_and_no_more() {
+        let full = vec![(1, 0); u16::MAX.into()];
+        let left = MAX_LOOKS - full.len();
+        let exactly = structures(&[full.clone(), vec![(1, 0); left]]);
+        assert!(matches!(
+            offset(&exactly, "a"),
+            Err(BtfError::NoMember { .. })
+        ));
+        let more = structures(&[full, vec![(1, 0); left + 1]]);
+        assert_eq!(offset(&more, "a"), Err(BtfError::TooMany));
+        // One that holds itself many times over ends too.
+        let itself = structures(&[vec![(0, 1); 1000]]);
+        assert_eq!(offset(&itself, "a"), Err(BtfError::TooMany));
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub async fn serve(places: Places) -> Result<(), ServeError> {
         Ok(stream) => admitted(stream, uid),
         Err(_) => true,
     });
-    let service = enforcer_server::EnforcerServer::new(enforcer)
+    let service = enforcer_server::EnforcerServer::new(Service(Arc::new(enforcer)))
         .max_decoding_message_size(MAX_POLICY)
         .max_encoding_message_size(MAX_POLICY);
     tonic::transport::Server::builder()
@@ -175,34 +175,11 @@ impl Enforcer {
         EffectivePolicy::from_json(bytes)
             .map_err(|e| Status::invalid_argument(format!("the policy cannot be read: {e}")))
     }
-}
 
-fn failed(error: SessionError) -> Status {
-    Status::internal(error.to_string())
-}
-
-#[tonic::async_trait]
-impl enforcer_server::Enforcer for Enforcer {
-    async fn status(
-        &self,
-        _request: Request<v1::StatusRequest>,
-    ) -> Result<Response<v1::StatusReply>, Status> {
-        Ok(Response::new(v1::StatusReply {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            binary_sha256: self.places.binary_sha256.clone(),
-            kernel: nix::sys::utsname::uname()
-                .map(|uname| uname.release().to_string_lossy().into_owned())
-                .unwrap_or_default(),
-            capabilities: self.capabilities.clone(),
-            sessions: self.sessions.lock().await.len() as u32,
-        }))
-    }
-
-    async fn open_session(
-        &self,
-        request: Request<v1::OpenSessionRequest>,
-    ) -> Result<Response<v1::OpenSessionReply>, Status> {
-        let request = request.into_inner();
+    async fn open(
+        self: Arc<Self>,
+        request: v1::OpenSessionRequest,
+    ) -> Result<v1::OpenSessionReply, Status> {
         let id = SessionId::parse(&request.session)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         let policy = Self::policy(&request.policy)?;
@@ -237,37 +214,103 @@ impl enforcer_server::Enforcer for Enforcer {
             hooks: status.hooks,
         };
         self.sessions.lock().await.insert(id.to_string(), session);
-        Ok(Response::new(reply))
+        Ok(reply)
+    }
+
+    async fn change(
+        self: Arc<Self>,
+        request: v1::SetPolicyRequest,
+    ) -> Result<v1::SetPolicyReply, Status> {
+        let policy = Self::policy(&request.policy)?;
+        let session = self.session(&request.session).await?;
+        let generation = session.set_policy(policy).await.map_err(failed)?;
+        Ok(v1::SetPolicyReply { generation })
+    }
+
+    async fn close(
+        self: Arc<Self>,
+        request: v1::CloseSessionRequest,
+    ) -> Result<v1::CloseSessionReply, Status> {
+        let session = match self.session(&request.session).await {
+            Ok(session) => session,
+            Err(_) => {
+                // It may be the one that is being opened, for a caller that has gone.
+                let _one = self.opening.lock().await;
+                self.session(&request.session).await?
+            }
+        };
+        let closed = session.close(&request.reason).await;
+        self.sessions.lock().await.remove(&request.session);
+        let (events, lost) = closed.map_err(|error| match error {
+            // It ended by itself.
+            SessionError::Closed => Status::not_found(error.to_string()),
+            error => failed(error),
+        })?;
+        Ok(v1::CloseSessionReply { events, lost })
+    }
+}
+
+/// The enforcer as tonic has it.
+struct Service(Arc<Enforcer>);
+
+/// Runs work to its end although whoever asked for it goes away: tonic drops what it need not answer any more, and a session is
+/// never left half opened or half closed.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<Response<T>, Status> {
+    match tokio::spawn(work).await {
+        Ok(done) => done.map(Response::new),
+        Err(_) => Err(Status::internal("it could not be done to its end")),
+    }
+}
+
+fn failed(error: SessionError) -> Status {
+    Status::internal(error.to_string())
+}
+
+#[tonic::async_trait]
+impl enforcer_server::Enforcer for Service {
+    async fn status(
+        &self,
+        _request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        Ok(Response::new(v1::StatusReply {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            binary_sha256: self.0.places.binary_sha256.clone(),
+            kernel: nix::sys::utsname::uname()
+                .map(|uname| uname.release().to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            capabilities: self.0.capabilities.clone(),
+            sessions: self.0.sessions.lock().await.len() as u32,
+        }))
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<v1::OpenSessionRequest>,
+    ) -> Result<Response<v1::OpenSessionReply>, Status> {
+        whole(Arc::clone(&self.0).open(request.into_inner())).await
     }
 
     async fn set_policy(
         &self,
         request: Request<v1::SetPolicyRequest>,
     ) -> Result<Response<v1::SetPolicyReply>, Status> {
-        let request = request.into_inner();
-        let policy = Self::policy(&request.policy)?;
-        let session = self.session(&request.session).await?;
-        let generation = session.set_policy(policy).await.map_err(failed)?;
-        Ok(Response::new(v1::SetPolicyReply { generation }))
+        whole(Arc::clone(&self.0).change(request.into_inner())).await
     }
 
     async fn close_session(
         &self,
         request: Request<v1::CloseSessionRequest>,
     ) -> Result<Response<v1::CloseSessionReply>, Status> {
-        let request = request.into_inner();
-        let session = self.session(&request.session).await?;
-        let closed = session.close(&request.reason).await;
-        self.sessions.lock().await.remove(&request.session);
-        let (events, lost) = closed.map_err(failed)?;
-        Ok(Response::new(v1::CloseSessionReply { events, lost }))
+        whole(Arc::clone(&self.0).close(request.into_inner())).await
     }
 
     async fn list_sessions(
         &self,
         _request: Request<v1::ListSessionsRequest>,
     ) -> Result<Response<v1::ListSessionsReply>, Status> {
-        let sessions: Vec<_> = self.sessions.lock().await.values().cloned().collect();
+        let sessions: Vec<_> = self.0.sessions.lock().await.values().cloned().collect();
         let mut listed = Vec::new();
         for session in sessions {
             listed.push(session.status().await);
@@ -285,9 +328,9 @@ impl enforcer_server::Enforcer for Enforcer {
         let request = request.into_inner();
         let id = SessionId::parse(&request.session)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let reader = Reader::open(&self.places.log(id.as_str()))
+        let reader = Reader::open(&self.0.places.log(id.as_str()))
             .map_err(|_| Status::not_found(format!("there is no event log of session {id}")))?;
-        let session = self.sessions.lock().await.get(id.as_str()).cloned();
+        let session = self.0.sessions.lock().await.get(id.as_str()).cloned();
         let follow = if request.follow { session } else { None };
         let (sender, receiver) = mpsc::channel(64);
         tokio::spawn(stream(reader, request.from_seq, follow, sender));

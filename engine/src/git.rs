@@ -1,25 +1,32 @@
-//! The workspace's `.git`: a mount of its own (it cannot be renamed away), `hooks` and everything else that git on the host
-//! would obey read-only, `config` a private copy. When the session ends, keys of the copy that can do no harm are merged
-//! back. git on the host runs what config and hooks name at the next `git status`; hence all of this.
+//! The workspace's `.git`: a mount of its own (it cannot be renamed away), and in it everything that git on the host would
+//! obey read-only. git inside is led by `commondir` to a directory of the session's, whose `config` is a private copy that
+//! it can replace as it likes, and whose other names are links back (`common`). When the session ends, keys of the copy
+//! that can do no harm are merged back. git on the host runs what config and hooks name at the next `git status`; hence all
+//! of this.
 
+mod common;
 pub mod config;
+pub mod planted;
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::EngineError;
+use crate::control;
 use crate::request::Mount;
 
 /// The largest `.git/config` that is copied, in bytes.
 pub const MAX_CONFIG: u64 = 1024 * 1024;
-/// What `commondir` says where we put one: the directory itself, which is what git takes without the file.
+/// What `commondir` says on the host where we put one: the directory itself, which is what git takes without the file.
 const COMMONDIR: &str = ".\n";
 
-/// In the session's directory: the copy that the container has, and what it was at first.
-const COPY: &str = "gitconfig";
+/// In the session's directory: what the copy was at first, and what the repository was like.
 const BASE: &str = "gitconfig.base";
+const FACTS: &str = "gitconfig.facts";
 
 /// How the workspace's repository is bound.
 #[derive(Debug, Default)]
@@ -27,6 +34,8 @@ pub struct Git {
     pub mounts: Vec<Mount>,
     /// For people: what is different inside.
     pub notes: Vec<String>,
+    /// In the container: a file with names that git is to ignore, where the repository itself could not say so.
+    pub excludes: Option<&'static str>,
 }
 
 /// What the end of a session brought back.
@@ -34,6 +43,18 @@ pub struct Git {
 pub struct Merged {
     pub applied: Vec<String>,
     pub left_out: Vec<String>,
+    pub elsewhere: planted::Found,
+}
+
+/// What has to be known at the end of how it was at the start.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Facts {
+    /// Device and inode of `.git/config`: git replaces the file, and a mount over it is gone with the old one.
+    config: (u64, u64),
+    config_worktree: bool,
+    shallow: bool,
+    /// What the configuration names and was not there: paths of the workspace that git would run from or read.
+    absent: Vec<PathBuf>,
 }
 
 fn kind(path: &Path) -> Result<Option<fs::FileType>, EngineError> {
@@ -59,98 +80,127 @@ impl Doing {
             Self::Write => write_new(path, bytes, mode),
         }
     }
+
+    /// A file of ours that another user may read inside, whatever the umask is.
+    pub(crate) fn write_readable(self, path: &Path, content: &str) -> Result<(), EngineError> {
+        use std::os::unix::fs::PermissionsExt;
+        self.write(path, content.as_bytes(), 0o644)?;
+        match self {
+            Self::Look => Ok(()),
+            Self::Write => fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+                .map_err(EngineError::io("open up", path)),
+        }
+    }
 }
 
-/// Makes ready what the container's mounts need. `session_dir` is ours; `owner` is who reads the copy inside.
+/// Makes ready what the container's mounts need. `session_dir` is ours; `owner` is who works with the copy inside; `masks`
+/// are files of the workspace that are not there, though the container sees some.
 pub fn prepare(
     workspace: &Path,
     target: &str,
     session_dir: &Path,
     owner: (u32, u32),
+    masks: &[&str],
     doing: Doing,
 ) -> Result<Git, EngineError> {
     let dot_git = workspace.join(".git");
     let mut git = Git::default();
     let Some(found) = kind(&dot_git)? else {
+        git.mounts
+            .push(common::excludes(session_dir, masks, doing)?);
+        git.excludes = Some(common::EXCLUDES);
         return Ok(git);
     };
-    let mut control = |path: &Path, read_only: bool| {
-        // Everything bound here lies in the workspace.
-        if let Ok(rest) = path.strip_prefix(workspace) {
-            git.mounts.push(Mount::Control {
-                source: path.display().to_string(),
-                target: format!("{target}/{}", rest.display()),
-                read_only,
-            });
-        }
-    };
-    control(&dot_git, !found.is_dir());
     if !found.is_dir() {
+        control::pin(&mut git.mounts, workspace, target, &dot_git);
         git.notes.push(
             ".git is a file (a worktree or submodule): its repository lies outside the workspace and is not there inside"
                 .to_owned(),
         );
         return Ok(git);
     }
-
-    let hooks = dot_git.join("hooks");
-    if kind(&hooks)?.is_none() && doing == Doing::Write {
-        fs::create_dir(&hooks).map_err(EngineError::io("create", &hooks))?;
-    }
-    control(&hooks, true);
-
-    // A `commondir` file sends git elsewhere for config and hooks; one of ours holds the place.
-    let commondir = dot_git.join("commondir");
-    if kind(&commondir)?.is_none() {
-        doing.write(&commondir, COMMONDIR.as_bytes(), 0o644)?;
-    }
-    control(&commondir, true);
-
-    for name in ["modules", "worktrees"] {
+    let made = doing == Doing::Write;
+    for name in ["hooks", "logs"] {
         let path = dot_git.join(name);
-        if kind(&path)?.is_some() {
-            control(&path, true);
+        if kind(&path)?.is_none() && made {
+            fs::create_dir(&path).map_err(EngineError::io("create", &path))?;
+            let _ = std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1));
         }
     }
+    let ours = [dot_git.join("hooks"), dot_git.join("config")];
+    let mut read_only = ours.to_vec();
+    read_only.extend(["modules", "worktrees"].map(|name| dot_git.join(name)));
 
     let config = dot_git.join("config");
     if kind(&config)?.is_none() {
         doing.write(&config, b"", 0o644)?;
     }
-    let base = match kind(&config)? {
-        Some(_) => read_config(&config)?,
-        None => String::new(),
+    let (base, identity) = match config.symlink_metadata() {
+        Ok(meta) => (read_config(&config)?, (meta.dev(), meta.ino())),
+        // Only where nothing is made.
+        Err(_) => (String::new(), (0, 0)),
     };
     let parsed = config::parse(&base);
+    let mut facts = Facts {
+        config: identity,
+        config_worktree: true,
+        shallow: kind(&dot_git.join("shallow"))?.is_some(),
+        absent: Vec::new(),
+    };
     let per_worktree = dot_git.join("config.worktree");
-    match kind(&per_worktree)? {
-        Some(_) => control(&per_worktree, true),
-        None if parsed.get("extensions", None, "worktreeconfig").is_some() => {
+    if kind(&per_worktree)?.is_none() {
+        if parsed.get("extensions", None, "worktreeconfig").is_some() {
             doing.write(&per_worktree, b"", 0o644)?;
-            control(&per_worktree, true);
+        } else {
+            facts.config_worktree = false;
         }
-        None => {}
+    }
+    if facts.config_worktree {
+        read_only.push(per_worktree);
     }
     for path in config_paths(&parsed, workspace, &dot_git) {
-        if path.strip_prefix(workspace).is_ok() && kind(&path)?.is_some() {
-            control(&path, true);
+        if path.strip_prefix(workspace).is_ok() && kind(&path)?.is_none() {
+            facts.absent.push(path);
+        } else {
+            read_only.push(path);
+        }
+    }
+    for path in read_only {
+        if path.strip_prefix(workspace).is_ok()
+            && (kind(&path)?.is_some() || (!made && ours.contains(&path)))
+        {
+            control::pin(&mut git.mounts, workspace, target, &path);
         }
     }
 
-    let copy = session_dir.join(COPY);
-    doing.write(&copy, base.as_bytes(), 0o600)?;
-    if doing == Doing::Write {
-        hand_over(&copy, owner)?;
+    // A `commondir` file sends git elsewhere for config and hooks; one of ours holds the place.
+    let commondir = dot_git.join("commondir");
+    match kind(&commondir)? {
+        None => doing.write(&commondir, COMMONDIR.as_bytes(), 0o644)?,
+        Some(_) if is_ours(&commondir) => {}
+        Some(_) => {
+            control::pin(&mut git.mounts, workspace, target, &commondir);
+            git.notes.push(
+                ".git/commondir leads elsewhere, and git works inside only as far as that is there"
+                    .to_owned(),
+            );
+            return Ok(git);
+        }
     }
-    git.mounts.push(Mount::Session {
-        source: copy.display().to_string(),
-        target: format!("{target}/.git/config"),
-        read_only: false,
-    });
-    // A path may have been named twice (hooksPath = .git/hooks).
-    let mut seen = std::collections::BTreeSet::new();
-    git.mounts.retain(|m| seen.insert(m.target().to_owned()));
+    git.mounts.extend(common::make(
+        &common::Place {
+            dot_git: &dot_git,
+            target,
+            session_dir,
+            owner,
+        },
+        &base,
+        masks,
+        doing,
+    )?);
     doing.write(&session_dir.join(BASE), base.as_bytes(), 0o600)?;
+    let facts = serde_json::to_vec(&facts).unwrap_or_default();
+    doing.write(&session_dir.join(FACTS), &facts, 0o600)?;
     Ok(git)
 }
 
@@ -223,228 +273,154 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), EngineError> {
         .map_err(EngineError::io("write", path))
 }
 
-/// Gives a file of ours to the user inside: by owner where we may, else by mode (the directory above is closed to others).
-pub fn hand_over(path: &Path, owner: (u32, u32)) -> Result<(), EngineError> {
-    let meta = path.metadata().map_err(EngineError::io("inspect", path))?;
-    if meta.uid() == owner.0 || std::os::unix::fs::chown(path, Some(owner.0), Some(owner.1)).is_ok()
-    {
-        return Ok(());
+/// Undoes what `prepare` did, merges harmless keys back, and looks through other repositories that changed since then.
+/// Called when the container is gone. `others` says that another session has the same workspace: then what holds a place for
+/// both stays, and nothing that it may still change is touched. `since`: when the session began, seconds since 1970.
+pub fn finish(
+    workspace: &Path,
+    session_dir: &Path,
+    others: bool,
+    since: i64,
+) -> Result<Merged, EngineError> {
+    let mut merged = Merged::default();
+    if session_dir.join(BASE).symlink_metadata().is_ok() {
+        finish_own(&workspace.join(".git"), session_dir, others, &mut merged)?;
     }
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))
-        .map_err(EngineError::io("open up", path))
+    // One that was there, or of which nothing is known, is not a stranger's.
+    let own = !common::began_without(session_dir);
+    merged.elsewhere = planted::sweep(workspace, since, own, !others, planted::MAX_ENTRIES);
+    Ok(merged)
 }
 
-/// Undoes what `prepare` did and merges harmless keys back. Called when the container is gone. `others` says that another
-/// session has the same workspace: then what holds a place for both stays.
-pub fn finish(workspace: &Path, session_dir: &Path, others: bool) -> Result<Merged, EngineError> {
-    let base = session_dir.join(BASE);
-    if base.symlink_metadata().is_err() {
-        return Ok(Merged::default());
+fn finish_own(
+    dot_git: &Path,
+    session_dir: &Path,
+    others: bool,
+    merged: &mut Merged,
+) -> Result<(), EngineError> {
+    let base = read_config(&session_dir.join(BASE))?;
+    let facts: Facts = fs::read(session_dir.join(FACTS))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
+    // Whatever the container did to be in the way, the session ends, and what was not done is said.
+    if let Err(e) = restore(dot_git, &base, &facts, merged) {
+        merged.left_out.push(format!(
+            "{e}; look at .git/config before git runs here again"
+        ));
+    } else if let Err(e) = merge(dot_git, session_dir, others, merged) {
+        merged.left_out.push(format!("all of it: {e}"));
     }
-    let dot_git = workspace.join(".git");
-    let merged = merge(&dot_git, &base, &session_dir.join(COPY));
-    if !others {
-        release(&dot_git);
+    if facts.shallow && common::is_deep(session_dir) {
+        let _ = fs::remove_file(dot_git.join("shallow"));
     }
-    merged
+    if !others && is_ours(&dot_git.join("commondir")) {
+        let _ = fs::remove_file(dot_git.join("commondir"));
+    }
+    Ok(())
 }
 
-fn merge(dot_git: &Path, base: &Path, copy: &Path) -> Result<Merged, EngineError> {
-    let (base, session) = (read_config(base)?, read_config(copy)?);
-    if session == base {
-        return Ok(Merged::default());
+/// Where git on the host wrote its configuration meanwhile, it replaced the file, and the container's mount went with the old
+/// one: from then on the container could write it too. What cannot do harm of what is new stays, the rest is put aside.
+fn restore(
+    dot_git: &Path,
+    base: &str,
+    facts: &Facts,
+    merged: &mut Merged,
+) -> Result<(), EngineError> {
+    let mut absent = facts.absent.clone();
+    if !facts.config_worktree {
+        absent.push(dot_git.join("config.worktree"));
+    }
+    for path in absent {
+        if path.symlink_metadata().is_ok() {
+            let aside = planted::put_aside(&path).map_err(EngineError::io("put aside", &path))?;
+            merged.left_out.push(format!(
+                "{}, which git here would obey; it is now {}",
+                path.display(),
+                aside.display()
+            ));
+        }
     }
     let path = dot_git.join("config");
-    let current = read_config(&path)?;
-    let merge = config::merge(&base, &session, &current);
+    let same = |meta: &fs::Metadata| meta.is_file() && (meta.dev(), meta.ino()) == facts.config;
+    if path.symlink_metadata().is_ok_and(|meta| same(&meta)) {
+        return Ok(());
+    }
+    let there = path.symlink_metadata().ok();
+    let merge = match read_config(&path) {
+        Ok(current) if current == base => return Ok(()),
+        Ok(current) => config::merge(base, &current, base),
+        Err(e) => config::Merge {
+            left_out: vec![format!("all of it: {e}")],
+            ..config::Merge::default()
+        },
+    };
+    let text = merge.text.as_deref().unwrap_or(base);
+    if there.is_some() {
+        let aside = planted::put_aside(&path).map_err(EngineError::io("put aside", &path))?;
+        if merge.left_out.is_empty() {
+            let _ = fs::remove_file(&aside);
+        } else {
+            merged.left_out.push(format!(
+                "{} was written on this machine while the session ran, and could be written inside from then on; as it was: {}",
+                path.display(),
+                aside.display()
+            ));
+        }
+    }
+    write_new(&path, text.as_bytes(), 0o644)?;
+    if let Some(meta) = there {
+        let _ = std::os::unix::fs::lchown(&path, Some(meta.uid()), Some(meta.gid()));
+    }
+    merged.applied.extend(merge.applied);
+    merged.left_out.extend(merge.left_out);
+    Ok(())
+}
+
+fn merge(
+    dot_git: &Path,
+    session_dir: &Path,
+    others: bool,
+    merged: &mut Merged,
+) -> Result<(), EngineError> {
+    let path = dot_git.join("config");
+    let session = read_config(&common::config(session_dir))?;
+    let given = read_config(&session_dir.join(common::GIVEN))?;
+    if session == given {
+        return Ok(());
+    }
+    let merge = config::merge(&given, &session, &read_config(&path)?);
     if let Some(text) = merge.text {
-        replace(&path, &text)?;
+        replace(&path, &text, others)?;
     }
-    Ok(Merged {
-        applied: merge.applied,
-        left_out: merge.left_out,
-    })
+    merged.applied.extend(merge.applied);
+    merged.left_out.extend(merge.left_out);
+    Ok(())
 }
 
-/// Takes away the place holder in `.git`, if it is ours as we left it.
-fn release(dot_git: &Path) {
-    let commondir = dot_git.join("commondir");
-    if fs::symlink_metadata(&commondir)
-        .is_ok_and(|m| m.is_file() && m.len() == COMMONDIR.len() as u64)
-        && fs::read(&commondir).is_ok_and(|b| b == COMMONDIR.as_bytes())
-    {
-        let _ = fs::remove_file(&commondir);
-    }
+/// The place holder in `.git`, as we left it.
+fn is_ours(commondir: &Path) -> bool {
+    fs::symlink_metadata(commondir).is_ok_and(|m| m.is_file() && m.len() == COMMONDIR.len() as u64)
+        && fs::read(commondir).is_ok_and(|b| b == COMMONDIR.as_bytes())
 }
 
-/// Under git's own lock, whole or not at all.
-fn replace(path: &Path, text: &str) -> Result<(), EngineError> {
+/// Under git's own lock: whole or not at all, but in place where another session has the file mounted.
+fn replace(path: &Path, text: &str, in_place: bool) -> Result<(), EngineError> {
     let lock = path.with_extension("lock");
     let meta = path.metadata().map_err(EngineError::io("inspect", path))?;
     write_new(&lock, text.as_bytes(), meta.mode() & 0o777)?;
     let _ = std::os::unix::fs::chown(&lock, Some(meta.uid()), Some(meta.gid()));
-    fs::rename(&lock, path).map_err(|e| {
+    let done = if in_place {
+        fs::write(path, text).and_then(|()| fs::remove_file(&lock))
+    } else {
+        fs::rename(&lock, path)
+    };
+    done.map_err(|e| {
         let _ = fs::remove_file(&lock);
         EngineError::io("replace", path)(e)
     })
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    struct Place {
-        _dir: tempfile::TempDir,
-        workspace: PathBuf,
-        session: PathBuf,
-    }
-
-    fn place(config: Option<&str>) -> Place {
-        let dir = tempfile::tempdir().unwrap();
-        let workspace = dir.path().join("ws");
-        let session = dir.path().join("session");
-        fs::create_dir_all(workspace.join(".git")).unwrap();
-        fs::create_dir_all(&session).unwrap();
-        if let Some(config) = config {
-            fs::write(workspace.join(".git/config"), config).unwrap();
-        }
-        Place {
-            _dir: dir,
-            workspace,
-            session,
-        }
-    }
-
-    fn targets(git: &Git) -> Vec<(String, bool)> {
-        git.mounts
-            .iter()
-            .map(|m| match m {
-                Mount::Control {
-                    target, read_only, ..
-                }
-                | Mount::Session {
-                    target, read_only, ..
-                } => (target.clone(), *read_only),
-                _ => unreachable!(),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn git_is_a_mount_of_its_own_with_hooks_read_only_and_config_a_copy() {
-        let at = place(Some("[core]\n\tbare = false\n"));
-        let git = prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write).unwrap();
-        assert_eq!(
-            targets(&git),
-            [
-                ("/w/.git", false),
-                ("/w/.git/hooks", true),
-                ("/w/.git/commondir", true),
-                ("/w/.git/config", false)
-            ]
-            .map(|(t, r)| (t.to_owned(), r))
-        );
-        assert!(at.workspace.join(".git/hooks").is_dir());
-        assert_eq!(
-            finish(&at.workspace, &at.session, false).unwrap(),
-            Merged::default()
-        );
-        assert!(!at.workspace.join(".git/commondir").exists());
-        assert_eq!(
-            fs::read_to_string(at.workspace.join(".git/config")).unwrap(),
-            "[core]\n\tbare = false\n"
-        );
-    }
-
-    #[test]
-    fn what_the_configuration_makes_git_run_is_read_only_too() {
-        let at = place(Some(
-            "[core]\n\thooksPath = .husky\n[include]\n\tpath = ../.gitconfig\n\tpath = ~/x\n[extensions]\n\tworktreeConfig = true\n",
-        ));
-        fs::create_dir(at.workspace.join(".husky")).unwrap();
-        fs::write(at.workspace.join(".gitconfig"), "").unwrap();
-        fs::create_dir(at.workspace.join(".git/modules")).unwrap();
-        let git = prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write).unwrap();
-        for target in [
-            "/w/.husky",
-            "/w/.gitconfig",
-            "/w/.git/modules",
-            "/w/.git/config.worktree",
-        ] {
-            assert!(
-                targets(&git).contains(&(target.to_owned(), true)),
-                "{target}"
-            );
-        }
-    }
-
-    #[test]
-    fn links_are_refused_and_worktrees_are_bound_as_they_are() {
-        for name in [".git", ".git/hooks", ".git/config", ".git/commondir"] {
-            let at = place(None);
-            if name == ".git" {
-                fs::remove_dir(at.workspace.join(".git")).unwrap();
-            }
-            std::os::unix::fs::symlink("/tmp", at.workspace.join(name)).unwrap();
-            assert!(
-                matches!(
-                    prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write),
-                    Err(EngineError::GitSymlink(_))
-                ),
-                "{name}"
-            );
-        }
-        let at = place(None);
-        fs::remove_dir(at.workspace.join(".git")).unwrap();
-        fs::write(at.workspace.join(".git"), "gitdir: /elsewhere").unwrap();
-        let git = prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write).unwrap();
-        assert_eq!(targets(&git), [("/w/.git".to_owned(), true)]);
-        assert_eq!(git.notes.len(), 1);
-        assert_eq!(
-            finish(&at.workspace, &at.session, false).unwrap(),
-            Merged::default()
-        );
-    }
-
-    #[test]
-    fn harmless_keys_come_back_and_the_others_are_named() {
-        let at = place(Some(
-            "[core]\n\tbare = false\n[remote \"origin\"]\n\turl = https://git.test/a.git\n",
-        ));
-        prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write).unwrap();
-        fs::write(
-            at.session.join("gitconfig"),
-            "[core]\n\tbare = false\n\tfsmonitor = ./evil\n[remote \"origin\"]\n\turl = https://git.test/a.git\n[branch \"topic\"]\n\tremote = origin\n\tmerge = refs/heads/topic\n",
-        )
-        .unwrap();
-        let merged = finish(&at.workspace, &at.session, false).unwrap();
-        assert_eq!(
-            merged.applied,
-            [
-                "branch.topic.remote = origin",
-                "branch.topic.merge = refs/heads/topic"
-            ]
-        );
-        assert_eq!(merged.left_out, ["core.fsmonitor = ./evil"]);
-        let text = fs::read_to_string(at.workspace.join(".git/config")).unwrap();
-        assert!(!text.contains("evil") && text.contains("[branch \"topic\"]"));
-        assert!(!at.workspace.join(".git/config.lock").exists());
-    }
-
-    #[test]
-    fn another_session_keeps_its_place_holder_and_a_large_config_is_refused() {
-        let at = place(Some(""));
-        prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write).unwrap();
-        finish(&at.workspace, &at.session, true).unwrap();
-        assert!(at.workspace.join(".git/commondir").exists());
-        let config = |n: u64| {
-            let at = place(None);
-            fs::write(at.workspace.join(".git/config"), vec![b'\n'; n as usize]).unwrap();
-            prepare(&at.workspace, "/w", &at.session, (0, 0), Doing::Write).map(|_| ())
-        };
-        assert!(config(MAX_CONFIG).is_ok());
-        assert!(config(MAX_CONFIG + 1).is_err());
-    }
-}
+mod tests;

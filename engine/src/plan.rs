@@ -13,7 +13,7 @@ use schema::session::SessionId;
 
 use crate::EngineError;
 use crate::client::EngineInfo;
-use crate::control::{self, ControlError};
+use crate::control::{self, ControlError, Hold};
 use crate::git::{self, Doing};
 use crate::identity::{self, Accounts, Identity, IdentityError};
 use crate::image::Image;
@@ -89,6 +89,11 @@ impl From<PlanError> for Diagnostic {
             PlanError::Path(_) => Self::new("workspace-path", message),
             PlanError::Control(ControlError::Symlink(_)) => Self::new("control-file-link", message)
                 .help("replace the link with the file itself"),
+            PlanError::Control(ControlError::Place { .. }) => {
+                Self::new("control-file-place", message).help(
+                    "the workspace has to be writable for you, on a file system that has sockets",
+                )
+            }
             PlanError::Control(ControlError::Engine(error)) | PlanError::Engine(error) => {
                 let diagnostic = Self::new(error.code(), message);
                 match error.help() {
@@ -167,7 +172,8 @@ impl Plan<'_> {
         };
 
         let mut notes = Vec::new();
-        let mounts = self.mounts(&variables, &target, read_only, &identity, &mut notes)?;
+        let (mounts, excludes) =
+            self.mounts(&variables, &target, read_only, &identity, &mut notes)?;
         let program = self.program()?;
         let stages = config
             .lifecycle()
@@ -183,6 +189,11 @@ impl Plan<'_> {
                 })
             })
             .collect::<Result<Vec<_>, PlanError>>()?;
+
+        let mut env = env;
+        if let Some(path) = excludes {
+            ignore_masks(&mut env, &self.image.env, path);
+        }
 
         let resources = config.agent.resources();
         let request = CreateRequest {
@@ -295,7 +306,8 @@ impl Plan<'_> {
         read_only: bool,
         identity: &Identity,
         notes: &mut Vec<String>,
-    ) -> Result<Vec<Mount>, PlanError> {
+    ) -> Result<(Vec<Mount>, Option<&'static str>), PlanError> {
+        let mut excludes = None;
         let mut mounts = vec![Mount::Workspace {
             source: text(self.workspace)?.to_owned(),
             target: target.to_owned(),
@@ -303,18 +315,38 @@ impl Plan<'_> {
         }];
         let owner = (identity.uid, identity.gid);
         if !read_only {
-            let git = git::prepare(self.workspace, target, self.session_dir, owner, self.doing)?;
-            mounts.extend(git.mounts);
+            let _hold = match self.doing {
+                Doing::Write => Some(Hold::take(self.session_dir)?),
+                Doing::Look => None,
+            };
+            let controls = control::mounts(
+                self.workspace,
+                target,
+                self.session_dir,
+                self.owner,
+                &self.workspace.join(&self.config.file),
+                self.doing,
+            )?;
+            let git = git::prepare(
+                self.workspace,
+                target,
+                self.session_dir,
+                owner,
+                &controls.masks,
+                self.doing,
+            )?;
+            // Two may want the same directory above what they bind.
+            for mount in git.mounts.into_iter().chain(controls.mounts) {
+                add(&mut mounts, mount);
+            }
             notes.extend(git.notes);
-            mounts.extend(control::mounts(self.workspace, target)?);
+            excludes = git.excludes;
         }
         if identity.made_up {
             let accounts = self.accounts.with(identity);
             for (name, content) in [("passwd", &accounts.passwd), ("group", &accounts.group)] {
                 let path = self.session_dir.join(name);
-                if self.doing == Doing::Write {
-                    write_readable(&path, content)?;
-                }
+                self.doing.write_readable(&path, content)?;
                 mounts.push(Mount::Session {
                     source: text(&path)?.to_owned(),
                     target: format!("/etc/{name}"),
@@ -346,7 +378,7 @@ impl Plan<'_> {
                 },
             });
         }
-        Ok(mounts)
+        Ok((mounts, excludes))
     }
 
     /// A path below the workspace, after its links were followed.
@@ -406,21 +438,38 @@ fn hostname(name: &str) -> String {
     }
 }
 
-fn write_readable(path: &Path, content: &str) -> Result<(), EngineError> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(path)
-        .and_then(|mut file| {
-            use std::os::unix::fs::PermissionsExt;
-            file.write_all(content.as_bytes())?;
-            // Whatever the umask is: another user reads it inside.
-            file.set_permissions(std::fs::Permissions::from_mode(0o644))
-        })
-        .map_err(EngineError::io("write", path))
+/// Tells git by its environment which files are only masks (git-config(1), GIT_CONFIG_COUNT), unless it is told something else.
+fn ignore_masks(
+    env: &mut BTreeMap<String, Option<String>>,
+    image: &BTreeMap<String, String>,
+    path: &str,
+) {
+    const COUNT: &str = "GIT_CONFIG_COUNT";
+    if env.contains_key(COUNT) || image.contains_key(COUNT) {
+        return;
+    }
+    for (name, value) in [
+        (COUNT, "1"),
+        ("GIT_CONFIG_KEY_0", "core.excludesFile"),
+        ("GIT_CONFIG_VALUE_0", path),
+    ] {
+        env.insert(name.to_owned(), Some(value.to_owned()));
+    }
+}
+
+/// Adds a mount, or tightens the one that is there.
+fn add(mounts: &mut Vec<Mount>, mount: Mount) {
+    let same = mounts.iter_mut().find(|m| m.target() == mount.target());
+    match (same, &mount) {
+        (
+            Some(Mount::Control { read_only, .. }),
+            Mount::Control {
+                read_only: also, ..
+            },
+        ) => *read_only |= also,
+        (Some(_), _) => {}
+        (None, _) => mounts.push(mount),
+    }
 }
 
 #[cfg(test)]

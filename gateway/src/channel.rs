@@ -250,7 +250,7 @@ impl Channel {
         lock(&self.waiting).insert(id, Waiting::Record(sender));
         let _forget = Forget { channel: self, id };
         let message = record_message(id, event, flow).ok_or(NotRecorded)?;
-        let answer = tokio::time::timeout(limits::CHANNEL_ANSWER, async {
+        let answer = tokio::time::timeout(limits::RECORD_ANSWER, async {
             if let Err(message) = self.enqueue(message) {
                 self.send(&message).await.ok()?;
             } else {

@@ -335,7 +335,11 @@ async fn carry_bytes(
             Guarded::new(dialled.stream)
         }
         (recorded, dialled) => {
-            if let (Ok(()), Err(error)) = (recorded, dialled) {
+            if let Err(error) = &recorded {
+                // Written when the log takes events again, so that the refusal has a reason.
+                let event = events::refused(intent, granted, "not-recorded", &error.to_string());
+                shared.channel.post_denial(&event, Some(flow));
+            } else if let Err(error) = dialled {
                 let event = if error.is_refusal() {
                     shared
                         .state

@@ -72,7 +72,9 @@ pub const HTTP_CHUNK_LINE: usize = 256;
 pub const HTTP_TRAILERS: usize = 8 * 1024;
 /// Header lines in an upstream's response.
 pub const HTTP_RESPONSE_HEADERS: usize = 200;
-/// Buffer of one hyper connection; a response head must fit in it.
+/// An upstream's response head: status line and headers, with the empty line.
+pub const HTTP_RESPONSE_HEAD: usize = 64 * 1024;
+/// No refusal of its own: buffer of one hyper connection.
 pub const HTTP_BUFFER: usize = HTTP_HEAD;
 /// From the first wait for a request to its whole head; also how long a kept-alive connection may rest.
 pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(60);
@@ -113,8 +115,11 @@ pub const CHANNEL_MESSAGE: usize = 64 * 1024;
 pub const CHANNEL_FDS: usize = 3;
 /// A snapshot document. Not tested: policy has tighter bounds of its own, and the enforcer is trusted.
 pub const SNAPSHOT: usize = 64 * 1024 * 1024;
-/// How long the enforcer may take to answer Allocate or Record.
+/// How long the enforcer may take to answer Allocate: resolvers ask again after this long.
 pub const CHANNEL_ANSWER: Duration = Duration::from_secs(5);
+/// How long it may take to record: a connection waits for this as long as for its upstream, so that a busy machine does
+/// not refuse what policy allows.
+pub const RECORD_ANSWER: Duration = DIAL;
 /// Not tested at its edge. Events without an answer that wait to be sent; what does not fit is counted and reported as lost.
 pub const QUEUED_EVENTS: usize = 1024;
 /// Denials recorded in a burst…

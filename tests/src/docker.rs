@@ -6,10 +6,11 @@ use crate::{Outcome, outcome, rig};
 
 /// Runs the client and gives its standard output; a failure ends the test with what it said.
 pub fn run(words: &[&str]) -> String {
-    run_with(&rig().docker_host, words)
+    run_on(&rig().docker_host, words)
 }
 
-pub(crate) fn run_with(host: &str, words: &[&str]) -> String {
+/// The same of another engine.
+pub fn run_on(host: &str, words: &[&str]) -> String {
     let output = Command::new("docker")
         .args(["--host", host])
         .args(words)

@@ -6,6 +6,7 @@
 pub mod attempt;
 pub mod docker;
 pub mod outcome;
+pub mod own_engine;
 pub mod peer;
 pub mod place;
 pub mod receiver;

@@ -44,7 +44,7 @@ pub fn rig() -> &'static Rig {
             binary.display()
         );
         let docker_host = variable("DOCKER_HOST");
-        let bridge = docker::run_with(
+        let bridge = docker::run_on(
             &docker_host,
             &[
                 "network",
@@ -61,7 +61,7 @@ pub fn rig() -> &'static Rig {
         let state = PathBuf::from(variable("AGENTCONTAINER_TEST_STATE"));
         std::fs::create_dir_all(&state).unwrap();
         let image = "agentcontainer-test:latest".to_owned();
-        docker::run_with(&docker_host, &["image", "inspect", &image]);
+        docker::run_on(&docker_host, &["image", "inspect", &image]);
         Rig {
             binary,
             docker_host,

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub struct Workspace {
     hosts: BTreeMap<String, IpAddr>,
     private_networks: Vec<String>,
     host_lines: Vec<String>,
+    engine: String,
+    state: PathBuf,
 }
 
 impl Workspace {
@@ -43,7 +45,31 @@ impl Workspace {
             hosts: BTreeMap::new(),
             private_networks: vec![format!("{}.{}.{}.0/24", bridge[0], bridge[1], bridge[2])],
             host_lines: Vec::new(),
+            engine: rig().docker_host.clone(),
+            state: rig().state.clone(),
         }
+    }
+
+    /// With an enforcer of its own, whose state goes with the workspace.
+    pub fn with_own_state(mut self) -> Self {
+        self.state = self.dir.path().join("state");
+        self
+    }
+
+    /// On another engine, with an enforcer of its own there.
+    pub fn on_engine(mut self, host: &str) -> Self {
+        self.engine = host.to_owned();
+        self.with_own_state()
+    }
+
+    /// The engine that it runs on.
+    pub fn engine(&self) -> &str {
+        &self.engine
+    }
+
+    /// What the CLI takes for the user's state directory.
+    pub fn state(&self) -> &Path {
+        &self.state
     }
 
     /// Adds to `allowedDomains`, and lets the name lead to the bridge, unless it is a pattern.
@@ -118,7 +144,7 @@ impl Workspace {
     }
 
     /// The directory that is mounted into the container.
-    pub fn path(&self) -> std::path::PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.dir.path().join("ws")
     }
 
@@ -186,8 +212,8 @@ impl Workspace {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.dir.path().join("home"))
             .env("XDG_CONFIG_HOME", self.dir.path().join("config"))
-            .env("XDG_STATE_HOME", &rig().state)
-            .env("DOCKER_HOST", &rig().docker_host)
+            .env("XDG_STATE_HOME", &self.state)
+            .env("DOCKER_HOST", &self.engine)
             .current_dir(self.path());
     }
 
@@ -262,7 +288,7 @@ impl Workspace {
     }
 
     /// Puts a file into the workspace.
-    pub fn put(&self, name: &str, content: impl AsRef<[u8]>) -> std::path::PathBuf {
+    pub fn put(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path().join(name);
         fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).unwrap();
         fs::write(&path, content).unwrap();
@@ -273,6 +299,15 @@ impl Workspace {
 impl Default for Workspace {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Drop for Workspace {
+    /// An enforcer of its own goes with it.
+    fn drop(&mut self) {
+        if self.state != rig().state && self.state.exists() {
+            self.cli(&["enforcer", "stop", "--force"]);
+        }
     }
 }
 

@@ -1,6 +1,11 @@
 //! Parts killed at bad moments: the receiver never hears what policy did not allow, and what can resume does.
 #![allow(clippy::unwrap_used)]
 
+#[path = "death/engine.rs"]
+mod engine;
+#[path = "death/points.rs"]
+mod points;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,12 +26,16 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::in_workspace(Workspace::new())
+    }
+
+    fn in_workspace(workspace: Workspace) -> Self {
         let (host, allowed, denied) = (
             format!("{}.test", token("k")),
             Receiver::start(),
             Receiver::start(),
         );
-        let workspace = Workspace::new().allow(&[&format!("{host}:{}", allowed.port())]);
+        let workspace = workspace.allow(&[&format!("{host}:{}", allowed.port())]);
         workspace.put("dial.py", include_str!("../probe/dial.py"));
         workspace.put("hammer.py", HAMMER);
         Self {
@@ -105,20 +114,11 @@ open('up', 'w').close()
 print('allowed', counts['allowed'], 'denied', counts['denied'])
 ";
 
-/// The sidecar of this user's enforcer.
+/// The sidecar of the enforcer that the tests share.
 fn sidecar() -> String {
-    let names = docker::run(&[
-        "ps",
-        "--filter",
-        "name=agentcontainer-enforcer-",
-        "--format",
-        "{{.Names}}",
-    ]);
-    names
-        .lines()
-        .next()
-        .unwrap_or_else(|| panic!("no sidecar is running"))
-        .to_owned()
+    let said = Workspace::new().cli(&["enforcer", "status", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(said.stdout.trim()).unwrap();
+    said["container"].as_str().unwrap().to_owned()
 }
 
 /// Host pids of the processes of that name that the sidecar is or has started. (The engine's own list is of one cgroup; gateways have theirs.)
@@ -339,88 +339,4 @@ fn a_killed_cli_lets_nothing_through_and_can_be_swept_up() {
     scene.workspace.cli(&["stop", &name]).status(0);
     scene.workspace.cli(&["gc"]).status(0);
     assert!(!docker::run(&["ps", "--all", "--format", "{{.Names}} {{.Labels}}"]).contains(&name));
-}
-
-/// Whether the start of the session of that name has come so far.
-type Reached = fn(&str) -> bool;
-
-/// How far a start has come, as it shows from outside.
-const POINTS: [(&str, Reached); 6] = [
-    ("the cgroup is there", |_| cgroups() > 0),
-    ("the container is made", |name| listed(name, &["--all"])),
-    ("the container runs", |name| {
-        listed(name, &["--filter", "status=running"])
-    }),
-    ("the container has run for a moment", |name| {
-        listed(name, &["--filter", "status=running"]) && pause(50)
-    }),
-    ("the program runs", |name| {
-        listed(name, &["--filter", "status=running"]) && pause(400)
-    }),
-    ("the container is gone again", |name| {
-        pause(900) && !listed(name, &["--filter", "status=running"])
-    }),
-];
-
-fn listed(name: &str, options: &[&str]) -> bool {
-    let words = [&["ps", "--format", "{{.Names}} {{.Labels}}"], options].concat();
-    docker::run(&words).contains(name)
-}
-
-fn pause(milliseconds: u64) -> bool {
-    std::thread::sleep(Duration::from_millis(milliseconds));
-    true
-}
-
-fn cgroups() -> usize {
-    let mounted = [
-        "/sys/fs/cgroup/agentcontainer",
-        "/sys/fs/cgroup/unified/agentcontainer",
-    ];
-    mounted
-        .iter()
-        .filter_map(|path| std::fs::read_dir(path).ok())
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.path().is_dir())
-        .count()
-}
-
-#[test]
-fn a_sidecar_killed_at_any_point_of_a_start_lets_nothing_through() {
-    for (point, reached) in POINTS {
-        let scene = Scene::new();
-        let name = token("p");
-        scene.workspace.write();
-        scene.enforcer_is_back();
-        let script = format!(
-            "python3 dial.py tcp {} {} raw; python3 dial.py tcp {} {} name; sleep 1",
-            rig().bridge,
-            scene.denied.port(),
-            scene.host,
-            scene.allowed.port()
-        );
-        let child = scene
-            .workspace
-            .spawn(&["run", "--yes", "--name", &name, "--", "sh", "-c", &script]);
-        let began = Instant::now();
-        while !reached(&name) && began.elapsed() < Duration::from_secs(20) {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        docker::attempt(&["kill", &sidecar()]);
-        let out = outcome::wait(child, "run", DEADLINE);
-        assert!(
-            !out.stdout.contains("answer raw"),
-            "{point}: {}",
-            out.stdout
-        );
-        scene.denied.silent();
-        scene.enforcer_is_back();
-        scene.workspace.cli(&["stop", &name]);
-        scene.workspace.cli(&["gc"]).status(0);
-        assert!(
-            !listed(&name, &["--all"]),
-            "{point}: the container is left behind"
-        );
-    }
 }

@@ -1,7 +1,11 @@
 //! The command line: exit codes, refusals in words, terminals, signals, and that nothing is left behind.
 #![allow(clippy::unwrap_used)]
 
+#[path = "e2e_cli/control_files.rs"]
+mod control_files;
 #[path = "e2e_cli/life.rs"]
 mod life;
+#[path = "e2e_cli/machines.rs"]
+mod machines;
 #[path = "e2e_cli/refusals.rs"]
 mod refusals;

@@ -4,6 +4,10 @@
 
 #[path = "redteam/batch.rs"]
 mod batch;
+#[path = "redteam/flood.rs"]
+mod flood;
+#[path = "redteam/host.rs"]
+mod host;
 #[path = "redteam/list.rs"]
 mod list;
 #[path = "redteam/singly.rs"]

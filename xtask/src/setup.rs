@@ -30,6 +30,7 @@ const RUN: &[&str] = &[
 const DEV: &[&str] = &[
     "busybox-static",
     "cpio",
+    "g++",
     "haproxy",
     "nginx-light",
     "openssl",

@@ -177,13 +177,24 @@ impl Session {
         let _ = state.save();
     }
 
-    /// Lets go of a namespace that nobody is in any more.
+    /// Lets go of a namespace that nobody is in any more, and ends a session that the kernel no longer holds as it did.
     pub(super) async fn watch(self: Arc<Self>) {
         let mut closing = self.closed();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
                 _ = closing.wait_for(|closing| *closing) => return,
+            }
+            if let Err(error) = self.held().await {
+                tracing::error!(session = %self.id, %error, "what the kernel runs for the session is not what was attached: closed");
+                let mut event = Event::new(Kind::Lifecycle, Verdict::Deny, "gate-changed");
+                event.layer = Some("enforcer".into());
+                event.detail = Some(error.to_string());
+                let _ = self.write(event);
+                if let Err(error) = self.close("gate-changed").await {
+                    tracing::error!(session = %self.id, %error, "close");
+                }
+                return;
             }
             if self.cgroup.populated().unwrap_or(true) {
                 continue;
@@ -204,6 +215,16 @@ impl Session {
                 let _ = self.write(event);
             }
         }
+    }
+
+    /// The kernel's word that every hook is attached and no program of somebody else's can change what ours decided: one may
+    /// have come since the start.
+    async fn held(&self) -> Result<(), crate::kernel::KernelError> {
+        let state = self.state.lock().await;
+        let Some(kernel) = &state.kernel else {
+            return Ok(());
+        };
+        kernel.verify(self.cgroup.directory(), self.gateway_cgroup.directory())
     }
 
     fn inhabited(&self, wired: &Wired) -> bool {

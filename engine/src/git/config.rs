@@ -259,6 +259,124 @@ fn harmless(entry: &Entry, session: &Config, now: &Config) -> bool {
     }
 }
 
+/// Whether a key makes git neither run anything nor read from, or send to, somewhere unexpected: what `git clone` and `git
+/// init` write, and who somebody is.
+pub fn is_inert(entry: &Entry) -> bool {
+    let value = entry.value.as_str();
+    let plain_text = value.len() <= 1000 && !value.contains(char::is_control);
+    let word = value
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/'));
+    let refspec = value
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"+:*/._-^".contains(&b));
+    match (
+        entry.section.as_str(),
+        entry.subsection.as_deref(),
+        entry.key.as_str(),
+    ) {
+        (
+            "core",
+            None,
+            "repositoryformatversion"
+            | "filemode"
+            | "bare"
+            | "logallrefupdates"
+            | "ignorecase"
+            | "precomposeunicode"
+            | "symlinks"
+            | "autocrlf"
+            | "eol"
+            | "sparsecheckout"
+            | "sparsecheckoutcone",
+        )
+        | ("extensions", None, "objectformat" | "refstorage" | "partialclone" | "worktreeconfig")
+        | ("pull", None, "rebase" | "ff")
+        | ("push", None, "default" | "autosetupremote")
+        | ("gc", None, "auto")
+        | ("remote", Some(_), "promisor" | "partialclonefilter" | "tagopt" | "prune")
+        | ("submodule", Some(_), "active" | "update") => {
+            word || (entry.key == "partialclonefilter" && plain_text && !value.starts_with('-'))
+        }
+        ("user", None, "name" | "email") => plain_text,
+        ("branch", Some(_), "remote" | "merge" | "rebase" | "vscode-merge-base") => {
+            word && !value.starts_with('-')
+        }
+        ("remote", Some(_), "fetch") => refspec,
+        ("remote" | "submodule", Some(_), "url") => {
+            is_plain_url(value) || is_plain_http(value) || is_plain_path(value)
+        }
+        _ => false,
+    }
+}
+
+fn is_plain_http(url: &str) -> bool {
+    url.strip_prefix("http://")
+        .is_some_and(|rest| is_plain_url(&format!("https://{rest}")))
+}
+
+/// A repository beside this one, or somewhere in the file system.
+fn is_plain_path(url: &str) -> bool {
+    let path = url.strip_prefix("file://").unwrap_or(url);
+    path.len() <= 1000
+        && path.starts_with(['/', '.'])
+        && path
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/' | b'+'))
+}
+
+/// A configuration written anew with those entries that may stay, and the names of the others. Where there are more than are
+/// read, the rest is one of the others.
+pub fn keep(text: &str, may_stay: impl Fn(&Entry) -> bool) -> (String, Vec<String>) {
+    let parsed = parse(text);
+    let (mut kept, mut dropped) = (String::new(), Vec::new());
+    if parsed.entries.len() >= MAX_ENTRIES {
+        dropped.push("more keys than are read".to_owned());
+    }
+    // What this reads as no entry, git may read as one.
+    let unread = text.lines().any(|line| !is_understood(line));
+    if unread {
+        dropped.push("lines that are not understood".to_owned());
+    }
+    let mut open: Option<(&str, Option<&str>)> = None;
+    for entry in &parsed.entries {
+        if !may_stay(entry) {
+            dropped.push(entry.to_string());
+            continue;
+        }
+        let section = (entry.section.as_str(), entry.subsection.as_deref());
+        if open != Some(section) {
+            kept.push_str(&match section.1 {
+                Some(sub) => format!("[{} \"{}\"]\n", section.0, quoted(sub)),
+                None => format!("[{}]\n", section.0),
+            });
+            open = Some(section);
+        }
+        kept.push_str(&format!("\t{} = \"{}\"\n", entry.key, quoted(&entry.value)));
+    }
+    (kept, dropped)
+}
+
+fn quoted(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+/// A line of the plain kind that git itself writes: a header, a comment, or a key at its start with a value that ends on the line.
+fn is_understood(line: &str) -> bool {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with(['#', ';']) {
+        return true;
+    }
+    if line.starts_with('[') {
+        return header(line).is_some_and(|((name, _), rest)| !name.is_empty() && rest.is_empty());
+    }
+    let end = line
+        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+        .unwrap_or(line.len());
+    let rest = line[end..].trim_start();
+    end > 0 && (rest.is_empty() || rest.starts_with('=')) && !line.ends_with('\\')
+}
+
 /// A remote of the session's that is not in the repository, with exactly one address, of a kind that only names a place.
 fn new_remote(name: &str, session: &Config, now: &Config) -> bool {
     let mut urls = session.values("remote", Some(name), "url");

@@ -95,8 +95,15 @@ impl Bench {
     }
 }
 
+/// Without what stands for control files, there or not.
 fn targets(request: &CreateRequest) -> Vec<&str> {
-    request.mounts.iter().map(Mount::target).collect()
+    let is_control = |mount: &&Mount| match mount {
+        Mount::Control { .. } => true,
+        Mount::Session { target, .. } => !target.starts_with("/etc/"),
+        _ => false,
+    };
+    let others = request.mounts.iter().filter(|m| !is_control(m));
+    others.map(Mount::target).collect()
 }
 
 #[test]
@@ -115,6 +122,10 @@ fn a_bare_config_gives_a_workspace_a_user_who_is_not_root_and_the_images_program
         ]
     );
     assert_eq!(request.env["HOME"].as_deref(), Some("/home/agent"));
+    assert_eq!(
+        request.env["GIT_CONFIG_KEY_0"].as_deref(),
+        Some("core.excludesFile")
+    );
     assert_eq!(request.env["AGENTCONTAINER_SESSION"].as_deref(), Some("s1"));
     assert_eq!(request.hostname, "my-demo");
     assert_eq!(request.limits.pids, 4096);
@@ -210,8 +221,14 @@ fn a_plan_only_looks() {
     std::fs::create_dir(at.workspace().join(".git")).unwrap();
     std::fs::write(at.workspace().join("agentcontainer.json"), "{}").unwrap();
     let request = at.request(r#"{ "image": "x" }"#);
-    assert!(targets(&request).contains(&"/workspaces/project/.git/hooks"));
-    assert!(targets(&request).contains(&"/workspaces/project/agentcontainer.json"));
+    assert!(
+        request
+            .mounts
+            .iter()
+            .any(|m| m.target() == "/workspaces/project/.git/hooks")
+    );
+    let bound = |name: &str| request.mounts.iter().any(|m| m.target().ends_with(name));
+    assert!(bound("/agentcontainer.json") && bound("/.git/config") && !bound("/.git/modules"));
     assert_eq!(
         std::fs::read_dir(at.workspace().join(".git"))
             .unwrap()

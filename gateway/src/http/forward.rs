@@ -236,6 +236,7 @@ impl Forward {
         );
         let (sender, connection) = http1::Builder::new()
             .max_headers(limits::HTTP_RESPONSE_HEADERS)
+            .max_header_size(limits::HTTP_RESPONSE_HEAD)
             .max_buf_size(limits::HTTP_BUFFER)
             .handshake(TokioIo::new(dialled.stream))
             .await

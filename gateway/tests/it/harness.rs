@@ -29,6 +29,10 @@ pub struct Manners {
     pub refuse_record: bool,
     pub silent: bool,
     pub refusal: Option<String>,
+    /// What is asked to be recorded is refused; what is only told is taken.
+    pub refuse_asked: bool,
+    /// How long each record that is asked for takes.
+    pub slow: Duration,
 }
 
 type Doors = Arc<Mutex<HashMap<SocketAddrV4, SocketAddrV4>>>;
@@ -413,18 +417,21 @@ fn play(
                 })
             }
             from_gateway::Message::Record(record) => {
+                if record.id != 0 {
+                    let slow = manners.lock().unwrap().slow;
+                    std::thread::sleep(slow);
+                }
                 let event: Event = serde_json::from_slice(&record.event).unwrap();
                 let manners = manners.lock().unwrap();
-                if !manners.refuse_record {
+                let asked = record.id != 0;
+                let ok = !(manners.refuse_record || manners.refuse_asked && asked);
+                if ok {
                     events.lock().unwrap().push((event, record.flow));
                 }
                 if record.id == 0 || manners.silent {
                     continue;
                 }
-                to_gateway::Message::Recorded(v1::Recorded {
-                    id: record.id,
-                    ok: !manners.refuse_record,
-                })
+                to_gateway::Message::Recorded(v1::Recorded { id: record.id, ok })
             }
         };
         let bytes = ToGateway {

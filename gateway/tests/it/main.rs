@@ -8,6 +8,7 @@ mod http;
 mod proxy;
 mod relay;
 mod sandboxed;
+mod smuggling;
 mod speed;
 mod tls;
 mod websocket;

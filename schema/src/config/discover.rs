@@ -128,6 +128,10 @@ pub(crate) fn read_file(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Di
     };
     let file = match open(path) {
         Ok(file) => file,
+        // What agentcontainer itself puts where a control file could be and is none.
+        Err(error) if is_socket(path) && error.raw_os_error() == Some(libc::ENXIO) => {
+            return Ok(None);
+        }
         Err(error)
             if matches!(
                 error.kind(),
@@ -164,6 +168,18 @@ fn open(path: &Path) -> io::Result<File> {
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
+}
+
+#[cfg(unix)]
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    path.symlink_metadata()
+        .is_ok_and(|meta| meta.file_type().is_socket())
+}
+
+#[cfg(not(unix))]
+fn is_socket(_: &Path) -> bool {
+    false
 }
 
 #[cfg(not(unix))]

@@ -4,10 +4,10 @@ use agentcontainer_tests::attempt::Line;
 use agentcontainer_tests::docker::{self, Plain};
 use agentcontainer_tests::place::token;
 use agentcontainer_tests::receiver::Receiver;
-use agentcontainer_tests::{Workspace, rig};
+use agentcontainer_tests::{Workspace, outcome, rig};
 use serde_json::json;
 
-fn record(id: &str, title: &str, control: &str, layer: &str) {
+pub fn record(id: &str, title: &str, control: &str, layer: &str) {
     let line = Line {
         id: id.into(),
         title: title.into(),
@@ -28,7 +28,7 @@ fn dial(receiver: &Receiver, word: &str) -> String {
 }
 
 /// The engine's name for the container of a session.
-fn container(session: &str) -> String {
+pub fn container(session: &str) -> String {
     let listed = docker::run(&["ps", "--all", "--format", "{{.ID}} {{.Names}} {{.Labels}}"]);
     let line = listed
         .lines()
@@ -213,47 +213,159 @@ fn x07_a_container_started_without_us_never_runs_its_program() {
     );
 }
 
+/// Git on the host, in a repository whose owner the test is not; what it says, whatever comes of it.
+fn host_git(path: &std::path::Path, words: &str) -> String {
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .args(["-c", words])
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", "safe.directory")
+        .env("GIT_CONFIG_VALUE_0", "*")
+        .current_dir(path);
+    let out = outcome::finish(shell, outcome::DEADLINE);
+    out.stdout + &out.stderr
+}
+
+/// A repository of the user's that programs inside are, with a commit.
+fn repository(path: &std::path::Path) {
+    host_git(
+        path,
+        "git init -q -b main . && echo x >file && git add . && git -c user.name=t -c user.email=t@t commit -qm first && chown -R 1000:1000 .",
+    );
+    assert!(path.join(".git/config").exists());
+}
+
+/// A plain container, of the same user, with a directory bound at /w.
+fn beside(path: &std::path::Path) -> Plain {
+    let bind = format!("type=bind,source={},target=/w", path.display());
+    Plain::start(
+        &["--user", "1000:1000", "--mount", &bind, "--workdir", "/w"],
+        &["sleep", "300"],
+    )
+}
+
 #[test]
 fn x04_git_hooks_and_config_cannot_be_planted() {
-    let workspace = Workspace::new();
-    let git = |words: &str| {
-        let done = std::process::Command::new("sh")
-            .args(["-ec", words])
-            .env("GIT_CONFIG_COUNT", "1")
-            .env("GIT_CONFIG_KEY_0", "safe.directory")
-            .env("GIT_CONFIG_VALUE_0", "*")
-            .current_dir(workspace.path())
-            .output()
-            .unwrap();
+    const PLANTS: &[(&str, &str)] = &[
+        (
+            "a repository in place of the first",
+            "mv .git .g2; git init -q -b main . ; git config core.fsmonitor 'touch pwned; false'",
+        ),
+        (
+            "config, written in place",
+            "printf '[core]\\n\\tfsmonitor = \"touch pwned; false\"\\n' >>.git/config",
+        ),
+        (
+            "config, replaced",
+            "printf '[core]\\n\\tfsmonitor = \"touch pwned; false\"\\n' >.git/new; mv .git/new .git/config",
+        ),
+        (
+            "config, by git",
+            "git config core.fsmonitor 'touch pwned; false'",
+        ),
+        (
+            "a hook",
+            "printf '#!/bin/sh\\ntouch pwned\\n' >.git/hooks/post-checkout; chmod +x .git/hooks/post-checkout",
+        ),
+        (
+            "the directory of hooks, replaced",
+            "mkdir .git/h; printf '#!/bin/sh\\ntouch pwned\\n' >.git/h/post-checkout; chmod +x .git/h/post-checkout; mv .git/hooks .git/old; mv .git/h .git/hooks",
+        ),
+        (
+            "hooks elsewhere",
+            "mkdir h; printf '#!/bin/sh\\ntouch pwned\\n' >h/post-checkout; chmod +x h/post-checkout; git config core.hooksPath h",
+        ),
+        (
+            "a common directory elsewhere",
+            "mkdir .git/c; cp -r .git/objects .git/refs .git/c; printf '[core]\\n\\tfsmonitor = \"touch pwned; false\"\\n' >.git/c/config; rm -f .git/commondir; echo c >.git/commondir",
+        ),
+        (
+            "a nested repository that the index names",
+            "git init -q sub; git -C sub -c user.name=t -c user.email=t@t commit -q --allow-empty -m x; git add sub; git -C sub config core.fsmonitor 'touch ../pwned; false'",
+        ),
+        (
+            "a nested repository by a file",
+            "git init -q --separate-git-dir data sub; git -C sub -c user.name=t -c user.email=t@t commit -q --allow-empty -m x; git add sub; git -C sub config core.fsmonitor 'touch ../pwned; false'; printf 'gitdir: ../data\\n' >sub/.git; git -C sub config core.worktree ../sub",
+        ),
+    ];
+    let works = "git status; git checkout -q -b other; git status";
+    for (what, plant) in PLANTS {
+        let control = Workspace::new();
+        control.write();
+        repository(&control.path());
+        docker::attempt(&["exec", &beside(&control.path()).id, "sh", "-c", plant]);
+        let said = host_git(&control.path(), works);
         assert!(
-            done.status.success(),
-            "{}",
-            String::from_utf8_lossy(&done.stderr)
+            control.path().join("pwned").exists(),
+            "the control does not work: {what}: {said}"
         );
-    };
-    git(
-        "git init -q -b main . && echo x >file && git add file && git -c user.name=t -c user.email=t@t commit -qm first",
-    );
-    let before = std::fs::read_to_string(workspace.path().join(".git/config")).unwrap();
-    workspace.inside(
-        "mv .git .g2; git init -q . ; git config core.fsmonitor 'touch pwned; false'; git config --file .git/config core.fsmonitor 'touch pwned'
-         echo 'touch pwned' >.git/hooks/post-checkout; chmod +x .git/hooks/post-checkout; cp .git/config .git/config2; mv .git/config2 .git/config; true",
-    );
-    git("git status >/dev/null");
+
+        let workspace = Workspace::new();
+        workspace.write();
+        repository(&workspace.path());
+        let before = std::fs::read_to_string(workspace.path().join(".git/config")).unwrap();
+        let out = workspace.inside(&format!("touch ran; {plant}"));
+        let said = host_git(&workspace.path(), works);
+        assert!(workspace.path().join("ran").exists(), "{}", out.stderr);
+        assert!(
+            said.contains("ran") && !workspace.path().join("pwned").exists(),
+            "{what}: {said}"
+        );
+        assert_eq!(
+            std::fs::read_to_string(workspace.path().join(".git/config")).unwrap(),
+            before,
+            "{what}"
+        );
+    }
+    // Where there is no repository yet, one may be made, and holds nothing that runs.
+    let plant = "git init -q -b main .; git config core.fsmonitor 'touch pwned; false'; git config user.name me";
+    let control = Workspace::new();
+    docker::attempt(&["exec", &beside(&control.path()).id, "sh", "-c", plant]);
+    host_git(&control.path(), works);
+    assert!(control.path().join("pwned").exists());
+    let workspace = Workspace::new();
+    workspace.inside(plant).status(0).says("core.fsmonitor");
+    host_git(&workspace.path(), works);
     assert!(!workspace.path().join("pwned").exists());
     assert_eq!(
-        std::fs::read_to_string(workspace.path().join(".git/config")).unwrap(),
-        before
-    );
-    assert!(
-        !workspace.path().join(".git/hooks/post-checkout").exists()
-            && !workspace.path().join(".g2").exists()
+        host_git(&workspace.path(), "git config user.name").trim(),
+        "me"
     );
     record(
         "X04",
-        "rename .git and plant hooks or fsmonitor",
-        "none made",
-        "mounts",
+        "rename .git, plant hooks, fsmonitor, nested repositories",
+        "works",
+        "mounts; what is new is looked through at the end",
+    );
+}
+
+#[test]
+fn x05_no_config_can_be_put_ahead_of_the_approved_one() {
+    const PLANT: &str = "mkdir .devcontainer; echo '{ \"image\": \"agentcontainer-test\" }' >.devcontainer/agentcontainer.json";
+    let control = Workspace::new();
+    control.run(&["true"]).status(0);
+    docker::attempt(&["exec", &beside(&control.path()).id, "sh", "-c", PLANT]);
+    control
+        .cli(&["run", "--yes", "--", "true"])
+        .status(125)
+        .says(".devcontainer/agentcontainer.json");
+    let workspace = Workspace::new();
+    let name = token("x5");
+    let session = workspace.session(&name);
+    assert_ne!(session.inside(PLANT).status, 0);
+    session.inside(&format!(
+        "mv .devcontainer d; {PLANT}; mv agentcontainer.json x; touch ran"
+    ));
+    workspace.cli(&["stop", &name]).status(0);
+    drop(session);
+    assert!(workspace.path().join("ran").exists());
+    assert!(!workspace.path().join(".devcontainer").exists());
+    workspace.cli(&["run", "--", "true"]).status(0);
+    record(
+        "X05",
+        "a config ahead of the approved one",
+        "works, and is refused at the next run",
+        "mounts: masks",
     );
 }
 

@@ -111,3 +111,12 @@ fn what_is_there_and_cannot_be_read_is_never_passed_over() {
     fs::write(&ahead, vec![b' '; MAX_FILE_BYTES]).unwrap();
     assert!(discover(dir.path(), Wanted::First).is_ok());
 }
+
+#[test]
+fn a_socket_holds_a_place_and_is_no_config() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), ".devcontainer.json");
+    std::os::unix::net::UnixListener::bind(dir.path().join("agentcontainer.json")).unwrap();
+    let found = discover(dir.path(), Wanted::First).unwrap();
+    assert_eq!(found.name, ".devcontainer.json");
+}
