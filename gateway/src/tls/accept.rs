@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::authority::AuthorityError;
 use crate::connection::Guarded;
 use crate::limits;
 use crate::wire::Wire;
@@ -31,10 +32,14 @@ pub struct Ended {
 /// Why there is no TLS with the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
-    #[error("the client does not accept the session's certificate ({0}): does it trust /run/agentcontainer/trust/ca.pem?")]
+    #[error(
+        "the client does not accept the session's certificate ({0}): does it trust /run/agentcontainer/trust/ca.pem?"
+    )]
     NotTrusted(String),
     #[error("the handshake failed: {0}")]
     Handshake(String),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     #[error("the client went away during the handshake")]
     Gone,
     #[error("no handshake within {} s", limits::TLS_HANDSHAKE.as_secs())]
@@ -45,6 +50,7 @@ impl AcceptError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotTrusted(_) => "tls-not-trusted",
+            Self::Authority(_) => "tls-authority",
             Self::Handshake(_) | Self::Gone | Self::Timeout => "tls-handshake",
         }
     }
@@ -73,7 +79,9 @@ pub async fn accept(
 
 fn refusal(error: &io::Error) -> AcceptError {
     use rustls::AlertDescription as Alert;
-    let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    let inner = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>());
     match inner {
         Some(rustls::Error::AlertReceived(
             alert @ (Alert::UnknownCA
@@ -110,7 +118,11 @@ impl AsyncRead for Ended {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        match ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
+            // Requests and frames say themselves where they end: a client that only closes has cut nothing off.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            result => Poll::Ready(result),
+        }
     }
 }
 

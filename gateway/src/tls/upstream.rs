@@ -93,7 +93,9 @@ impl Roots {
 }
 
 fn refusal(error: &io::Error) -> UpstreamError {
-    let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    let inner = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>());
     match inner {
         Some(error @ rustls::Error::InvalidCertificate(_)) => {
             UpstreamError::Certificate(error.to_string())
