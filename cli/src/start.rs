@@ -188,6 +188,7 @@ async fn open(
         session: record.session.to_string(),
         workspace: record.workspace.display().to_string(),
         policy: loaded.policy.to_json(),
+        roots: Vec::new(),
     };
     let opened = enforcer
         .open_session(request)
