@@ -2,7 +2,7 @@
 #![no_main]
 
 use gateway::http::framer::Framer;
-use gateway::http::head::{self, Authority};
+use gateway::http::head::{self, Authority, Host, Scheme};
 use libfuzzer_sys::fuzz_target;
 use schema::host::HostName;
 
@@ -10,7 +10,11 @@ fuzz_target!(|data: &[u8]| {
     let Ok(name) = HostName::parse("example.com") else {
         return;
     };
-    let authority = Authority::Name(name, 80);
+    let authority = Authority {
+        host: Host::Name(name),
+        port: 80,
+        scheme: Scheme::Http,
+    };
     let _ = head::check(data, &authority);
 
     let mut out = Vec::new();

@@ -18,12 +18,17 @@ use tokio::time::timeout;
 use crate::channel::Channel;
 use crate::dial::{DialError, dial};
 use crate::events;
-use crate::http::{self, Site};
+use crate::http::head::Scheme;
+use crate::http::{self, Site, Visit};
 use crate::limits;
 use crate::plan;
 use crate::relay::{Carried, End, Patience, Pipes, relay, reset};
 use crate::state::{Denied, Entry, Granted, Intent, Place, State};
+use crate::tls;
+use crate::tls::accept::{AcceptError, Ended};
+use crate::tls::authority::Authority;
 use crate::tls::client_hello::{Alert, Assembler, ClientHello, Refusal};
+use crate::wire::Wire;
 
 /// The original destination of an accepted connection. Steering leaves it in the socket's own address; tests, whose
 /// sockets are on loopback, translate.
@@ -37,6 +42,9 @@ pub struct Shared {
     pub pipes: Pipes,
     pub patience: Patience,
     pub slots: Arc<Semaphore>,
+    /// Upstream connections beyond the one that every slot stands for.
+    pub extra: Arc<Semaphore>,
+    pub authority: Authority,
 }
 
 /// A socket whose close is a reset unless it was said otherwise: what breaks off must not look finished.
@@ -166,16 +174,15 @@ async fn internal(shared: &Arc<Shared>, stream: Guarded, flow: Flow) {
         place: Place::Name(name),
         port: 80,
     };
-    let carried = Arc::new(Carried::default());
-    http::serve(
-        Arc::clone(shared),
-        stream,
+    let visit = Visit {
+        shared: Arc::clone(shared),
         intent,
         flow,
-        Site::Internal,
-        carried,
-    )
-    .await;
+        scheme: Scheme::Http,
+        site: Site::Internal,
+        carried: Arc::default(),
+    };
+    http::serve(stream, visit, false).await;
 }
 
 /// What policy does not allow: words where the client can read them, else a reset.
@@ -190,15 +197,29 @@ async fn denied(
     shared.channel.post_denial(&event, Some(flow));
     let host = intent.place.to_string();
     shared.state.denied(host, Some(intent.port), why.code);
+    let visit = |scheme| Visit {
+        shared: Arc::clone(shared),
+        intent: intent.clone(),
+        flow,
+        scheme,
+        site: Site::Denied(why.clone()),
+        carried: Arc::default(),
+    };
     match (&intent.place, intent.port) {
         (Place::Name(_), 80) => {
-            let carried = Arc::new(Carried::default());
-            let site = Site::Denied(why);
-            http::serve(Arc::clone(shared), stream, intent, flow, site, carried).await;
+            http::serve(stream, visit(Scheme::Http), false).await;
         }
-        (Place::Name(_), 443) => {
+        (Place::Name(name), 443) => {
             let mut raw = Vec::new();
             let alert = match read_hello(&mut stream, &mut raw).await {
+                Ok(hello) if hello.server_name == *name => {
+                    // Whoever trusts the session's certificate reads the page; to others the handshake's end says no.
+                    if let Ok(ended) = end_tls(shared, stream, raw, &intent.place).await {
+                        let h2 = ended.is_h2();
+                        http::serve(ended, visit(Scheme::Https), h2).await;
+                    }
+                    return;
+                }
                 Ok(_) => Some(Alert::AccessDenied),
                 // Still a TLS client, if not one that could have been carried.
                 Err(HelloError::Refused(refusal)) => refusal.alert().map(|_| Alert::AccessDenied),
@@ -210,6 +231,17 @@ async fn denied(
         }
         _ => {}
     }
+}
+
+/// Ends TLS towards the agent, with a certificate for the place that was dialled.
+async fn end_tls(
+    shared: &Shared,
+    stream: Guarded,
+    first: Vec<u8>,
+    place: &Place,
+) -> Result<Ended, AcceptError> {
+    let config = shared.authority.server(place)?;
+    tls::accept::accept(stream, first, config).await
 }
 
 async fn carry(
@@ -224,27 +256,26 @@ async fn carry(
         Protocol::Http => {
             let carried = Arc::new(Carried::default());
             let mut ending = Ending::new(shared, intent, &granted, flow, Arc::clone(&carried));
-            let site = Site::upstream(granted.clone(), entry);
-            let served = http::serve(
-                Arc::clone(shared),
-                stream,
-                intent.clone(),
+            let visit = Visit {
+                shared: Arc::clone(shared),
+                intent: intent.clone(),
                 flow,
-                site,
+                scheme: Scheme::Http,
+                site: Site::upstream(granted.clone(), entry),
                 carried,
-            );
-            ending.reason = served.await;
+            };
+            ending.reason = http::serve(stream, visit, false).await;
         }
         Protocol::Https | Protocol::Tls => {
             carry_tls(shared, stream, flow, intent, &granted, &entry).await;
         }
         Protocol::Tcp => {
-            let wire = Wire {
+            let bytes = Opaque {
                 stream,
                 first: Vec::new(),
                 tls: false,
             };
-            carry_bytes(shared, wire, flow, intent, &granted, &entry).await;
+            carry_bytes(shared, bytes, flow, intent, &granted, &entry).await;
         }
         // Nothing that arrives over TCP is granted as UDP.
         Protocol::Udp => {}
@@ -257,37 +288,35 @@ async fn carry_tls(
     flow: Flow,
     intent: &Intent,
     granted: &Granted,
-    entry: &Entry,
+    entry: &Arc<Entry>,
 ) {
     let mut first = Vec::new();
     let hello = read_hello(&mut stream, &mut first).await;
-    let (code, alert, detail) = match (hello, &intent.place) {
-        (Ok(hello), Place::Name(name)) if hello.server_name == *name => {
-            let wire = Wire {
-                stream,
-                first,
-                tls: true,
-            };
-            return carry_bytes(shared, wire, flow, intent, granted, entry).await;
-        }
+    let in_order = match (&hello, &intent.place) {
+        (Ok(hello), Place::Name(name)) => hello.server_name == *name,
         // A literal address has no name to show; one that is shown cannot be checked.
-        (Err(HelloError::Refused(Refusal::NoServerName)), Place::Address(_)) => {
-            let wire = Wire {
+        (Err(HelloError::Refused(Refusal::NoServerName)), Place::Address(_)) => true,
+        _ => false,
+    };
+    let (code, alert, detail) = match hello {
+        _ if in_order && granted.protocol == Protocol::Https => {
+            return carry_https(shared, stream, first, flow, intent, granted, entry).await;
+        }
+        _ if in_order => {
+            let bytes = Opaque {
                 stream,
                 first,
                 tls: true,
             };
-            return carry_bytes(shared, wire, flow, intent, granted, entry).await;
+            return carry_bytes(shared, bytes, flow, intent, granted, entry).await;
         }
-        (Ok(hello), _) => (
+        Ok(hello) => (
             "sni-mismatch",
             Some(Alert::UnrecognizedName),
             format!("the server name is {}", hello.server_name),
         ),
-        (Err(HelloError::Refused(refusal)), _) => {
-            (refusal.code(), refusal.alert(), refusal.to_string())
-        }
-        (Err(HelloError::Ended), _) => {
+        Err(HelloError::Refused(refusal)) => (refusal.code(), refusal.alert(), refusal.to_string()),
+        Err(HelloError::Ended) => {
             let detail = "no whole ClientHello came".to_owned();
             ("tls-no-hello", None, detail)
         }
@@ -301,8 +330,39 @@ async fn carry_tls(
     }
 }
 
-/// A connection whose wire is in order, with what was read of it.
-struct Wire {
+/// TLS that ends here: what is inside is served as HTTP.
+async fn carry_https(
+    shared: &Arc<Shared>,
+    stream: Guarded,
+    first: Vec<u8>,
+    flow: Flow,
+    intent: &Intent,
+    granted: &Granted,
+    entry: &Arc<Entry>,
+) {
+    let ended = match end_tls(shared, stream, first, &intent.place).await {
+        Ok(ended) => ended,
+        Err(error) => {
+            let event = events::failed(intent, granted, error.code(), &error.to_string());
+            return shared.channel.post_denial(&event, Some(flow));
+        }
+    };
+    let carried = Arc::new(Carried::default());
+    let mut ending = Ending::new(shared, intent, granted, flow, Arc::clone(&carried));
+    let visit = Visit {
+        shared: Arc::clone(shared),
+        intent: intent.clone(),
+        flow,
+        scheme: Scheme::Https,
+        site: Site::upstream(granted.clone(), Arc::clone(entry)),
+        carried,
+    };
+    let h2 = ended.is_h2();
+    ending.reason = http::serve(ended, visit, h2).await;
+}
+
+/// A connection that is carried unread, with what was read of it.
+struct Opaque {
     stream: Guarded,
     first: Vec<u8>,
     /// A refusal can be told as an alert.
@@ -312,17 +372,17 @@ struct Wire {
 /// Records and dials at once; carries when both have succeeded.
 async fn carry_bytes(
     shared: &Arc<Shared>,
-    wire: Wire,
+    bytes: Opaque,
     flow: Flow,
     intent: &Intent,
     granted: &Granted,
     entry: &Entry,
 ) {
-    let Wire {
+    let Opaque {
         stream: mut agent,
         first,
         tls,
-    } = wire;
+    } = bytes;
     let event = events::allowed(intent, granted);
     let (recorded, dialled) = tokio::join!(
         shared.channel.record(&event, Some(flow)),
@@ -469,7 +529,7 @@ async fn read_hello(stream: &mut TcpStream, raw: &mut Vec<u8>) -> Result<ClientH
 
 /// Writes a last word and closes in good order: what the client still sends is read and thrown away for a moment, for a
 /// close with unread bytes is a reset, which could overtake the word.
-pub async fn linger(mut stream: Guarded, last: &[u8]) {
+pub async fn linger(mut stream: impl Wire, last: &[u8]) {
     let farewell = async {
         stream.write_all(last).await?;
         stream.shutdown().await?;

@@ -8,6 +8,7 @@ use api::v1::Flow;
 use audit::{Event, Kind, Verdict};
 use schema::host::HostName;
 
+use crate::http::head::Scheme;
 use crate::limits;
 use crate::relay::Carried;
 use crate::state::{Denied, Granted, Intent, Place};
@@ -115,11 +116,12 @@ pub fn request(
     rule: Option<&audit::Rule>,
     verdict: Verdict,
     reason: &str,
+    scheme: Scheme,
     request: Option<&Request>,
 ) -> Event {
     let mut event = about(event(Kind::Request, verdict, reason), intent);
     event.rule = rule.cloned();
-    event.protocol = Some("http".to_owned());
+    event.protocol = Some(scheme.as_str().to_owned());
     if let Some(request) = request {
         event.method = Some(request.method.clone());
         event.url = Some(request.url.clone());
@@ -145,7 +147,7 @@ pub fn response(
 ) -> Event {
     let mut event = about(event(Kind::Response, Verdict::Allow, reason), intent);
     event.rule = Some(granted.rule.clone());
-    event.protocol = Some("http".to_owned());
+    event.protocol = Some(granted.protocol.as_str().to_owned());
     event.method = Some(request.method.clone());
     event.url = Some(request.url.clone());
     event.status = Some(exchange.status);

@@ -6,10 +6,13 @@ mod body;
 mod forward;
 pub mod framer;
 mod guard;
+mod h2;
 pub mod head;
 pub mod page;
 mod response;
 mod serve;
+mod upstream;
 mod websocket;
 
-pub use serve::{Site, serve};
+pub use forward::Failure;
+pub use serve::{Site, Visit, serve};

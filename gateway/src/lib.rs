@@ -21,6 +21,7 @@ mod state;
 #[allow(unsafe_code)]
 mod sys;
 pub mod tls;
+mod wire;
 
 pub use connection::Destination;
 pub use relay::Patience;

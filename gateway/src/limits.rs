@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Agent connections served at once; the next ones wait in the listener's backlog.
 pub const CONNECTIONS: usize = 4096;
 /// File descriptors kept back from connections: channel, listeners, resolver sockets, DNS connections, pipes.
-pub const RESERVED_FDS: u64 = 256 + 2 * PIPES as u64;
+pub const RESERVED_FDS: u64 = 256 + 2 * PIPES as u64 + EXTRA_UPSTREAMS as u64;
 /// Descriptors of one connection: the agent's and the upstream's. Pipes come out of what is kept back.
 pub const FDS_PER_CONNECTION: u64 = 2;
 /// No refusal: bytes moved through the copying path before a direction is given a pipe and spliced.
@@ -21,6 +21,9 @@ pub const PIPE_BYTES: usize = 256 * 1024;
 /// The scratch buffer of the copying path, one a worker thread; what the peer does not take is kept, at most this much
 /// for each direction.
 pub const RELAY_BUFFER: usize = 64 * 1024;
+
+/// No refusal: one direction of a WebSocket over TLS.
+pub const EXCHANGE_BUFFER: usize = 16 * 1024;
 
 // === deadlines ===
 
@@ -53,6 +56,16 @@ pub const TLS_RECORD: usize = 1 << 14;
 pub const CLIENT_HELLO_RAW: usize = CLIENT_HELLO * 6;
 /// From accept to a whole ClientHello.
 pub const CLIENT_HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// From the checked ClientHello to the end of the handshake, on either side.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+/// Leaves of the session's authority that are remembered; the oldest makes room.
+pub const LEAVES: usize = 1024;
+/// How long the session's authority is good for: a session that outlives it is refused by its clients.
+pub const CA_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The same for a leaf; another one is minted when half of it has passed.
+pub const LEAF_LIFE: Duration = Duration::from_secs(48 * 60 * 60);
+/// How far a client's clock may be behind.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(24 * 60 * 60);
 /// Extensions in one ClientHello.
 pub const TLS_EXTENSIONS: usize = 128;
 
@@ -78,6 +91,18 @@ pub const HTTP_RESPONSE_HEAD: usize = 64 * 1024;
 pub const HTTP_BUFFER: usize = HTTP_HEAD;
 /// From the first wait for a request to its whole head; also how long a kept-alive connection may rest.
 pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(60);
+/// Streams of one HTTP/2 connection at once.
+pub const H2_STREAMS: u32 = 100;
+/// What one HTTP/2 stream may send ahead before the other side has taken it.
+pub const H2_STREAM_WINDOW: u32 = 256 * 1024;
+/// The same for all streams of a connection together.
+pub const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// No refusal: bytes of one stream that wait to be written.
+pub const H2_SEND_BUFFER: usize = 64 * 1024;
+/// Upstream connections of HTTP/1 that one client connection of HTTP/2 may have; its next requests wait.
+pub const HTTP1_UPSTREAMS: usize = 8;
+/// Those beyond the first one, in the whole session.
+pub const EXTRA_UPSTREAMS: usize = 512;
 /// Bytes of a URL that an event keeps.
 pub const RECORDED_URL: usize = 2 * 1024;
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::sys::socket::{Shutdown, shutdown};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -155,6 +155,70 @@ pub async fn relay(
     reset(agent);
     reset(upstream);
     end
+}
+
+/// [`relay`] where one side, or both, is TLS: bytes are copied, and both ends are closed as TLS closes.
+pub async fn exchange<A, U>(
+    agent: &mut A,
+    upstream: &mut U,
+    first: Vec<u8>,
+    carried: &Carried,
+    patience: Patience,
+) -> End
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut agent_read, mut agent_write) = tokio::io::split(agent);
+    let (mut upstream_read, mut upstream_write) = tokio::io::split(upstream);
+    let both = async {
+        tokio::try_join!(
+            pump(
+                &mut agent_read,
+                &mut upstream_write,
+                first,
+                &carried.bytes_out,
+                &carried.half_closed
+            ),
+            pump(
+                &mut upstream_read,
+                &mut agent_write,
+                Vec::new(),
+                &carried.bytes_in,
+                &carried.half_closed
+            )
+        )
+    };
+    tokio::select! {
+        biased;
+        result = both => if result.is_ok() { End::Finished } else { End::Failed },
+        () = rested(carried, patience) => End::Idle,
+    }
+}
+
+async fn pump(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    first: Vec<u8>,
+    moved: &AtomicU64,
+    half_closed: &AtomicBool,
+) -> io::Result<()> {
+    to.write_all(&first).await?;
+    moved.fetch_add(first.len() as u64, Ordering::Relaxed);
+    let mut buffer = first;
+    buffer.resize(limits::EXCHANGE_BUFFER, 0);
+    loop {
+        to.flush().await?;
+        match from.read(&mut buffer).await? {
+            0 => break,
+            n => {
+                to.write_all(&buffer[..n]).await?;
+                moved.fetch_add(n as u64, Ordering::Relaxed);
+            }
+        }
+    }
+    half_closed.store(true, Ordering::Relaxed);
+    to.shutdown().await
 }
 
 /// Makes the close that follows a reset.

@@ -26,6 +26,7 @@ use crate::resolve::System;
 use crate::sandbox::{self, SandboxError};
 use crate::state::{SnapshotError, State};
 use crate::sys;
+use crate::tls::authority::{Authority, AuthorityError, Lives};
 
 /// Threads that carry bytes.
 const WORKERS: usize = 2;
@@ -51,6 +52,10 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
 }
 
 fn io_error(call: &'static str) -> impl FnOnce(io::Error) -> RunError {
@@ -65,6 +70,7 @@ pub struct Options {
     pub connections: usize,
     /// Whether the kernel enforces Landlock; if not, that is recorded.
     pub landlocked: bool,
+    pub lives: Lives,
 }
 
 impl Default for Options {
@@ -75,6 +81,7 @@ impl Default for Options {
             system: System::default(),
             connections: limits::CONNECTIONS,
             landlocked: true,
+            lives: Lives::default(),
         }
     }
 }
@@ -121,16 +128,20 @@ pub fn run(channel: OwnedFd, require_unprivileged: bool) -> Result<Infallible, R
 /// Why it ended; it never ends otherwise.
 pub async fn serve(channel: OwnedFd, options: Options) -> Result<Infallible, RunError> {
     let channel = Arc::new(Channel::new(channel)?);
+    let authority = Authority::new(options.lives)?;
+    let ca_certificate = authority.certificate().to_vec();
     let shared = Arc::new(Shared {
-        state: State::new(options.system),
+        state: State::new(options.system)?,
         channel: Arc::clone(&channel),
         destination: options.destination,
         pipes: Pipes::default(),
         patience: options.patience,
         slots: Arc::new(Semaphore::new(options.connections)),
+        extra: Arc::new(Semaphore::new(limits::EXTRA_UPSTREAMS)),
+        authority,
     });
     channel
-        .tell(from_gateway::Message::Ready(v1::Ready {}))
+        .tell(from_gateway::Message::Ready(v1::Ready { ca_certificate }))
         .await?;
     if !options.landlocked {
         let mut event = Event::new(Kind::Lifecycle, Verdict::Flag, "landlock-unavailable");

@@ -16,10 +16,11 @@ use schema::net::{Protocol, Transport};
 use tokio::sync::Notify;
 
 use crate::bucket::Bucket;
-use crate::http::head::Authority;
+use crate::http::head::{Authority, Host, Scheme};
 use crate::limits;
 use crate::plan;
 use crate::resolve::{Resolver, System};
+use crate::tls::upstream::Roots;
 
 /// Where a connection wants to go: the one thing that is decided about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub enum SnapshotError {
     Generation,
     #[error("the snapshot's policy: {0}")]
     Policy(#[from] PolicyError),
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
     #[error("the snapshot has a name that is not canonical or an address that is not synthetic")]
     Name,
 }
@@ -86,13 +89,21 @@ pub struct Active {
     pub policy: EffectivePolicy,
     compiled: Compiled,
     pub resolver: Resolver,
+    /// What upstreams are verified with.
+    pub roots: Roots,
     /// Hosts that rules name in full, and what wildcards stand below: for the bounds on names an agent chooses.
     exact: HashSet<HostName>,
     bases: HashSet<HostName>,
 }
 
 impl Active {
-    fn new(generation: u32, session: String, policy: EffectivePolicy, system: &System) -> Self {
+    fn new(
+        generation: u32,
+        session: String,
+        policy: EffectivePolicy,
+        roots: Roots,
+        system: &System,
+    ) -> Self {
         let mut exact = HashSet::new();
         let mut bases = HashSet::new();
         for layer in policy.network.layers() {
@@ -114,6 +125,7 @@ impl Active {
             compiled: policy.compile(),
             policy,
             resolver,
+            roots,
             exact,
             bases,
         }
@@ -231,14 +243,18 @@ pub enum ChosenRefusal {
 
 impl State {
     /// Knows nothing and denies everything until the first snapshot.
-    pub fn new(system: System) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// The cryptography cannot be set up.
+    pub fn new(system: System) -> Result<Arc<Self>, rustls::Error> {
         let active = Active::new(
             0,
             String::new(),
             EffectivePolicy::deny_all(),
+            Roots::new([])?,
             &System::default(),
         );
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             inner: Mutex::new(Inner {
                 active: Arc::new(active),
                 names: Names {
@@ -257,7 +273,7 @@ impl State {
                 limits::WILDCARD_PER_SECOND,
                 Instant::now(),
             ),
-        })
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -291,10 +307,17 @@ impl State {
             names.push((host, address));
         }
         let policy = EffectivePolicy::from_json(&document.policy)?;
+        // They come with the first snapshot and stay for the session.
+        let roots = if document.roots.is_empty() {
+            self.active().roots.clone()
+        } else {
+            Roots::new(document.roots.iter().map(Vec::as_slice))?
+        };
         let active = Arc::new(Active::new(
             generation,
             document.session,
             policy,
+            roots,
             &self.system,
         ));
         let revoked: Vec<u64> = {
@@ -458,10 +481,15 @@ fn is_handed_out(address: Ipv4Addr) -> bool {
 }
 
 impl Intent {
-    pub fn authority(&self) -> Authority {
-        match &self.place {
-            Place::Name(name) => Authority::Name(name.clone(), self.port),
-            Place::Address(address) => Authority::Address(*address, self.port),
+    pub fn authority(&self, scheme: Scheme) -> Authority {
+        let host = match &self.place {
+            Place::Name(name) => Host::Name(name.clone()),
+            Place::Address(address) => Host::Address(*address),
+        };
+        Authority {
+            host,
+            port: self.port,
+            scheme,
         }
     }
 }

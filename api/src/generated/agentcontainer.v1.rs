@@ -44,6 +44,9 @@ pub struct OpenSessionRequest {
     /// policy::EffectivePolicy as JSON
     #[prost(bytes = "vec", tag = "3")]
     pub policy: ::prost::alloc::vec::Vec<u8>,
+    /// certificates (DER) that upstreams are verified with: the host's, never the container's
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -56,6 +59,9 @@ pub struct OpenSessionReply {
     /// read back from the kernel after attaching
     #[prost(message, repeated, tag = "3")]
     pub hooks: ::prost::alloc::vec::Vec<Hook>,
+    /// the session CA's certificate (DER); its key is in the gateway's memory alone
+    #[prost(bytes = "vec", tag = "4")]
+    pub ca_certificate: ::prost::alloc::vec::Vec<u8>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -139,6 +145,9 @@ pub struct Session {
     /// open | closed-by-mismatch
     #[prost(string, tag = "11")]
     pub state: ::prost::alloc::string::String,
+    /// of the gateway that serves now: a restarted one has a CA of its own
+    #[prost(bytes = "vec", tag = "12")]
+    pub ca_certificate: ::prost::alloc::vec::Vec<u8>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -200,6 +209,9 @@ pub struct SnapshotDocument {
     pub names: ::prost::alloc::vec::Vec<Name>,
     #[prost(string, tag = "4")]
     pub session: ::prost::alloc::string::String,
+    /// OpenSessionRequest's
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -258,8 +270,11 @@ pub mod from_gateway {
     }
 }
 #[allow(clippy::all)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Ready {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ready {
+    #[prost(bytes = "vec", tag = "1")]
+    pub ca_certificate: ::prost::alloc::vec::Vec<u8>,
+}
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Applied {

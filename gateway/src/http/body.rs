@@ -1,5 +1,6 @@
-//! Bodies on their way through: streamed frame by frame, never collected. Counts the data, leaves trailers behind (they
-//! were checked, but nothing needs them), and says at the end how it ended. Used by `http::forward`.
+//! Bodies on their way through: streamed frame by frame, never collected. Counts the data, hands trailers on (gRPC ends with
+//! them; hyper writes them where the protocol and the other side can take them) but for fields that would say again what the
+//! head said, and says at the end how it ended. Used by `http::forward`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+
+use super::framer;
 
 pub struct Counted {
     inner: Incoming,
@@ -38,24 +41,26 @@ impl Body for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        loop {
-            let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-            match &frame {
-                Some(Ok(frame)) => match frame.data_ref() {
-                    Some(data) => {
-                        self.count.fetch_add(data.len() as u64, Ordering::Relaxed);
-                    }
-                    None => continue,
-                },
-                Some(Err(_)) => {}
-                None => {
-                    if let Some(on_end) = self.on_end.take() {
-                        on_end(true);
+        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &mut frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.count.fetch_add(data.len() as u64, Ordering::Relaxed);
+                }
+                if let Some(trailers) = frame.trailers_mut() {
+                    for name in framer::NOT_IN_TRAILERS {
+                        trailers.remove(name);
                     }
                 }
             }
-            return Poll::Ready(frame);
+            Some(Err(_)) => {}
+            None => {
+                if let Some(on_end) = self.on_end.take() {
+                    on_end(true);
+                }
+            }
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

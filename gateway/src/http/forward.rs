@@ -8,23 +8,24 @@ use std::time::Instant;
 use audit::Verdict;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri, Version};
-use hyper_util::rt::TokioIo;
-use tokio::sync::{Mutex, OnceCell};
-use tokio::task::AbortHandle;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
 use super::body::Counted;
+use super::head::Authority;
 use super::page::{self, Blocked, Form};
 use super::response::{self, Ambiguous};
 use super::serve::{self, Body, Client, page_response, refuse};
+use super::upstream::{Lease, Upstreams};
 use super::websocket::{Key, Mismatch, Switched};
-use crate::connection::record_dropped;
-use crate::dial::{DialError, dial};
+use crate::dial::DialError;
 use crate::events;
 use crate::limits;
 use crate::state::{Entry, Granted};
+use crate::tls::upstream::UpstreamError;
 
 /// Fields that are between two neighbours only (RFC 9110, 7.6.1), those that Connection lists beside.
 const HOP_BY_HOP: [HeaderName; 10] = [
@@ -45,24 +46,14 @@ pub struct Forward {
     entry: Arc<Entry>,
     /// Set once the connection was recorded; a client connection is recorded once.
     connected: OnceCell<bool>,
-    upstream: Mutex<Option<Upstream>>,
-}
-
-struct Upstream {
-    sender: SendRequest<Counted>,
-    driver: AbortHandle,
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
+    upstreams: Upstreams,
 }
 
 /// Why there is no response.
-enum Failure {
+pub enum Failure {
     NotRecorded,
     Dial(DialError),
+    Tls(UpstreamError),
     Upstream(hyper::Error),
     Response(Ambiguous),
     Switch(Mismatch),
@@ -74,7 +65,7 @@ impl Forward {
             granted,
             entry,
             connected: OnceCell::new(),
-            upstream: Mutex::new(None),
+            upstreams: Upstreams::new(),
         }
     }
 
@@ -89,7 +80,7 @@ impl Forward {
         let sent = Arc::new(AtomicU64::new(0));
         let key = Key::of(request.headers());
         let result = async {
-            let mut upstream = self
+            let (mut upstream, mut lease) = self
                 .exchange(client, request, key.as_ref(), &recorded, Arc::clone(&sent))
                 .await?;
             if upstream.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -97,16 +88,15 @@ impl Forward {
                 return Ok(Response::from_parts(head, serve::nothing()));
             }
             let (status, version) = (upstream.status(), upstream.version());
+            // Where it cannot be told, what comes next on this connection is anybody's guess: it is not used again.
             response::frame(status, version, upstream.headers_mut()).map_err(Failure::Response)?;
-            Ok(self.respond(client, upstream, recorded.clone(), sent, since))
+            let permit = lease.take_permit();
+            self.upstreams.give_back(lease);
+            Ok(self.respond(client, upstream, recorded.clone(), sent, since, permit))
         };
         match result.await {
             Ok(response) => response,
             Err(failure) => {
-                if matches!(failure, Failure::Response(_) | Failure::Switch(_)) {
-                    // What comes next on this connection is anybody's guess.
-                    *self.upstream.lock().await = None;
-                }
                 // The body was refused while it was being sent.
                 if let Some(refused) = client.refusals.take() {
                     let site = super::serve::Site::Denied(crate::state::Denied {
@@ -131,6 +121,11 @@ impl Forward {
                             error if error.is_timeout() => 504,
                             _ => 502,
                         };
+                        (status, error.code(), detail.as_str())
+                    }
+                    Failure::Tls(error) => {
+                        detail = error.to_string();
+                        let status = if error.is_timeout() { 504 } else { 502 };
                         (status, error.code(), detail.as_str())
                     }
                     Failure::Upstream(error) => {
@@ -159,16 +154,17 @@ impl Forward {
         key: Option<&Key>,
         recorded: &events::Request,
         sent: Arc<AtomicU64>,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<(Response<Incoming>, Lease), Failure> {
         let event = events::request(
             &client.intent,
             Some(&self.granted.rule),
             Verdict::Allow,
             "allowed",
+            client.authority.scheme,
             Some(recorded),
         );
-        let mut slot = self.upstream.lock().await;
-        let (written, ready) = tokio::join!(
+        let lease = || self.upstreams.lease(client, &self.granted, &self.entry);
+        let (written, leased) = tokio::join!(
             async {
                 let connected = self
                     .connected
@@ -186,70 +182,31 @@ impl Forward {
                         .await
                         .is_ok()
             },
-            self.ready(client, &mut slot)
+            lease()
         );
         if !written {
             return Err(Failure::NotRecorded);
         }
-        ready?;
-        let mut request = self.rewrite(client, request, key, sent);
+        let mut leased = leased?;
+        let h2 = leased.is_h2();
+        let mut request = self.rewrite(client, request, key, sent, h2);
         // A kept connection may end at the moment it is used; what was not sent at all is sent again, once.
         for again in [true, false] {
-            let Some(upstream) = slot.as_mut() else {
-                break;
-            };
-            match upstream.sender.try_send_request(request).await {
-                Ok(response) => return Ok(response),
+            match leased.send(request).await {
+                Ok(response) => return Ok((response, leased)),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if again => {
                         request = unsent;
-                        *slot = None;
-                        self.ready(client, &mut slot).await?;
+                        leased = lease().await?;
+                        if leased.is_h2() != h2 {
+                            return Err(Failure::Upstream(error.into_error()));
+                        }
                     }
-                    _ => {
-                        *slot = None;
-                        return Err(Failure::Upstream(error.into_error()));
-                    }
+                    _ => return Err(Failure::Upstream(error.into_error())),
                 },
             }
         }
         Err(Failure::Dial(DialError::NoAddress))
-    }
-
-    /// Leaves a usable connection in the slot.
-    async fn ready(&self, client: &Client, slot: &mut Option<Upstream>) -> Result<(), Failure> {
-        if let Some(upstream) = slot
-            && upstream.sender.ready().await.is_ok()
-        {
-            return Ok(());
-        }
-        *slot = None;
-        let dialled = dial(&client.shared.state, &self.entry.active, &client.intent)
-            .await
-            .map_err(Failure::Dial)?;
-        record_dropped(
-            &client.shared,
-            client.flow,
-            &client.intent,
-            &self.granted,
-            dialled.dropped,
-        );
-        let (sender, connection) = http1::Builder::new()
-            .max_headers(limits::HTTP_RESPONSE_HEADERS)
-            .max_header_size(limits::HTTP_RESPONSE_HEAD)
-            .max_buf_size(limits::HTTP_BUFFER)
-            .handshake(TokioIo::new(dialled.stream))
-            .await
-            .map_err(Failure::Upstream)?;
-        let driver = tokio::spawn(async move {
-            // Its error comes out of the request that was under way.
-            let _ = connection.with_upgrades().await;
-        });
-        *slot = Some(Upstream {
-            sender,
-            driver: driver.abort_handle(),
-        });
-        Ok(())
     }
 
     /// Checks the upstream's 101, records it, and leaves the socket to be connected with the client's.
@@ -267,7 +224,6 @@ impl Forward {
         let upgraded = hyper::upgrade::on(&mut upstream)
             .await
             .map_err(Failure::Upstream)?;
-        *self.upstream.lock().await = None;
         let switched = Switched::new(upgraded).ok_or(Failure::Switch(Mismatch::Unasked))?;
         let status = upstream.status().as_u16();
         let exchange = events::Exchange {
@@ -287,38 +243,41 @@ impl Forward {
         written.await.map_err(|_| Failure::NotRecorded)?;
         client.switch(switched);
         let (mut parts, _) = upstream.into_parts();
-        neighbourly(&mut parts);
+        neighbourly(&mut parts, client.h2);
         key.answer(&mut parts.headers);
         Ok(parts)
     }
 
-    /// The request as it goes out: origin form, the canonical Host, nothing that is between neighbours but what makes a
-    /// WebSocket.
+    /// The request as it goes out: the canonical authority, nothing that is between neighbours but what makes a WebSocket.
     fn rewrite(
         &self,
         client: &Client,
         request: Request<Incoming>,
         key: Option<&Key>,
         sent: Arc<AtomicU64>,
+        h2: bool,
     ) -> Request<Counted> {
         let (mut parts, body) = request.into_parts();
-        parts.version = Version::HTTP_11;
-        parts.uri = parts
+        let target = parts
             .uri
             .path_and_query()
-            .map_or_else(|| Uri::from_static("/"), |target| Uri::from(target.clone()));
+            .cloned()
+            .unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let trailers = lists_trailers(&parts.headers);
         strip(&mut parts.headers);
         parts.headers.remove(header::EXPECT);
-        // A canonical name and a number are always a valid field value.
-        if let Ok(host) = HeaderValue::try_from(client.intent.authority().to_string()) {
-            parts.headers.insert(header::HOST, host);
+        if h2 {
+            as_two(&mut parts, target, &client.authority, trailers);
+        } else {
+            as_one(&mut parts, target, &client.authority);
         }
         // Said outright: hyper would leave the body of a GET away, and would hand a length on as it was spelt.
         match body.size_hint().exact() {
-            None => {
+            None if !h2 => {
                 let chunked = HeaderValue::from_static("chunked");
                 parts.headers.insert(header::TRANSFER_ENCODING, chunked);
             }
+            None => {}
             Some(length) => {
                 if let Some(value) = parts.headers.get_mut(header::CONTENT_LENGTH) {
                     *value = HeaderValue::from(length);
@@ -338,9 +297,10 @@ impl Forward {
         recorded: events::Request,
         sent: Arc<AtomicU64>,
         since: Instant,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Response<Body> {
         let (mut parts, body) = upstream.into_parts();
-        neighbourly(&mut parts);
+        neighbourly(&mut parts, client.h2);
         let received = Arc::new(AtomicU64::new(0));
         let status = parts.status.as_u16();
         let end = {
@@ -348,6 +308,8 @@ impl Forward {
             let (granted, flow) = (self.granted.clone(), client.flow);
             let received = Arc::clone(&received);
             move |whole: bool| {
+                // The connection may take another request.
+                drop(permit);
                 let event = events::response(
                     &intent,
                     &granted,
@@ -383,6 +345,7 @@ impl Forward {
             Some(&self.granted.rule),
             verdict,
             code,
+            client.authority.scheme,
             Some(recorded),
         );
         event.status = Some(status);
@@ -416,11 +379,57 @@ fn close_after(response: &mut Response<Body>) {
 }
 
 /// A response's head as the client gets it.
-fn neighbourly(parts: &mut hyper::http::response::Parts) {
+fn neighbourly(parts: &mut hyper::http::response::Parts, h2: bool) {
     strip(&mut parts.headers);
     // Would lead a client to another place, by a protocol that nobody granted.
     parts.headers.remove(header::ALT_SVC);
+    parts.version = if h2 {
+        Version::HTTP_2
+    } else {
+        Version::HTTP_11
+    };
+}
+
+/// Whether a client of HTTP/2 can do with trailers, as gRPC's have to say.
+fn lists_trailers(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::TE).iter();
+    values.any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// A request in HTTP/1: origin form, the canonical Host, one Cookie (RFC 9113, 8.2.3).
+fn as_one(parts: &mut Parts, target: PathAndQuery, authority: &Authority) {
     parts.version = Version::HTTP_11;
+    parts.uri = Uri::from(target);
+    // A canonical name and a number are always a valid field value.
+    if let Ok(host) = HeaderValue::try_from(authority.to_string()) {
+        parts.headers.insert(header::HOST, host);
+    }
+    let crumbs: Vec<&[u8]> = parts
+        .headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        parts.headers.insert(header::COOKIE, cookie);
+    }
+}
+
+/// A request in HTTP/2: the authority is a pseudo-header field.
+fn as_two(parts: &mut Parts, target: PathAndQuery, authority: &Authority, trailers: bool) {
+    parts.version = Version::HTTP_2;
+    let mut uri = hyper::http::uri::Parts::default();
+    uri.scheme = Some(hyper::http::uri::Scheme::HTTPS);
+    uri.authority = authority.to_string().parse().ok();
+    uri.path_and_query = Some(target);
+    parts.uri = Uri::from_parts(uri).unwrap_or_default();
+    parts.headers.remove(header::HOST);
+    if trailers {
+        let value = HeaderValue::from_static("trailers");
+        parts.headers.insert(header::TE, value);
+    }
 }
 
 /// Removes what is between neighbours, and what Connection says is.

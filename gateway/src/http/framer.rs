@@ -284,20 +284,22 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
+/// Fields that are the head's to say.
+pub const NOT_IN_TRAILERS: [&str; 8] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "expect",
+    "te",
+    "trailer",
+];
+
 /// A trailer may not say again what the head said.
 fn check_trailer(line: &[u8]) -> Result<(), Refusal> {
     let (name, _) = head::header_line(line).map_err(|_| Refusal::Trailers)?;
-    let forbidden = [
-        "host",
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "upgrade",
-        "expect",
-        "te",
-        "trailer",
-    ];
-    if forbidden
+    if NOT_IN_TRAILERS
         .iter()
         .any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
     {

@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framer::{Framer, Refused};
-use crate::connection::Guarded;
 use crate::relay::Carried;
+use crate::wire::Wire;
 
 /// The first refusal on a connection, shared by those who answer it.
 #[derive(Clone, Debug, Default)]
@@ -29,8 +29,8 @@ impl Refusals {
     }
 }
 
-pub struct Guard {
-    stream: Guarded,
+pub struct Guard<W> {
+    stream: W,
     framer: Framer,
     /// Accepted and not yet taken, from `at` on.
     accepted: Vec<u8>,
@@ -44,8 +44,8 @@ thread_local! {
     static SCRATCH: RefCell<[u8; 16 * 1024]> = const { RefCell::new([0; 16 * 1024]) };
 }
 
-impl Guard {
-    pub fn new(stream: Guarded, framer: Framer, refusals: Refusals, carried: Arc<Carried>) -> Self {
+impl<W: Wire> Guard<W> {
+    pub fn new(stream: W, framer: Framer, refusals: Refusals, carried: Arc<Carried>) -> Self {
         Self {
             stream,
             framer,
@@ -57,8 +57,8 @@ impl Guard {
         }
     }
 
-    /// The socket, and what was read from it behind a request for WebSocket.
-    pub fn into_parts(self) -> (Guarded, Vec<u8>) {
+    /// The connection, and what was read from it behind a request for WebSocket.
+    pub fn into_parts(self) -> (W, Vec<u8>) {
         (self.stream, self.framer.into_early())
     }
 
@@ -66,7 +66,7 @@ impl Guard {
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut read = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut read))?;
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
             let bytes = read.filled();
             self.carried
                 .bytes_out
@@ -87,7 +87,7 @@ impl Guard {
     }
 }
 
-impl AsyncRead for Guard {
+impl<W: Wire> AsyncRead for Guard<W> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -116,13 +116,13 @@ impl AsyncRead for Guard {
     }
 }
 
-impl AsyncWrite for Guard {
+impl<W: Wire> AsyncWrite for Guard<W> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut *self.stream).poll_write(cx, buf))?;
+        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
         self.carried.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
         Poll::Ready(Ok(n))
     }
@@ -132,7 +132,7 @@ impl AsyncWrite for Guard {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut *self.stream).poll_write_vectored(cx, bufs))?;
+        let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
         self.carried.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
         Poll::Ready(Ok(n))
     }
@@ -142,10 +142,10 @@ impl AsyncWrite for Guard {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -11,36 +11,61 @@ use crate::limits;
 
 /// Where the connection was dialled: what a request on it must name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Authority {
-    Name(HostName, u16),
-    Address(Ipv4Addr, u16),
+pub struct Authority {
+    pub host: Host,
+    pub port: u16,
+    pub scheme: Scheme,
 }
 
-impl Authority {
-    pub fn port(&self) -> u16 {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    Name(HostName),
+    Address(Ipv4Addr),
+}
+
+/// Whether TLS ends at the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::Name(_, port) | Self::Address(_, port) => *port,
+            Self::Http => "http",
+            Self::Https => "https",
         }
     }
 
-    /// Whether a Host value or a target's authority names this place: canonical host, port equal or, where it is left
-    /// out, 80.
-    fn is_named_by(&self, text: &str) -> bool {
+    /// The port that may be left out.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+impl Authority {
+    /// Whether a Host value, an `:authority` or a target's authority names this place: canonical host, port equal or, where it
+    /// is left out, the scheme's own.
+    pub fn is_named_by(&self, text: &str) -> bool {
         // The canonicaliser knows other spellings of a dot; on the wire there is one.
         if !text.is_ascii() {
             return false;
         }
         let (host, port) = match text.split_once(':') {
-            None => (text, 80),
+            None => (text, self.scheme.default_port()),
             Some((host, port)) => match parse_port(port) {
                 Some(port) => (host, port),
                 None => return false,
             },
         };
-        port == self.port()
-            && match self {
-                Self::Name(name, _) => HostName::parse(host).is_ok_and(|host| host == *name),
-                Self::Address(address, _) => {
+        port == self.port
+            && match &self.host {
+                Host::Name(name) => HostName::parse(host).is_ok_and(|host| host == *name),
+                Host::Address(address) => {
                     host.parse::<Ipv4Addr>().is_ok_and(|host| host == *address)
                 }
             }
@@ -48,14 +73,16 @@ impl Authority {
 }
 
 impl std::fmt::Display for Authority {
-    /// As a Host header spells it: port 80 is left out.
+    /// As a Host header spells it: the scheme's own port is left out.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Name(name, 80) => write!(f, "{name}"),
-            Self::Name(name, port) => write!(f, "{name}:{port}"),
-            Self::Address(address, 80) => write!(f, "{address}"),
-            Self::Address(address, port) => write!(f, "{address}:{port}"),
+        match &self.host {
+            Host::Name(name) => write!(f, "{name}")?,
+            Host::Address(address) => write!(f, "{address}")?,
         }
+        if self.port != self.scheme.default_port() {
+            write!(f, ":{}", self.port)?;
+        }
+        Ok(())
     }
 }
 
@@ -290,31 +317,50 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
     if target.len() > limits::HTTP_TARGET {
         return Err(Refusal::TargetTooLong);
     }
-    // A fragment does not belong on the wire, and nothing but visible ASCII does.
-    if target.is_empty()
-        || !target
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && b != b'#' && b != b'\\')
-    {
-        return Err(Refusal::RequestLine);
-    }
+    check_characters(target)?;
     let minor = match version {
         "HTTP/1.1" => 1,
         "HTTP/1.0" => 0,
         _ if version.starts_with("HTTP/") => return Err(Refusal::Version),
         _ => return Err(Refusal::RequestLine),
     };
-    match method.to_ascii_uppercase().as_str() {
-        "CONNECT" => return Err(Refusal::Method("CONNECT")),
-        "TRACE" => return Err(Refusal::Method("TRACE")),
-        "TRACK" => return Err(Refusal::Method("TRACK")),
-        _ => {}
-    }
+    check_method(method)?;
     Ok(RequestLine {
         method,
         target,
         minor,
     })
+}
+
+pub(super) fn check_method(method: &str) -> Result<(), Refusal> {
+    match method.to_ascii_uppercase().as_str() {
+        "CONNECT" => Err(Refusal::Method("CONNECT")),
+        "TRACE" => Err(Refusal::Method("TRACE")),
+        "TRACK" => Err(Refusal::Method("TRACK")),
+        _ => Ok(()),
+    }
+}
+
+/// A fragment does not belong on the wire, and nothing but visible ASCII does.
+pub(super) fn check_characters(target: &str) -> Result<(), Refusal> {
+    let fine = |b: u8| b.is_ascii_graphic() && b != b'#' && b != b'\\';
+    if target.is_empty() || !target.bytes().all(fine) {
+        return Err(Refusal::RequestLine);
+    }
+    Ok(())
+}
+
+/// Peers that take '_' for '-' would read these as the fields that decide where a request ends.
+pub(super) fn is_framing_in_disguise(name: &[u8]) -> bool {
+    name.contains(&b'_') && {
+        let dashed: Vec<u8> = name
+            .iter()
+            .map(|&b| if b == b'_' { b'-' } else { b })
+            .collect();
+        ["content-length", "transfer-encoding"]
+            .iter()
+            .any(|field| dashed.eq_ignore_ascii_case(field.as_bytes()))
+    }
 }
 
 fn check_target(
@@ -339,7 +385,7 @@ fn check_target(
     let Some((scheme, rest)) = target.split_once("://") else {
         return Err(Refusal::TargetForm);
     };
-    if !scheme.eq_ignore_ascii_case("http") {
+    if !scheme.eq_ignore_ascii_case(authority.scheme.as_str()) {
         return Err(Refusal::TargetForm);
     }
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -408,18 +454,8 @@ impl<'a> Fields<'a> {
             self.keys = (self.keys.0 + 1, Key::parse(value).is_some());
         } else if is("sec-websocket-version") {
             self.versions = (self.versions.0 + 1, value == websocket::VERSION);
-        } else if name.contains(&b'_') {
-            // Peers that take '_' for '-' would read these as the fields above.
-            let dashed: Vec<u8> = name
-                .iter()
-                .map(|&b| if b == b'_' { b'-' } else { b })
-                .collect();
-            if ["content-length", "transfer-encoding"]
-                .iter()
-                .any(|field| dashed.eq_ignore_ascii_case(field.as_bytes()))
-            {
-                return Err(Refusal::Framing);
-            }
+        } else if is_framing_in_disguise(name) {
+            return Err(Refusal::Framing);
         }
         Ok(())
     }

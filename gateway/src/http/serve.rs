@@ -15,13 +15,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::forward::Forward;
 use super::framer::{Framer, Refused};
 use super::guard::{Guard, Refusals};
+use super::h2;
+use super::head::{Authority, Scheme};
 use super::page::{self, Blocked, Form, Page};
 use super::websocket::{Key, Switched};
-use crate::connection::{Guarded, Shared, linger};
+use crate::connection::{Shared, linger};
 use crate::events;
 use crate::limits;
 use crate::relay::{Carried, rested};
 use crate::state::{Denied, Entry, Granted, Intent};
+use crate::wire::Wire;
 use api::v1::Flow;
 use audit::Verdict;
 
@@ -39,6 +42,10 @@ pub struct Client {
     pub shared: Arc<Shared>,
     pub intent: Intent,
     pub flow: Flow,
+    /// What every request has to name.
+    pub authority: Authority,
+    /// Whether the client speaks HTTP/2.
+    pub h2: bool,
     pub refusals: Refusals,
     switched: Mutex<Option<Switched>>,
 }
@@ -68,27 +75,54 @@ impl Site {
     }
 }
 
+/// A connection that HTTP is to be served on.
+pub struct Visit {
+    pub shared: Arc<Shared>,
+    pub intent: Intent,
+    pub flow: Flow,
+    pub scheme: Scheme,
+    pub site: Site,
+    pub carried: Arc<Carried>,
+}
+
 /// Serves requests until the client has no more, something is refused, or nothing moves for too long.
-pub async fn serve(
-    shared: Arc<Shared>,
-    stream: Guarded,
-    intent: Intent,
-    flow: Flow,
-    site: Site,
-    carried: Arc<Carried>,
-) -> &'static str {
-    let refusals = Refusals::default();
-    let patience = shared.patience;
-    let framer = Framer::new(intent.authority());
-    let guard = Guard::new(stream, framer, refusals.clone(), Arc::clone(&carried));
-    let client = Arc::new(Client {
+pub async fn serve<W: Wire>(stream: W, visit: Visit, h2: bool) -> &'static str {
+    let Visit {
         shared,
         intent,
         flow,
-        refusals,
+        scheme,
+        site,
+        carried,
+    } = visit;
+    let client = Arc::new(Client {
+        authority: intent.authority(scheme),
+        shared,
+        intent,
+        flow,
+        h2,
+        refusals: Refusals::default(),
         switched: Mutex::default(),
     });
     let site = Arc::new(site);
+    if h2 {
+        h2::serve(stream, client, site, carried).await
+    } else {
+        serve_one(stream, client, site, carried).await
+    }
+}
+
+/// HTTP/1: one request after the other.
+async fn serve_one<W: Wire>(
+    stream: W,
+    client: Arc<Client>,
+    site: Arc<Site>,
+    carried: Arc<Carried>,
+) -> &'static str {
+    let patience = client.shared.patience;
+    let framer = Framer::new(client.authority.clone());
+    let refusals = client.refusals.clone();
+    let guard = Guard::new(stream, framer, refusals, Arc::clone(&carried));
     let service = {
         let (client, site) = (Arc::clone(&client), Arc::clone(&site));
         service_fn(move |request: Request<Incoming>| {
@@ -146,13 +180,13 @@ async fn answer(client: &Client, site: &Site, request: Request<Incoming>) -> Res
     response
 }
 
-async fn respond(client: &Client, site: &Site, request: Request<Incoming>) -> Response<Body> {
+pub async fn respond(client: &Client, site: &Site, request: Request<Incoming>) -> Response<Body> {
     let form = request
         .headers()
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .map_or(Form::Text, Form::accepted);
-    let recorded = recorded(&request);
+    let recorded = recorded(client, &request);
     match site {
         Site::Upstream(forward) => forward.request(client, request, recorded, form).await,
         Site::Denied(denied) => {
@@ -161,6 +195,7 @@ async fn respond(client: &Client, site: &Site, request: Request<Incoming>) -> Re
                 denied.rule.as_ref(),
                 Verdict::Deny,
                 denied.code,
+                client.authority.scheme,
                 Some(&recorded),
             );
             client.shared.channel.post_denial(&event, Some(client.flow));
@@ -204,6 +239,7 @@ pub fn refuse(client: &Client, site: &Site, refused: &Refused) -> Page {
         site.rule(),
         Verdict::Deny,
         code,
+        client.authority.scheme,
         request.as_ref(),
     );
     event.detail = Some(refused.refusal.to_string());
@@ -227,17 +263,14 @@ pub fn refuse(client: &Client, site: &Site, refused: &Refused) -> Page {
     )
 }
 
-fn recorded(request: &Request<Incoming>) -> events::Request {
+fn recorded(client: &Client, request: &Request<Incoming>) -> events::Request {
     let uri = request.uri();
     let target = uri.path_and_query().map_or("*", |target| target.as_str());
-    let host = request
-        .headers()
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or_default();
+    let authority = &client.authority;
+    let scheme = authority.scheme.as_str();
     events::Request {
         method: events::bounded(request.method().as_str(), 32),
-        url: events::redact(&format!("http://{host}{target}")),
+        url: events::redact(&format!("{scheme}://{authority}{target}")),
     }
 }
 

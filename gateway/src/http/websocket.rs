@@ -11,10 +11,11 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use crate::connection::Guarded;
-use crate::relay::{Carried, End, Patience, Pipes, relay, rested};
+use crate::relay::{Carried, End, Patience, Pipes, exchange, relay, rested};
+use crate::tls::upstream::Leg;
+use crate::wire::Wire;
 use std::sync::atomic::Ordering;
 
 /// RFC 6455, 1.3.
@@ -41,7 +42,7 @@ pub enum Mismatch {
 
 /// An upstream connection behind its 101.
 pub struct Switched {
-    upstream: Guarded,
+    upstream: Leg,
     /// What came in one read with the 101.
     first: Bytes,
 }
@@ -131,9 +132,9 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue
 impl Switched {
     /// Takes the socket back from hyper. `None`: it is not the socket that was given.
     pub fn new(upgraded: Upgraded) -> Option<Self> {
-        let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+        let parts = upgraded.downcast::<TokioIo<Leg>>().ok()?;
         Some(Self {
-            upstream: Guarded::new(parts.io.into_inner()),
+            upstream: parts.io.into_inner(),
             first: parts.read_buf,
         })
     }
@@ -141,8 +142,8 @@ impl Switched {
     /// Carries bytes until both sides have finished. `early`: what the client sent before it had its 101, which was
     /// counted when it was read.
     pub async fn carry(
-        mut self,
-        mut agent: Guarded,
+        self,
+        mut agent: impl Wire,
         early: Vec<u8>,
         carried: &Carried,
         pipes: &Pipes,
@@ -162,22 +163,37 @@ impl Switched {
         carried
             .bytes_in
             .fetch_add(self.first.len() as u64, Ordering::Relaxed);
-        self.first = Bytes::new();
-        let end = relay(
-            &mut agent,
-            &mut self.upstream,
-            early,
-            carried,
-            pipes,
-            patience,
-        )
-        .await;
-        if let End::Finished = end {
-            agent.disarm();
-            self.upstream.disarm();
+        match (agent.plain(), self.upstream) {
+            (Ok(mut agent), Leg::Plain(upstream)) => {
+                let mut upstream = Guarded::new(upstream);
+                let end = relay(&mut agent, &mut upstream, early, carried, pipes, patience).await;
+                if let End::Finished = end {
+                    agent.disarm();
+                    upstream.disarm();
+                }
+                end.code()
+            }
+            // One end of it is TLS: nothing that could be spliced.
+            (Ok(agent), upstream) => over_tls(agent, upstream, early, carried, patience).await,
+            (Err(agent), upstream) => over_tls(agent, upstream, early, carried, patience).await,
         }
-        end.code()
     }
+}
+
+async fn over_tls(
+    mut agent: impl Wire,
+    mut upstream: Leg,
+    early: Vec<u8>,
+    carried: &Carried,
+    patience: Patience,
+) -> &'static str {
+    let end = exchange(&mut agent, &mut upstream, early, carried, patience).await;
+    if let End::Finished = end {
+        agent.disarm();
+    } else {
+        crate::relay::reset(upstream.socket());
+    }
+    end.code()
 }
 
 #[cfg(test)]

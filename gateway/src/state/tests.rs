@@ -43,7 +43,7 @@ fn intent(name: &str) -> Intent {
 
 #[tokio::test]
 async fn everything_is_denied_before_the_first_snapshot() {
-    let state = State::new(System::default());
+    let state = State::new(System::default()).unwrap();
     assert!(state.admit(&intent("example.com")).is_err());
     state.apply(1, document(1, &["example.com"])).await.unwrap();
     assert!(state.admit(&intent("example.com")).is_ok());
@@ -51,7 +51,7 @@ async fn everything_is_denied_before_the_first_snapshot() {
 
 #[tokio::test]
 async fn a_snapshot_that_is_not_whole_changes_nothing() {
-    let state = State::new(System::default());
+    let state = State::new(System::default()).unwrap();
     state.apply(1, document(1, &["example.com"])).await.unwrap();
     assert!(matches!(
         state.apply(3, document(2, &[])).await,
@@ -84,7 +84,7 @@ async fn a_snapshot_that_is_not_whole_changes_nothing() {
 
 #[tokio::test]
 async fn a_swap_waits_for_those_who_lost_their_right() {
-    let state = State::new(System::default());
+    let state = State::new(System::default()).unwrap();
     state
         .apply(1, document(1, &["a.example", "b.example"]))
         .await
@@ -105,7 +105,7 @@ async fn a_swap_waits_for_those_who_lost_their_right() {
 
 #[test]
 fn an_address_is_one_names_for_the_life_of_the_session() {
-    let state = State::new(System::default());
+    let state = State::new(System::default()).unwrap();
     let [first, second] = [Ipv4Addr::new(198, 18, 1, 0), Ipv4Addr::new(198, 18, 1, 1)];
     assert!(state.add_name(&host("a.example"), first));
     assert!(state.add_name(&host("a.example"), first));
@@ -125,7 +125,7 @@ fn an_address_is_one_names_for_the_life_of_the_session() {
 
 #[tokio::test]
 async fn names_that_an_agent_makes_up_under_a_wildcard_are_bounded() {
-    let state = State::new(System::default());
+    let state = State::new(System::default()).unwrap();
     let apply = state.apply(1, document(1, &["*.example.com", "exact.example.com"]));
     apply.await.unwrap();
     let active = state.active();
@@ -166,7 +166,7 @@ async fn names_that_an_agent_makes_up_under_a_wildcard_are_bounded() {
 
 #[test]
 fn the_denials_that_are_shown_are_the_last() {
-    let state = State::new(System::default());
+    let state = State::new(System::default()).unwrap();
     for i in 0..=limits::SHOWN_DENIALS {
         state.denied(format!("h{i}"), None, "not-listed");
     }
@@ -177,7 +177,7 @@ fn the_denials_that_are_shown_are_the_last() {
 
 #[tokio::test]
 async fn names_under_wildcards_are_counted_over_the_session() {
-    let state = State::new(System::default());
+    let state = State::new(System::default()).unwrap();
     state
         .apply(1, document(1, &["*.example.com"]))
         .await

@@ -4,7 +4,11 @@ use schema::host::HostName;
 use super::*;
 
 fn framer() -> Framer {
-    Framer::new(Authority::Name(HostName::parse("example.com").unwrap(), 80))
+    Framer::new(Authority {
+        host: Host::Name(HostName::parse("example.com").unwrap()),
+        port: 80,
+        scheme: Scheme::Http,
+    })
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n";

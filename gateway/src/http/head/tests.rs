@@ -2,11 +2,19 @@
 use super::*;
 
 fn authority() -> Authority {
-    Authority::Name(HostName::parse("example.com").unwrap(), 80)
+    Authority {
+        host: Host::Name(HostName::parse("example.com").unwrap()),
+        port: 80,
+        scheme: Scheme::Http,
+    }
 }
 
 fn at(port: u16) -> Authority {
-    Authority::Name(HostName::parse("example.com").unwrap(), port)
+    Authority {
+        host: Host::Name(HostName::parse("example.com").unwrap()),
+        port: port,
+        scheme: Scheme::Http,
+    }
 }
 
 fn check_text(head: &str) -> Result<Head, Refusal> {
@@ -102,7 +110,11 @@ fn the_host_has_to_be_the_one_that_was_dialled() {
 
 #[test]
 fn a_literal_address_is_named_by_itself_alone() {
-    let authority = Authority::Address(Ipv4Addr::new(10, 0, 0, 1), 8080);
+    let authority = Authority {
+        host: Host::Address(Ipv4Addr::new(10, 0, 0, 1)),
+        port: 8080,
+        scheme: Scheme::Http,
+    };
     let head = |host: &str| {
         check(
             format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(),

@@ -1,0 +1,211 @@
+//! A client connection that speaks HTTP/2: hyper ends it, and each request's pseudo-header fields and fields are held to the
+//! same strictness as a head on the wire (RFC 9113, 8; escape-attempts D12 to D14) before anybody answers. A refusal is
+//! that stream's alone. Called by `http::serve`.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::http::request::Parts;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::framer::Refused;
+use super::head::{self, Authority, Refusal, content_length};
+use super::serve::{Body, Client, Site, page_response, refuse, respond};
+use crate::limits;
+use crate::relay::{Carried, rested};
+use crate::wire::Wire;
+
+/// Fields that HTTP/2 has no use for (RFC 9113, 8.2.2).
+const CONNECTION_SPECIFIC: [HeaderName; 5] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Serves streams until the client has no more or nothing moves for too long.
+pub async fn serve<W: Wire>(
+    stream: W,
+    client: Arc<Client>,
+    site: Arc<Site>,
+    carried: Arc<Carried>,
+) -> &'static str {
+    let patience = client.shared.patience;
+    let metered = Metered {
+        stream,
+        carried: Arc::clone(&carried),
+    };
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (client, site) = (Arc::clone(&client), Arc::clone(&site));
+        async move { Ok::<_, Infallible>(answer(&client, &site, request).await) }
+    });
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::H2_STREAMS)
+        .max_header_list_size(limits::HTTP_HEAD as u32)
+        .max_send_buf_size(limits::H2_SEND_BUFFER)
+        .initial_stream_window_size(limits::H2_STREAM_WINDOW)
+        .initial_connection_window_size(limits::H2_CONNECTION_WINDOW)
+        .serve_connection(TokioIo::new(metered), service);
+    tokio::select! {
+        biased;
+        result = connection => if result.is_ok() { "closed" } else { "reset" },
+        () = rested(&carried, patience) => "idle-timeout",
+    }
+}
+
+async fn answer(client: &Client, site: &Site, request: Request<Incoming>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    match check(&parts, &client.authority) {
+        Ok(()) => respond(client, site, Request::from_parts(parts, body)).await,
+        Err(refusal) => {
+            let line = format!("{} {}", parts.method, parts.uri);
+            let refused = Refused {
+                refusal,
+                request_line: Some(crate::events::bounded(&line, limits::RECORDED_URL)),
+            };
+            page_response(refuse(client, site, &refused))
+        }
+    }
+}
+
+/// Holds a request of HTTP/2 to what `head` holds one of HTTP/1 to.
+pub fn check(parts: &Parts, authority: &Authority) -> Result<(), Refusal> {
+    head::check_method(parts.method.as_str())?;
+    let uri = &parts.uri;
+    if uri.scheme_str() != Some(authority.scheme.as_str()) {
+        return Err(Refusal::TargetForm);
+    }
+    // Userinfo does not parse as a host, so it is a mismatch.
+    let named = uri.authority().ok_or(Refusal::Host)?;
+    if !authority.is_named_by(named.as_str()) {
+        return Err(Refusal::Misdirected);
+    }
+    let target = uri.path_and_query().ok_or(Refusal::TargetForm)?.as_str();
+    if target.len() > limits::HTTP_TARGET {
+        return Err(Refusal::TargetTooLong);
+    }
+    head::check_characters(target)?;
+    let asterisk = target == "*" && parts.method == hyper::Method::OPTIONS;
+    if !target.starts_with('/') && !asterisk {
+        return Err(Refusal::TargetForm);
+    }
+    check_fields(&parts.headers, authority)
+}
+
+fn check_fields(headers: &HeaderMap, authority: &Authority) -> Result<(), Refusal> {
+    if headers.len() > limits::HTTP_HEADERS {
+        return Err(Refusal::TooManyHeaders);
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => {}
+        (Some(host), None) => {
+            let host = host.to_str().map_err(|_| Refusal::Host)?;
+            if !authority.is_named_by(host) {
+                return Err(Refusal::Misdirected);
+            }
+        }
+        (Some(_), Some(_)) => return Err(Refusal::Host),
+    }
+    if CONNECTION_SPECIFIC
+        .iter()
+        .any(|name| headers.contains_key(name))
+    {
+        return Err(Refusal::HeaderLine);
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => {}
+        (Some(length), None) if content_length(length.as_bytes()).is_some() => {}
+        _ => return Err(Refusal::Framing),
+    }
+    let trailers_alone =
+        |value: &hyper::header::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
+    if !headers.get_all(header::TE).iter().all(trailers_alone) {
+        return Err(Refusal::HeaderLine);
+    }
+    for (name, value) in headers {
+        if head::is_framing_in_disguise(name.as_str().as_bytes()) {
+            return Err(Refusal::Framing);
+        }
+        if *name == header::EXPECT && !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+            return Err(Refusal::Expect);
+        }
+        // What a head of HTTP/1 could not carry as it is.
+        if !value
+            .as_bytes()
+            .iter()
+            .all(|&b| b == b'\t' || (b >= b' ' && b != 0x7f))
+        {
+            return Err(Refusal::HeaderLine);
+        }
+    }
+    Ok(())
+}
+
+/// A connection whose bytes are counted, and whose close is orderly once HTTP/2 has said its last word.
+struct Metered<W> {
+    stream: W,
+    carried: Arc<Carried>,
+}
+
+impl<W: Wire> AsyncRead for Metered<W> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = (buf.filled().len() - before) as u64;
+        self.carried.bytes_out.fetch_add(read, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<W: Wire> AsyncWrite for Metered<W> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.carried.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        self.carried.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(n))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        self.stream.disarm();
+        Poll::Ready(Ok(()))
+    }
+}

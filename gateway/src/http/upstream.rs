@@ -1,0 +1,256 @@
+//! The connections out that one client connection owns: one of HTTP/2 for all its requests, or as many of HTTP/1 as it has
+//! requests under way, bounded. Nothing is shared between client connections. Used by `http::forward`.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use schema::net::Protocol;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+
+use super::body::Counted;
+use super::forward::Failure;
+use super::serve::Client;
+use crate::connection::record_dropped;
+use crate::dial::dial;
+use crate::limits;
+use crate::state::{Entry, Granted};
+use crate::tls::upstream::Leg;
+
+pub struct Upstreams {
+    inner: Mutex<Inner>,
+    /// Until it is known what the upstream speaks, one dials for all.
+    dialling: tokio::sync::Mutex<()>,
+    /// Requests under way on connections of HTTP/1.
+    permits: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Inner {
+    two: Option<Two>,
+    /// Those that rest, and those whose response is still being read.
+    ones: Vec<One>,
+    speaks_one: bool,
+}
+
+struct One {
+    sender: http1::SendRequest<Counted>,
+    _driver: Driver,
+    /// A descriptor beyond the one that every client connection has for its upstream.
+    _extra: Option<OwnedSemaphorePermit>,
+}
+
+struct Two {
+    sender: http2::SendRequest<Counted>,
+    _driver: Driver,
+}
+
+/// The task that moves a connection's bytes: it ends with whoever holds this.
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A connection for one request.
+pub struct Lease {
+    sender: Sender,
+    /// Kept until the response has been read.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+enum Sender {
+    One(One),
+    Two(http2::SendRequest<Counted>),
+}
+
+impl Lease {
+    pub fn is_h2(&self) -> bool {
+        matches!(self.sender, Sender::Two(_))
+    }
+
+    pub async fn send(
+        &mut self,
+        request: Request<Counted>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Counted>>> {
+        match &mut self.sender {
+            Sender::One(one) => one.sender.try_send_request(request).await,
+            Sender::Two(sender) => sender.try_send_request(request).await,
+        }
+    }
+
+    /// What has to be kept until the response's end.
+    pub fn take_permit(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.permit.take()
+    }
+}
+
+impl Upstreams {
+    pub fn new() -> Self {
+        Self {
+            inner: Mutex::default(),
+            dialling: tokio::sync::Mutex::new(()),
+            permits: Arc::new(Semaphore::new(limits::HTTP1_UPSTREAMS)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change under this lock is a single insertion or removal.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection that can take a request now: one there is, or a new one.
+    pub async fn lease(
+        &self,
+        client: &Client,
+        granted: &Granted,
+        entry: &Entry,
+    ) -> Result<Lease, Failure> {
+        if let Some(lease) = self.two() {
+            return Ok(lease);
+        }
+        // HTTP/1 clients ask one thing at a time; of the others one finds out for all what the upstream speaks.
+        let first = if client.h2 && !self.lock().speaks_one {
+            Some(self.dialling.lock().await)
+        } else {
+            None
+        };
+        if let Some(lease) = self.two() {
+            return Ok(lease);
+        }
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+        if let Some(one) = self.rested(client.h2).await {
+            return Ok(Lease {
+                sender: Sender::One(one),
+                permit,
+            });
+        }
+        let sender = self.connect(client, granted, entry).await?;
+        drop(first);
+        let permit = permit.filter(|_| matches!(sender, Sender::One(_)));
+        Ok(Lease { sender, permit })
+    }
+
+    fn two(&self) -> Option<Lease> {
+        let mut inner = self.lock();
+        if inner.two.as_ref().is_some_and(|two| two.sender.is_closed()) {
+            inner.two = None;
+        }
+        inner.two.as_ref().map(|two| Lease {
+            sender: Sender::Two(two.sender.clone()),
+            permit: None,
+        })
+    }
+
+    /// A connection of HTTP/1 that is ready for another request.
+    async fn rested(&self, many: bool) -> Option<One> {
+        loop {
+            let mut one = {
+                let mut inner = self.lock();
+                inner.ones.retain(|one| !one.sender.is_closed());
+                let ready = inner.ones.iter().position(|one| one.sender.is_ready());
+                let full = inner.ones.len() >= limits::HTTP1_UPSTREAMS;
+                match ready {
+                    Some(at) => inner.ones.swap_remove(at),
+                    // The last response has been read, which its driver may not have noticed yet.
+                    None if !many || full => inner.ones.pop()?,
+                    None => return None,
+                }
+            };
+            if one.sender.ready().await.is_ok() {
+                return Some(one);
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        client: &Client,
+        granted: &Granted,
+        entry: &Entry,
+    ) -> Result<Sender, Failure> {
+        let extra = if client.h2 && self.lock().speaks_one {
+            let extra = Arc::clone(&client.shared.extra);
+            extra.acquire_owned().await.ok()
+        } else {
+            None
+        };
+        let dialled = dial(&client.shared.state, &entry.active, &client.intent)
+            .await
+            .map_err(Failure::Dial)?;
+        record_dropped(
+            &client.shared,
+            client.flow,
+            &client.intent,
+            granted,
+            dialled.dropped,
+        );
+        let leg = match granted.protocol {
+            Protocol::Https => {
+                let roots = &entry.active.roots;
+                let place = &client.intent.place;
+                let stream = roots.connect(dialled.stream, place, client.h2).await;
+                Leg::Tls(Box::new(stream.map_err(Failure::Tls)?))
+            }
+            _ => Leg::Plain(dialled.stream),
+        };
+        if leg.is_h2() {
+            self.speak_two(leg).await
+        } else {
+            self.lock().speaks_one = true;
+            speak_one(leg, extra).await
+        }
+    }
+
+    async fn speak_two(&self, leg: Leg) -> Result<Sender, Failure> {
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_header_list_size(limits::HTTP_RESPONSE_HEAD as u32)
+            .max_send_buf_size(limits::H2_SEND_BUFFER)
+            .initial_stream_window_size(limits::H2_STREAM_WINDOW)
+            .initial_connection_window_size(limits::H2_CONNECTION_WINDOW)
+            .handshake(TokioIo::new(leg))
+            .await
+            .map_err(Failure::Upstream)?;
+        let driver = tokio::spawn(async move {
+            // Its error comes out of the requests that were under way.
+            let _ = connection.await;
+        });
+        self.lock().two = Some(Two {
+            sender: sender.clone(),
+            _driver: Driver(driver.abort_handle()),
+        });
+        Ok(Sender::Two(sender))
+    }
+
+    /// Takes a connection back whose response began in good order: it takes another request once that was read.
+    pub fn give_back(&self, lease: Lease) {
+        if let Sender::One(one) = lease.sender {
+            self.lock().ones.push(one);
+        }
+    }
+}
+
+async fn speak_one(leg: Leg, extra: Option<OwnedSemaphorePermit>) -> Result<Sender, Failure> {
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(limits::HTTP_RESPONSE_HEADERS)
+        .max_header_size(limits::HTTP_RESPONSE_HEAD)
+        .max_buf_size(limits::HTTP_BUFFER)
+        .handshake(TokioIo::new(leg))
+        .await
+        .map_err(Failure::Upstream)?;
+    let driver = tokio::spawn(async move {
+        // Its error comes out of the request that was under way.
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(Sender::One(One {
+        sender,
+        _driver: Driver(driver.abort_handle()),
+        _extra: extra,
+    }))
+}
