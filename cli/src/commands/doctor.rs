@@ -335,6 +335,7 @@ async fn try_both(
             session: record.session.to_string(),
             workspace: "doctor".to_owned(),
             policy: EffectivePolicy::deny_all().to_json(),
+            roots: Vec::new(),
         })
         .await
         .map_err(|status| channel::refused("open the session", &status))?
