@@ -12,6 +12,7 @@ mod progress;
 mod record;
 mod relay;
 mod report;
+mod roots;
 mod session;
 mod start;
 mod terminal;

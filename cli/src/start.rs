@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use api::v1;
+use engine::contents::Contents;
 use engine::git::Doing;
 use engine::identity::Identity;
 use engine::image::Image;
 use engine::plan::Plan;
 use engine::request::CreateRequest;
-use engine::{Engine, EngineInfo};
+use engine::{Engine, EngineInfo, trust};
 use schema::diag::Diagnostic;
 use schema::session::SessionId;
 use tokio::sync::{oneshot, watch};
@@ -20,6 +21,7 @@ use crate::loaded::Loaded;
 use crate::progress::Progress;
 use crate::record::{self, Record};
 use crate::report::{self, Failure};
+use crate::roots;
 use crate::terminal;
 
 /// What `run` was asked for, beyond what the config says.
@@ -64,6 +66,7 @@ pub async fn prepare(
     mut cancelled: watch::Receiver<bool>,
 ) -> Result<Ready, Failure> {
     let sidecar = channel::sidecar(&loaded.places)?;
+    let roots = roots::read(&loaded.host, &loaded.policy)?;
     let (found, engine) = oneshot::channel();
     let (up, is_up) = oneshot::channel();
     // What takes longest, and needs no engine where an enforcer runs: the session.
@@ -80,7 +83,7 @@ pub async fn prepare(
         };
         // Its volume holds init from now on.
         let _ = up.send(());
-        let opened = open(&mut enforcer, &status, loaded, record).await?;
+        let opened = open(&mut enforcer, &status, loaded, record, roots).await?;
         Ok::<_, Failure>(Some((enforcer, opened)))
     };
     // Meanwhile the container: made for the session's cgroup, which is named after the session, and not started.
@@ -90,9 +93,9 @@ pub async fn prepare(
         info.check()?;
         let _ = found.send(engine.clone());
         let image = resolve(&engine, loaded, &mut cancelled).await?;
-        let accounts = engine.accounts(&image.id, &loaded.places.images()).await?;
+        let contents = engine.contents(&image, &loaded.places.images()).await?;
         check(&cancelled)?;
-        let planned = plan(loaded, asked, record, &info, &image, &accounts).make(Doing::Write)?;
+        let planned = plan(loaded, asked, record, &info, &image, &contents).make(Doing::Write)?;
         let checked = planned
             .request
             .check(&loaded.places.private())
@@ -109,20 +112,21 @@ pub async fn prepare(
             planned.request,
             planned.identity,
             created.id,
+            contents.trust,
             remarks,
         ))
     };
     // Both to their end, even if one fails: an answer that is not waited for may still take effect.
     let (opened, made) = tokio::join!(opening, making);
-    let ((engine, request, identity, container, remarks), (enforcer, opened)) = match (made, opened)
-    {
-        (Ok(made), Ok(Some(opened))) => (made, opened),
-        // The one that has words for it.
-        (Err(failure), Ok(_)) => return Err(failure),
-        (Err(failure), Err(_)) if !failure.diagnostics.is_empty() => return Err(failure),
-        (_, Err(failure)) => return Err(failure),
-        (Ok(_), Ok(None)) => return Err(Failure::new("enforcer-gone", "there is no enforcer")),
-    };
+    let ((engine, request, identity, container, in_image, remarks), (enforcer, opened)) =
+        match (made, opened) {
+            (Ok(made), Ok(Some(opened))) => (made, opened),
+            // The one that has words for it.
+            (Err(failure), Ok(_)) => return Err(failure),
+            (Err(failure), Err(_)) if !failure.diagnostics.is_empty() => return Err(failure),
+            (_, Err(failure)) => return Err(failure),
+            (Ok(_), Ok(None)) => return Err(Failure::new("enforcer-gone", "there is no enforcer")),
+        };
     if opened.cgroup_parent != request.cgroup_parent {
         return Err(Failure::new(
             "cgroup-parent",
@@ -132,6 +136,11 @@ pub async fn prepare(
             ),
         ));
     }
+    trust::complete(
+        &record.dir(&loaded.places),
+        &in_image,
+        &opened.ca_certificate,
+    )?;
     check(&cancelled)?;
     Ok(Ready {
         engine,
@@ -165,6 +174,7 @@ async fn open(
     status: &v1::StatusReply,
     loaded: &Loaded,
     record: &Record,
+    roots: Vec<Vec<u8>>,
 ) -> Result<v1::OpenSessionReply, Failure> {
     let missing: Vec<String> = status
         .capabilities
@@ -188,7 +198,7 @@ async fn open(
         session: record.session.to_string(),
         workspace: record.workspace.display().to_string(),
         policy: loaded.policy.to_json(),
-        roots: Vec::new(),
+        roots,
     };
     let opened = enforcer
         .open_session(request)
@@ -253,7 +263,7 @@ pub struct Draft<'a> {
     record: &'a Record,
     info: &'a EngineInfo,
     image: &'a Image,
-    accounts: &'a engine::identity::Accounts,
+    contents: &'a Contents,
 }
 
 pub fn plan<'a>(
@@ -262,7 +272,7 @@ pub fn plan<'a>(
     record: &'a Record,
     info: &'a EngineInfo,
     image: &'a Image,
-    accounts: &'a engine::identity::Accounts,
+    contents: &'a Contents,
 ) -> Draft<'a> {
     Draft {
         loaded,
@@ -270,7 +280,7 @@ pub fn plan<'a>(
         record,
         info,
         image,
-        accounts,
+        contents,
     }
 }
 
@@ -280,7 +290,7 @@ impl Draft<'_> {
         Plan {
             config: &loaded.config,
             image: self.image,
-            accounts: self.accounts,
+            contents: self.contents,
             engine: self.info,
             workspace: &loaded.workspace,
             owner: loaded.owner,

@@ -58,6 +58,8 @@ pub enum EngineError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the enforcer's answer holds no certificate of the session")]
+    SessionCertificate,
     #[error("{} is a symbolic link; git's directory has to be the workspace's own", .0.display())]
     GitSymlink(PathBuf),
 }
@@ -109,6 +111,7 @@ impl EngineError {
             Self::SidecarLoad(_) => "enforcer-image-load",
             Self::Api { .. } => "engine-refused",
             Self::Io { .. } => "io",
+            Self::SessionCertificate => "session-certificate",
             Self::GitSymlink(_) => "git-symlink",
         }
     }

@@ -1,24 +1,9 @@
-//! Who the agent is inside: never root unless the config says root in words. Reads the image's own /etc/passwd and
-//! /etc/group (through the archive API, once an image: an image id never changes its content), so that a user's home is
-//! known before the container is made, and a workspace owner that the image does not know gets an entry.
+//! Who the agent is inside: never root unless the config says root in words. Works from the image's own /etc/passwd and
+//! /etc/group (`contents`), so that a user's home is known before the container is made, and a workspace owner that the
+//! image does not know gets an entry.
 
-use std::path::{Path, PathBuf};
-
-use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder,
-    RemoveContainerOptionsBuilder,
-};
-use futures_util::StreamExt;
-use schema::digest::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::error::is_missing;
-use crate::request::LABEL_VERSION;
-use crate::{Engine, EngineError};
-
-/// The largest passwd or group file that is read, in bytes; a longer one is cut there.
-pub const MAX_ACCOUNTS: usize = 256 * 1024;
 /// Where a user whom the image does not know lives.
 pub const HOME: &str = "/home/agent";
 /// Uid and gid when neither config, image nor workspace names a user that is not root.
@@ -215,117 +200,6 @@ fn numeric(uid: u32, gid: Option<u32>, accounts: &Accounts, by: &'static str) ->
     }
 }
 
-impl Engine {
-    /// The image's account files. `cache` is a directory of ours; what is in it is by image id and never stale.
-    pub async fn accounts(&self, image: &Digest, cache: &Path) -> Result<Accounts, EngineError> {
-        let path: PathBuf = cache.join(format!("{}.json", image.hex()));
-        if let Ok(bytes) = std::fs::read(&path)
-            && let Ok(accounts) = serde_json::from_slice(&bytes)
-        {
-            return Ok(accounts);
-        }
-        let accounts = self.read_accounts(image).await?;
-        use std::os::unix::fs::DirBuilderExt;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(cache)
-            .map_err(EngineError::io("create", cache))?;
-        let temporary = cache.join(format!(".{}.{}", image.hex(), std::process::id()));
-        let bytes = serde_json::to_vec(&accounts).unwrap_or_default();
-        std::fs::write(&temporary, bytes).map_err(EngineError::io("write", &temporary))?;
-        std::fs::rename(&temporary, &path).map_err(EngineError::io("write", &path))?;
-        Ok(accounts)
-    }
-
-    /// Through a container that is made and never started.
-    async fn read_accounts(&self, image: &Digest) -> Result<Accounts, EngineError> {
-        let body = ContainerCreateBody {
-            image: Some(image.to_string()),
-            entrypoint: Some(vec!["/.agentcontainer/never-started".to_owned()]),
-            labels: Some(
-                [(
-                    LABEL_VERSION.to_owned(),
-                    env!("CARGO_PKG_VERSION").to_owned(),
-                )]
-                .into(),
-            ),
-            host_config: Some(HostConfig {
-                network_mode: Some("none".to_owned()),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        let made = self
-            .docker
-            .create_container(Some(CreateContainerOptionsBuilder::default().build()), body)
-            .await
-            .map_err(EngineError::api("look into the image"))?;
-        let passwd = self.read_file(&made.id, "/etc/passwd", MAX_ACCOUNTS).await;
-        let group = self.read_file(&made.id, "/etc/group", MAX_ACCOUNTS).await;
-        let options = RemoveContainerOptionsBuilder::default()
-            .force(true)
-            .v(true)
-            .build();
-        self.docker
-            .remove_container(&made.id, Some(options))
-            .await
-            .map_err(EngineError::api(
-                "remove the container it looked into the image with",
-            ))?;
-        let text = |bytes: Option<Vec<u8>>| {
-            String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
-        };
-        Ok(Accounts {
-            passwd: text(passwd?),
-            group: text(group?),
-        })
-    }
-
-    /// One regular file out of a container, cut at `most` bytes; `None` when it is not there.
-    pub(crate) async fn read_file(
-        &self,
-        container: &str,
-        path: &str,
-        most: usize,
-    ) -> Result<Option<Vec<u8>>, EngineError> {
-        let options = DownloadFromContainerOptionsBuilder::default()
-            .path(path)
-            .build();
-        let mut archive = Vec::new();
-        let mut stream = self
-            .docker
-            .download_from_container(container, Some(options));
-        while let Some(chunk) = stream.next().await {
-            match chunk {
-                Ok(chunk) => archive.extend_from_slice(&chunk),
-                Err(e) if is_missing(&e) => return Ok(None),
-                Err(e) => return Err(EngineError::api("read a file of the image")(e)),
-            }
-            if archive.len() > most + 4096 {
-                break;
-            }
-        }
-        Ok(first_file(&archive, most))
-    }
-}
-
-/// The first regular file of a tar archive that may be cut short.
-fn first_file(archive: &[u8], most: usize) -> Option<Vec<u8>> {
-    use std::io::Read;
-    let mut tar = tar::Archive::new(archive);
-    for entry in tar.entries().ok()? {
-        let entry = entry.ok()?;
-        if entry.header().entry_type().is_file() {
-            let mut bytes = Vec::new();
-            // A cut archive ends in an error; what came before it is the file's beginning.
-            let _ = entry.take(most as u64).read_to_end(&mut bytes);
-            return Some(bytes);
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -398,22 +272,5 @@ mod tests {
             Accounts::default().with(&empty).passwd,
             "agent:x:1000:1000::/home/agent:/bin/sh\n"
         );
-    }
-
-    #[test]
-    fn a_file_is_cut_at_its_bound() {
-        let mut builder = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(10);
-        header.set_mode(0o644);
-        header.set_cksum();
-        builder
-            .append_data(&mut header, "passwd", &b"0123456789"[..])
-            .unwrap();
-        let archive = builder.into_inner().unwrap();
-        assert_eq!(first_file(&archive, 10).unwrap(), b"0123456789");
-        assert_eq!(first_file(&archive, 9).unwrap(), b"012345678");
-        assert_eq!(first_file(&archive[..515], 10).unwrap(), b"012");
-        assert_eq!(first_file(b"", 10), None);
     }
 }

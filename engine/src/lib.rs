@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod containers;
+pub mod contents;
 pub mod control;
 mod error;
 pub mod find;
@@ -15,6 +16,7 @@ pub mod request;
 pub mod seccomp;
 pub mod sidecar;
 pub mod stream;
+pub mod trust;
 
 pub use client::{Engine, EngineInfo};
 pub use error::EngineError;

@@ -13,11 +13,13 @@ use schema::session::SessionId;
 
 use crate::EngineError;
 use crate::client::EngineInfo;
+use crate::contents::Contents;
 use crate::control::{self, ControlError, Hold};
 use crate::git::{self, Doing};
-use crate::identity::{self, Accounts, Identity, IdentityError};
+use crate::identity::{self, Identity, IdentityError};
 use crate::image::Image;
 use crate::request::{CreateRequest, DEFAULT_PIDS, InitArguments, Limits, Mount, Stage};
+use crate::trust;
 
 /// How long a program has to end after its stop signal, in seconds.
 const STOP_TIMEOUT: u32 = 10;
@@ -26,7 +28,7 @@ const STOP_TIMEOUT: u32 = 10;
 pub struct Plan<'a> {
     pub config: &'a Config,
     pub image: &'a Image,
-    pub accounts: &'a Accounts,
+    pub contents: &'a Contents,
     pub engine: &'a EngineInfo,
     /// Absolute, without symbolic links.
     pub workspace: &'a Path,
@@ -157,7 +159,7 @@ impl Plan<'_> {
             config.user().map(|u| u.value.as_str()),
             &self.image.user,
             self.owner,
-            self.accounts,
+            &self.contents.accounts,
         )?;
         let env = self.environment(&first, &identity)?;
         let container_env = |name: &str| {
@@ -172,8 +174,12 @@ impl Plan<'_> {
         };
 
         let mut notes = Vec::new();
-        let (mounts, excludes) =
+        let (mut mounts, excludes) =
             self.mounts(&variables, &target, read_only, &identity, &mut notes)?;
+        let in_image = &self.contents.trust;
+        let told = trust::prepare(self.session_dir, in_image, &mounts, self.doing)?;
+        mounts.extend(told.mounts);
+        notes.extend(told.notes);
         let program = self.program()?;
         let stages = config
             .lifecycle()
@@ -194,6 +200,12 @@ impl Plan<'_> {
         if let Some(path) = excludes {
             ignore_masks(&mut env, &self.image.env, path);
         }
+        notes.extend(trust::variables(
+            &mut env,
+            &self.image.env,
+            in_image,
+            &mounts,
+        ));
 
         let resources = config.agent.resources();
         let request = CreateRequest {
@@ -343,7 +355,7 @@ impl Plan<'_> {
             excludes = git.excludes;
         }
         if identity.made_up {
-            let accounts = self.accounts.with(identity);
+            let accounts = self.contents.accounts.with(identity);
             for (name, content) in [("passwd", &accounts.passwd), ("group", &accounts.group)] {
                 let path = self.session_dir.join(name);
                 self.doing.write_readable(&path, content)?;

@@ -136,6 +136,8 @@ pub enum Mount {
         #[serde(rename = "readOnly")]
         read_only: bool,
     },
+    /// The session's trust files, in its directory: read-only.
+    Trust { source: String, target: String },
     /// Something of the workspace at another place, read-only: a second writable way in would go around the control files.
     Inside { source: String, target: String },
     /// A named volume of the engine's.
@@ -160,6 +162,7 @@ impl Mount {
             Self::Workspace { target, .. }
             | Self::Control { target, .. }
             | Self::Session { target, .. }
+            | Self::Trust { target, .. }
             | Self::Inside { target, .. }
             | Self::Volume { target, .. }
             | Self::Tmpfs { target, .. } => target,

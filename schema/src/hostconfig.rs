@@ -83,6 +83,9 @@ pub struct GatewayConfig {
     /// `http://HOST:PORT`
     #[schemars(default, schema_with = "text")]
     pub upstream_proxy: Option<Setting<HttpProxy>>,
+    /// Files of certificates that upstreams are verified with, besides the system's own.
+    #[schemars(default, schema_with = "ca_bundles")]
+    pub ca_bundles: Vec<Setting<PathBuf>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
@@ -93,22 +96,15 @@ pub struct Registry {
     pub plain_http: bool,
 }
 
-/// Keys that are known and refused: parent, key, words.
-pub const NOT_ENFORCED: &[(&str, &str, &str)] = &[
+/// Keys of the whole that are known and refused: key, words.
+pub const NOT_ENFORCED: &[(&str, &str)] = &[
     (
-        "",
         "policy",
         "organisation policies are not fetched by this version",
     ),
     (
-        "",
         "credentials",
         "credentials are not injected by this version",
-    ),
-    (
-        "gateway",
-        "ca_bundles",
-        "the gateway does not terminate TLS in this version, so it verifies no certificate",
     ),
 ];
 
@@ -164,6 +160,16 @@ fn load_one(path: &Path) -> Result<Option<HostConfig>, Vec<Diagnostic>> {
     }
 }
 
+/// One list behind the other, each value once.
+fn united<T: PartialEq>(mut above: Vec<Setting<T>>, below: Vec<Setting<T>>) -> Vec<Setting<T>> {
+    for setting in below {
+        if !above.iter().any(|own| own.value == setting.value) {
+            above.push(setting);
+        }
+    }
+    above
+}
+
 // === impl HostConfig ===
 
 impl HostConfig {
@@ -173,15 +179,11 @@ impl HostConfig {
         hosts.extend(self.gateway.hosts);
         let mut registries = below.registries;
         registries.extend(self.registries);
-        let mut private_networks = self.gateway.private_networks;
-        for network in below.gateway.private_networks {
-            if !private_networks
-                .iter()
-                .any(|own| own.value == network.value)
-            {
-                private_networks.push(network);
-            }
-        }
+        let private_networks = united(
+            self.gateway.private_networks,
+            below.gateway.private_networks,
+        );
+        let ca_bundles = united(self.gateway.ca_bundles, below.gateway.ca_bundles);
         Self {
             engine: self.engine.or(below.engine),
             files: self.files.or(below.files),
@@ -190,6 +192,7 @@ impl HostConfig {
                 hosts,
                 private_networks,
                 upstream_proxy: self.gateway.upstream_proxy.or(below.gateway.upstream_proxy),
+                ca_bundles,
             },
             registries,
         }
@@ -256,6 +259,10 @@ fn hosts(_: &mut SchemaGenerator) -> Schema {
 
 fn networks(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": MAX_ENTRIES, "items": { "type": "string" } })
+}
+
+fn ca_bundles(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": MAX_ENTRIES, "items": { "type": "string", "pattern": "^/." } })
 }
 
 fn registries(generator: &mut SchemaGenerator) -> Schema {

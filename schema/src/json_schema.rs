@@ -35,14 +35,8 @@ pub fn agentcontainer() -> Value {
 /// Of the host's `config.toml`, for editors that check TOML by JSON Schema.
 pub fn config() -> Value {
     let mut schema = generate::<HostConfig>("config.toml");
-    for (parent, key, words) in NOT_ENFORCED {
-        let object = match *parent {
-            "" => Some(&mut schema),
-            _ => schema.pointer_mut("/$defs/GatewayConfig"),
-        };
-        if let Some(Value::Object(properties)) =
-            object.and_then(|object| object.get_mut("properties"))
-        {
+    for (key, words) in NOT_ENFORCED {
+        if let Some(Value::Object(properties)) = schema.get_mut("properties") {
             let value = json!({ "description": format!("Not enforced by this version: {words}."), "not": {} });
             properties.insert((*key).to_owned(), value);
         }

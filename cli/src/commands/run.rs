@@ -433,11 +433,11 @@ async fn plan(loaded: &Loaded, asked: &Asked, as_json: bool) -> Result<u8, Failu
         )
         .help("`agentcontainer run` pulls it, or `docker pull` does"));
     };
-    let accounts = engine.accounts(&image.id, &loaded.places.images()).await?;
+    let contents = engine.contents(&image, &loaded.places.images()).await?;
     let mut record = start::record_of(loaded, asked)?;
     record.session = start::new_session()?;
     let planned =
-        start::plan(loaded, asked, &record, &info, &image, &accounts).make(Doing::Look)?;
+        start::plan(loaded, asked, &record, &info, &image, &contents).make(Doing::Look)?;
     planned
         .request
         .check(&loaded.places.private())

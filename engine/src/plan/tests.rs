@@ -1,11 +1,13 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::identity::Accounts;
 use crate::request::{HostPlaces, PinnedImage};
+use crate::trust::InImage;
 
 struct Bench {
     dir: tempfile::TempDir,
     image: Image,
-    accounts: Accounts,
+    contents: Contents,
     command: Vec<String>,
     detached: bool,
     env: BTreeMap<String, String>,
@@ -31,9 +33,12 @@ fn bench() -> Bench {
             working_dir: None,
             stop_signal: None,
         },
-        accounts: Accounts {
-            passwd: "root:x:0:0::/root:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh\n".into(),
-            group: String::new(),
+        contents: Contents {
+            accounts: Accounts {
+                passwd: "root:x:0:0::/root:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh\n".into(),
+                group: String::new(),
+            },
+            trust: InImage::default(),
         },
         command: vec![],
         detached: false,
@@ -67,7 +72,7 @@ impl Bench {
         Plan {
             config: &config,
             image: &self.image,
-            accounts: &self.accounts,
+            contents: &self.contents,
             engine: &engine,
             workspace: &self.workspace(),
             owner: (501, 20),
@@ -95,10 +100,10 @@ impl Bench {
     }
 }
 
-/// Without what stands for control files, there or not.
+/// Without what stands for control files, there or not, and the trust files.
 fn targets(request: &CreateRequest) -> Vec<&str> {
     let is_control = |mount: &&Mount| match mount {
-        Mount::Control { .. } => true,
+        Mount::Control { .. } | Mount::Trust { .. } => true,
         Mount::Session { target, .. } => !target.starts_with("/etc/"),
         _ => false,
     };
@@ -246,4 +251,38 @@ fn what_the_host_does_not_have_is_said_before_anything_is_made() {
         Diagnostic::from(bench().make(config).unwrap_err()).code,
         "host-requirements"
     );
+}
+
+#[test]
+fn the_sessions_trust_is_mounted_and_told_by_variables_and_a_persons_word_stays() {
+    let mut at = bench();
+    let bundle = "/etc/ssl/certs/ca-certificates.crt".to_owned();
+    at.contents.trust.bundles = [(bundle.clone(), bundle.clone())].into();
+    at.image.env.insert("CURL_CA_BUNDLE".into(), bundle.clone());
+    at.env.insert("PIP_CERT".into(), "/mine.pem".into());
+    let planned = at
+        .make(r#"{ "image": "x", "remoteEnv": { "DENO_CERT": null } }"#)
+        .unwrap();
+    let request = &planned.request;
+    request.check(&HostPlaces::default()).unwrap();
+    let targets: Vec<_> = request
+        .mounts
+        .iter()
+        .filter(|mount| matches!(mount, Mount::Trust { .. }))
+        .map(Mount::target)
+        .collect();
+    assert_eq!(targets, [trust::TARGET, &bundle]);
+    let env = &request.env;
+    assert_eq!(
+        env["SSL_CERT_FILE"].as_deref(),
+        Some("/run/agentcontainer/trust/bundle.pem")
+    );
+    assert_eq!(env["PIP_CERT"].as_deref(), Some("/mine.pem"));
+    assert_eq!(env["DENO_CERT"], None);
+    assert!(
+        !env.contains_key("CURL_CA_BUNDLE"),
+        "the image's own is right"
+    );
+    let said = |note: &&String| note.contains("PIP_CERT");
+    assert_eq!(planned.notes.iter().filter(said).count(), 1);
 }

@@ -2,6 +2,7 @@
 //! spell with strings: where mounts come from and go to, which cgroup, which image, and how much of everything.
 
 use super::{CreateRequest, INIT_DIR, Mount};
+use crate::trust;
 
 /// Bounds of a create request (SPEC, bounds table).
 pub const MAX_MOUNTS: usize = 128;
@@ -39,7 +40,15 @@ const HOST_ROOTS: &[&str] = &[
     "/srv", "/mnt", "/media", "/tmp", "/var/tmp",
 ];
 /// Places inside that belong to the kernel, the engine or to us.
-const INSIDE_TREES: &[&str] = &["/proc", "/sys", "/dev", INIT_DIR];
+const INSIDE_TREES: &[&str] = &["/proc", "/sys", "/dev", "/run/agentcontainer", INIT_DIR];
+/// Files inside that the engine writes, or that say who is who: an image's links lead no trust file over them.
+const INSIDE_FILES: &[&str] = &[
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/passwd",
+    "/etc/group",
+];
 
 /// The one thing that was wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -165,7 +174,10 @@ impl CreateRequest {
         let mut targets = std::collections::BTreeSet::new();
         for mount in &self.mounts {
             let target = mount.target();
-            check_target(target)?;
+            match mount {
+                Mount::Trust { source, .. } => self.check_trust(source, mount)?,
+                _ => check_target(target)?,
+            }
             if !targets.insert(target) {
                 return Err(target_violation(target, "is mounted twice"));
             }
@@ -190,10 +202,37 @@ impl CreateRequest {
                         return Err(Violation::Volume(name.clone()));
                     }
                 }
-                Mount::Tmpfs { .. } => {}
+                Mount::Trust { .. } | Mount::Tmpfs { .. } => {}
             }
         }
         Ok(())
+    }
+
+    /// The directory of trust files at its one place, or one of two files in it over a file of the image's, which no other
+    /// mount has to do with.
+    fn check_trust(&self, source: &str, mount: &Mount) -> Result<(), Violation> {
+        check_session(source, self.session.as_str())?;
+        let target = mount.target();
+        let file = source
+            .rsplit_once(&format!("/{}/{}", self.session, trust::DIRECTORY))
+            .map(|(_, file)| file);
+        let good = match file {
+            Some("") => target == trust::TARGET,
+            Some(file) => {
+                let known = [trust::BUNDLE, trust::KEYSTORE];
+                let known = known.into_iter().any(|k| file.strip_prefix('/') == Some(k));
+                known && mount.is_apart(&self.mounts)
+            }
+            None => false,
+        };
+        if good {
+            Ok(())
+        } else {
+            Err(target_violation(
+                target,
+                "is no place for the session's trust files",
+            ))
+        }
     }
 
     /// A control file is bound over itself: the same path below the workspace on both sides.
@@ -311,6 +350,20 @@ impl CreateRequest {
             return limit("the stop timeout", self.stop_timeout.to_string());
         }
         Ok(())
+    }
+}
+
+impl Mount {
+    /// Whether its target is a place that is the image's alone: neither below nor above what another mount puts there.
+    pub(crate) fn is_apart(&self, others: &[Mount]) -> bool {
+        let target = self.target();
+        check_target(target).is_ok()
+            && !INSIDE_FILES.contains(&target)
+            && others
+                .iter()
+                .filter(|other| !matches!(other, Mount::Trust { .. }))
+                .map(Mount::target)
+                .all(|other| below(target, other).is_none() && below(other, target).is_none())
     }
 }
 
@@ -444,288 +497,4 @@ fn is_volume_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::super::tests::sample;
-    use super::*;
-
-    fn with(change: impl FnOnce(&mut CreateRequest)) -> Result<(), Violation> {
-        let mut request = sample();
-        change(&mut request);
-        request.check(&places()).map(|_| ())
-    }
-
-    fn places() -> HostPlaces {
-        HostPlaces {
-            home: Some("/home/ada".into()),
-            private: vec!["/home/ada/.ssh".into()],
-        }
-    }
-
-    fn extra(source: &str) -> Result<(), Violation> {
-        with(|r| {
-            r.mounts[0] = Mount::Workspace {
-                source: source.into(),
-                target: "/workspaces/project".into(),
-                read_only: false,
-            };
-            r.mounts.remove(1);
-        })
-    }
-
-    #[test]
-    fn the_request_of_an_ordinary_run_passes() {
-        assert_eq!(with(|_| {}), Ok(()));
-        assert_eq!(extra("/home/ada/.cache/pip"), Ok(()));
-        assert_eq!(extra("/srv/data"), Ok(()));
-    }
-
-    #[test]
-    fn host_roots_and_engine_sockets_cannot_be_mounted() {
-        for source in [
-            "/",
-            "/etc",
-            "/etc/shadow",
-            "/proc",
-            "/proc/1/root",
-            "/sys",
-            "/sys/fs/cgroup",
-            "/sys/fs/bpf",
-            "/dev",
-            "/dev/kmsg",
-            "/run",
-            "/run/docker.sock",
-            "/var/run/docker.sock",
-            "/var",
-            "/var/lib",
-            "/var/lib/docker",
-            "/var/lib/docker/overlay2",
-            "/root",
-            "/home",
-            "/usr",
-            "/run/user/1000",
-            "/run/podman/podman.sock",
-            "/run/containerd/containerd.sock",
-            "/home/ada/docker.sock",
-            "/var/lib/agentcontainer",
-            "/boot",
-            "/var/lib/kubelet/pods",
-            "relative",
-            "",
-            "/a/../etc",
-            "/a//b",
-            "/a/./b",
-            "/a/",
-            "/a\nb",
-            "~/.ssh",
-            "/home/ada",
-            "/home/ada/.ssh",
-            "/home/ada/.ssh/id_ed25519",
-        ] {
-            assert!(
-                matches!(extra(source), Err(Violation::Source { .. })),
-                "{source}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_control_mount_is_the_workspaces_own_file_over_itself() {
-        for (source, target) in [
-            ("/home/ada/other/.git", "/workspaces/project/.git"),
-            ("/home/ada/project/.git", "/workspaces/project/.vscode"),
-            ("/home/ada/project", "/workspaces/project"),
-            (
-                "/home/ada/project-evil/.git",
-                "/workspaces/project-evil/.git",
-            ),
-        ] {
-            let refused = with(|r| {
-                r.mounts[1] = Mount::Control {
-                    source: source.into(),
-                    target: target.into(),
-                    read_only: true,
-                };
-            });
-            assert!(refused.is_err(), "{source}");
-        }
-    }
-
-    #[test]
-    fn a_second_mount_shows_what_lies_in_the_workspace() {
-        let inside = |source: &str| {
-            with(|r| {
-                r.mounts.push(Mount::Inside {
-                    source: source.into(),
-                    target: "/data".into(),
-                });
-            })
-        };
-        assert_eq!(inside("/home/ada/project/data"), Ok(()));
-        for source in [
-            "/home/ada/other",
-            "/home/ada/project2",
-            "/home/ada/project/../other",
-            "/etc/shadow",
-        ] {
-            assert!(inside(source).is_err(), "{source}");
-        }
-    }
-
-    #[test]
-    fn a_session_file_is_in_the_sessions_own_directory() {
-        let session = |source: &str| {
-            with(|r| {
-                r.mounts.push(Mount::Session {
-                    source: source.into(),
-                    target: "/etc/passwd".into(),
-                    read_only: true,
-                });
-            })
-        };
-        assert_eq!(
-            session("/home/ada/.local/state/agentcontainer/sessions/k3v9x2/passwd"),
-            Ok(())
-        );
-        for source in [
-            "/home/ada/.local/state/agentcontainer/sessions/other/passwd",
-            "/home/ada/.local/state/agentcontainer/sessions/k3v9x2",
-            "/home/ada/.local/state/agentcontainer/sessions/k3v9x2/../other/passwd",
-            "/etc/passwd",
-        ] {
-            assert!(session(source).is_err(), "{source}");
-        }
-    }
-
-    #[test]
-    fn targets_of_the_kernel_and_ours_are_refused() {
-        for target in [
-            "/",
-            "/proc/sys",
-            "/sys",
-            "/dev/shm",
-            "/.agentcontainer",
-            "/.agentcontainer/agentcontainer-init",
-            "rel",
-            "/a/../b",
-            "/workspaces/project",
-        ] {
-            let refused = with(|r| {
-                r.mounts.push(Mount::Tmpfs {
-                    target: target.into(),
-                    size: None,
-                    owner: None,
-                });
-            });
-            assert!(matches!(refused, Err(Violation::Target { .. })), "{target}");
-        }
-    }
-
-    #[test]
-    fn a_foreign_cgroup_is_refused() {
-        for parent in [
-            "",
-            "/",
-            "/agentcontainer",
-            "/agentcontainer/other",
-            "/agentcontainer/k3v9x2/../other",
-            "/system.slice",
-            "agentcontainer/k3v9x2",
-        ] {
-            assert_eq!(
-                with(|r| r.cgroup_parent = parent.into()),
-                Err(Violation::CgroupParent(parent.into()))
-            );
-        }
-    }
-
-    #[test]
-    fn foreign_volumes_of_ours_and_odd_users_are_refused() {
-        for name in [
-            "agentcontainer-state-0",
-            "agentcontainer-init-0123456789ab",
-            "/host",
-            "a",
-            "../x",
-        ] {
-            let refused = with(|r| {
-                r.mounts.push(Mount::Volume {
-                    name: name.into(),
-                    target: "/v".into(),
-                    read_only: false,
-                });
-            });
-            assert!(matches!(refused, Err(Violation::Volume(_))), "{name}");
-        }
-        for user in ["", ":", "a:", ":0", "a b", "-x", "a:b:c"] {
-            assert!(
-                matches!(with(|r| r.user = user.into()), Err(Violation::User(_))),
-                "{user}"
-            );
-        }
-    }
-
-    #[test]
-    fn bounds_hold_at_n_and_break_at_n_plus_one() {
-        let args = |n: usize| with(|r| r.init.program = vec![String::new(); n - 1]);
-        assert_eq!(args(MAX_ARGS), Ok(()));
-        assert!(matches!(args(MAX_ARGS + 1), Err(Violation::TooMany { .. })));
-        let env = |n: usize| with(|r| r.env = (0..n).map(|i| (format!("V{i}"), None)).collect());
-        assert_eq!(env(MAX_ENV), Ok(()));
-        assert!(env(MAX_ENV + 1).is_err());
-        let env_bytes =
-            |n: usize| with(|r| r.env = [("V".to_owned(), Some("x".repeat(n - 3)))].into());
-        assert_eq!(env_bytes(MAX_ENV_BYTES), Ok(()));
-        assert!(env_bytes(MAX_ENV_BYTES + 1).is_err());
-        let arg_bytes = |n: usize| with(|r| r.init.program = vec!["x".repeat(n - 4)]);
-        assert_eq!(arg_bytes(MAX_ARG_BYTES), Ok(()));
-        assert!(arg_bytes(MAX_ARG_BYTES + 1).is_err());
-        let mounts = |n: usize| {
-            with(|r| {
-                let have = r.mounts.len();
-                r.mounts.extend((have..n).map(|i| Mount::Tmpfs {
-                    target: format!("/t{i}"),
-                    size: None,
-                    owner: None,
-                }));
-            })
-        };
-        assert_eq!(mounts(MAX_MOUNTS), Ok(()));
-        assert!(mounts(MAX_MOUNTS + 1).is_err());
-        assert_eq!(with(|r| r.limits.pids = MAX_PIDS), Ok(()));
-        assert!(with(|r| r.limits.pids = MAX_PIDS + 1).is_err());
-        assert!(with(|r| r.limits.pids = 0).is_err());
-        assert_eq!(with(|r| r.limits.memory = Some(MIN_MEMORY)), Ok(()));
-        assert!(with(|r| r.limits.memory = Some(MIN_MEMORY - 1)).is_err());
-        assert_eq!(with(|r| r.stop_timeout = MAX_STOP_TIMEOUT), Ok(()));
-        assert!(with(|r| r.stop_timeout = MAX_STOP_TIMEOUT + 1).is_err());
-        assert_eq!(with(|r| r.limits.milli_cpus = Some(MAX_MILLI_CPUS)), Ok(()));
-        assert!(with(|r| r.limits.milli_cpus = Some(MAX_MILLI_CPUS + 1)).is_err());
-        assert!(with(|r| r.limits.milli_cpus = Some(9)).is_err());
-    }
-
-    #[test]
-    fn zero_bytes_and_broken_names_are_refused() {
-        assert!(with(|r| r.init.program.push("a\0b".into())).is_err());
-        assert!(
-            with(|r| {
-                r.env.insert("A=B".into(), None);
-            })
-            .is_err()
-        );
-        assert!(
-            with(|r| {
-                r.env.insert(String::new(), None);
-            })
-            .is_err()
-        );
-        assert!(
-            with(|r| {
-                r.env.insert("A".into(), Some("\0".into()));
-            })
-            .is_err()
-        );
-        assert!(with(|r| r.hostname = "a b".into()).is_err());
-        assert!(with(|r| r.stop_signal = Some("SIG TERM".into())).is_err());
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -24,6 +25,8 @@ pub enum SettingError {
     Network,
     #[error("expected an IPv4 or IPv6 address")]
     Address,
+    #[error("expected the absolute path of a file")]
+    Path,
 }
 
 pub(super) fn host_config(root: &Node, file: &str) -> Result<HostConfig, Vec<Diagnostic>> {
@@ -48,8 +51,8 @@ where
     Some(setting(reader, node, value.value))
 }
 
-fn refuse(reader: &mut Reader<'_>, object: &mut Object<'_>, parent: &str) {
-    for (_, key, words) in NOT_ENFORCED.iter().filter(|(of, ..)| *of == parent) {
+fn refuse(reader: &mut Reader<'_>, object: &mut Object<'_>) {
+    for (key, words) in NOT_ENFORCED {
         if let Some(member) = object.take_member(key) {
             let message = format!(
                 "`{}` is not enforced by this version: {words}",
@@ -62,7 +65,7 @@ fn refuse(reader: &mut Reader<'_>, object: &mut Object<'_>, parent: &str) {
 
 fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
     let mut object = reader.object(root, "")?;
-    refuse(reader, &mut object, "");
+    refuse(reader, &mut object);
     let engine = object
         .take("engine")
         .and_then(|node| parsed(reader, node, "engine"));
@@ -91,7 +94,6 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
 
 fn gateway(reader: &mut Reader<'_>, node: &Node) -> Option<GatewayConfig> {
     let mut object = reader.object(node, "gateway")?;
-    refuse(reader, &mut object, "gateway");
     let resolver = object
         .take("resolver")
         .and_then(|node| parsed(reader, node, "gateway.resolver"));
@@ -102,12 +104,16 @@ fn gateway(reader: &mut Reader<'_>, node: &Node) -> Option<GatewayConfig> {
     let upstream_proxy = object
         .take("upstream_proxy")
         .and_then(|node| parsed(reader, node, "gateway.upstream_proxy"));
+    let ca_bundles = object
+        .take("ca_bundles")
+        .map(|node| ca_bundles(reader, node));
     reader.close(object);
     Some(GatewayConfig {
         resolver,
         hosts: hosts.unwrap_or_default(),
         private_networks: private_networks.unwrap_or_default(),
         upstream_proxy,
+        ca_bundles: ca_bundles.unwrap_or_default(),
     })
 }
 
@@ -183,6 +189,27 @@ fn private_networks(reader: &mut Reader<'_>, node: &Node) -> Vec<Setting<IpNet>>
         out.extend(network.map(|network| setting(reader, node, network.value)));
     }
     out
+}
+
+fn ca_bundles(reader: &mut Reader<'_>, node: &Node) -> Vec<Setting<PathBuf>> {
+    const KEY: &str = "gateway.ca_bundles";
+    let mut out: Vec<Setting<PathBuf>> = Vec::new();
+    for (i, node) in reader.array(node, KEY, MAX_ENTRIES).iter().enumerate() {
+        let bundle = reader.parsed(node, &format!("{KEY}[{i}]"), "invalid-path", path);
+        let Some(bundle) = bundle else { continue };
+        if !out.iter().any(|other| other.value == bundle.value) {
+            out.push(setting(reader, node, bundle.value));
+        }
+    }
+    out
+}
+
+fn path(text: &str) -> Result<PathBuf, SettingError> {
+    if text.len() > 1 && text.starts_with('/') {
+        Ok(PathBuf::from(text))
+    } else {
+        Err(SettingError::Path)
+    }
 }
 
 /// A network, or a lone address.

@@ -9,6 +9,7 @@ resolver = "1.2.3.4:53"
 hosts = { "API.corp" = "10.1.2.3", "db.corp" = ["10.1.2.4", "fd00::4"] }
 private_networks = ["10.1.0.0/16", "fd00::/8", "10.9.9.9"]
 upstream_proxy = "http://proxy.corp:3128"
+ca_bundles = ["/etc/corp/ca.pem", "/etc/corp/ca.pem", "/srv/other ca.pem"]
 [registries."127.0.0.1:5000"]
 plain_http = true
 "#;
@@ -52,6 +53,16 @@ fn a_whole_file_is_read() {
         .map(|net| net.value.to_string())
         .collect();
     assert_eq!(networks, ["10.1.0.0/16", "fd00::/8", "10.9.9.9/32"]);
+    let bundles: Vec<_> = config
+        .gateway
+        .ca_bundles
+        .iter()
+        .map(|bundle| (bundle.value.to_str().unwrap(), bundle.at.column))
+        .collect();
+    assert_eq!(
+        bundles,
+        [("/etc/corp/ca.pem", 15), ("/srv/other ca.pem", 55)]
+    );
     assert!(config.plain_http("127.0.0.1:5000"));
     assert!(!config.plain_http("ghcr.io"));
     assert_eq!(parse(b"", "c.toml").unwrap(), HostConfig::default());
@@ -61,7 +72,7 @@ fn a_whole_file_is_read() {
 fn everything_that_is_wrong_is_said_at_once_with_its_place() {
     let found = errors(
         "engin = \"docker\"\nfiles = \"strickt\"\n[gateway]\nresolvr = \"system\"\nhosts = { web = \"10.0.0.1\", \"a.b\" = [], \"c.d\" = \"x\" }\n\
-         private_networks = [\"10.1.2.3/8\", 5]\nupstream_proxy = \"https://p:1\"\nca_bundles = []\n[policy]\n[credentials.github]\n[registries.\"http://x\"]\n",
+         private_networks = [\"10.1.2.3/8\", 5]\nupstream_proxy = \"https://p:1\"\nca_bundles = [\"ca.pem\", 1, \"\"]\n[policy]\n[credentials.github]\n[registries.\"http://x\"]\n",
     );
     assert_eq!(
         found,
@@ -75,7 +86,9 @@ fn everything_that_is_wrong_is_said_at_once_with_its_place() {
             "c.toml:6:21: `gateway.private_networks[0]` is \"10.1.2.3/8\": expected an IPv4 or IPv6 network whose host bits are zero, such as 10.1.0.0/16 [invalid-network]",
             "c.toml:6:35: `gateway.private_networks[1]` is a number, expected a string [wrong-type]",
             "c.toml:7:18: `gateway.upstream_proxy` is \"https://p:1\": a proxy is `http://HOST:PORT`, without user, path or query [invalid-value]",
-            "c.toml:8:1: `gateway.ca_bundles` is not enforced by this version: the gateway does not terminate TLS in this version, so it verifies no certificate [not-enforced]",
+            "c.toml:8:15: `gateway.ca_bundles[0]` is \"ca.pem\": expected the absolute path of a file [invalid-path]",
+            "c.toml:8:25: `gateway.ca_bundles[1]` is a number, expected a string [wrong-type]",
+            "c.toml:8:28: `gateway.ca_bundles[2]` is \"\": expected the absolute path of a file [invalid-path]",
             "c.toml:9:2: `policy` is not enforced by this version: organisation policies are not fetched by this version [not-enforced]",
             "c.toml:10:2: `credentials` is not enforced by this version: credentials are not injected by this version [not-enforced]",
             "c.toml:11:13: `registries.\"http://x\"` is no registry: a lower-case host with an optional port [invalid-value]",
@@ -93,9 +106,9 @@ fn two_spellings_of_one_host_are_one_key_too_many() {
 
 #[test]
 fn the_users_file_lies_above_the_systems() {
-    let user = parse(b"engine = \"podman\"\n[gateway]\nhosts = { \"a.b\" = \"10.0.0.1\" }\nprivate_networks = [\"10.0.0.0/8\"]", "u");
+    let user = parse(b"engine = \"podman\"\n[gateway]\nhosts = { \"a.b\" = \"10.0.0.1\" }\nprivate_networks = [\"10.0.0.0/8\"]\nca_bundles = [\"/b.pem\"]", "u");
     let system = parse(
-        b"engine = \"docker\"\nfiles = \"mounts\"\n[gateway]\nhosts = { \"a.b\" = \"10.0.0.2\", \"c.d\" = \"10.0.0.3\" }\nprivate_networks = [\"10.0.0.0/8\", \"192.168.0.0/16\"]",
+        b"engine = \"docker\"\nfiles = \"mounts\"\n[gateway]\nhosts = { \"a.b\" = \"10.0.0.2\", \"c.d\" = \"10.0.0.3\" }\nprivate_networks = [\"10.0.0.0/8\", \"192.168.0.0/16\"]\nca_bundles = [\"/a.pem\", \"/b.pem\"]",
         "s",
     );
     let merged = user.unwrap().above(system.unwrap());
@@ -112,6 +125,11 @@ fn the_users_file_lies_above_the_systems() {
         [("10.0.0.1".to_owned(), "u"), ("10.0.0.3".to_owned(), "s")]
     );
     assert_eq!(merged.gateway.private_networks.len(), 2);
+    let bundles = merged.gateway.ca_bundles.iter();
+    let bundles: Vec<_> = bundles
+        .map(|b| (b.value.to_str().unwrap(), b.file.as_str()))
+        .collect();
+    assert_eq!(bundles, [("/b.pem", "u"), ("/a.pem", "s")]);
 }
 
 #[test]
@@ -177,6 +195,12 @@ fn lists_are_bounded() {
     };
     assert!(errors(&networks(MAX_ENTRIES)).is_empty());
     assert!(errors(&networks(MAX_ENTRIES + 1))[0].ends_with("[too-many]"));
+    let bundles = |n: usize| {
+        let list: Vec<String> = (0..n).map(|i| format!("\"/{i}.pem\"")).collect();
+        format!("[gateway]\nca_bundles = [{}]", list.join(","))
+    };
+    assert!(errors(&bundles(MAX_ENTRIES)).is_empty());
+    assert!(errors(&bundles(MAX_ENTRIES + 1))[0].ends_with("[too-many]"));
 }
 
 #[test]
