@@ -10,26 +10,26 @@ use crate::standard::{name, standard, workspace};
 fn an_allowed_name_is_answered_on_80_and_on_443() {
     let host = name();
     let out = workspace().allow(&[&host]).inside(&format!(
-        "curl -sS --max-time 30 http://{host}/hello && curl -sS --max-time 30 --cacert ca.pem https://{host}/hello"
+        "curl -sS --max-time 30 http://{host}/hello && curl -sS --max-time 30 https://{host}/hello"
     ));
     assert_eq!(out.ok(), format!("hello from {host}\nhello from {host}"));
     assert_eq!(standard().requests(&host).len(), 2);
 }
 
 #[test]
-fn a_name_that_nobody_allowed_gets_the_page_on_80_an_alert_on_443_and_eperm_elsewhere() {
+fn a_name_that_nobody_allowed_gets_the_page_on_80_and_443_and_eperm_elsewhere() {
     let (host, receiver) = (name(), Receiver::start());
     let port = receiver.port();
     let out = workspace().host(&host, rig().bridge).inside(&format!(
         "curl -s -o page -w '%{{http_code}} %header{{x-agentcontainer-blocked}}\\n' --max-time 30 http://{host}/hello
          grep -c '{host}' page
-         curl -sS --max-time 30 --cacert ca.pem https://{host}/hello 2>&1
+         curl -s -o page -w '%{{http_code}} %header{{x-agentcontainer-blocked}}\\n' --max-time 30 https://{host}/hello
          python3 dial.py tcp {host} {port} x"
     ));
     let lines: Vec<&str> = out.ok().lines().collect();
     assert_eq!(lines[0], "403 not-listed", "{}", out.stdout);
     assert_ne!(lines[1], "0", "the page names the host: {}", out.stdout);
-    assert!(lines[2].contains("alert"), "{}", out.stdout);
+    assert_eq!(lines[2], "403 not-listed", "{}", out.stdout);
     assert_eq!(lines[3], "error connect EPERM", "{}", out.stdout);
     assert!(standard().requests(&host).is_empty());
     receiver.silent();
