@@ -12,7 +12,7 @@ fn authority() -> Authority {
 fn at(port: u16) -> Authority {
     Authority {
         host: Host::Name(HostName::parse("example.com").unwrap()),
-        port: port,
+        port,
         scheme: Scheme::Http,
     }
 }
