@@ -204,14 +204,22 @@ impl Enforcer {
             .find(|index| !taken.contains(index))
             .unwrap_or_default();
         let places = Arc::clone(&self.places);
-        let session = Session::open(places, id.clone(), request.workspace, policy, index)
-            .await
-            .map_err(failed)?;
+        let session = Session::open(
+            places,
+            id.clone(),
+            request.workspace,
+            policy,
+            request.roots,
+            index,
+        )
+        .await
+        .map_err(failed)?;
         let status = session.status().await;
         let reply = v1::OpenSessionReply {
             cgroup_parent: session.cgroup_parent(),
             generation: status.generation,
             hooks: status.hooks,
+            ca_certificate: status.ca_certificate,
         };
         self.sessions.lock().await.insert(id.to_string(), session);
         Ok(reply)

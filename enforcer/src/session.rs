@@ -187,6 +187,8 @@ pub struct Session {
     closing: watch::Sender<bool>,
     link: gateway_link::Link,
     restarts: AtomicU32,
+    /// Certificates (DER) that upstreams are verified with: the host's word, for the session's life.
+    roots: Vec<Vec<u8>>,
 }
 
 impl Session {
@@ -196,12 +198,16 @@ impl Session {
         id: SessionId,
         workspace: String,
         policy: EffectivePolicy,
+        roots: Vec<Vec<u8>>,
         gateway_index: u32,
     ) -> Result<Arc<Self>, SessionError> {
         let name = id.as_str().to_owned();
         let mut log = Log::open(&places.log(&name), &name)?;
         let store = Store::create(&places.sessions, &name)?;
-        let made = Self::make(&places, &id, &store);
+        let made = store
+            .save_roots(&roots)
+            .map_err(SessionError::from)
+            .and_then(|()| Self::make(&places, &id, &store));
         let (cgroup, gateway_cgroup, kernel, maps) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -226,6 +232,7 @@ impl Session {
             places,
             id,
             workspace,
+            roots,
             cgroup,
             gateway_cgroup,
             log,
@@ -289,6 +296,7 @@ impl Session {
         let bytes = record.policy.to_string();
         let document = EffectivePolicy::from_json(bytes.as_bytes())
             .map_err(|e| SessionError::Policy(e.to_string()))?;
+        let roots = store.roots()?;
         let settings = maps.session.settings()?;
         // The kernel's word, in case the enforcer died between the flip and the record.
         let current = Generation::new(settings.generation, document);
@@ -308,6 +316,7 @@ impl Session {
             places,
             id,
             workspace,
+            roots,
             cgroup,
             gateway_cgroup,
             log,
@@ -332,10 +341,12 @@ impl Session {
         Ok(session)
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn assemble(
         places: Arc<Places>,
         id: SessionId,
         workspace: String,
+        roots: Vec<Vec<u8>>,
         cgroup: Cgroup,
         gateway_cgroup: Cgroup,
         log: Log,
@@ -357,6 +368,7 @@ impl Session {
             closing: watch::Sender::new(false),
             link: gateway_link::Link::default(),
             restarts: AtomicU32::new(0),
+            roots,
         })
     }
 
@@ -555,6 +567,7 @@ impl Session {
             lost,
             names: state.names.len() as u32,
             state: "open".to_owned(),
+            ca_certificate: self.link.ca_certificate(),
         }
     }
 

@@ -6,6 +6,8 @@ use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use api::v1;
+use prost::Message as _;
 use schema::host::HostName;
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +85,24 @@ impl Store {
         file.write_all(&bytes).map_err(io_error("write", &new))?;
         file.sync_data().map_err(io_error("sync", &new))?;
         std::fs::rename(&new, &path).map_err(io_error("replace", &path))
+    }
+
+    /// Keeps the certificates that upstreams are verified with, for a restart.
+    pub fn save_roots(&self, roots: &[Vec<u8>]) -> Result<(), StoreError> {
+        let path = self.directory.join("roots");
+        let message = v1::OpenSessionRequest {
+            roots: roots.to_vec(),
+            ..Default::default()
+        };
+        std::fs::write(&path, message.encode_to_vec()).map_err(io_error("write", &path))
+    }
+
+    pub fn roots(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        let path = self.directory.join("roots");
+        let bytes = std::fs::read(&path).map_err(io_error("read", &path))?;
+        v1::OpenSessionRequest::decode(bytes.as_slice())
+            .map(|message| message.roots)
+            .map_err(|e| io_error("read", &path)(io::Error::other(e)))
     }
 
     pub fn load(&self) -> Result<Record, StoreError> {

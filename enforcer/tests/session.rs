@@ -179,9 +179,16 @@ fn allowing(names: &[&str], port: u16) -> EffectivePolicy {
 
 async fn open(rig: &Rig, id: &str, policy: EffectivePolicy, index: u32) -> Arc<Session> {
     let id = SessionId::parse(id).unwrap();
-    Session::open(Arc::clone(&rig.places), id, "/test".into(), policy, index)
-        .await
-        .unwrap()
+    Session::open(
+        Arc::clone(&rig.places),
+        id,
+        "/test".into(),
+        policy,
+        Vec::new(),
+        index,
+    )
+    .await
+    .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

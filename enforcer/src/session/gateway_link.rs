@@ -44,6 +44,8 @@ pub(super) struct Link {
     /// The generation that the gateway decides by; 0 while there is none.
     applied: watch::Sender<u32>,
     pid: AtomicU32,
+    /// The certificate of its authority (DER).
+    ca_certificate: StdMutex<Vec<u8>>,
 }
 
 impl Default for Link {
@@ -52,6 +54,7 @@ impl Default for Link {
             channel: StdMutex::new(None),
             applied: watch::Sender::new(0),
             pid: AtomicU32::new(0),
+            ca_certificate: StdMutex::default(),
         }
     }
 }
@@ -59,6 +62,13 @@ impl Default for Link {
 impl Link {
     pub(super) fn pid(&self) -> u32 {
         self.pid.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn ca_certificate(&self) -> Vec<u8> {
+        self.ca_certificate
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
     }
 
     fn channel(&self) -> Option<Arc<Channel>> {
@@ -87,7 +97,7 @@ impl Link {
         let mut applied = self.applied.subscribe();
         if let Some(channel) = self.channel() {
             // A failure here is the channel's end: the supervisor starts another gateway, with this generation.
-            let _ = session.send_snapshot(&channel, next).await;
+            let _ = session.send_snapshot(&channel, next, &[]).await;
         }
         let number = next.number;
         tokio::time::timeout(limit, applied.wait_for(|at| *at >= number))
@@ -207,7 +217,12 @@ impl Session {
     ) -> std::io::Result<()> {
         use from_gateway::Message;
         match message {
-            Some(Message::Ready(v1::Ready {})) => {
+            Some(Message::Ready(v1::Ready { ca_certificate })) => {
+                *self
+                    .link
+                    .ca_certificate
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner) = ca_certificate;
                 self.link.set(Some(Arc::clone(channel)), pid);
                 let generation = {
                     let state = self.state.lock().await;
@@ -216,7 +231,9 @@ impl Session {
                         .clone()
                         .unwrap_or_else(|| state.current.clone())
                 };
-                self.send_snapshot(channel, &generation).await?;
+                // The roots stay for the gateway's life: later snapshots come without.
+                self.send_snapshot(channel, &generation, &self.roots)
+                    .await?;
             }
             Some(Message::Applied(applied)) => {
                 let first = *self.link.applied.borrow() == 0;
@@ -307,6 +324,7 @@ impl Session {
         &self,
         channel: &Channel,
         generation: &Generation,
+        roots: &[Vec<u8>],
     ) -> std::io::Result<()> {
         let names = {
             let state = self.state.lock().await;
@@ -324,6 +342,7 @@ impl Session {
             policy: generation.document.to_json(),
             names,
             session: self.id.to_string(),
+            roots: roots.to_vec(),
         };
         let memfd = memfd_create(
             c"snapshot",

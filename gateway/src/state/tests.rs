@@ -27,6 +27,7 @@ fn document(generation: u32, hosts: &[&str]) -> SnapshotDocument {
         policy: policy(hosts).to_json(),
         names: Vec::new(),
         session: "s".into(),
+        roots: Vec::new(),
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Session {
     pub policy: PolicyBuilder,
     pub generation: u32,
     pub ended: Option<tokio::task::JoinHandle<String>>,
+    /// The session's authority, as the gateway told it (DER).
+    pub ca: Vec<u8>,
     names: Vec<v1::Name>,
 }
 
@@ -58,6 +60,8 @@ pub struct Session {
 pub struct PolicyBuilder {
     pub layer: Layer,
     pub gateway: Gateway,
+    /// What upstreams are verified with (DER); told with the first snapshot.
+    pub roots: Vec<Vec<u8>>,
 }
 
 fn origin() -> Origin {
@@ -106,6 +110,11 @@ impl PolicyBuilder {
             protocol,
             origin: origin(),
         });
+        self
+    }
+
+    pub fn root(mut self, der: &[u8]) -> Self {
+        self.roots.push(der.to_vec());
         self
     }
 
@@ -188,7 +197,7 @@ impl Session {
                 play(&enforcer, &manners, &events, &ready_sender, &applied_sender);
             });
         }
-        tokio::time::timeout(Duration::from_secs(5), ready.recv())
+        let ca = tokio::time::timeout(Duration::from_secs(5), ready.recv())
             .await
             .unwrap()
             .unwrap();
@@ -209,6 +218,7 @@ impl Session {
             policy,
             generation: 0,
             ended: None,
+            ca,
             names: Vec::new(),
         };
         session.apply(session.policy.clone()).await;
@@ -254,6 +264,7 @@ impl Session {
             policy: policy.to_json(),
             names: self.names.clone(),
             session: "test".to_owned(),
+            roots: self.policy.roots.clone(),
         }
     }
 
@@ -378,7 +389,7 @@ fn play(
     fd: &OwnedFd,
     manners: &Mutex<Manners>,
     events: &Mutex<Vec<(Event, Option<v1::Flow>)>>,
-    ready: &mpsc::UnboundedSender<()>,
+    ready: &mpsc::UnboundedSender<Vec<u8>>,
     applied: &mpsc::UnboundedSender<u32>,
 ) {
     let mut buffer = vec![0; 65536];
@@ -389,8 +400,8 @@ fn play(
         }
         let message = FromGateway::decode(&buffer[..n]).unwrap().message.unwrap();
         let answer = match message {
-            from_gateway::Message::Ready(_) => {
-                ready.send(()).unwrap();
+            from_gateway::Message::Ready(r) => {
+                ready.send(r.ca_certificate).unwrap();
                 continue;
             }
             from_gateway::Message::Applied(a) => {

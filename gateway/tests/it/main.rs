@@ -5,6 +5,7 @@ mod channel;
 mod dns;
 mod harness;
 mod http;
+mod https;
 mod proxy;
 mod relay;
 mod sandboxed;

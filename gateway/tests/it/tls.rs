@@ -234,8 +234,8 @@ async fn a_wire_that_does_not_say_the_name_is_refused_with_an_alert() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unlisted_name_at_443_gets_an_alert_and_other_ports_a_reset() {
-    let bytes = hello(Some("evil.example")).await;
+async fn an_unlisted_name_gets_an_alert_where_it_shows_another_and_a_reset_at_other_ports() {
+    let bytes = hello(Some("worse.example")).await;
     let mut session = Session::start(PolicyBuilder::default().allow("good.example")).await;
     let door = session.door("evil.example", 443).await;
     assert_eq!(alert(door, &bytes).await, Some(49));
@@ -251,10 +251,10 @@ async fn an_unlisted_name_at_443_gets_an_alert_and_other_ports_a_reset() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upstream_that_is_not_there_is_told_as_an_alert() {
     let bytes = hello(Some("secure.example.com")).await;
-    let port = {
-        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        gone.local_addr().unwrap().port()
-    };
+    // Bound and not listening: nobody else gets the port meanwhile.
+    let gone = tokio::net::TcpSocket::new_v4().unwrap();
+    gone.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = gone.local_addr().unwrap().port();
     let mut session = Session::start(rule(port)).await;
     let door = session.door("secure.example.com", port).await;
     assert_eq!(alert(door, &bytes).await, Some(80));

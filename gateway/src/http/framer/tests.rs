@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used)]
+use crate::http::head::{Host, Scheme};
 use schema::host::HostName;
 
 use super::*;

@@ -1,0 +1,473 @@
+//! `https`: TLS ends at the gateway with the session's authority and begins anew with the host's roots, in any combination of
+//! HTTP/1.1 and HTTP/2, with curl as the client and hyper on rustls as the server.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use audit::{Kind, Verdict};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use schema::net::Protocol;
+use tokio::process::Command;
+use tokio_rustls::TlsAcceptor;
+
+use crate::harness::*;
+
+const NAME: &str = "api.example.com";
+
+/// The world's authority.
+pub struct World {
+    issuer: Issuer<'static, KeyPair>,
+    pub root: Vec<u8>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let root = params.self_signed(&key).unwrap().der().to_vec();
+        Self {
+            issuer: Issuer::new(params, key),
+            root,
+        }
+    }
+
+    pub fn certified(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> rustls::ServerConfig {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key.into())
+            .unwrap()
+    }
+}
+
+type Seen = Arc<Mutex<Vec<String>>>;
+type Answer = Response<BoxBody<Bytes, Infallible>>;
+
+/// A server that says what it saw and sends back what it was sent. Returns its port and the requests it saw.
+pub async fn origin(mut config: ServerConfig, alpn: &[&str]) -> (u16, Seen) {
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let seen = Seen::default();
+    let port = {
+        let seen = Arc::clone(&seen);
+        upstream(move |stream| {
+            let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
+            async move {
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let service = service_fn(move |request| {
+                    let seen = Arc::clone(&seen);
+                    async move { Ok::<_, Infallible>(answer(request, &seen).await) }
+                });
+                let two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let stream = TokioIo::new(stream);
+                if two {
+                    let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(stream, service)
+                        .await;
+                } else {
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(stream, service)
+                        .await;
+                }
+            }
+        })
+        .await
+    };
+    (port, seen)
+}
+
+async fn answer(request: Request<Incoming>, seen: &Seen) -> Answer {
+    let host = request
+        .headers()
+        .get("host")
+        .map(|host| host.to_str().unwrap().to_owned())
+        .or_else(|| request.uri().authority().map(ToString::to_string))
+        .unwrap_or_default();
+    let line = format!(
+        "{} {:?} {host} {}",
+        request.method(),
+        request.version(),
+        request.uri().path_and_query().unwrap()
+    );
+    seen.lock().unwrap().push(line.clone());
+    let path = request.uri().path().to_owned();
+    let cookies: Vec<String> = request
+        .headers()
+        .get_all("cookie")
+        .iter()
+        .map(|c| c.to_str().unwrap().to_owned())
+        .collect();
+    match path.as_str() {
+        "/echo" => Response::new(request.into_body().map_err(|_| unreachable!()).boxed()),
+        "/cookies" => text(&cookies.join("|")),
+        "/slow" => {
+            let (sender, receiver) =
+                tokio::sync::mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
+            tokio::spawn(async move {
+                let bit = || Ok(Frame::data(Bytes::from_static(b"data: x\n\n")));
+                while sender.send(bit()).await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
+            let stream = tokio_stream(receiver);
+            Response::builder()
+                .header("content-type", "text/event-stream")
+                .header("alt-svc", "h3=\":443\"")
+                .body(StreamBody::new(stream).boxed())
+                .unwrap()
+        }
+        // hyper's server of HTTP/2 would send the body all the same.
+        _ if *request.method() == hyper::Method::HEAD => Response::builder()
+            .header("content-length", line.len())
+            .body(Full::new(Bytes::new()).boxed())
+            .unwrap(),
+        _ => text(&line),
+    }
+}
+
+/// A receiver as a stream.
+fn tokio_stream<T>(
+    mut receiver: tokio::sync::mpsc::Receiver<T>,
+) -> impl futures_util::Stream<Item = T> {
+    futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx))
+}
+
+fn text(text: &str) -> Answer {
+    Response::new(
+        Full::new(Bytes::from(text.to_owned()))
+            .map_err(|never| match never {})
+            .boxed(),
+    )
+}
+
+/// A session with one `https` rule, and what curl needs to reach it.
+pub struct Scene {
+    pub session: Session,
+    pub port: u16,
+    pub door: SocketAddr,
+    pub seen: Seen,
+    directory: tempfile::TempDir,
+}
+
+pub struct Answered {
+    pub status: u16,
+    pub version: String,
+    pub body: Vec<u8>,
+    pub headers: String,
+    pub code: i32,
+}
+
+impl Scene {
+    pub async fn new(alpn: &[&str]) -> Self {
+        let world = World::new();
+        let config = world.certified(NAME, |_| {});
+        Self::with(&world, config, alpn).await
+    }
+
+    pub async fn with(world: &World, config: ServerConfig, alpn: &[&str]) -> Self {
+        let (port, seen) = origin(config, alpn).await;
+        let policy = PolicyBuilder::default()
+            .rule(NAME, port, Protocol::Https)
+            .host(NAME)
+            .root(&world.root);
+        let mut session = Session::start(policy).await;
+        let door = session.door(NAME, port).await;
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("ca.der"), &session.ca).unwrap();
+        let status = std::process::Command::new("openssl")
+            .args(["x509", "-inform", "DER", "-in"])
+            .arg(directory.path().join("ca.der"))
+            .arg("-out")
+            .arg(directory.path().join("ca.pem"))
+            .status()
+            .unwrap();
+        assert!(status.success());
+        Self {
+            session,
+            port,
+            door,
+            seen,
+            directory,
+        }
+    }
+
+    pub fn ca(&self) -> PathBuf {
+        self.directory.path().join("ca.pem")
+    }
+
+    pub async fn curl(&self, path: &str, arguments: &[&str]) -> Answered {
+        self.curl_at(NAME, self.port, self.door, path, arguments)
+            .await
+    }
+
+    pub async fn curl_at(
+        &self,
+        name: &str,
+        port: u16,
+        door: SocketAddr,
+        path: &str,
+        arguments: &[&str],
+    ) -> Answered {
+        let head = self.directory.path().join(format!("head{}", rand()));
+        let output = Command::new("curl")
+            .args(["-sS", "-m", "20", "--connect-to"])
+            .arg(format!("{name}:{port}:{}:{}", door.ip(), door.port()))
+            .arg("--cacert")
+            .arg(self.ca())
+            .arg("-D")
+            .arg(&head)
+            .args(["-w", "\n%{http_code} %{http_version}"])
+            .args(arguments)
+            .arg(format!("https://{name}:{port}{path}"))
+            .output()
+            .await
+            .unwrap();
+        let stdout = output.stdout;
+        let end = stdout.iter().rposition(|&b| b == b'\n').unwrap_or(0);
+        let last = String::from_utf8_lossy(&stdout[end..]).trim().to_owned();
+        let (status, version) = last.split_once(' ').unwrap_or(("0", ""));
+        Answered {
+            status: status.parse().unwrap_or(0),
+            version: version.to_owned(),
+            body: stdout[..end].to_vec(),
+            headers: std::fs::read_to_string(&head).unwrap_or_default(),
+            code: output.status.code().unwrap_or(-1),
+        }
+    }
+}
+
+fn rand() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_combination_of_versions_carries_requests_both_ways() {
+    for (alpn, upstream) in [
+        (&["http/1.1"][..], "HTTP/1.1"),
+        (&["h2", "http/1.1"], "HTTP/2.0"),
+    ] {
+        let scene = Scene::new(alpn).await;
+        let big = vec![b'x'; 3 << 20];
+        let file = scene.directory.path().join("big");
+        std::fs::write(&file, &big).unwrap();
+        let data = format!("@{}", file.display());
+        for (option, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
+            // A client of HTTP/1.1 is carried by HTTP/1.1.
+            let upstream = if version == "1.1" {
+                "HTTP/1.1"
+            } else {
+                upstream
+            };
+            let got = scene.curl("/a?b=c", &[option]).await;
+            assert_eq!(
+                (got.status, got.version.as_str()),
+                (200, version),
+                "{}",
+                got.headers
+            );
+            let line = format!("GET {upstream} {NAME}:{} /a?b=c", scene.port);
+            assert_eq!(String::from_utf8_lossy(&got.body), line);
+            let got = scene.curl("/echo", &[option, "--data-binary", &data]).await;
+            assert_eq!(
+                (got.status, got.body.len()),
+                (200, big.len()),
+                "{option} {alpn:?}"
+            );
+            assert!(got.body == big);
+            let got = scene.curl("/a", &[option, "-I"]).await;
+            assert_eq!(
+                (got.status, got.code),
+                (200, 0),
+                "{option} {alpn:?} {}",
+                got.headers
+            );
+            let got = scene
+                .curl(
+                    "/cookies",
+                    &[option, "-H", "Cookie: a=1", "-H", "Cookie: b=2"],
+                )
+                .await;
+            let crumbs = String::from_utf8_lossy(&got.body).into_owned();
+            assert!(
+                ["a=1; b=2", "a=1|b=2"].contains(&crumbs.as_str()),
+                "{crumbs}"
+            );
+        }
+        let event = scene
+            .session
+            .event_where("request", |e| e.kind == Kind::Request)
+            .await;
+        assert_eq!(event.protocol.as_deref(), Some("https"));
+        assert_eq!(
+            event.url.unwrap(),
+            format!("https://{NAME}:{}/a?b=***", scene.port)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_does_not_hold_is_refused_before_a_byte_is_said() {
+    let (world, other) = (World::new(), World::new());
+    let past = |params: &mut CertificateParams| {
+        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    };
+    for (what, config) in [
+        ("another authority", other.certified(NAME, |_| {})),
+        ("another name", world.certified("www.example.com", |_| {})),
+        ("expired", world.certified(NAME, past)),
+    ] {
+        let scene = Scene::with(&world, config, &["h2", "http/1.1"]).await;
+        for option in ["--http1.1", "--http2"] {
+            let got = scene.curl("/", &[option]).await;
+            assert_eq!(got.status, 502, "{what}");
+            assert!(
+                got.headers
+                    .contains("x-agentcontainer-blocked: upstream-certificate"),
+                "{what}: {}",
+                got.headers
+            );
+        }
+        assert!(scene.seen.lock().unwrap().is_empty(), "{what}");
+        scene.session.event("upstream-certificate").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_names_another_host_than_the_one_dialled_is_misdirected() {
+    let scene = Scene::new(&["h2", "http/1.1"]).await;
+    for option in ["--http1.1", "--http2"] {
+        for host in [
+            "evil.example.com",
+            "api.example.com:1",
+            "api.example.com@evil.example.com",
+        ] {
+            let header = format!("Host: {host}");
+            let got = scene.curl("/", &[option, "-H", &header]).await;
+            // Some clients refuse to send some of these themselves.
+            assert!(
+                got.status == 421 || got.code != 0,
+                "{option} {host}: {}",
+                got.status
+            );
+        }
+        let got = scene.curl("/", &[option, "-X", "TRACE"]).await;
+        assert_eq!(got.status, 405, "{option}");
+    }
+    assert!(scene.seen.lock().unwrap().is_empty());
+    assert_eq!(
+        scene.session.event("host-mismatch").await.verdict,
+        Verdict::Deny
+    );
+    assert_eq!(scene.curl("/", &[]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_nobody_allowed_gets_the_page_on_443() {
+    let mut scene = Scene::new(&["h2"]).await;
+    let door = scene.session.door("other.example.com", 443).await;
+    for option in ["--http1.1", "--http2"] {
+        let got = scene
+            .curl_at("other.example.com", 443, door, "/", &[option])
+            .await;
+        assert_eq!(got.status, 403, "{option}");
+        assert!(
+            got.headers.contains("x-agentcontainer-blocked: not-listed"),
+            "{}",
+            got.headers
+        );
+        assert!(String::from_utf8_lossy(&got.body).contains("other.example.com"));
+    }
+    // One that shows another name than it dialled gets an alert, and no leaf for that name.
+    let got = scene
+        .curl_at("third.example.com", 443, door, "/", &[])
+        .await;
+    assert_eq!((got.status, got.code), (0, 35));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_without_the_sessions_certificate_is_told_apart() {
+    let scene = Scene::new(&["h2"]).await;
+    let got = scene
+        .curl("/", &["--cacert", "/etc/ssl/certs/ca-certificates.crt"])
+        .await;
+    assert_eq!((got.status, got.code), (0, 60));
+    scene.session.event("tls-not-trusted").await;
+    assert!(scene.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_events_comes_as_it_is_sent_and_ends_with_the_right_to_it() {
+    for option in ["--http1.1", "--http2"] {
+        let mut scene = Scene::new(&["h2", "http/1.1"]).await;
+        let out = scene.directory.path().join("events");
+        let mut child = Command::new("curl")
+            .args(["-sSN", "-m", "20", option, "--connect-to"])
+            .arg(format!(
+                "{NAME}:{}:{}:{}",
+                scene.port,
+                scene.door.ip(),
+                scene.door.port()
+            ))
+            .arg("--cacert")
+            .arg(scene.ca())
+            .arg("-D")
+            .arg(scene.directory.path().join("head"))
+            .arg("-o")
+            .arg(&out)
+            .arg(format!("https://{NAME}:{}/slow", scene.port))
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut first = 0;
+        for _ in 0..200 {
+            first = std::fs::metadata(&out).map_or(0, |meta| meta.len());
+            if first > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(first > 0 && first < 1000, "{option}: {first}");
+        let head = std::fs::read_to_string(scene.directory.path().join("head")).unwrap();
+        assert!(!head.to_lowercase().contains("alt-svc"), "{head}");
+        scene.session.apply(PolicyBuilder::default()).await;
+        let status = tokio::time::timeout(Duration::from_secs(5), child.wait())
+            .await
+            .expect("the stream is cut")
+            .unwrap();
+        assert!(
+            !status.success(),
+            "{option}: what is cut does not look whole"
+        );
+    }
+}
