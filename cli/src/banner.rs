@@ -62,10 +62,17 @@ pub fn reach(policy: &EffectivePolicy) -> String {
             places.push(format!("{}:{}", network.cidr, network.port));
         }
     }
+    if places.is_empty() {
+        return "nothing".to_owned();
+    }
+    shown(places)
+}
+
+/// In order, written out up to a bound.
+fn shown(mut places: Vec<String>) -> String {
     places.sort();
     places.dedup();
     match places.len() {
-        0 => "nothing".to_owned(),
         n if n > MAX_SHOWN => format!(
             "{} and {} more",
             places[..MAX_SHOWN].join(" "),
@@ -77,21 +84,30 @@ pub fn reach(policy: &EffectivePolicy) -> String {
 
 /// What is carried without being read, said so.
 fn opaque(policy: &EffectivePolicy) -> Vec<String> {
-    let layers = policy.network.layers();
-    let https = layers.iter().any(|layer| {
-        layer
-            .allowed
-            .iter()
-            .any(|d| d.port.is_none_or(|p| p == 443))
-            || layer.rules.iter().any(|r| {
-                r.action == Action::Allow
-                    && r.protocol
-                        .map_or(r.ports.contains(&443), |p| p == Protocol::Https)
-            })
-    });
+    let unread = |protocol: Protocol| matches!(protocol, Protocol::Tls | Protocol::Tcp);
+    let mut places: Vec<String> = Vec::new();
+    for layer in policy.network.layers() {
+        for domain in &layer.allowed {
+            if let Some(port) = domain.port
+                && unread(Protocol::default_for_port(port))
+            {
+                places.push(format!("{}:{port}", domain.host));
+            }
+        }
+        for rule in layer.rules.iter().filter(|r| r.action == Action::Allow) {
+            for &port in &rule.ports {
+                if unread(rule.protocol.unwrap_or(Protocol::default_for_port(port))) {
+                    places.push(format!("{}:{port}", rule.host));
+                }
+            }
+        }
+        for network in layer.networks.iter().filter(|n| unread(n.protocol)) {
+            places.push(format!("{}:{}", network.cidr, network.port));
+        }
+    }
     let mut lines = Vec::new();
-    if https {
-        lines.push("https on 443 is carried as tls in this version: the name is checked, what is inside is not read".to_owned());
+    if !places.is_empty() {
+        lines.push(format!("carried unread: {}", shown(places)));
     }
     if policy.gateway.upstream_proxy.is_some() {
         lines.push("an upstream proxy resolves names: rebinding is the proxy's to stop".to_owned());
@@ -145,13 +161,17 @@ mod tests {
             reach(&some),
             "10.1.0.0/16:5432 a.test:22 b.test db.test:5432"
         );
-        assert_eq!(opaque(&some).len(), 1);
+        assert_eq!(
+            opaque(&some),
+            ["carried unread: 10.1.0.0/16:5432 a.test:22 db.test:5432"]
+        );
+        assert!(opaque(&policy(r#"{ "allowedDomains": ["b.test"] }"#)).is_empty());
         let none = policy("{}");
         assert_eq!(reach(&none), "nothing");
         assert!(opaque(&none).is_empty());
         let many: Vec<String> = (0..20).map(|n| format!("\"h{n}.test:22\"")).collect();
         let many = policy(&format!("{{ \"allowedDomains\": [{}] }}", many.join(",")));
         assert!(reach(&many).ends_with("and 8 more"));
-        assert!(opaque(&many).is_empty());
+        assert!(opaque(&many)[0].ends_with("and 8 more"));
     }
 }

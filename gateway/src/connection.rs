@@ -369,7 +369,7 @@ struct Opaque {
     tls: bool,
 }
 
-/// Records and dials at once; carries when both have succeeded.
+/// Records and dials at once, or a name that the agent chose one after the other; carries when both have succeeded.
 async fn carry_bytes(
     shared: &Arc<Shared>,
     bytes: Opaque,
@@ -384,10 +384,17 @@ async fn carry_bytes(
         tls,
     } = bytes;
     let event = events::allowed(intent, granted);
-    let (recorded, dialled) = tokio::join!(
-        shared.channel.record(&event, Some(flow)),
-        dial(&shared.state, &entry.active, intent)
-    );
+    let record = shared.channel.record(&event, Some(flow));
+    let dial = dial(&shared.state, &entry.active, intent);
+    let (recorded, dialled) = if entry.active.is_chosen(&intent.place) {
+        // The agent's own words go out with the resolution: not before they are on record.
+        match record.await {
+            Ok(()) => (Ok(()), dial.await),
+            Err(error) => (Err(error), Err(DialError::NoAddress)),
+        }
+    } else {
+        tokio::join!(record, dial)
+    };
     let carried = Arc::new(Carried::default());
     let mut upstream = match (recorded, dialled) {
         (Ok(()), Ok(dialled)) => {

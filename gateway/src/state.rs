@@ -164,6 +164,11 @@ impl Active {
         &self.compiled
     }
 
+    /// Whether part of a name is the agent's own, under a wildcard.
+    pub fn is_chosen(&self, place: &Place) -> bool {
+        matches!(place, Place::Name(name) if self.chosen_bytes(name) > 0)
+    }
+
     /// How many bytes of a name the agent chose: 0 for one that a rule names in full.
     fn chosen_bytes(&self, name: &HostName) -> usize {
         if self.exact.contains(name) {

@@ -164,30 +164,31 @@ impl Forward {
             Some(recorded),
         );
         let lease = || self.upstreams.lease(client, &self.granted, &self.entry);
-        let (written, leased) = tokio::join!(
-            async {
-                let connected = self
-                    .connected
-                    .get_or_init(|| async {
-                        let event = events::allowed(&client.intent, &self.granted);
-                        let record = client.shared.channel.record(&event, Some(client.flow));
-                        record.await.is_ok()
-                    })
-                    .await;
-                *connected
-                    && client
-                        .shared
-                        .channel
-                        .record(&event, Some(client.flow))
-                        .await
-                        .is_ok()
-            },
-            lease()
-        );
-        if !written {
-            return Err(Failure::NotRecorded);
-        }
-        let mut leased = leased?;
+        let written = async {
+            let connected = self
+                .connected
+                .get_or_init(|| async {
+                    let event = events::allowed(&client.intent, &self.granted);
+                    let record = client.shared.channel.record(&event, Some(client.flow));
+                    record.await.is_ok()
+                })
+                .await;
+            let record = client.shared.channel.record(&event, Some(client.flow));
+            if *connected && record.await.is_ok() {
+                Ok(())
+            } else {
+                Err(Failure::NotRecorded)
+            }
+        };
+        let mut leased = if self.entry.active.is_chosen(&client.intent.place) {
+            // The agent's own words go out with the resolution: not before they are on record.
+            written.await?;
+            lease().await?
+        } else {
+            let (written, leased) = tokio::join!(written, lease());
+            written?;
+            leased?
+        };
         let h2 = leased.is_h2();
         let mut request = self.rewrite(client, request, key, sent, h2);
         // A kept connection may end at the moment it is used; what was not sent at all is sent again, once.

@@ -209,3 +209,151 @@ impl<W: Wire> AsyncWrite for Metered<W> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::head::{Host, Scheme};
+    use super::*;
+    use schema::host::HostName;
+
+    fn checked(method: &str, uri: &str, fields: &[(&str, &str)]) -> Result<(), Refusal> {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let authority = Authority {
+            host: Host::Name(HostName::parse("example.com").unwrap()),
+            port: 443,
+            scheme: Scheme::Https,
+        };
+        check(&parts, &authority)
+    }
+
+    #[test]
+    fn what_is_in_order_passes() {
+        for (method, uri, fields) in [
+            ("GET", "https://example.com/", &[][..]),
+            (
+                "GET",
+                "https://EXAMPLE.com:443/a?b",
+                &[("host", "example.com")],
+            ),
+            ("OPTIONS", "https://example.com/*", &[]),
+            (
+                "POST",
+                "https://example.com/",
+                &[("te", "trailers"), ("content-length", "5")],
+            ),
+            (
+                "PUT",
+                "https://example.com/",
+                &[("expect", "100-continue"), ("cookie", "a"), ("cookie", "b")],
+            ),
+        ] {
+            assert_eq!(
+                checked(method, uri, fields),
+                Ok(()),
+                "{method} {uri} {fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_two_could_read_two_ways_is_refused() {
+        let root = "https://example.com/";
+        for (method, uri, fields, refusal) in [
+            ("CONNECT", root, &[][..], Refusal::Method("CONNECT")),
+            ("TRACE", root, &[], Refusal::Method("TRACE")),
+            ("GET", "http://example.com/", &[], Refusal::TargetForm),
+            ("GET", "/", &[], Refusal::TargetForm),
+            (
+                "GET",
+                "https://example.com:8443/",
+                &[],
+                Refusal::Misdirected,
+            ),
+            ("GET", "https://evil.example/", &[], Refusal::Misdirected),
+            (
+                "GET",
+                "https://evil@example.com/",
+                &[],
+                Refusal::Misdirected,
+            ),
+            (
+                "GET",
+                "https://example.com./",
+                &[("host", "evil.example")],
+                Refusal::Misdirected,
+            ),
+            (
+                "GET",
+                root,
+                &[("host", "example.com"), ("host", "example.com")],
+                Refusal::Host,
+            ),
+            ("GET", root, &[("connection", "x")], Refusal::HeaderLine),
+            (
+                "GET",
+                root,
+                &[("transfer-encoding", "chunked")],
+                Refusal::HeaderLine,
+            ),
+            (
+                "GET",
+                root,
+                &[("upgrade", "websocket")],
+                Refusal::HeaderLine,
+            ),
+            ("GET", root, &[("te", "gzip")], Refusal::HeaderLine),
+            (
+                "GET",
+                root,
+                &[("te", "trailers, gzip")],
+                Refusal::HeaderLine,
+            ),
+            (
+                "POST",
+                root,
+                &[("content-length", "5"), ("content-length", "5")],
+                Refusal::Framing,
+            ),
+            ("POST", root, &[("content-length", "+5")], Refusal::Framing),
+            ("POST", root, &[("content_length", "5")], Refusal::Framing),
+            (
+                "POST",
+                root,
+                &[("transfer_encoding", "chunked")],
+                Refusal::Framing,
+            ),
+            ("POST", root, &[("expect", "200-ok")], Refusal::Expect),
+        ] {
+            assert_eq!(
+                checked(method, uri, fields),
+                Err(refusal),
+                "{method} {uri} {fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn fields_and_targets_have_the_bounds_of_a_head() {
+        let fields: Vec<(String, &str)> = (0..=limits::HTTP_HEADERS)
+            .map(|n| (format!("x-{n}"), "1"))
+            .collect();
+        let borrowed: Vec<(&str, &str)> = fields.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+        let uri = "https://example.com/";
+        assert_eq!(
+            checked("GET", uri, &borrowed[..limits::HTTP_HEADERS]),
+            Ok(())
+        );
+        assert_eq!(checked("GET", uri, &borrowed), Err(Refusal::TooManyHeaders));
+        let long = |n: usize| format!("https://example.com/{}", "a".repeat(n - 1));
+        assert_eq!(checked("GET", &long(limits::HTTP_TARGET), &[]), Ok(()));
+        assert_eq!(
+            checked("GET", &long(limits::HTTP_TARGET + 1), &[]),
+            Err(Refusal::TargetTooLong)
+        );
+    }
+}

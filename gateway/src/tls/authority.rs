@@ -209,3 +209,57 @@ impl ResolvesServerCert for One {
         Some(Arc::clone(&self.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use schema::host::HostName;
+
+    fn place(name: &str) -> Place {
+        Place::Name(HostName::parse(name).unwrap())
+    }
+
+    #[test]
+    fn a_leaf_is_minted_once_and_the_oldest_makes_room() {
+        let authority = Authority::new(Lives::default()).unwrap();
+        let first = authority.server(&place("a.example.com")).unwrap();
+        for n in 1..limits::LEAVES {
+            authority
+                .server(&place(&format!("n{n}.example.com")))
+                .unwrap();
+        }
+        let again = authority.server(&place("a.example.com")).unwrap();
+        assert!(Arc::ptr_eq(&first, &again), "{} are kept", limits::LEAVES);
+        authority.server(&place("one.more.example.com")).unwrap();
+        assert_eq!(
+            authority.leaves.lock().unwrap().by_place.len(),
+            limits::LEAVES
+        );
+        let anew = authority.server(&place("a.example.com")).unwrap();
+        assert!(!Arc::ptr_eq(&first, &anew), "one more is too many");
+    }
+
+    #[test]
+    fn a_leaf_whose_life_is_half_over_is_minted_anew() {
+        let lives = Lives {
+            leaf: Duration::from_millis(20),
+            ..Lives::default()
+        };
+        let authority = Authority::new(lives).unwrap();
+        let first = authority.server(&place("a.example.com")).unwrap();
+        std::thread::sleep(Duration::from_millis(15));
+        let anew = authority.server(&place("a.example.com")).unwrap();
+        assert!(!Arc::ptr_eq(&first, &anew));
+    }
+
+    #[test]
+    fn authorities_have_nothing_in_common_and_show_no_key() {
+        let (one, other) = (
+            Authority::new(Lives::default()).unwrap(),
+            Authority::new(Lives::default()).unwrap(),
+        );
+        assert_ne!(one.certificate(), other.certificate());
+        assert_eq!(format!("{one:?}"), "Authority { .. }");
+    }
+}

@@ -54,7 +54,7 @@ impl Roots {
     /// Takes certificates as DER. One that cannot be read vouches for nobody: it is left out, as every other client does.
     pub fn new<'a>(roots: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, rustls::Error> {
         let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(roots.into_iter().map(|der| CertificateDer::from(der)));
+        store.add_parsable_certificates(roots.into_iter().map(CertificateDer::from));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?

@@ -128,6 +128,21 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Answer {
     match path.as_str() {
         "/echo" => Response::new(request.into_body().map_err(|_| unreachable!()).boxed()),
         "/cookies" => text(&cookies.join("|")),
+        "/trailers" => {
+            let te = request.headers().get("te").cloned();
+            let mut trailers = hyper::HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().unwrap());
+            trailers.insert("content-length", "7".parse().unwrap());
+            if let Some(te) = te {
+                trailers.insert("x-te", te);
+            }
+            let frames = [
+                Frame::data(Bytes::from_static(b"y")),
+                Frame::trailers(trailers),
+            ];
+            let stream = futures_util::stream::iter(frames.map(Ok::<_, Infallible>));
+            Response::new(StreamBody::new(stream).boxed())
+        }
         "/slow" => {
             let (sender, receiver) =
                 tokio::sync::mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
@@ -470,4 +485,152 @@ async fn a_stream_of_events_comes_as_it_is_sent_and_ends_with_the_right_to_it() 
             "{option}: what is cut does not look whole"
         );
     }
+}
+
+/// TLS with the gateway as a client that has the session's certificate.
+async fn speak(
+    scene: &Scene,
+    alpn: &[u8],
+) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(scene.session.ca.clone().into()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let stream = tokio::net::TcpStream::connect(scene.door).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from(NAME).unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_pass_as_grpc_needs_them() {
+    let scene = Scene::new(&["h2"]).await;
+    let stream = speak(&scene, b"h2").await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let body = || Full::new(Bytes::from_static(b"x")).boxed();
+    let request = Request::builder()
+        .method("POST")
+        .uri(format!("https://{NAME}:{}/trailers", scene.port))
+        .header("te", "trailers")
+        .header("content-type", "application/grpc")
+        .body(body())
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let collected = response.into_body().collect().await.unwrap();
+    let trailers = collected.trailers().unwrap();
+    assert_eq!(trailers.get("grpc-status").unwrap(), "0");
+    // What the upstream was asked: that trailers are welcome came through.
+    assert_eq!(trailers.get("x-te").unwrap(), "trailers");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_requests_at_once_share_a_bounded_number_of_connections() {
+    for alpn in [&["http/1.1"][..], &["h2"]] {
+        let scene = Scene::new(alpn).await;
+        let stream = speak(&scene, b"h2").await;
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..100 {
+            let mut sender = sender.clone();
+            let request = Request::builder()
+                .uri(format!("https://{NAME}:{}/{n}", scene.port))
+                .body(http_body_util::Empty::<Bytes>::new())
+                .unwrap();
+            tasks.spawn(async move {
+                let response = sender.send_request(request).await.unwrap();
+                assert_eq!(response.status(), 200);
+                let body = response.into_body().collect().await.unwrap().to_bytes();
+                let text = String::from_utf8_lossy(&body).into_owned();
+                assert!(text.ends_with(&format!("/{n}")), "{text}");
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_over_tls_is_carried() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let world = World::new();
+    let acceptor = TlsAcceptor::from(Arc::new(world.certified(NAME, |_| {})));
+    let port = upstream(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let (mut read, mut write) = tokio::io::split(stream);
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+            let _ = write.shutdown().await;
+        }
+    })
+    .await;
+    let policy = PolicyBuilder::default()
+        .rule(NAME, port, Protocol::Https)
+        .host(NAME)
+        .root(&world.root);
+    let mut session = Session::start(policy).await;
+    let door = session.door(NAME, port).await;
+    let scene = Scene {
+        session,
+        port,
+        door,
+        seen: Seen::default(),
+        directory: tempfile::tempdir().unwrap(),
+    };
+    let mut stream = speak(&scene, b"http/1.1").await;
+    let request = format!(
+        "GET /chat HTTP/1.1\r\nHost: {NAME}:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert!(
+        head.starts_with(b"HTTP/1.1 101 "),
+        "{}",
+        String::from_utf8_lossy(&head)
+    );
+    let message = vec![7; 300_000];
+    let (mut read, mut write) = tokio::io::split(stream);
+    let sending = {
+        let message = message.clone();
+        tokio::spawn(async move {
+            write.write_all(&message).await.unwrap();
+            write.shutdown().await.unwrap();
+        })
+    };
+    let mut back = Vec::new();
+    read.read_to_end(&mut back).await.unwrap();
+    sending.await.unwrap();
+    assert!(back == message);
+    let event = scene
+        .session
+        .event_where("closed", |e| e.reason == "closed" && e.bytes_in.is_some())
+        .await;
+    assert!(event.bytes_in.unwrap() >= 300_000, "{event:?}");
 }

@@ -167,6 +167,28 @@ async fn nothing_is_carried_that_cannot_be_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_the_agent_chose_is_not_even_dialled_before_it_is_on_record() {
+    let (dialled_sender, mut dialled) = tokio::sync::mpsc::unbounded_channel();
+    let port = upstream(move |_stream| {
+        let dialled = dialled_sender.clone();
+        async move { dialled.send(()).unwrap() }
+    })
+    .await;
+    let policy = PolicyBuilder::default()
+        .rule("*.example.com", port, Protocol::Tcp)
+        .host("chosen.example.com");
+    let mut session = Session::start(policy).await;
+    let door = session.door("chosen.example.com", port).await;
+    session.manners.lock().unwrap().refuse_asked = true;
+    assert!(exchange(door, b"x").await.is_err());
+    session.event("not-recorded").await;
+    assert!(dialled.try_recv().is_err());
+    session.manners.lock().unwrap().refuse_asked = false;
+    let _ = exchange(door, b"x").await;
+    dialled.recv().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_that_takes_long_is_waited_for_as_a_dial_is() {
     let port = echo().await;
     let mut session = Session::start(tcp(port)).await;
