@@ -10,7 +10,7 @@ use crate::standard::{name, standard, workspace};
 fn an_allowed_name_is_answered_on_80_and_on_443() {
     let host = name();
     let out = workspace().allow(&[&host]).inside(&format!(
-        "curl -sS --max-time 30 http://{host}/hello && curl -sS --max-time 30 --cacert ca.pem https://{host}/hello"
+        "curl -sS --max-time 30 http://{host}/hello && curl -sS --max-time 30 https://{host}/hello"
     ));
     assert_eq!(out.ok(), format!("hello from {host}\nhello from {host}"));
     assert_eq!(standard().requests(&host).len(), 2);
@@ -23,7 +23,7 @@ fn a_name_that_nobody_allowed_gets_the_page_on_80_an_alert_on_443_and_eperm_else
     let out = workspace().host(&host, rig().bridge).inside(&format!(
         "curl -s -o page -w '%{{http_code}} %header{{x-agentcontainer-blocked}}\\n' --max-time 30 http://{host}/hello
          grep -c '{host}' page
-         curl -sS --max-time 30 --cacert ca.pem https://{host}/hello 2>&1
+         curl -sS --max-time 30 https://{host}/hello 2>&1
          python3 dial.py tcp {host} {port} x"
     ));
     let lines: Vec<&str> = out.ok().lines().collect();

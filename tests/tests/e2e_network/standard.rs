@@ -50,9 +50,10 @@ pub fn name() -> String {
     format!("{}.std.test", token("h"))
 }
 
-/// A workspace whose `ca.pem` is the authority that clients inside have to trust.
+/// A workspace on a host that trusts the servers' authority; `ca.pem` is that, for what is carried unread.
 pub fn workspace() -> Workspace {
-    let workspace = Workspace::new();
+    let bundle = format!("ca_bundles = [{:?}]", standard().ca.root());
+    let workspace = Workspace::new().gateway_line(&bundle);
     std::fs::copy(standard().ca.root(), workspace.path().join("ca.pem")).unwrap();
     workspace.put("dial.py", include_str!("../../probe/dial.py"));
     workspace
