@@ -21,7 +21,7 @@ pub enum Suite {
 /// fifteen seconds for a session.
 const E2E: &[&str] = &[
     "an_allowed_name_is_answered_on_80_and_on_443",
-    "a_name_that_nobody_allowed_gets_the_page_on_80_an_alert_on_443_and_eperm_elsewhere",
+    "a_name_that_nobody_allowed_gets_the_page_on_80_and_443_and_eperm_elsewhere",
     "a_raw_address_is_eperm_although_an_allowed_name_leads_there",
     "what_exec_starts_is_held_by_the_same_policy",
     "two_sessions_with_opposite_policies_do_not_lend_each_other_anything",
