@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::channel::{self, Enforcer};
 use crate::places::Places;
-use crate::record::Record;
+use crate::record::{Process, Record};
 use crate::report;
 
 /// How long the next gateway is waited for; the enforcer is more patient, and says so when it comes.
@@ -49,7 +49,7 @@ pub async fn keep(
 /// The same once, before a command starts in a session that no `run` watches over. Without an enforcer there is nothing to
 /// trust, and the command finds that by itself.
 pub async fn refresh(places: &Places, record: &Record) {
-    if record.holder.is_some() {
+    if record.holder.is_some_and(Process::is_alive) {
         return;
     }
     let Ok(sidecar) = channel::sidecar(places) else {
