@@ -52,7 +52,11 @@ const RECIPES: [Recipe; 2] = [
             "openssl",
             "procps",
             "python3",
+            "python3-aiohttp",
+            "python3-httpx",
+            "python3-requests",
             "strace",
+            "wget",
         ],
     },
 ];

@@ -1,4 +1,4 @@
-//! Clients that know nothing of us: none with a proxy variable set, and none told what to trust.
+//! Clients that know nothing of us, none with a proxy variable set.
 
 use std::process::Command;
 
@@ -7,7 +7,8 @@ use agentcontainer_tests::{place::token, rig};
 
 use crate::standard::{name, standard, workspace};
 
-/// Runs a client against an allowed and an unlisted name over TLS: the first has to be greeted, the second must not be heard of.
+/// Runs a client, without a word about certificates, against an allowed and an unlisted name over HTTPS: the first has to be
+/// greeted, the second must not be heard of.
 fn greets(client: impl Fn(&str) -> String) {
     let (good, bad) = (name(), name());
     let workspace = workspace().allow(&[&good]).host(&bad, rig().bridge);
@@ -28,6 +29,65 @@ fn greets(client: impl Fn(&str) -> String) {
 #[test]
 fn curl() {
     greets(|host| format!("curl -sS --max-time 30 https://{host}/hello"));
+}
+
+#[test]
+fn curl_without_any_variable() {
+    greets(|host| format!("env -i PATH=\"$PATH\" curl -sS --max-time 30 https://{host}/hello"));
+}
+
+#[test]
+fn curl_by_either_version_of_http() {
+    for version in ["--http1.1", "--http2"] {
+        greets(|host| format!("curl -sS --max-time 30 {version} https://{host}/hello"));
+    }
+}
+
+#[test]
+fn wget() {
+    greets(|host| format!("wget -q -T 30 -t 1 -O - https://{host}/hello"));
+}
+
+#[test]
+fn python_requests() {
+    greets(|host| {
+        format!(
+            "python3 -c \"import requests; print(requests.get('https://{host}/hello', timeout=30).text)\""
+        )
+    });
+}
+
+#[test]
+fn python_httpx() {
+    greets(|host| {
+        format!(
+            "python3 -c \"import httpx; print(httpx.get('https://{host}/hello', timeout=30).text)\""
+        )
+    });
+}
+
+#[test]
+fn python_aiohttp() {
+    greets(|host| {
+        format!(
+            "python3 -c \"
+import aiohttp, asyncio
+async def main():
+    async with aiohttp.ClientSession() as session:
+        async with session.get('https://{host}/hello') as answer: print(await answer.text())
+asyncio.run(main())\""
+        )
+    });
+}
+
+#[test]
+fn a_client_that_pins_its_servers_certificate_is_given_tls() {
+    let host = name();
+    let ask = format!("curl -sS --max-time 30 --cacert ca.pem https://{host}/hello");
+    let out = workspace().allow(&[&host]).inside(&ask);
+    assert_eq!(out.status, 60, "{}", out.stderr);
+    let out = workspace().rule(&host, 443, "tls").inside(&ask);
+    assert_eq!(out.ok(), format!("hello from {host}"));
 }
 
 #[test]
@@ -56,6 +116,16 @@ fn node() {
     });
 }
 
+#[test]
+fn java() {
+    get_with("java");
+}
+
+#[test]
+fn java_without_its_variable() {
+    get_with("env -u JAVA_TOOL_OPTIONS java");
+}
+
 /// A program that asks for a page.
 fn get_with(java: &str) {
     greets(|host| {
@@ -68,21 +138,6 @@ END
              {java} /tmp/Get.java https://{host}/hello"
         )
     });
-}
-
-#[test]
-fn java() {
-    get_with("java");
-}
-
-#[test]
-fn java_without_its_variable() {
-    get_with("env -u JAVA_TOOL_OPTIONS java");
-}
-
-#[test]
-fn curl_without_any_variable() {
-    greets(|host| format!("env -i PATH=\"$PATH\" curl -sS --max-time 30 https://{host}/hello"));
 }
 
 #[test]

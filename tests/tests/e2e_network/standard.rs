@@ -50,11 +50,12 @@ pub fn name() -> String {
     format!("{}.std.test", token("h"))
 }
 
-/// A workspace on a host that trusts the servers' authority; `ca.pem` is that, for what is carried unread.
+/// A workspace on a host that trusts the servers' authority; `ca.pem` is that authority, for clients that a `tls` rule lets see it.
 pub fn workspace() -> Workspace {
-    let bundle = format!("ca_bundles = [{:?}]", standard().ca.root());
-    let workspace = Workspace::new().gateway_line(&bundle);
-    std::fs::copy(standard().ca.root(), workspace.path().join("ca.pem")).unwrap();
+    let root = standard().ca.root();
+    let workspace =
+        Workspace::new().gateway_line(&format!("ca_bundles = [\"{}\"]", root.display()));
+    std::fs::copy(root, workspace.path().join("ca.pem")).unwrap();
     workspace.put("dial.py", include_str!("../../probe/dial.py"));
     workspace
 }
