@@ -2,7 +2,7 @@
 //! is on record before it is begun, so that whoever ends the session (`run` itself, `gc`) finds it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use api::v1;
 use engine::contents::Contents;
@@ -40,6 +40,7 @@ pub struct Ready {
     pub engine: Engine,
     pub enforcer: Enforcer,
     pub container: String,
+    pub session_dir: PathBuf,
     pub request: CreateRequest,
     pub identity: Identity,
     pub opened: v1::OpenSessionReply,
@@ -136,16 +137,14 @@ pub async fn prepare(
             ),
         ));
     }
-    trust::complete(
-        &record.dir(&loaded.places),
-        &in_image,
-        &opened.ca_certificate,
-    )?;
+    let session_dir = record.dir(&loaded.places);
+    trust::complete(&session_dir, &in_image, &opened.ca_certificate)?;
     check(&cancelled)?;
     Ok(Ready {
         engine,
         enforcer,
         container,
+        session_dir,
         request,
         identity,
         opened,

@@ -129,34 +129,56 @@ fn make(dir: &Path) -> Result<(), EngineError> {
 
 /// Writes the files whole, in place: the container's mounts hold them as they are.
 pub fn complete(session_dir: &Path, image: &InImage, ca: &[u8]) -> Result<(), EngineError> {
+    let of_image = pem::read(image.pem.as_bytes()).certificates;
+    write(&session_dir.join(DIRECTORY), &of_image, ca)
+}
+
+/// Puts another certificate of the session's in place of the one that is there: each gateway has its own. False when it is
+/// there already.
+pub fn renew(session_dir: &Path, ca: &[u8]) -> Result<bool, EngineError> {
+    let dir = session_dir.join(DIRECTORY);
+    let read = |file: &str| {
+        let path = dir.join(file);
+        let text = fs::read(&path).map_err(EngineError::io("read", &path))?;
+        Ok::<_, EngineError>(pem::read(&text).certificates)
+    };
+    let (before, mut of_image) = (read(CA)?, read(BUNDLE)?);
+    if before.iter().any(|own| own == ca) {
+        return Ok(false);
+    }
+    of_image.retain(|der| !before.contains(der));
+    write(&dir, &of_image, ca)?;
+    Ok(true)
+}
+
+fn write(dir: &Path, of_image: &[Vec<u8>], ca: &[u8]) -> Result<(), EngineError> {
     if ca.len() > pem::MAX_CERTIFICATE || !pem::is_whole(ca) {
         return Err(EngineError::SessionCertificate);
     }
     let mut own = String::new();
     pem::write(&mut own, ca);
-    let of_image = pem::read(image.pem.as_bytes()).certificates;
-    let named = of_image
-        .iter()
-        .enumerate()
-        .map(|(i, der)| (format!("image-{i:04}"), der.as_slice()));
-    let keystore = keystore::write(
-        [("agentcontainer-session".to_owned(), ca)]
-            .into_iter()
-            .chain(named),
-    );
-    let bundle = format!("{}{own}", image.pem);
-    let dir = session_dir.join(DIRECTORY);
+    let mut bundle = String::new();
+    for der in of_image {
+        pem::write(&mut bundle, der);
+    }
+    bundle += &own;
+    let named = of_image.iter().enumerate();
+    let named = named.map(|(i, der)| (format!("image-{i:04}"), der.as_slice()));
+    let keystore = keystore::write(named.chain([("agentcontainer-session".to_owned(), ca)]));
     for (file, content) in [
         (BUNDLE, bundle.as_bytes()),
         (CA, own.as_bytes()),
         (KEYSTORE, &keystore),
     ] {
         let path = dir.join(file);
+        // Not emptied first: whoever reads meanwhile finds the image's certificates, which stay where they are.
         fs::OpenOptions::new()
             .write(true)
-            .truncate(true)
             .open(&path)
-            .and_then(|mut file| file.write_all(content))
+            .and_then(|mut file| {
+                file.write_all(content)?;
+                file.set_len(content.len() as u64)
+            })
             .map_err(EngineError::io("write", &path))?;
     }
     Ok(())
@@ -297,6 +319,14 @@ mod tests {
         assert_eq!(read(BUNDLE), [der(1), der(2), der(9)]);
         assert_eq!(read(CA), [der(9)]);
         assert!(pem::is_whole(&fs::read(trust.join(KEYSTORE)).unwrap()));
+
+        // That of another gateway takes its place, once.
+        assert!(renew(dir.path(), &der(7)).unwrap());
+        assert_eq!(read(BUNDLE), [der(1), der(2), der(7)]);
+        assert_eq!(read(CA), [der(7)]);
+        assert!(!renew(dir.path(), &der(7)).unwrap());
+        assert!(renew(dir.path(), b"junk").is_err());
+        assert_eq!(read(CA), [der(7)]);
 
         // Another one, shorter, leaves nothing of the one before.
         complete(dir.path(), &InImage::default(), &der(8)).unwrap();

@@ -217,6 +217,44 @@ fn a_killed_gateway_is_replaced_and_lets_nothing_through() {
 }
 
 #[test]
+fn what_starts_once_a_gateway_was_replaced_trusts_the_next_one() {
+    let (workspace, watched, left) = (Workspace::new(), token("w"), token("l"));
+    workspace.write();
+    // A name that nobody allowed: the gateway itself answers, and curl verifies it as it does any server.
+    let script = "curl -s -o /dev/null -w '%{http_code}' --max-time 5 https://nobody.test/; cat /run/agentcontainer/trust/ca.pem";
+    let ask = |name: &str| {
+        workspace
+            .cli(&["exec", name, "--", "sh", "-c", script])
+            .stdout
+    };
+    let session = workspace.session(&watched);
+    workspace
+        .cli(&[
+            "run", "--yes", "--detach", "--name", &left, "--", "sleep", "infinity",
+        ])
+        .status(0);
+    for name in [&watched, &left] {
+        let before = ask(name);
+        assert!(before.starts_with("403---"), "{name}: {before}");
+        kill_gateways();
+        let began = Instant::now();
+        loop {
+            let after = ask(name);
+            if after.starts_with("403---") && after != before {
+                break;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "{name}: the next gateway is not trusted: {after}"
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+    workspace.cli(&["stop", &left]).status(0);
+    drop(session);
+}
+
+#[test]
 fn x02_nobody_inside_stands_in_for_a_gateway_that_is_gone() {
     let scene = Scene::new();
     let session = scene.workspace.session(&token("x2"));

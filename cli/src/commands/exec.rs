@@ -7,6 +7,7 @@ use engine::Engine;
 use engine::containers::Exec;
 
 use super::Desk;
+use crate::authority;
 use crate::record::Session;
 use crate::relay::{self, End, Remote, Signals};
 use crate::report::{Failure, OURS};
@@ -42,6 +43,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         .filter_map(|entry| entry.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
+    authority::refresh(&desk.places, &session.record).await;
     let tty = terminal::is_interactive();
     let exec = Exec {
         command: args.command,

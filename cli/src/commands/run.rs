@@ -19,7 +19,7 @@ use crate::relay::{self, End, Remote, Signals};
 use crate::report::{self, Failure, OURS};
 use crate::start::{self, Asked, Ready};
 use crate::terminal::{self, Raw};
-use crate::{banner, session, trust};
+use crate::{authority, banner, session, trust};
 
 /// How long a detached session may take until its network is wired.
 const WIRED: Duration = Duration::from_secs(15);
@@ -289,11 +289,20 @@ async fn attached(
     let raw = asked.tty.then(Raw::enter).flatten();
     let live = report::stderr_is_terminal() && !asked.tty;
     let (tell, told) = oneshot::channel();
+    let (replaced, gateways) = watch::channel(0);
     let watching = tokio::spawn(watch_events(
         ready.enforcer.clone(),
         record.session.to_string(),
         live,
         told,
+        replaced,
+    ));
+    // Ends with the one that tells it.
+    tokio::spawn(authority::keep(
+        ready.enforcer.clone(),
+        record.session.clone(),
+        ready.session_dir.clone(),
+        gateways,
     ));
     let status = foreground(&ready, input, output, asked, signals).await;
     drop(raw);
@@ -341,19 +350,27 @@ async fn watch_events(
     session: String,
     live: bool,
     mut told: oneshot::Receiver<()>,
+    replaced: watch::Sender<u64>,
 ) -> Denials {
     let mut denials = Denials::default();
-    let (mut next, mut gone) = (0, false);
+    let (mut next, mut gone, mut again) = (0, false, false);
     loop {
         let follow = async {
             let mut stream = events::open(&mut enforcer, &session, next, true)
                 .await
                 .ok()?;
+            if again {
+                // An enforcer that is back has new gateways too.
+                replaced.send_modify(|n| *n += 1);
+            }
             while let Ok(Some(line)) = stream.message().await {
                 let Some(event) = events::parse(&line) else {
                     continue;
                 };
                 next = event.seq + 1;
+                if event.reason == "gateway-restarted" {
+                    replaced.send_modify(|n| *n += 1);
+                }
                 if let (Some(line), true) = (denials.hear(&event), live) {
                     report::denied(line);
                 }
@@ -364,6 +381,7 @@ async fn watch_events(
             _ = &mut told => return denials,
             _ = follow => {}
         }
+        again = true;
         if !gone {
             gone = true;
             if live {

@@ -63,6 +63,36 @@ fn the_environment_holds_what_was_asked_for_and_nothing_of_the_host() {
     for leaked in ["HOST_SECRET", "SSH_AUTH_SOCK", "HTTP_PROXY", "http_proxy"] {
         assert!(!out.stdout.contains(leaked), "{leaked}: {}", out.stdout);
     }
+    let ours = [
+        "AGENTCONTAINER_SESSION",
+        "AWS_CA_BUNDLE",
+        "CARGO_HTTP_CAINFO",
+        "CURL_CA_BUNDLE",
+        "DENO_CERT",
+        "FROM_CLI",
+        "FROM_CONFIG",
+        "GIT_CONFIG_COUNT",
+        "GIT_CONFIG_KEY_0",
+        "GIT_CONFIG_VALUE_0",
+        "GIT_SSL_CAINFO",
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+        "HOME",
+        "HOSTNAME",
+        "JAVA_TOOL_OPTIONS",
+        "NIX_SSL_CERT_FILE",
+        "NODE_EXTRA_CA_CERTS",
+        "PATH",
+        "PIP_CERT",
+        "REQUESTS_CA_BUNDLE",
+        "SSL_CERT_FILE",
+    ];
+    let mut names: Vec<&str> = out
+        .stdout
+        .lines()
+        .filter_map(|line| Some(line.split_once('=')?.0))
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ours);
 }
 
 #[test]

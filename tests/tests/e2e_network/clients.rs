@@ -32,6 +32,11 @@ fn curl() {
 }
 
 #[test]
+fn curl_without_any_variable() {
+    greets(|host| format!("env -i PATH=\"$PATH\" curl -sS --max-time 30 https://{host}/hello"));
+}
+
+#[test]
 fn curl_by_either_version_of_http() {
     for version in ["--http1.1", "--http2"] {
         greets(|host| format!("curl -sS --max-time 30 {version} https://{host}/hello"));
@@ -113,6 +118,16 @@ fn node() {
 
 #[test]
 fn java() {
+    get_with("java");
+}
+
+#[test]
+fn java_without_its_variable() {
+    get_with("env -u JAVA_TOOL_OPTIONS java");
+}
+
+/// A program that asks for a page.
+fn get_with(java: &str) {
     greets(|host| {
         format!(
             "cat >/tmp/Get.java <<'END'
@@ -120,7 +135,7 @@ import java.net.*; import java.net.http.*;
 class Get {{ public static void main(String[] a) throws Exception {{ System.out.println(HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build()
   .send(HttpRequest.newBuilder(URI.create(a[0])).build(), HttpResponse.BodyHandlers.ofString()).body()); }} }}
 END
-             java /tmp/Get.java https://{host}/hello"
+             {java} /tmp/Get.java https://{host}/hello"
         )
     });
 }
