@@ -198,6 +198,7 @@ async fn open(
         workspace: record.workspace.display().to_string(),
         policy: loaded.policy.to_json(),
         roots,
+        secrets: Vec::new(),
     };
     let opened = enforcer
         .open_session(request)

@@ -19,4 +19,5 @@ pub mod route;
 pub mod service;
 pub mod session;
 pub mod store;
+pub mod trusted;
 pub mod wire;

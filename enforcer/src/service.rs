@@ -18,6 +18,7 @@ use crate::kernel;
 use crate::places::Places;
 use crate::session::{Session, SessionError};
 use crate::store;
+use crate::trusted::Trusted;
 
 /// Sessions at a time.
 pub const MAX_SESSIONS: usize = 64;
@@ -209,7 +210,10 @@ impl Enforcer {
             id.clone(),
             request.workspace,
             policy,
-            request.roots,
+            Trusted {
+                roots: request.roots,
+                secrets: request.secrets,
+            },
             index,
         )
         .await

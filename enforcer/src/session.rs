@@ -26,6 +26,7 @@ use crate::kernel::{Kernel, KernelError, SessionMaps};
 use crate::names::{Known, Names};
 use crate::places::{CGROUP, Places};
 use crate::store::{Record, Store, StoreError};
+use crate::trusted::Trusted;
 use crate::wire::Wired;
 
 /// Names that policy does not list exactly and that get an address, a second and at once.
@@ -187,8 +188,7 @@ pub struct Session {
     closing: watch::Sender<bool>,
     link: gateway_link::Link,
     restarts: AtomicU32,
-    /// Certificates (DER) that upstreams are verified with: the host's word, for the session's life.
-    roots: Vec<Vec<u8>>,
+    trusted: Trusted,
 }
 
 impl Session {
@@ -198,14 +198,14 @@ impl Session {
         id: SessionId,
         workspace: String,
         policy: EffectivePolicy,
-        roots: Vec<Vec<u8>>,
+        trusted: Trusted,
         gateway_index: u32,
     ) -> Result<Arc<Self>, SessionError> {
         let name = id.as_str().to_owned();
         let mut log = Log::open(&places.log(&name), &name)?;
         let store = Store::create(&places.sessions, &name)?;
         let made = store
-            .save_roots(&roots)
+            .save_roots(&trusted.roots)
             .map_err(SessionError::from)
             .and_then(|()| Self::make(&places, &id, &store));
         let (cgroup, gateway_cgroup, kernel, maps) = match made {
@@ -232,7 +232,7 @@ impl Session {
             places,
             id,
             workspace,
-            roots,
+            trusted,
             cgroup,
             gateway_cgroup,
             log,
@@ -296,7 +296,11 @@ impl Session {
         let bytes = record.policy.to_string();
         let document = EffectivePolicy::from_json(bytes.as_bytes())
             .map_err(|e| SessionError::Policy(e.to_string()))?;
-        let roots = store.roots()?;
+        // Values of credentials are nowhere but in memory: what needs one is refused from here on.
+        let trusted = Trusted {
+            roots: store.roots()?,
+            secrets: Vec::new(),
+        };
         let settings = maps.session.settings()?;
         // The kernel's word, in case the enforcer died between the flip and the record.
         let current = Generation::new(settings.generation, document);
@@ -316,7 +320,7 @@ impl Session {
             places,
             id,
             workspace,
-            roots,
+            trusted,
             cgroup,
             gateway_cgroup,
             log,
@@ -346,7 +350,7 @@ impl Session {
         places: Arc<Places>,
         id: SessionId,
         workspace: String,
-        roots: Vec<Vec<u8>>,
+        trusted: Trusted,
         cgroup: Cgroup,
         gateway_cgroup: Cgroup,
         log: Log,
@@ -368,7 +372,7 @@ impl Session {
             closing: watch::Sender::new(false),
             link: gateway_link::Link::default(),
             restarts: AtomicU32::new(0),
-            roots,
+            trusted,
         })
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use enforcer::places::Places;
 use enforcer::session::Session;
+use enforcer::trusted::Trusted;
 use policy::EffectivePolicy;
 use schema::session::SessionId;
 
@@ -184,7 +185,7 @@ async fn open(rig: &Rig, id: &str, policy: EffectivePolicy, index: u32) -> Arc<S
         id,
         "/test".into(),
         policy,
-        Vec::new(),
+        Trusted::default(),
         index,
     )
     .await

@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 use crate::address_class::{self, Class};
+use crate::credential::{Credential, MAX_CREDENTIALS};
 
 /// Version of the JSON form; another one is refused.
 pub const VERSION: u32 = 1;
@@ -45,6 +46,8 @@ pub struct EffectivePolicy {
     version: u32,
     pub network: Network,
     pub gateway: Gateway,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<Credential>,
 }
 
 /// At least one layer; in canonical order and without duplicates.
@@ -154,6 +157,8 @@ pub enum PolicyError {
         origin: Origin,
         source: address_class::NetworkRefusal,
     },
+    #[error("{0}: a credential without a place, or with a text that no field can hold")]
+    Credential(Origin),
     #[error("private network {0} contains addresses that can never be allowed")]
     PrivateNetwork(IpNet),
     #[error("address {address} of {host} can never be allowed: it is {class}")]
@@ -188,9 +193,20 @@ impl EffectivePolicy {
             version: VERSION,
             network,
             gateway,
+            credentials: Vec::new(),
         };
         policy.check()?;
         Ok(policy)
+    }
+
+    /// The same with these credentials.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when one is outside its bounds.
+    pub fn with_credentials(mut self, credentials: Vec<Credential>) -> Result<Self, PolicyError> {
+        self.credentials = credentials;
+        self.check()?;
+        Ok(self)
     }
 
     /// One layer that allows nothing.
@@ -199,6 +215,7 @@ impl EffectivePolicy {
             version: VERSION,
             network: Network::deny_all(),
             gateway: Gateway::default(),
+            credentials: Vec::new(),
         }
     }
 
@@ -228,6 +245,8 @@ impl EffectivePolicy {
             return Err(PolicyError::Version(self.version));
         }
         self.network.layers.iter().try_for_each(Layer::check)?;
+        bound("credentials", self.credentials.len(), MAX_CREDENTIALS)?;
+        self.credentials.iter().try_for_each(Credential::check)?;
         self.gateway.check()
     }
 

@@ -5,6 +5,7 @@
 
 pub mod address_class;
 mod compiled;
+pub mod credential;
 mod decision;
 pub mod difference;
 mod effective;
@@ -14,6 +15,7 @@ pub mod review;
 pub mod text;
 
 pub use compiled::Compiled;
+pub use credential::Credential;
 pub use decision::{Decision, Denial, DenyReason, Grant, RuleRef};
 pub use effective::{
     Action, DomainRule, EffectivePolicy, Gateway, Layer, MAX_LAYERS, MAX_NETWORKS,

@@ -336,6 +336,7 @@ async fn try_both(
             workspace: "doctor".to_owned(),
             policy: EffectivePolicy::deny_all().to_json(),
             roots: Vec::new(),
+            secrets: Vec::new(),
         })
         .await
         .map_err(|status| channel::refused("open the session", &status))?

@@ -21,6 +21,7 @@ use super::{Generation, Session};
 use crate::attribution::Attribution;
 use crate::channel::{Buffers, Channel};
 use crate::gateway;
+use crate::trusted::Trusted;
 
 /// Pause before a gateway that died is started again; grows with each death in a row.
 const RESTART: [Duration; 5] = [
@@ -97,7 +98,9 @@ impl Link {
         let mut applied = self.applied.subscribe();
         if let Some(channel) = self.channel() {
             // A failure here is the channel's end: the supervisor starts another gateway, with this generation.
-            let _ = session.send_snapshot(&channel, next, &[]).await;
+            let _ = session
+                .send_snapshot(&channel, next, &Trusted::default())
+                .await;
         }
         let number = next.number;
         tokio::time::timeout(limit, applied.wait_for(|at| *at >= number))
@@ -231,8 +234,8 @@ impl Session {
                         .clone()
                         .unwrap_or_else(|| state.current.clone())
                 };
-                // The roots stay for the gateway's life: later snapshots come without.
-                self.send_snapshot(channel, &generation, &self.roots)
+                // They stay for the gateway's life: later snapshots come without.
+                self.send_snapshot(channel, &generation, &self.trusted)
                     .await?;
             }
             Some(Message::Applied(applied)) => {
@@ -324,7 +327,7 @@ impl Session {
         &self,
         channel: &Channel,
         generation: &Generation,
-        roots: &[Vec<u8>],
+        trusted: &Trusted,
     ) -> std::io::Result<()> {
         let names = {
             let state = self.state.lock().await;
@@ -342,7 +345,8 @@ impl Session {
             policy: generation.document.to_json(),
             names,
             session: self.id.to_string(),
-            roots: roots.to_vec(),
+            roots: trusted.roots.clone(),
+            secrets: trusted.secrets.clone(),
         };
         let memfd = memfd_create(
             c"snapshot",

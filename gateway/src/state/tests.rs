@@ -28,6 +28,7 @@ fn document(generation: u32, hosts: &[&str]) -> SnapshotDocument {
         names: Vec::new(),
         session: "s".into(),
         roots: Vec::new(),
+        secrets: Vec::new(),
     }
 }
 

@@ -62,6 +62,8 @@ pub struct PolicyBuilder {
     pub gateway: Gateway,
     /// What upstreams are verified with (DER); told with the first snapshot.
     pub roots: Vec<Vec<u8>>,
+    pub secrets: Vec<v1::Secret>,
+    pub credentials: Vec<policy::Credential>,
 }
 
 fn origin() -> Origin {
@@ -130,7 +132,10 @@ impl PolicyBuilder {
     }
 
     pub fn build(self) -> EffectivePolicy {
-        EffectivePolicy::new(Network::new([self.layer]).unwrap(), self.gateway).unwrap()
+        EffectivePolicy::new(Network::new([self.layer]).unwrap(), self.gateway)
+            .unwrap()
+            .with_credentials(self.credentials)
+            .unwrap()
     }
 }
 
@@ -265,6 +270,7 @@ impl Session {
             names: self.names.clone(),
             session: "test".to_owned(),
             roots: self.policy.roots.clone(),
+            secrets: self.policy.secrets.clone(),
         }
     }
 
