@@ -16,6 +16,7 @@ use schema::net::{Protocol, Transport};
 use tokio::sync::Notify;
 
 use crate::bucket::Bucket;
+use crate::credentials::{Credentials, Secret};
 use crate::http::head::{Authority, Host, Scheme};
 use crate::limits;
 use crate::plan;
@@ -91,6 +92,7 @@ pub struct Active {
     pub resolver: Resolver,
     /// What upstreams are verified with.
     pub roots: Roots,
+    pub credentials: Credentials,
     /// Hosts that rules name in full, and what wildcards stand below: for the bounds on names an agent chooses.
     exact: HashSet<HostName>,
     bases: HashSet<HostName>,
@@ -102,6 +104,7 @@ impl Active {
         session: String,
         policy: EffectivePolicy,
         roots: Roots,
+        secrets: &[Secret],
         system: &System,
     ) -> Self {
         let mut exact = HashSet::new();
@@ -122,6 +125,7 @@ impl Active {
         Self {
             generation,
             session,
+            credentials: Credentials::new(&policy.credentials, secrets),
             compiled: policy.compile(),
             policy,
             resolver,
@@ -206,6 +210,8 @@ pub struct State {
     closed: Notify,
     system: System,
     choosing: Bucket,
+    /// Values of credentials, as the first snapshot brought them.
+    secrets: Mutex<Vec<Secret>>,
 }
 
 /// A connection's entry. While it lives, a policy that takes the right away makes [`Entry::revoked`] return.
@@ -257,6 +263,7 @@ impl State {
             String::new(),
             EffectivePolicy::deny_all(),
             Roots::new([])?,
+            &[],
             &System::default(),
         );
         Ok(Arc::new(Self {
@@ -273,6 +280,7 @@ impl State {
             }),
             closed: Notify::new(),
             system,
+            secrets: Mutex::default(),
             choosing: Bucket::new(
                 limits::WILDCARD_BURST,
                 limits::WILDCARD_PER_SECOND,
@@ -318,11 +326,19 @@ impl State {
         } else {
             Roots::new(document.roots.iter().map(Vec::as_slice))?
         };
+        let secrets = {
+            let mut kept = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+            if !document.secrets.is_empty() {
+                *kept = document.secrets.into_iter().map(Secret::from).collect();
+            }
+            kept.clone()
+        };
         let active = Arc::new(Active::new(
             generation,
             document.session,
             policy,
             roots,
+            &secrets,
             &self.system,
         ));
         let revoked: Vec<u64> = {

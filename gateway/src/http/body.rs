@@ -1,19 +1,43 @@
 //! Bodies on their way through: streamed frame by frame, never collected. Counts the data, hands trailers on (gRPC ends with
 //! them; hyper writes them where the protocol and the other side can take them) but for fields that would say again what the
-//! head said, and says at the end how it ended. Used by `http::forward`.
+//! head said, looks for what may not be in it or may not come back, and says at the end how it ended. Used by `http::forward`.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{HeaderMap, HeaderValue};
 
 use super::framer;
+use crate::credentials::window::{Patterns, Window};
+
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error(transparent)]
+    Hyper(#[from] hyper::Error),
+    #[error("what stands for a credential is in the body, where it does not belong")]
+    Placeholder,
+}
+
+/// What is done about what is found.
+enum Watch {
+    Nothing,
+    /// It breaks off before the first byte of it, and this is set.
+    Refuse(Window, Arc<Patterns>, Arc<AtomicBool>),
+    /// What stands for it takes its place.
+    Exchange(Window, Arc<Patterns>),
+}
 
 pub struct Counted {
     inner: Incoming,
     count: Arc<AtomicU64>,
+    watch: Watch,
+    /// The body itself has come to its end.
+    ended: bool,
+    /// Trailers that wait for the last of the data.
+    owed: Option<HeaderMap>,
     /// Called once: true when the body came to its end, false when it broke off.
     on_end: Option<Box<dyn FnOnce(bool) + Send + Sync>>,
 }
@@ -23,52 +47,165 @@ impl Counted {
         Self {
             inner,
             count,
+            watch: Watch::Nothing,
+            ended: false,
+            owed: None,
             on_end: None,
         }
+    }
+
+    /// Breaks off where one of them is found, and says so.
+    pub fn refuse(mut self, patterns: Option<Arc<Patterns>>, found: Arc<AtomicBool>) -> Self {
+        if let Some(patterns) = patterns {
+            self.watch = Watch::Refuse(Window::new(Arc::clone(&patterns)), patterns, found);
+        }
+        self
+    }
+
+    /// Exchanges every one of them.
+    pub fn exchange(mut self, patterns: Option<Arc<Patterns>>) -> Self {
+        if let Some(patterns) = patterns {
+            self.watch = Watch::Exchange(Window::new(Arc::clone(&patterns)), patterns);
+        }
+        self
     }
 
     pub fn on_end(mut self, on_end: impl FnOnce(bool) + Send + Sync + 'static) -> Self {
         self.on_end = Some(Box::new(on_end));
         self
     }
+
+    fn data(&mut self, data: Bytes) -> Result<Bytes, BodyError> {
+        match &mut self.watch {
+            Watch::Nothing => Ok(data),
+            Watch::Refuse(window, _, flag) => {
+                let (bytes, found) = window.push(&data);
+                if found {
+                    flag.store(true, Ordering::Relaxed);
+                    return Err(BodyError::Placeholder);
+                }
+                Ok(bytes.into())
+            }
+            Watch::Exchange(window, _) => Ok(window.push(&data).0.into()),
+        }
+    }
+
+    fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<(), BodyError> {
+        for name in framer::NOT_IN_TRAILERS {
+            trailers.remove(name);
+        }
+        match &self.watch {
+            Watch::Nothing => {}
+            Watch::Refuse(_, patterns, flag) => {
+                if trailers
+                    .values()
+                    .any(|value| patterns.is_in(value.as_bytes()))
+                {
+                    flag.store(true, Ordering::Relaxed);
+                    return Err(BodyError::Placeholder);
+                }
+            }
+            Watch::Exchange(_, patterns) => exchange(trailers, patterns),
+        }
+        Ok(())
+    }
+
+    /// What was held back for what might have come.
+    fn rest(&mut self) -> Bytes {
+        match &mut self.watch {
+            Watch::Nothing => Bytes::new(),
+            Watch::Refuse(window, ..) | Watch::Exchange(window, _) => window.finish().into(),
+        }
+    }
+}
+
+/// The same for the values of fields.
+pub fn exchange(headers: &mut HeaderMap, patterns: &Patterns) {
+    for value in headers.values_mut() {
+        let mut text = value.as_bytes().to_vec();
+        if patterns.replace(&mut text)
+            && let Ok(exchanged) = HeaderValue::from_bytes(&text)
+        {
+            *value = exchanged;
+        }
+    }
 }
 
 impl Body for Counted {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        match &mut frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.count.fetch_add(data.len() as u64, Ordering::Relaxed);
-                }
-                if let Some(trailers) = frame.trailers_mut() {
-                    for name in framer::NOT_IN_TRAILERS {
-                        trailers.remove(name);
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(trailers) = self.owed.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        loop {
+            let frame = if self.ended {
+                None
+            } else {
+                ready!(Pin::new(&mut self.inner).poll_frame(cx))
+            };
+            match frame {
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        self.count.fetch_add(data.len() as u64, Ordering::Relaxed);
+                        let data = self.data(data)?;
+                        if !data.is_empty() {
+                            return Poll::Ready(Some(Ok(Frame::data(data))));
+                        }
                     }
-                }
-            }
-            Some(Err(_)) => {}
-            None => {
-                if let Some(on_end) = self.on_end.take() {
-                    on_end(true);
+                    Err(frame) => {
+                        if let Ok(mut trailers) = frame.into_trailers() {
+                            self.trailers(&mut trailers)?;
+                            let rest = self.rest();
+                            if rest.is_empty() {
+                                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                            }
+                            // What the end of the data owes comes first.
+                            self.owed = Some(trailers);
+                            return Poll::Ready(Some(Ok(Frame::data(rest))));
+                        }
+                    }
+                },
+                None => {
+                    self.ended = true;
+                    let rest = self.rest();
+                    if !rest.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(rest))));
+                    }
+                    if let Some(on_end) = self.on_end.take() {
+                        on_end(true);
+                    }
+                    return Poll::Ready(None);
                 }
             }
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        let holds = match &self.watch {
+            Watch::Nothing => false,
+            Watch::Refuse(window, ..) | Watch::Exchange(window, _) => !window.is_empty(),
+        };
+        self.inner.is_end_stream() && !holds && self.owed.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        // What takes a place is as long as what was there; what is held back is owed.
+        let held = match &self.watch {
+            Watch::Nothing => 0,
+            Watch::Refuse(window, ..) | Watch::Exchange(window, _) => window.len() as u64,
+        };
+        let mut hint = self.inner.size_hint();
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + held);
+        }
+        hint.set_lower(hint.lower() + held);
+        hint
     }
 }
 

@@ -2,7 +2,7 @@
 //! connection owns, and streams the response back. A request is recorded before it is sent. Called by `http::serve`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use audit::Verdict;
@@ -14,13 +14,14 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
-use super::body::Counted;
+use super::body::{self, Counted};
 use super::head::Authority;
 use super::page::{self, Blocked, Form};
 use super::response::{self, Ambiguous};
 use super::serve::{self, Body, Client, page_response, refuse};
 use super::upstream::{Lease, Upstreams};
 use super::websocket::{Key, Mismatch, Switched};
+use crate::credentials::{self, window::Patterns};
 use crate::dial::DialError;
 use crate::events;
 use crate::limits;
@@ -57,6 +58,9 @@ pub enum Failure {
     Upstream(hyper::Error),
     Response(Ambiguous),
     Switch(Mismatch),
+    Credential(credentials::Refusal),
+    /// What comes back cannot be looked through.
+    Encoded,
 }
 
 impl Forward {
@@ -73,15 +77,30 @@ impl Forward {
         &self,
         client: &Client,
         request: Request<Incoming>,
-        recorded: events::Request,
+        mut recorded: events::Request,
         form: Form,
     ) -> Response<Body> {
         let since = Instant::now();
         let sent = Arc::new(AtomicU64::new(0));
         let key = Key::of(request.headers());
+        let misplaced = Arc::new(AtomicBool::new(false));
         let result = async {
+            let (mut head, body) = request.into_parts();
+            let credentials = &self.entry.active.credentials;
+            let applied = credentials
+                .apply(&mut head, &client.intent, client.authority.scheme)
+                .map_err(Failure::Credential)?;
+            recorded.credential = applied.name;
+            if applied.answers.is_some() {
+                // What comes back is looked through: it has to come as it is.
+                let identity = HeaderValue::from_static("identity");
+                head.headers.insert(header::ACCEPT_ENCODING, identity);
+            }
+            let body =
+                Counted::new(body, Arc::clone(&sent)).refuse(applied.body, Arc::clone(&misplaced));
+            let request = Request::from_parts(head, body);
             let (mut upstream, mut lease) = self
-                .exchange(client, request, key.as_ref(), &recorded, Arc::clone(&sent))
+                .exchange(client, request, key.as_ref(), &recorded)
                 .await?;
             if upstream.status() == StatusCode::SWITCHING_PROTOCOLS {
                 let head = self.switch(client, upstream, key, &recorded, since).await?;
@@ -90,9 +109,20 @@ impl Forward {
             let (status, version) = (upstream.status(), upstream.version());
             // Where it cannot be told, what comes next on this connection is anybody's guess: it is not used again.
             response::frame(status, version, upstream.headers_mut()).map_err(Failure::Response)?;
+            if applied.answers.is_some() && is_encoded(upstream.headers()) {
+                return Err(Failure::Encoded);
+            }
             let permit = lease.take_permit();
             self.upstreams.give_back(lease);
-            Ok(self.respond(client, upstream, recorded.clone(), sent, since, permit))
+            let answers = applied.answers;
+            Ok(self.respond(
+                client,
+                upstream,
+                recorded.clone(),
+                (sent, since),
+                permit,
+                answers,
+            ))
         };
         match result.await {
             Ok(response) => response,
@@ -108,7 +138,21 @@ impl Forward {
                     return response;
                 }
                 let detail;
+                let failure = if misplaced.load(Ordering::Relaxed) {
+                    Failure::Credential(credentials::Refusal::Body)
+                } else {
+                    failure
+                };
                 let facts = match &failure {
+                    Failure::Credential(refusal) => {
+                        detail = refusal.to_string();
+                        (refusal.status(), refusal.code(), detail.as_str())
+                    }
+                    Failure::Encoded => (
+                        502,
+                        "response-encoded",
+                        "the server compressed its answer although it was asked not to, and an answer to a request with a credential is looked through",
+                    ),
                     Failure::NotRecorded => (
                         503,
                         "not-recorded",
@@ -150,10 +194,9 @@ impl Forward {
     async fn exchange(
         &self,
         client: &Client,
-        request: Request<Incoming>,
+        request: Request<Counted>,
         key: Option<&Key>,
         recorded: &events::Request,
-        sent: Arc<AtomicU64>,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
         let event = events::request(
             &client.intent,
@@ -190,7 +233,7 @@ impl Forward {
             leased?
         };
         let h2 = leased.is_h2();
-        let mut request = self.rewrite(client, request, key, sent, h2);
+        let mut request = self.rewrite(client, request, key, h2);
         // A kept connection may end at the moment it is used; what was not sent at all is sent again, once.
         for again in [true, false] {
             match leased.send(request).await {
@@ -253,9 +296,8 @@ impl Forward {
     fn rewrite(
         &self,
         client: &Client,
-        request: Request<Incoming>,
+        request: Request<Counted>,
         key: Option<&Key>,
-        sent: Arc<AtomicU64>,
         h2: bool,
     ) -> Request<Counted> {
         let (mut parts, body) = request.into_parts();
@@ -288,7 +330,7 @@ impl Forward {
         if let Some(key) = key {
             key.ask(&mut parts.headers);
         }
-        Request::from_parts(parts, Counted::new(body, sent))
+        Request::from_parts(parts, body)
     }
 
     fn respond(
@@ -296,12 +338,15 @@ impl Forward {
         client: &Client,
         upstream: Response<Incoming>,
         recorded: events::Request,
-        sent: Arc<AtomicU64>,
-        since: Instant,
+        (sent, since): (Arc<AtomicU64>, Instant),
         permit: Option<OwnedSemaphorePermit>,
+        answers: Option<Arc<Patterns>>,
     ) -> Response<Body> {
         let (mut parts, body) = upstream.into_parts();
         neighbourly(&mut parts, client.h2);
+        if let Some(answers) = &answers {
+            body::exchange(&mut parts.headers, answers);
+        }
         let received = Arc::new(AtomicU64::new(0));
         let status = parts.status.as_u16();
         let end = {
@@ -326,7 +371,13 @@ impl Forward {
                 shared.channel.post(&event, Some(flow));
             }
         };
-        Response::from_parts(parts, Counted::new(body, received).on_end(end).boxed())
+        Response::from_parts(
+            parts,
+            Counted::new(body, received)
+                .exchange(answers)
+                .on_end(end)
+                .boxed(),
+        )
     }
 
     fn failed(
@@ -431,6 +482,12 @@ fn as_two(parts: &mut Parts, target: PathAndQuery, authority: &Authority, traile
         let value = HeaderValue::from_static("trailers");
         parts.headers.insert(header::TE, value);
     }
+}
+
+/// Whether a body is anything but itself.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
+    values.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Removes what is between neighbours, and what Connection says is.

@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::harness::*;
 
-const NAME: &str = "api.example.com";
+pub const NAME: &str = "api.example.com";
 
 /// The world's authority.
 pub struct World {
@@ -66,7 +66,7 @@ impl World {
     }
 }
 
-type Seen = Arc<Mutex<Vec<String>>>;
+pub type Seen = Arc<Mutex<Vec<String>>>;
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
 /// A server that says what it saw and sends back what it was sent. Returns its port and the requests it saw.
@@ -127,6 +127,38 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Answer {
         .collect();
     match path.as_str() {
         "/echo" => Response::new(request.into_body().map_err(|_| unreachable!()).boxed()),
+        "/auth" => {
+            let fields = request.headers().clone();
+            let said = |name: &str| {
+                fields
+                    .get(name)
+                    .map(|value| value.to_str().unwrap().to_owned())
+                    .unwrap_or_default()
+            };
+            seen.lock().unwrap().push(said("authorization"));
+            seen.lock().unwrap().push(said("accept-encoding"));
+            let token = said("authorization").replace("Bearer ", "");
+            use base64::Engine as _;
+            let encoded = base64::engine::general_purpose::STANDARD.encode(format!("x:{token}"));
+            let mut response = text(&format!("token {token} and again {token}, or {encoded}"));
+            let echoed = said("authorization").parse().unwrap();
+            response.headers_mut().insert("x-echo", echoed);
+            response
+        }
+        "/gzip" => {
+            let mut response = text("not really");
+            let gzip = "gzip".parse().unwrap();
+            response.headers_mut().insert("content-encoding", gzip);
+            response
+        }
+        "/take" => {
+            let taken = match request.into_body().collect().await {
+                Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+                Err(error) => format!("broke off: {error}"),
+            };
+            seen.lock().unwrap().push(taken);
+            text("taken")
+        }
         "/cookies" => text(&cookies.join("|")),
         "/trailers" => {
             let te = request.headers().get("te").cloned();
@@ -209,10 +241,13 @@ impl Scene {
 
     pub async fn with(world: &World, config: ServerConfig, alpn: &[&str]) -> Self {
         let (port, seen) = origin(config, alpn).await;
-        let policy = PolicyBuilder::default()
-            .rule(NAME, port, Protocol::Https)
-            .host(NAME)
-            .root(&world.root);
+        let policy = PolicyBuilder::default().rule(NAME, port, Protocol::Https);
+        Self::of(world, policy, port, seen).await
+    }
+
+    /// With a policy of its own, which has a rule for the name at that port.
+    pub async fn of(world: &World, policy: PolicyBuilder, port: u16, seen: Seen) -> Self {
+        let policy = policy.host(NAME).root(&world.root);
         let mut session = Session::start(policy).await;
         let door = session.door(NAME, port).await;
         let directory = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod channel;
+mod credentials;
 mod dns;
 mod harness;
 mod http;
