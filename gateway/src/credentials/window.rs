@@ -5,10 +5,13 @@
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
+/// One of a pair; it may be a credential's value.
+type Text = Zeroizing<Vec<u8>>;
+
 /// What is looked for, and what would stand in its place: pairs of equal length.
 #[derive(Clone)]
 pub struct Patterns {
-    pairs: Vec<(Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>)>,
+    pairs: Vec<(Text, Text)>,
     /// First bytes of them all.
     starts: [bool; 256],
     longest: usize,
