@@ -15,5 +15,6 @@ pub mod jsonc;
 pub mod net;
 pub mod node;
 pub mod read;
+pub mod request;
 pub mod session;
 pub mod toml_tree;
