@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::v1::SnapshotDocument;
-use policy::{Compiled, Decision, EffectivePolicy, PolicyError};
+use policy::{Compiled, Decision, EffectivePolicy, Origin, PolicyError, RequestRules};
 use schema::gateway::Resolver as ResolverSetting;
 use schema::host::{HostName, HostPattern};
 use schema::net::{Protocol, Transport};
+use schema::request::RateLimit;
 use tokio::sync::Notify;
 
 use crate::bucket::Bucket;
@@ -47,6 +48,8 @@ pub enum Ruling {
 pub struct Granted {
     pub protocol: Protocol,
     pub rule: audit::Rule,
+    /// What rules say about its requests.
+    pub requests: Option<Arc<RequestRules>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +154,10 @@ impl Active {
             Decision::Allow(grant) => Ruling::Allow(Granted {
                 protocol: grant.protocol,
                 rule: rule(grant.rule),
+                requests: match &intent.place {
+                    Place::Name(name) => self.compiled.requests(name, intent.port).map(Arc::new),
+                    Place::Address(_) => None,
+                },
             }),
             Decision::Deny(denial) => Ruling::Deny(Denied {
                 code: denial.reason.code(),
@@ -200,6 +207,7 @@ struct Inner {
 struct Open {
     intent: Intent,
     protocol: Protocol,
+    requests: Option<Arc<RequestRules>>,
     revoked: Arc<Notify>,
 }
 
@@ -212,6 +220,8 @@ pub struct State {
     choosing: Bucket,
     /// Values of credentials, as the first snapshot brought them.
     secrets: Mutex<Vec<Secret>>,
+    /// How often each rule that bounds it was used: by where it stands and what it says.
+    rates: Mutex<HashMap<(Origin, RateLimit), Bucket>>,
 }
 
 /// A connection's entry. While it lives, a policy that takes the right away makes [`Entry::revoked`] return.
@@ -281,6 +291,7 @@ impl State {
             closed: Notify::new(),
             system,
             secrets: Mutex::default(),
+            rates: Mutex::default(),
             choosing: Bucket::new(
                 limits::WILDCARD_BURST,
                 limits::WILDCARD_PER_SECOND,
@@ -352,7 +363,8 @@ impl State {
                 .iter()
                 .filter(|(_, open)| {
                     !matches!(active.decide(&open.intent),
-                        Ruling::Allow(granted) if granted.protocol == open.protocol)
+                        Ruling::Allow(granted) if granted.protocol == open.protocol
+                            && granted.requests == open.requests)
                 })
                 .map(|(&id, open)| {
                     open.revoked.notify_one();
@@ -398,6 +410,7 @@ impl State {
             Open {
                 intent: intent.clone(),
                 protocol: granted.protocol,
+                requests: granted.requests.clone(),
                 revoked: Arc::clone(&revoked),
             },
         );
@@ -446,6 +459,19 @@ impl State {
 
     pub fn denials(&self) -> Vec<Shown> {
         self.lock().denials.iter().cloned().collect()
+    }
+
+    /// Counts a request by a rule that bounds how often. False: not now.
+    pub fn within(&self, origin: &Origin, rate: RateLimit) -> bool {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        if rates.len() > limits::RATES {
+            rates.clear();
+        }
+        let now = Instant::now();
+        rates
+            .entry((origin.clone(), rate))
+            .or_insert_with(|| Bucket::new(rate.burst, rate.per_second, now))
+            .take(now)
     }
 
     /// Counts a name before it is resolved. Names that rules spell out are free.

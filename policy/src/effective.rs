@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use schema::gateway::{HttpProxy, Resolver};
 use schema::host::{HostName, HostPattern};
 use schema::net::{Cidr, Protocol};
+use schema::request::Requests;
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
@@ -100,6 +101,9 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     pub action: Action,
+    /// Which requests it is about; empty: all of them.
+    #[serde(default, skip_serializing_if = "Requests::is_empty")]
+    pub requests: Requests,
     pub origin: Origin,
 }
 
@@ -152,6 +156,8 @@ pub enum PolicyError {
     NetworkProtocol(Origin),
     #[error("{0}: a rule without ports")]
     NoPorts(Origin),
+    #[error("{0}: a rule about requests on a wire that is not read as HTTP")]
+    NotHttp(Origin),
     #[error("{origin}: {source}")]
     Network {
         origin: Origin,
@@ -351,6 +357,13 @@ impl Layer {
         }
         for rule in &self.rules {
             bound("ports in one rule", rule.ports.len(), MAX_PORTS_PER_RULE)?;
+            let read = |port: &u16| {
+                let protocol = rule.protocol.unwrap_or(Protocol::default_for_port(*port));
+                matches!(protocol, Protocol::Http | Protocol::Https)
+            };
+            if !rule.requests.is_empty() && !rule.ports.iter().all(read) {
+                return Err(PolicyError::NotHttp(rule.origin.clone()));
+            }
             if rule.ports.is_empty() {
                 return Err(PolicyError::NoPorts(rule.origin.clone()));
             }

@@ -11,6 +11,7 @@ pub mod difference;
 mod effective;
 pub mod explain;
 pub mod merge;
+mod requests;
 pub mod review;
 pub mod text;
 
@@ -24,4 +25,5 @@ pub use effective::{
 };
 pub use explain::explain;
 pub use merge::effective;
+pub use requests::{Permit, RequestDenial, RequestRule, RequestRules};
 pub use review::Review;

@@ -69,6 +69,7 @@ fn workspace_layer(config: &Config, found: &mut Vec<Diagnostic>) -> Layer {
                     agent::Action::Allow => Action::Allow,
                     agent::Action::Deny => Action::Deny,
                 },
+                requests: rule.requests(),
                 origin: origin(rule.at),
             })
             .collect(),
@@ -123,6 +124,15 @@ impl Check<'_> {
             {
                 let protocol = rule.protocol.unwrap_or(Protocol::default_for_port(port));
                 let before = *protocols.entry((&rule.host, port)).or_insert(protocol);
+                if !rule.requests().is_empty()
+                    && !matches!(protocol, Protocol::Http | Protocol::Https)
+                {
+                    let message = format!(
+                        "the rule for \"{}\" is about requests, and {protocol} on port {port} is not read: ask for https or http",
+                        rule.host
+                    );
+                    self.error(rule.at, "requests-unread", message);
+                }
                 if stricter(before, protocol).is_none() {
                     let message = format!(
                         "two rules for \"{}\" port {port} ask for {before} and for {protocol}",

@@ -14,6 +14,8 @@ use schema::digest::Digest;
 use schema::net::Protocol;
 use serde::{Deserialize, Serialize};
 
+use crate::text;
+
 /// What a line does when it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -260,11 +262,19 @@ impl Lines {
                     // A rule takes its host and port away from allowedDomains: taking it back may open as well as close.
                     Action::Allow => self.add(
                         Effect::Alters,
-                        format!("reach by rule {}:{port} ({protocol})", rule.host),
+                        format!(
+                            "reach by rule {}:{port} ({protocol}){}",
+                            rule.host,
+                            text::requests(&rule.requests())
+                        ),
                     ),
                     Action::Deny => self.add(
                         Effect::Closes,
-                        format!("never reach {} at port {port} (rule)", rule.host),
+                        format!(
+                            "never reach {} at port {port} (rule){}",
+                            rule.host,
+                            text::requests(&rule.requests())
+                        ),
                     ),
                 }
             }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use schema::host::HostName;
 use schema::net::Protocol;
+use schema::request::{Method, Requests};
 
 use crate::decision::DenyReason;
 use crate::effective::{Action, DomainRule, NetworkRule, Rule};
@@ -38,6 +39,25 @@ pub fn rule(rule: &Rule) -> String {
     }
     if rule.action == Action::Deny {
         words.push_str(" deny");
+    }
+    words + &requests(&rule.requests)
+}
+
+/// What a rule says about requests, with a blank before it; nothing where it says nothing.
+pub fn requests(requests: &Requests) -> String {
+    let mut words = String::new();
+    if !requests.methods.is_empty() {
+        let methods: Vec<&str> = requests.methods.iter().map(Method::as_str).collect();
+        words += &format!(" {}", methods.join(","));
+    }
+    for path in &requests.paths {
+        words += &format!(" {path}");
+    }
+    if let Some(limit) = requests.max_body_bytes {
+        words += &format!(" of at most {limit} bytes");
+    }
+    if let Some(rate) = requests.rate_limit {
+        words += &format!(" {} a second, {} at once", rate.per_second, rate.burst);
     }
     words
 }
@@ -128,11 +148,22 @@ mod tests {
             ports: vec![443, 8443],
             protocol: Some(Protocol::Tls),
             action: Action::Allow,
+            requests: Requests::default(),
             origin: origin(),
         };
         assert_eq!(rule(&written), r#"rules "a.b" ports 443,8443 tls"#);
         (written.protocol, written.action) = (None, Action::Deny);
         assert_eq!(rule(&written), r#"rules "a.b" ports 443,8443 deny"#);
+        written.requests = Requests {
+            methods: vec!["GET".parse().unwrap(), "POST".parse().unwrap()],
+            paths: vec!["/a/**".parse().unwrap()],
+            max_body_bytes: Some(1000),
+            rate_limit: None,
+        };
+        assert_eq!(
+            rule(&written),
+            r#"rules "a.b" ports 443,8443 deny GET,POST /a/** of at most 1000 bytes"#
+        );
         let written = NetworkRule {
             cidr: "10.0.0.0/8".parse().unwrap(),
             port: 5432,

@@ -19,13 +19,22 @@ pub enum BodyError {
     Hyper(#[from] hyper::Error),
     #[error("what stands for a credential is in the body, where it does not belong")]
     Placeholder,
+    #[error("the body is longer than a rule allows")]
+    TooLong,
+}
+
+/// Why a body was broken off, for whoever answers.
+#[derive(Debug, Default)]
+pub struct Broken {
+    pub placeholder: AtomicBool,
+    pub too_long: AtomicBool,
 }
 
 /// What is done about what is found.
 enum Watch {
     Nothing,
     /// It breaks off before the first byte of it, and this is set.
-    Refuse(Window, Arc<Patterns>, Arc<AtomicBool>),
+    Refuse(Window, Arc<Patterns>),
     /// What stands for it takes its place.
     Exchange(Window, Arc<Patterns>),
 }
@@ -34,6 +43,9 @@ pub struct Counted {
     inner: Incoming,
     count: Arc<AtomicU64>,
     watch: Watch,
+    /// Bytes that may still come.
+    left: u64,
+    broken: Arc<Broken>,
     /// The body itself has come to its end.
     ended: bool,
     /// Trailers that wait for the last of the data.
@@ -48,17 +60,26 @@ impl Counted {
             inner,
             count,
             watch: Watch::Nothing,
+            left: u64::MAX,
+            broken: Arc::default(),
             ended: false,
             owed: None,
             on_end: None,
         }
     }
 
-    /// Breaks off where one of them is found, and says so.
-    pub fn refuse(mut self, patterns: Option<Arc<Patterns>>, found: Arc<AtomicBool>) -> Self {
+    /// Breaks off where one of them is found or it becomes too long, and says so.
+    pub fn refuse(
+        mut self,
+        patterns: Option<Arc<Patterns>>,
+        longest: Option<u64>,
+        broken: Arc<Broken>,
+    ) -> Self {
         if let Some(patterns) = patterns {
-            self.watch = Watch::Refuse(Window::new(Arc::clone(&patterns)), patterns, found);
+            self.watch = Watch::Refuse(Window::new(Arc::clone(&patterns)), patterns);
         }
+        self.left = longest.unwrap_or(u64::MAX);
+        self.broken = broken;
         self
     }
 
@@ -76,12 +97,19 @@ impl Counted {
     }
 
     fn data(&mut self, data: Bytes) -> Result<Bytes, BodyError> {
+        match self.left.checked_sub(data.len() as u64) {
+            Some(left) => self.left = left,
+            None => {
+                self.broken.too_long.store(true, Ordering::Relaxed);
+                return Err(BodyError::TooLong);
+            }
+        }
         match &mut self.watch {
             Watch::Nothing => Ok(data),
-            Watch::Refuse(window, _, flag) => {
+            Watch::Refuse(window, _) => {
                 let (bytes, found) = window.push(&data);
                 if found {
-                    flag.store(true, Ordering::Relaxed);
+                    self.broken.placeholder.store(true, Ordering::Relaxed);
                     return Err(BodyError::Placeholder);
                 }
                 Ok(bytes.into())
@@ -96,12 +124,12 @@ impl Counted {
         }
         match &self.watch {
             Watch::Nothing => {}
-            Watch::Refuse(_, patterns, flag) => {
+            Watch::Refuse(_, patterns) => {
                 if trailers
                     .values()
                     .any(|value| patterns.is_in(value.as_bytes()))
                 {
-                    flag.store(true, Ordering::Relaxed);
+                    self.broken.placeholder.store(true, Ordering::Relaxed);
                     return Err(BodyError::Placeholder);
                 }
             }
@@ -114,7 +142,7 @@ impl Counted {
     fn rest(&mut self) -> Bytes {
         match &mut self.watch {
             Watch::Nothing => Bytes::new(),
-            Watch::Refuse(window, ..) | Watch::Exchange(window, _) => window.finish().into(),
+            Watch::Refuse(window, _) | Watch::Exchange(window, _) => window.finish().into(),
         }
     }
 }
@@ -189,7 +217,7 @@ impl Body for Counted {
     fn is_end_stream(&self) -> bool {
         let holds = match &self.watch {
             Watch::Nothing => false,
-            Watch::Refuse(window, ..) | Watch::Exchange(window, _) => !window.is_empty(),
+            Watch::Refuse(window, _) | Watch::Exchange(window, _) => !window.is_empty(),
         };
         self.inner.is_end_stream() && !holds && self.owed.is_none()
     }
@@ -198,7 +226,7 @@ impl Body for Counted {
         // What takes a place is as long as what was there; what is held back is owed.
         let held = match &self.watch {
             Watch::Nothing => 0,
-            Watch::Refuse(window, ..) | Watch::Exchange(window, _) => window.len() as u64,
+            Watch::Refuse(window, _) | Watch::Exchange(window, _) => window.len() as u64,
         };
         let mut hint = self.inner.size_hint();
         if let Some(upper) = hint.upper() {

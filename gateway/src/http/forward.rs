@@ -2,7 +2,7 @@
 //! connection owns, and streams the response back. A request is recorded before it is sent. Called by `http::serve`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use audit::Verdict;
@@ -14,10 +14,11 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
-use super::body::{self, Counted};
+use super::body::{self, Broken, Counted};
 use super::head::Authority;
 use super::page::{self, Blocked, Form};
 use super::response::{self, Ambiguous};
+use super::ruled;
 use super::serve::{self, Body, Client, page_response, refuse};
 use super::upstream::{Lease, Upstreams};
 use super::websocket::{Key, Mismatch, Switched};
@@ -61,6 +62,9 @@ pub enum Failure {
     Credential(credentials::Refusal),
     /// What comes back cannot be looked through.
     Encoded,
+    Ruled(ruled::Refusal),
+    /// The body turned out longer than a rule allows.
+    TooLong,
 }
 
 impl Forward {
@@ -83,9 +87,17 @@ impl Forward {
         let since = Instant::now();
         let sent = Arc::new(AtomicU64::new(0));
         let key = Key::of(request.headers());
-        let misplaced = Arc::new(AtomicBool::new(false));
+        let broken = Arc::new(Broken::default());
         let result = async {
             let (mut head, body) = request.into_parts();
+            let longest = match &self.granted.requests {
+                Some(rules) => {
+                    let announced = body.size_hint().lower();
+                    ruled::check(rules, &client.shared.state, &head, announced)
+                        .map_err(Failure::Ruled)?
+                }
+                None => None,
+            };
             let credentials = &self.entry.active.credentials;
             let applied = credentials
                 .apply(&mut head, &client.intent, client.authority.scheme)
@@ -96,8 +108,11 @@ impl Forward {
                 let identity = HeaderValue::from_static("identity");
                 head.headers.insert(header::ACCEPT_ENCODING, identity);
             }
-            let body =
-                Counted::new(body, Arc::clone(&sent)).refuse(applied.body, Arc::clone(&misplaced));
+            let body = Counted::new(body, Arc::clone(&sent)).refuse(
+                applied.body,
+                longest,
+                Arc::clone(&broken),
+            );
             let request = Request::from_parts(head, body);
             let (mut upstream, mut lease) = self
                 .exchange(client, request, key.as_ref(), &recorded)
@@ -138,8 +153,10 @@ impl Forward {
                     return response;
                 }
                 let detail;
-                let failure = if misplaced.load(Ordering::Relaxed) {
+                let failure = if broken.placeholder.load(Ordering::Relaxed) {
                     Failure::Credential(credentials::Refusal::Body)
+                } else if broken.too_long.load(Ordering::Relaxed) {
+                    Failure::TooLong
                 } else {
                     failure
                 };
@@ -148,6 +165,15 @@ impl Forward {
                         detail = refusal.to_string();
                         (refusal.status(), refusal.code(), detail.as_str())
                     }
+                    Failure::Ruled(refusal) => {
+                        detail = refusal.to_string();
+                        (refusal.status(), refusal.code(), detail.as_str())
+                    }
+                    Failure::TooLong => (
+                        413,
+                        "body-too-long",
+                        "the body is longer than a rule allows",
+                    ),
                     Failure::Encoded => (
                         502,
                         "response-encoded",
@@ -387,7 +413,7 @@ impl Forward {
         (status, code, why): (u16, &'static str, &str),
         form: Form,
     ) -> Response<Body> {
-        let verdict = if status == 403 || code == "not-recorded" {
+        let verdict = if (400..=499).contains(&status) || code == "not-recorded" {
             Verdict::Deny
         } else {
             Verdict::Allow
@@ -410,7 +436,7 @@ impl Forward {
                 code,
             );
         }
-        page_response(page::blocked(
+        let mut response = page_response(page::blocked(
             Blocked {
                 status,
                 code,
@@ -420,7 +446,12 @@ impl Forward {
                 why,
             },
             form,
-        ))
+        ));
+        if status == 429 {
+            let second = HeaderValue::from_static("1");
+            response.headers_mut().insert(header::RETRY_AFTER, second);
+        }
+        response
     }
 }
 

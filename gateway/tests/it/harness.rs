@@ -19,6 +19,7 @@ use policy::{
 };
 use prost::Message;
 use schema::net::Protocol;
+use schema::request::Requests;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
@@ -100,7 +101,24 @@ impl PolicyBuilder {
             ports: vec![port],
             protocol: Some(protocol),
             action: Action::Allow,
+            requests: Default::default(),
             origin: origin(),
+        });
+        self
+    }
+
+    /// A rule about some requests to a name.
+    pub fn requests(mut self, host: &str, port: u16, action: Action, requests: Requests) -> Self {
+        self.layer.rules.push(Rule {
+            host: host.parse().unwrap(),
+            ports: vec![port],
+            protocol: Some(Protocol::Https),
+            action,
+            requests,
+            origin: Origin {
+                line: 10 + self.layer.rules.len() as u32,
+                ..origin()
+            },
         });
         self
     }

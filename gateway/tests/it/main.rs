@@ -9,6 +9,7 @@ mod http;
 mod https;
 mod proxy;
 mod relay;
+mod ruled;
 mod sandboxed;
 mod smuggling;
 mod speed;

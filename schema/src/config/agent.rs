@@ -12,6 +12,7 @@ use super::units::{Cpus, MemorySize, inline_schema};
 use crate::diag::Spanned;
 use crate::host::{HostError, HostPattern, MAX_SPELLING_BYTES};
 use crate::net::{Cidr, CidrError, Protocol};
+use crate::request::{MAX_IN_RULE, Method, PathGlob, RateLimit, Requests};
 
 /// Most entries in `allowedDomains`, `deniedDomains` and `rules`, each; policy bounds them together.
 pub const MAX_DOMAINS: usize = 10_000;
@@ -98,6 +99,22 @@ pub struct Rule {
     #[serde(skip_serializing_if = "Action::is_default")]
     #[schemars(default)]
     pub action: Action,
+    /// The methods that it is about; all of them when left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, length(min = 1, max = MAX_IN_RULE))]
+    pub methods: Vec<Method>,
+    /// The paths that it is about: `/repos/acme/**`, where `*` is a run within a segment and `**` any number of segments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, length(min = 1, max = MAX_IN_RULE))]
+    pub paths: Vec<PathGlob>,
+    /// The longest body of a request, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default)]
+    pub max_body_bytes: Option<u64>,
+    /// How many requests, a second and at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default)]
+    pub rate_limit: Option<RateLimit>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -143,6 +160,20 @@ pub enum EntryError {
     Host(#[from] HostError),
     #[error(transparent)]
     Cidr(#[from] CidrError),
+}
+
+// === impl Rule ===
+
+impl Rule {
+    /// Which requests it is about.
+    pub fn requests(&self) -> Requests {
+        Requests {
+            methods: self.methods.clone(),
+            paths: self.paths.clone(),
+            max_body_bytes: self.max_body_bytes,
+            rate_limit: self.rate_limit,
+        }
+    }
 }
 
 // === impl Agent ===

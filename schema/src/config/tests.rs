@@ -187,7 +187,6 @@ fn everything_that_is_wrong_is_said_at_once_in_the_order_of_the_file() {
         "13:7: `agent.capabilities.network.egress.unlisted` is not enforced by this version: nobody is asked by this version; what is not listed is denied [not-enforced]",
         "14:44: `rules[0].ports[0]` is 0, expected a whole number from 1 to 65535 [out-of-range]",
         "14:60: `rules[0].protocol` is not enforced by this version: udp is not relayed [not-enforced]",
-        "14:67: `rules[0].methods` is not enforced by this version: the gateway does not read inside TLS in this version; the rule has to do with host, ports and protocol [not-enforced]",
         "14:97: `rules[0].action` is not enforced by this version: nobody is asked [not-enforced]",
     ];
     assert_eq!(
