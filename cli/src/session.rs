@@ -12,6 +12,9 @@ use crate::places::Places;
 use crate::record::{self, Record};
 use crate::report::{self, Failure};
 
+/// So many control files below the workspace's root are named at the end.
+const SHOWN_CONTROLS: usize = 5;
+
 /// Ends a session: nothing of it runs or is held afterwards. Without an engine there never was a container. What could not be done is said; the first failure is returned.
 pub async fn end(
     engine: Option<&Engine>,
@@ -93,12 +96,7 @@ async fn finish_workspace(
             // Nobody can say; what holds a place for another stays.
             None => true,
         };
-    let merged = git::finish(
-        &record.workspace,
-        &dir,
-        others,
-        i64::try_from(record.created).unwrap_or_default(),
-    )?;
+    let merged = git::finish(&record.workspace, &dir, others)?;
     if !others {
         control::release(&record.workspace)?;
     }
@@ -111,9 +109,18 @@ async fn finish_workspace(
     for line in &merged.elsewhere.said {
         report::warning(format!("git: {line}"));
     }
+    let controls = &merged.elsewhere.controls;
+    for path in controls.iter().take(SHOWN_CONTROLS) {
+        report::warning(format!(
+            "{path} is not as it was before the session; look at it before a program on this machine obeys it"
+        ));
+    }
+    if let Some(more @ 1..) = controls.len().checked_sub(SHOWN_CONTROLS) {
+        report::warning(format!("and {more} more of that kind"));
+    }
     if merged.elsewhere.cut_off {
         report::warning(
-            "git: there are more files in the workspace than are looked through for repositories",
+            "there are more files in the workspace than are looked through for repositories",
         );
     }
     discard(&dir);

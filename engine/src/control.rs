@@ -4,6 +4,7 @@
 //! taken for a config, and both say by their kind that they are ours, so that whoever ends a session can take them away.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
@@ -107,6 +108,18 @@ fn holds_place(path: &Path, meta: &Metadata, mask: Mask) -> bool {
 
 fn is_marked(meta: &Metadata) -> bool {
     meta.is_dir() && meta.permissions().mode() & 0o7777 == PLACE
+}
+
+/// Whether something of this name is a control file.
+pub fn is_control(name: &OsStr) -> bool {
+    CONTROL_FILES.iter().any(|(control, _)| name == *control)
+}
+
+/// Whether a socket of this name at the root holds a control file's place.
+pub fn has_file_place(name: &OsStr) -> bool {
+    CONTROL_FILES
+        .iter()
+        .any(|(control, mask)| name == *control && matches!(mask, Mask::File(_)))
 }
 
 /// The control files that are there, by name.

@@ -10,6 +10,7 @@ pub mod find;
 pub mod git;
 pub mod identity;
 pub mod image;
+pub mod look;
 pub mod plan;
 pub mod request;
 pub mod seccomp;

@@ -17,6 +17,7 @@ use crate::control::{self, ControlError, Hold};
 use crate::git::{self, Doing};
 use crate::identity::{self, Accounts, Identity, IdentityError};
 use crate::image::Image;
+use crate::look;
 use crate::request::{CreateRequest, DEFAULT_PIDS, InitArguments, Limits, Mount, Stage};
 
 /// How long a program has to end after its stop signal, in seconds.
@@ -314,6 +315,7 @@ impl Plan<'_> {
             read_only,
         }];
         let owner = (identity.uid, identity.gid);
+        let seen = look::through(self.workspace, look::MAX_ENTRIES);
         if !read_only {
             let _hold = match self.doing {
                 Doing::Write => Some(Hold::take(self.session_dir)?),
@@ -333,6 +335,7 @@ impl Plan<'_> {
                 self.session_dir,
                 owner,
                 &controls.masks,
+                &seen,
                 self.doing,
             )?;
             // Two may want the same directory above what they bind.
