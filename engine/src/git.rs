@@ -85,6 +85,17 @@ impl Doing {
         }
     }
 
+    /// An empty directory of ours that another user may list.
+    pub(crate) fn make_readable(self, path: &Path) -> Result<(), EngineError> {
+        use std::os::unix::fs::PermissionsExt;
+        match self {
+            Self::Look => Ok(()),
+            Self::Write => fs::create_dir(path)
+                .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
+                .map_err(EngineError::io("create", path)),
+        }
+    }
+
     /// A file of ours that another user may read inside, whatever the umask is.
     pub(crate) fn write_readable(self, path: &Path, content: &str) -> Result<(), EngineError> {
         use std::os::unix::fs::PermissionsExt;

@@ -16,6 +16,7 @@ pub mod request;
 pub mod seccomp;
 pub mod sidecar;
 pub mod stream;
+pub mod veil;
 
 pub use client::{Engine, EngineInfo};
 pub use error::EngineError;

@@ -65,9 +65,14 @@ impl Look {
             self.seen.cut_off = true;
             return;
         }
-        let Ok(entries) = fs::read_dir(path) else {
-            self.seen.closed.push(path.to_owned());
-            return;
+        let entries = match fs::read_dir(path) {
+            Ok(entries) => entries,
+            // It has just gone.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return,
+            Err(_) => {
+                self.seen.closed.push(path.to_owned());
+                return;
+            }
         };
         let (mut below, mut marks) = (Vec::new(), 0);
         for entry in entries.flatten() {

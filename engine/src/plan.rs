@@ -19,6 +19,7 @@ use crate::identity::{self, Accounts, Identity, IdentityError};
 use crate::image::Image;
 use crate::look;
 use crate::request::{CreateRequest, DEFAULT_PIDS, InitArguments, Limits, Mount, Stage};
+use crate::veil::{self, VeilError};
 
 /// How long a program has to end after its stop signal, in seconds.
 const STOP_TIMEOUT: u32 = 10;
@@ -74,6 +75,8 @@ pub enum PlanError {
     #[error(transparent)]
     Control(#[from] ControlError),
     #[error(transparent)]
+    Veil(#[from] VeilError),
+    #[error(transparent)]
     Engine(#[from] EngineError),
 }
 
@@ -95,7 +98,14 @@ impl From<PlanError> for Diagnostic {
                     "the workspace has to be writable for you, on a file system that has sockets",
                 )
             }
-            PlanError::Control(ControlError::Engine(error)) | PlanError::Engine(error) => {
+            PlanError::Veil(VeilError::TooMany { .. }) => Self::new("workspace-sockets", message)
+                .help("remove those that nobody needs, or work in a smaller directory"),
+            PlanError::Veil(VeilError::Closed(_) | VeilError::Path(_)) => {
+                Self::new("workspace-path", message)
+            }
+            PlanError::Control(ControlError::Engine(error))
+            | PlanError::Veil(VeilError::Engine(error))
+            | PlanError::Engine(error) => {
                 let diagnostic = Self::new(error.code(), message);
                 match error.help() {
                     Some(help) => diagnostic.help(help),
@@ -380,6 +390,19 @@ impl Plan<'_> {
                     owner: None,
                 },
             });
+        }
+        notes.extend(veil::cover(
+            &mut mounts,
+            self.workspace,
+            &seen,
+            self.session_dir,
+            self.doing,
+        )?);
+        if seen.cut_off {
+            notes.push(
+                "there are more files in the workspace than are looked through for sockets"
+                    .to_owned(),
+            );
         }
         Ok((mounts, excludes))
     }
