@@ -214,6 +214,38 @@ fn is_covered(mounts: &[Mount], workspace: &Path, target: &str, path: &Path) -> 
 /// Binds a path of the workspace read-only over itself, and each directory above it too: one that is no mount point could be
 /// renamed away with everything in it.
 pub fn pin(mounts: &mut Vec<Mount>, workspace: &Path, target: &str, path: &Path) {
+    bind_over_itself(mounts, workspace, target, path, true);
+}
+
+/// The same for what may be written: it cannot be replaced by something else, such as a link.
+pub fn keep_in_place(mounts: &mut Vec<Mount>, workspace: &Path, target: &str, path: &Path) {
+    let closed: Vec<Mount> = mounts
+        .iter()
+        .filter(|mount| {
+            matches!(
+                mount,
+                Mount::Control {
+                    read_only: true,
+                    ..
+                } | Mount::Session { .. }
+            )
+        })
+        .cloned()
+        .collect();
+    // What is read-only already stays so.
+    if is_covered(&closed, workspace, target, path) {
+        return;
+    }
+    bind_over_itself(mounts, workspace, target, path, false);
+}
+
+fn bind_over_itself(
+    mounts: &mut Vec<Mount>,
+    workspace: &Path,
+    target: &str,
+    path: &Path,
+    last_read_only: bool,
+) {
     let Ok(rest) = path.strip_prefix(workspace) else {
         return;
     };
@@ -226,13 +258,13 @@ pub fn pin(mounts: &mut Vec<Mount>, workspace: &Path, target: &str, path: &Path)
         if let Some(Mount::Control { read_only, .. }) =
             mounts.iter_mut().find(|m| m.target() == bound)
         {
-            *read_only |= last;
+            *read_only |= last && last_read_only;
             continue;
         }
         mounts.push(Mount::Control {
             source: workspace.join(&at).display().to_string(),
             target: bound,
-            read_only: last,
+            read_only: last && last_read_only,
         });
     }
 }

@@ -374,11 +374,19 @@ impl Plan<'_> {
         }
         for mount in &self.config.mounts {
             let resolved = self.mount(mount.at, mount.resolve(variables))?;
-            mounts.push(match resolved.source {
-                ResolvedSource::Workspace { below } => Mount::Inside {
-                    source: self.inside(mount.at, &below)?,
-                    target: resolved.target,
-                },
+            let mount = match resolved.source {
+                ResolvedSource::Workspace { below } => {
+                    let source = self.inside(mount.at, &below)?;
+                    if !read_only {
+                        // The engine follows the path again: no session may put a link in its place meanwhile.
+                        let path = Path::new(&source);
+                        control::keep_in_place(&mut mounts, self.workspace, target, path);
+                    }
+                    Mount::Inside {
+                        source,
+                        target: resolved.target,
+                    }
+                }
                 ResolvedSource::Volume { name } => Mount::Volume {
                     name,
                     target: resolved.target,
@@ -389,7 +397,8 @@ impl Plan<'_> {
                     size: size.map(|s| s.bytes()),
                     owner: None,
                 },
-            });
+            };
+            mounts.push(mount);
         }
         notes.extend(veil::cover(
             &mut mounts,
