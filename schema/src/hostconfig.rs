@@ -35,14 +35,9 @@ pub struct Setting<T> {
 pub struct HostConfig {
     /// The container engine; found by itself when absent.
     pub engine: Option<Setting<Engine>>,
-    /// What to do where no layer of the kernel carries a file or exec rule fully.
-    pub files: Option<Setting<Files>>,
     /// How the gateway resolves and dials.
     #[schemars(default)]
     pub gateway: GatewayConfig,
-    /// By `host` or `host:port`.
-    #[schemars(default, schema_with = "registries")]
-    pub registries: BTreeMap<String, Setting<Registry>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,16 +51,6 @@ pub enum Engine {
     Ssh(String),
     /// `tcp://host:port`, with TLS; as written.
     Tcp(String),
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(inline, rename_all = "lowercase")]
-pub enum Files {
-    /// Do not start.
-    #[default]
-    Strict,
-    /// Be content with what mounts can carry.
-    Mounts,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
@@ -85,14 +70,6 @@ pub struct GatewayConfig {
     pub upstream_proxy: Option<Setting<HttpProxy>>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct Registry {
-    /// Spoken to without TLS.
-    #[schemars(default)]
-    pub plain_http: bool,
-}
-
 /// Keys that are known and refused: parent, key, words.
 pub const NOT_ENFORCED: &[(&str, &str, &str)] = &[
     (
@@ -104,6 +81,16 @@ pub const NOT_ENFORCED: &[(&str, &str, &str)] = &[
         "",
         "credentials",
         "credentials are not injected by this version",
+    ),
+    (
+        "",
+        "files",
+        "rules about files and programs are refused by this version wherever they stand",
+    ),
+    (
+        "",
+        "registries",
+        "the container engine pulls images, and has its own list of registries without TLS",
     ),
     (
         "gateway",
@@ -171,8 +158,6 @@ impl HostConfig {
     pub fn above(self, below: Self) -> Self {
         let mut hosts = below.gateway.hosts;
         hosts.extend(self.gateway.hosts);
-        let mut registries = below.registries;
-        registries.extend(self.registries);
         let mut private_networks = self.gateway.private_networks;
         for network in below.gateway.private_networks {
             if !private_networks
@@ -184,35 +169,19 @@ impl HostConfig {
         }
         Self {
             engine: self.engine.or(below.engine),
-            files: self.files.or(below.files),
             gateway: GatewayConfig {
                 resolver: self.gateway.resolver.or(below.gateway.resolver),
                 hosts,
                 private_networks,
                 upstream_proxy: self.gateway.upstream_proxy.or(below.gateway.upstream_proxy),
             },
-            registries,
         }
-    }
-
-    pub fn files(&self) -> Files {
-        self.files
-            .as_ref()
-            .map(|files| files.value)
-            .unwrap_or_default()
     }
 
     pub fn engine(&self) -> &Engine {
         self.engine
             .as_ref()
             .map_or(&Engine::Auto, |engine| &engine.value)
-    }
-
-    /// Whether a registry, written as in an image reference, is spoken to without TLS.
-    pub fn plain_http(&self, registry: &str) -> bool {
-        self.registries
-            .get(registry)
-            .is_some_and(|registry| registry.value.plain_http)
     }
 }
 
@@ -256,11 +225,6 @@ fn hosts(_: &mut SchemaGenerator) -> Schema {
 
 fn networks(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": MAX_ENTRIES, "items": { "type": "string" } })
-}
-
-fn registries(generator: &mut SchemaGenerator) -> Schema {
-    let registry = generator.subschema_for::<Registry>();
-    json_schema!({ "type": "object", "maxProperties": MAX_ENTRIES, "additionalProperties": registry })
 }
 
 #[cfg(test)]
