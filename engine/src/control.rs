@@ -44,7 +44,25 @@ const CONTROL_FILES: &[(&str, Mask)] = &[
     (".windsurf", Mask::Directory),
     (".continue", Mask::Directory),
     (".aider.conf.yml", Mask::File("{}\n")),
+    ("opencode.json", Mask::File("{}\n")),
+    ("opencode.jsonc", Mask::File("{}\n")),
+    ("crush.json", Mask::File("{}\n")),
+    (".crush.json", Mask::File("{}\n")),
+    (".amazonq", Mask::Directory),
+    (".junie", Mask::Directory),
+    (".kiro", Mask::Directory),
+    (".qwen", Mask::Directory),
+    (".roo", Mask::Directory),
+    (".trae", Mask::Directory),
+    (".helix", Mask::Directory),
+    (".exrc", Mask::File("")),
+    (".nvim.lua", Mask::File("")),
+    (".dir-locals.el", Mask::File("()\n")),
+    (".mise.toml", Mask::File("")),
+    ("mise.toml", Mask::File("")),
 ];
+/// What the name of an editor's workspace file ends with: it may have any, and cannot be held where it is not there.
+const WORKSPACE_FILE: &str = ".code-workspace";
 
 /// The mode of a directory that holds a place.
 const PLACE: u32 = 0o1755;
@@ -113,6 +131,11 @@ fn is_marked(meta: &Metadata) -> bool {
 /// Whether something of this name is a control file.
 pub fn is_control(name: &OsStr) -> bool {
     CONTROL_FILES.iter().any(|(control, _)| name == *control)
+}
+
+/// A control file of any name: one that is there is not held, and said when it changed.
+pub fn is_workspace_file(name: &OsStr) -> bool {
+    name.as_encoded_bytes().ends_with(WORKSPACE_FILE.as_bytes())
 }
 
 /// Whether a socket of this name at the root holds a control file's place.

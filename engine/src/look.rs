@@ -27,7 +27,7 @@ pub struct Seen {
     pub repositories: Vec<PathBuf>,
     /// Each `.git` that is no directory.
     pub pointers: Vec<PathBuf>,
-    /// Control files below the root.
+    /// Control files below the root, and those of any name.
     pub controls: Vec<PathBuf>,
     /// There was more than is looked at.
     pub cut_off: bool,
@@ -122,6 +122,7 @@ fn inside(place: Below, name: &OsStr) -> Below {
     match place {
         Below::Control | Below::Packages => place,
         _ if name == "node_modules" => Below::Packages,
+        _ if control::is_workspace_file(name) => Below::Control,
         // Those at the root are mounts, and looked at by name.
         Below::Root if control::is_control(name) => Below::Packages,
         Below::Tree if control::is_control(name) => Below::Control,
@@ -169,6 +170,7 @@ mod tests {
             ".vscode/a",
             "p/.vscode/x/b",
             "p/.mcp.json",
+            "all.code-workspace",
             "p/node_modules/q/.vscode/c",
             "p/src/d",
         ] {
@@ -180,7 +182,8 @@ mod tests {
         seen.sort();
         assert_eq!(
             seen,
-            ["p/.mcp.json", "p/.vscode/x/b"].map(|path| dir.path().join(path))
+            ["all.code-workspace", "p/.mcp.json", "p/.vscode/x/b"]
+                .map(|path| dir.path().join(path))
         );
     }
 }

@@ -18,6 +18,15 @@ const FILES: &[&str] = &[
     ".envrc",
     ".mcp.json",
     ".aider.conf.yml",
+    "opencode.json",
+    "opencode.jsonc",
+    "crush.json",
+    ".crush.json",
+    ".exrc",
+    ".nvim.lua",
+    ".dir-locals.el",
+    ".mise.toml",
+    "mise.toml",
 ];
 const DIRECTORIES: &[&str] = &[
     ".devcontainer",
@@ -32,6 +41,13 @@ const DIRECTORIES: &[&str] = &[
     ".opencode",
     ".windsurf",
     ".continue",
+    ".amazonq",
+    ".junie",
+    ".kiro",
+    ".qwen",
+    ".roo",
+    ".trae",
+    ".helix",
 ];
 
 /// Tries to make each of them, in every way that a shell has, and says which came about.
