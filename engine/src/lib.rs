@@ -5,6 +5,7 @@
 pub mod client;
 pub mod containers;
 pub mod control;
+pub mod credentials;
 mod error;
 pub mod find;
 pub mod git;

@@ -9,3 +9,5 @@ mod life;
 mod machines;
 #[path = "e2e_cli/refusals.rs"]
 mod refusals;
+#[path = "e2e_cli/registry.rs"]
+mod registry;
