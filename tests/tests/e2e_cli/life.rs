@@ -66,6 +66,37 @@ fn the_environment_holds_what_was_asked_for_and_nothing_of_the_host() {
 }
 
 #[test]
+fn doctor_sees_one_attempt_refused_and_one_answered() {
+    let out = Workspace::new().cli(&["doctor"]);
+    out.status(0)
+        .prints("refused 1 ")
+        .prints("answered HTTP/1.1 200");
+}
+
+#[test]
+fn a_variable_without_a_value_is_what_it_is_here() {
+    let (workspace, name) = (Workspace::new(), token("e"));
+    let session = workspace.session(&name);
+    let mut command = workspace.command([
+        "exec",
+        "-e",
+        "FROM_HERE",
+        "-e",
+        "NOT_SET",
+        "-e",
+        "PLAIN=x",
+        &name,
+        "--",
+        "env",
+    ]);
+    command.env("FROM_HERE", "here").env("OTHER", "leaked");
+    let out = outcome::finish(command, DEADLINE);
+    out.status(0).prints("FROM_HERE=here").prints("PLAIN=x");
+    assert!(!out.stdout.contains("leaked") && !out.stdout.contains("NOT_SET"));
+    drop(session);
+}
+
+#[test]
 fn the_workspace_is_mounted_and_the_control_file_is_read_only() {
     let workspace = Workspace::new();
     workspace.put("given", "from the host\n");
