@@ -32,7 +32,7 @@ pub async fn end(
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(Failure::io("lock", &dir, &e)),
     };
-    let over = Record::load(&dir).is_none_or(|on_disk| on_disk.ended.is_some());
+    let over = Record::load(&dir).is_some_and(|on_disk| on_disk.ended.is_some());
     let container = format!("agentcontainer-{}", record.session);
     let mut result = match engine {
         Some(engine) => engine.remove(&container).await.map_err(Failure::from),
@@ -142,5 +142,41 @@ fn discard(dir: &Path) {
         } else {
             std::fs::remove_file(path)
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_does_not_keep_a_workspace_from_being_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places {
+            home: None,
+            state: dir.path().join("agentcontainer"),
+            config: dir.path().join("c"),
+        };
+        let mut record = Record {
+            session: schema::session::SessionId::parse("abc1").unwrap(),
+            name: None,
+            workspace: dir.path().join("w"),
+            config: "agentcontainer.json".into(),
+            image: "x".into(),
+            enforcer: "e".into(),
+            created: 1,
+            ended: None,
+            holder: None,
+        };
+        std::fs::create_dir(&record.workspace).unwrap();
+        record.save(&places).unwrap();
+        let ours = record.dir(&places).join("veil");
+        std::fs::write(&ours, "").unwrap();
+        std::fs::write(record.dir(&places).join("session.json"), "{").unwrap();
+        end(None, None, &places, &mut record, "ended")
+            .await
+            .unwrap();
+        assert!(!ours.exists());
     }
 }
