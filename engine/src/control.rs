@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Component, Path, PathBuf};
 
@@ -300,13 +300,17 @@ fn hold(workspace: &Path, name: &str, mask: Mask, owner: (u32, u32)) -> std::io:
             // By the directory's descriptor: a socket's address holds 107 bytes, a path may be longer.
             let directory = File::open(workspace)?;
             UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))?;
-            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         }
     }
     // Fails where we are not root, and then the workspace is our own.
-    let _ = std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1));
+    // Another session may have put a link there meanwhile: none is followed.
+    let _ = std::os::unix::fs::lchown(&path, Some(owner.0), Some(owner.1));
     if mask == Mask::Directory {
-        fs::set_permissions(&path, Permissions::from_mode(PLACE))?;
+        File::options()
+            .read(true)
+            .custom_flags(crate::git::NOFOLLOW)
+            .open(&path)?
+            .set_permissions(Permissions::from_mode(PLACE))?;
     }
     Ok(())
 }

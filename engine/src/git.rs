@@ -162,7 +162,8 @@ fn bind(
         let path = dot_git.join(name);
         if kind(&path)?.is_none() && made {
             fs::create_dir(&path).map_err(EngineError::io("create", &path))?;
-            let _ = std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1));
+            // Another session may have put a link there meanwhile.
+            let _ = std::os::unix::fs::lchown(&path, Some(owner.0), Some(owner.1));
         }
     }
     let ours = [dot_git.join("hooks"), dot_git.join("config")];
@@ -303,9 +304,9 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, EngineError> {
 
 // This crate has no libc; the two numbers are the same on every architecture that is built for.
 #[cfg(any(target_arch = "x86_64", target_arch = "riscv64"))]
-const NOFOLLOW: i32 = 0o400_000;
+pub(crate) const NOFOLLOW: i32 = 0o400_000;
 #[cfg(target_arch = "aarch64")]
-const NOFOLLOW: i32 = 0o100_000;
+pub(crate) const NOFOLLOW: i32 = 0o100_000;
 const NONBLOCK: i32 = 0o4000;
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), EngineError> {
@@ -455,7 +456,7 @@ fn replace(path: &Path, text: &str, in_place: bool) -> Result<(), EngineError> {
     let lock = path.with_extension("lock");
     let meta = path.metadata().map_err(EngineError::io("inspect", path))?;
     write_new(&lock, text.as_bytes(), meta.mode() & 0o777)?;
-    let _ = std::os::unix::fs::chown(&lock, Some(meta.uid()), Some(meta.gid()));
+    let _ = std::os::unix::fs::lchown(&lock, Some(meta.uid()), Some(meta.gid()));
     let done = if in_place {
         fs::write(path, text).and_then(|()| fs::remove_file(&lock))
     } else {
