@@ -130,11 +130,11 @@ fn c17_sockets_and_pipes_of_the_host_in_the_workspace() {
         let heard = wait_behind(&workspace.path());
         let command = says("governed", if read_only { "/w" } else { "." });
         let out = workspace.run(&command.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(words(&heard), 0, "{}", out.stdout);
         out.status(0)
             .says("run/db.sock leads to this machine, and is an empty file inside");
         assert_eq!(out.stdout.lines().count(), 6, "{}", out.stdout);
         assert!(!out.stdout.contains("said at"), "{}", out.stdout);
-        assert_eq!(words(&heard), 0, "{}", out.stdout);
         // They are still the host's.
         std::os::unix::net::UnixStream::connect(workspace.path().join("socket")).unwrap();
     }
