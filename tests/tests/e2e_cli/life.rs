@@ -190,9 +190,15 @@ fn a_detached_session_is_listed_logged_stopped_and_removed() {
         let last = format!("{}{}", last.ok(), last.stderr);
         assert!(["second", "third"].contains(&last.trim()), "{last:?}");
     }
-    workspace.cli(&["stop", &name]).status(0);
-    workspace.cli(&["exec", &name, "--", "true"]).status(125);
-    workspace.cli(&["rm", &name]);
+    for word in ["stop", "rm"] {
+        let ended: Value =
+            serde_json::from_str(workspace.cli(&[word, "--json", &name]).ok()).unwrap();
+        assert_eq!(ended[0]["name"], json!(name), "{ended}");
+        workspace.cli(&["exec", &name, "--", "true"]).status(125);
+    }
+    let again = workspace.cli(&["rm", "--json", &name]);
+    let error: Value = serde_json::from_str(again.status(125).stderr.trim()).unwrap();
+    assert_eq!(error["code"], "no-session");
     assert!(
         !workspace
             .cli(&["ps", "--all", "--json"])
