@@ -139,7 +139,7 @@ fn c17_sockets_and_pipes_of_the_host_in_the_workspace() {
         std::os::unix::net::UnixStream::connect(workspace.path().join("socket")).unwrap();
     }
     record(
-        "C17",
+        "C17w",
         "sockets and pipes of the host in the workspace",
         "each is heard on the host",
         "covered by an empty file",
