@@ -17,6 +17,8 @@ mod run;
 mod stop;
 mod trust;
 
+use std::collections::BTreeMap;
+
 use clap::{Parser, Subcommand};
 
 use crate::report::{self, Failure};
@@ -138,4 +140,50 @@ impl Desk {
 fn json(on: bool) -> bool {
     report::set_json(on);
     on
+}
+
+/// What `-e` sets. As with engines, a name without a value is taken from here, and one that is not set here is left out.
+fn environment(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut env = BTreeMap::new();
+    for entry in given {
+        let (name, value) = match entry.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => match std::env::var(entry) {
+                Ok(value) => (entry.as_str(), value),
+                Err(_) => continue,
+            },
+        };
+        let good = !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !good || name.starts_with("AGENTCONTAINER_") {
+            return Err(Failure::new(
+                "variable-name",
+                format!("{name} is not a variable that can be set"),
+            ));
+        }
+        env.insert(name.to_owned(), value);
+    }
+    Ok(env)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn variables_are_taken_apart_and_ours_cannot_be_set() {
+        let env = environment(&["A=b=c".into(), "EMPTY=".into()]).unwrap();
+        assert_eq!(env["A"], "b=c");
+        assert_eq!(env["EMPTY"], "");
+        for bad in ["=x", "1A=x", "A B=x", "AGENTCONTAINER_SESSION=x"] {
+            assert!(environment(&[bad.into()]).is_err(), "{bad}");
+        }
+        assert!(
+            environment(&["SURELY_NOT_SET_ANYWHERE".into()])
+                .unwrap()
+                .is_empty()
+        );
+    }
 }

@@ -35,14 +35,9 @@ pub struct Setting<T> {
 pub struct HostConfig {
     /// The container engine; found by itself when absent.
     pub engine: Option<Setting<Engine>>,
-    /// What to do where no layer of the kernel carries a file or exec rule fully.
-    pub files: Option<Setting<Files>>,
     /// How the gateway resolves and dials.
     #[schemars(default)]
     pub gateway: GatewayConfig,
-    /// By `host` or `host:port`.
-    #[schemars(default, schema_with = "registries")]
-    pub registries: BTreeMap<String, Setting<Registry>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,16 +51,6 @@ pub enum Engine {
     Ssh(String),
     /// `tcp://host:port`, with TLS; as written.
     Tcp(String),
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(inline, rename_all = "lowercase")]
-pub enum Files {
-    /// Do not start.
-    #[default]
-    Strict,
-    /// Be content with what mounts can carry.
-    Mounts,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
@@ -88,14 +73,6 @@ pub struct GatewayConfig {
     pub ca_bundles: Vec<Setting<PathBuf>>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct Registry {
-    /// Spoken to without TLS.
-    #[schemars(default)]
-    pub plain_http: bool,
-}
-
 /// Keys of the whole that are known and refused: key, words.
 pub const NOT_ENFORCED: &[(&str, &str)] = &[
     (
@@ -105,6 +82,14 @@ pub const NOT_ENFORCED: &[(&str, &str)] = &[
     (
         "credentials",
         "credentials are not injected by this version",
+    ),
+    (
+        "files",
+        "rules about files and programs are refused by this version wherever they stand",
+    ),
+    (
+        "registries",
+        "the container engine pulls images, and has its own list of registries without TLS",
     ),
 ];
 
@@ -177,8 +162,6 @@ impl HostConfig {
     pub fn above(self, below: Self) -> Self {
         let mut hosts = below.gateway.hosts;
         hosts.extend(self.gateway.hosts);
-        let mut registries = below.registries;
-        registries.extend(self.registries);
         let private_networks = united(
             self.gateway.private_networks,
             below.gateway.private_networks,
@@ -186,7 +169,6 @@ impl HostConfig {
         let ca_bundles = united(self.gateway.ca_bundles, below.gateway.ca_bundles);
         Self {
             engine: self.engine.or(below.engine),
-            files: self.files.or(below.files),
             gateway: GatewayConfig {
                 resolver: self.gateway.resolver.or(below.gateway.resolver),
                 hosts,
@@ -194,28 +176,13 @@ impl HostConfig {
                 upstream_proxy: self.gateway.upstream_proxy.or(below.gateway.upstream_proxy),
                 ca_bundles,
             },
-            registries,
         }
-    }
-
-    pub fn files(&self) -> Files {
-        self.files
-            .as_ref()
-            .map(|files| files.value)
-            .unwrap_or_default()
     }
 
     pub fn engine(&self) -> &Engine {
         self.engine
             .as_ref()
             .map_or(&Engine::Auto, |engine| &engine.value)
-    }
-
-    /// Whether a registry, written as in an image reference, is spoken to without TLS.
-    pub fn plain_http(&self, registry: &str) -> bool {
-        self.registries
-            .get(registry)
-            .is_some_and(|registry| registry.value.plain_http)
     }
 }
 
@@ -263,11 +230,6 @@ fn networks(_: &mut SchemaGenerator) -> Schema {
 
 fn ca_bundles(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": MAX_ENTRIES, "items": { "type": "string", "pattern": "^/." } })
-}
-
-fn registries(generator: &mut SchemaGenerator) -> Schema {
-    let registry = generator.subschema_for::<Registry>();
-    json_schema!({ "type": "object", "maxProperties": MAX_ENTRIES, "additionalProperties": registry })
 }
 
 #[cfg(test)]

@@ -9,5 +9,7 @@ mod life;
 mod machines;
 #[path = "e2e_cli/refusals.rs"]
 mod refusals;
+#[path = "e2e_cli/registry.rs"]
+mod registry;
 #[path = "e2e_cli/trust.rs"]
 mod trust;

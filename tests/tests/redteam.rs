@@ -4,6 +4,8 @@
 
 #[path = "redteam/batch.rs"]
 mod batch;
+#[path = "redteam/doors.rs"]
+mod doors;
 #[path = "redteam/flood.rs"]
 mod flood;
 #[path = "redteam/host.rs"]

@@ -284,8 +284,8 @@ async fn attempts(
             );
             findings.add(
                 "allowed attempt",
-                Some(allowed.starts_with("connected")),
-                format!("connect to {OWN_NAME}: {}", allowed.trim()),
+                Some(allowed.starts_with("answered HTTP/1.1 200")),
+                format!("ask {OWN_NAME} for its page: {}", allowed.trim()),
                 Some("the gateway does not answer; see `agentcontainer enforcer status`"),
             );
         }

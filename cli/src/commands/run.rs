@@ -1,6 +1,5 @@
 //! `agentcontainer run`: config, review, session, container, program; and nothing left behind, however it ends.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -62,7 +61,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     let loaded = Loaded::read(args.config.as_deref())?;
     let asked = Asked {
         name: args.name,
-        env: environment(&args.env)?,
+        env: super::environment(&args.env)?,
         command: args.command,
         detached: args.detach,
         tty: !args.detach && terminal::is_interactive(),
@@ -102,30 +101,6 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
 
 /// The status of a detached session that is up.
 const OURS_TO_KEEP: u8 = 0;
-
-fn environment(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
-    let mut env = BTreeMap::new();
-    for entry in given {
-        let (name, value) = match entry.split_once('=') {
-            Some((name, value)) => (name, value.to_owned()),
-            None => match std::env::var(entry) {
-                Ok(value) => (entry.as_str(), value),
-                Err(_) => continue,
-            },
-        };
-        let good = !name.is_empty()
-            && !name.starts_with(|c: char| c.is_ascii_digit())
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if !good || name.starts_with("AGENTCONTAINER_") {
-            return Err(Failure::new(
-                "variable-name",
-                format!("{name} is not a variable that can be set"),
-            ));
-        }
-        env.insert(name.to_owned(), value);
-    }
-    Ok(env)
-}
 
 /// What was brought up, as far as it got; what `clean_up` works from.
 struct Up {
@@ -468,25 +443,4 @@ async fn plan(loaded: &Loaded, asked: &Asked, as_json: bool) -> Result<u8, Failu
         report::out(pretty);
     }
     Ok(0)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn variables_are_taken_apart_and_ours_cannot_be_set() {
-        let env = environment(&["A=b=c".into(), "EMPTY=".into()]).unwrap();
-        assert_eq!(env["A"], "b=c");
-        assert_eq!(env["EMPTY"], "");
-        for bad in ["=x", "1A=x", "A B=x", "AGENTCONTAINER_SESSION=x"] {
-            assert!(environment(&[bad.into()]).is_err(), "{bad}");
-        }
-        assert!(
-            environment(&["SURELY_NOT_SET_ANYWHERE".into()])
-                .unwrap()
-                .is_empty()
-        );
-    }
 }

@@ -197,6 +197,33 @@ fn a_bind_that_leads_out_of_the_workspace_is_refused_at_its_place() {
 }
 
 #[test]
+fn what_is_bound_a_second_time_cannot_be_replaced_while_a_session_runs() {
+    let at = bench();
+    for path in ["a/data", ".vscode/x"] {
+        std::fs::create_dir_all(at.workspace().join(path)).unwrap();
+    }
+    let request = at.request(
+        r#"{ "image": "x", "mounts": ["type=bind,source=${localWorkspaceFolder}/a/data,target=/data,readonly",
+             "type=bind,source=${localWorkspaceFolder}/.vscode/x,target=/x,readonly"] }"#,
+    );
+    let own = |path: &str| {
+        let target = format!("/workspaces/project/{path}");
+        request.mounts.iter().find_map(|mount| match mount {
+            Mount::Control {
+                target: at,
+                read_only,
+                ..
+            } if *at == target => Some(*read_only),
+            _ => None,
+        })
+    };
+    assert_eq!(own("a"), Some(false));
+    assert_eq!(own("a/data"), Some(false));
+    assert_eq!(own(".vscode"), Some(true));
+    assert_eq!(own(".vscode/x"), None);
+}
+
+#[test]
 fn the_program_is_the_commands_the_images_or_none() {
     let mut at = bench();
     at.command = vec!["bash".into(), "-l".into()];

@@ -8,12 +8,9 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::{
-    Engine, Files, GatewayConfig, HostConfig, MAX_ENTRIES, NOT_ENFORCED, Registry, Setting,
-};
+use super::{Engine, GatewayConfig, HostConfig, MAX_ENTRIES, NOT_ENFORCED, Setting};
 use crate::diag::Diagnostic;
 use crate::host::HostName;
-use crate::image::is_registry;
 use crate::node::{Node, Value};
 use crate::read::{Object, Reader};
 
@@ -69,26 +66,13 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
     let engine = object
         .take("engine")
         .and_then(|node| parsed(reader, node, "engine"));
-    let files = object.take("files").and_then(|node| {
-        let files = reader.word(
-            node,
-            "files",
-            &[("strict", Files::Strict), ("mounts", Files::Mounts)],
-        )?;
-        Some(setting(reader, node, files))
-    });
     let gateway = object
         .take("gateway")
         .and_then(|node| gateway(reader, node));
-    let registries = object
-        .take("registries")
-        .map(|node| registries(reader, node));
     reader.close(object);
     Some(HostConfig {
         engine,
-        files,
         gateway: gateway.unwrap_or_default(),
-        registries: registries.unwrap_or_default(),
     })
 }
 
@@ -223,31 +207,6 @@ fn network(text: &str) -> Result<IpNet, SettingError> {
     } else {
         Err(SettingError::Network)
     }
-}
-
-fn registries(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, Setting<Registry>> {
-    let mut out = BTreeMap::new();
-    for member in reader.map(node, "registries", MAX_ENTRIES) {
-        let path = format!("registries.{:?}", member.key);
-        if !is_registry(&member.key) || member.key.chars().any(|c| c.is_ascii_uppercase()) {
-            let message =
-                format!("`{path}` is no registry: a lower-case host with an optional port");
-            reader.error(member.key_at, "invalid-value", message);
-            continue;
-        }
-        let Some(mut object) = reader.object(&member.node, &path) else {
-            continue;
-        };
-        let plain_http = object
-            .take("plain_http")
-            .and_then(|node| reader.bool(node, &format!("{path}.plain_http")));
-        reader.close(object);
-        let registry = Registry {
-            plain_http: plain_http.unwrap_or_default(),
-        };
-        out.insert(member.key.clone(), setting(reader, &member.node, registry));
-    }
-    out
 }
 
 // === impl Engine ===

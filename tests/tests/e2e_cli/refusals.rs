@@ -184,7 +184,19 @@ fn an_image_that_does_not_exist_is_one_clear_error() {
 fn unknown_words_are_refused_and_help_is_help() {
     let workspace = Workspace::new();
     assert_ne!(workspace.cli(&["frobnicate"]).status, 0);
-    assert_ne!(workspace.cli(&["run", "--frobnicate"]).status, 0);
+    for wrong in [
+        &["run", "--frobnicate"][..],
+        &["exec"],
+        &["exec", "x", "--", ""],
+        &["run", "-e", "AGENTCONTAINER_X=y", "--", "true"],
+        &["exec", "-e", "1=2", "x", "--", "true"],
+    ] {
+        workspace.cli(wrong).status(125);
+    }
+    for right in [&["run", "--help"], &["exec", "--help"]] {
+        workspace.cli(right).status(0);
+    }
+    workspace.cli(&["ps", "--frobnicate"]).status(2);
     workspace.cli(&["--help"]).status(0).prints("run");
     workspace.cli(&["--version"]).status(0);
     workspace
