@@ -19,7 +19,7 @@ pub fn record(id: &str, title: &str, control: &str, layer: &str) {
 }
 
 /// A shell command that dials the receiver by its raw address and says a word.
-fn dial(receiver: &Receiver, word: &str) -> String {
+pub fn dial(receiver: &Receiver, word: &str) -> String {
     format!(
         "timeout 5 bash -c 'exec 3<>/dev/tcp/{}/{} && echo {word} >&3'",
         receiver.address.ip(),
@@ -169,20 +169,14 @@ fn k05_lifecycle_commands_run_under_the_policy() {
 
 #[test]
 fn x07_a_container_started_without_us_never_runs_its_program() {
-    let (workspace, name) = (Workspace::new(), token("x7"));
+    // With an enforcer of its own, which is stopped on the way.
+    let (workspace, name) = (Workspace::new().with_own_state(), token("x7"));
     workspace.write();
+    let sidecar = workspace.cli(&["enforcer", "start"]).ok().to_owned();
+    let script = "echo ran >>runs; sleep 300";
+    let words = ["run", "--yes", "--detach", "--name", &name, "--"];
     workspace
-        .cli(&[
-            "run",
-            "--yes",
-            "--detach",
-            "--name",
-            &name,
-            "--",
-            "sh",
-            "-c",
-            "echo ran >>runs; sleep 300",
-        ])
+        .cli(&[&words[..], &["sh", "-c", script]].concat())
         .status(0);
     let id = container(&name);
     let runs = || {
@@ -191,24 +185,54 @@ fn x07_a_container_started_without_us_never_runs_its_program() {
             .lines()
             .count()
     };
-    let began = std::time::Instant::now();
-    while runs() == 0 {
-        assert!(began.elapsed().as_secs() < 30, "the program does not start");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    // Killed and started again by the engine, in the same cgroup, with nobody's leave: it waits for a challenge, and there is none.
-    docker::attempt(&["kill", &id]);
-    workspace.cli(&["stop", &name]);
-    if docker::attempt(&["start", &id]).status == 0 {
-        let status = docker::run(&["wait", &id]);
-        assert_eq!(status, "125");
-        docker::attempt(&["rm", "--force", &id]);
-    }
-    assert_eq!(runs(), 1);
+    let ran = |times: usize| {
+        let began = std::time::Instant::now();
+        while runs() < times {
+            assert!(began.elapsed().as_secs() < 30, "it ran {} times", runs());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    // Started by hand, and it does start; what init says then is the container's own status.
+    let never_runs = |id: &str, times: usize| {
+        docker::run(&["start", id]);
+        let began = std::time::Instant::now();
+        let state = || {
+            docker::run(&[
+                "inspect",
+                "--format",
+                "{{.State.Status}} {{.State.ExitCode}}",
+                id,
+            ])
+        };
+        while state().starts_with("running") {
+            assert_eq!(runs(), times, "it ran");
+            assert!(began.elapsed().as_secs() < 60, "init waits for ever");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        assert_eq!((state().as_str(), runs()), ("exited 125", times));
+    };
+    ran(1);
+    // The very request, labels and cgroup and init and all, a second time: while the session's own container runs...
+    let copy = docker::copy(&id);
+    never_runs(&copy, 1);
+    // ... and both with nobody there to ask.
+    docker::run(&["stop", &sidecar]);
+    docker::run(&["kill", &id]);
+    never_runs(&id, 1);
+    never_runs(&copy, 1);
+    // Control: where the enforcer is there to be asked, they run.
+    workspace.cli(&["enforcer", "start"]).status(0);
+    docker::run(&["start", &copy]);
+    ran(2);
+    docker::run(&["kill", &copy]);
+    docker::run(&["start", &id]);
+    ran(3);
+    docker::run(&["rm", "--force", &copy]);
+    workspace.cli(&["stop", &name]).status(0);
     record(
         "X07",
-        "docker start without the enforcer's leave",
-        "the first start ran",
+        "docker start without the enforcer's leave, a copy of the request",
+        "both run where the enforcer is there",
         "init: no challenge",
     );
 }
