@@ -102,7 +102,7 @@ impl Session {
         let cookie = wired.cookie;
         if let Some(kernel) = &mut state.kernel {
             kernel
-                .steer(wired.netns.fd())
+                .steer(&wired.netns.fd())
                 .map_err(|e| failed("steer the namespace")(e.to_string()))?;
         }
         state.wired = Some(Arc::new(wired));
@@ -224,7 +224,11 @@ impl Session {
         let Some(kernel) = &state.kernel else {
             return Ok(());
         };
-        kernel.verify(self.cgroup.directory(), self.gateway_cgroup.directory())
+        kernel.verify(self.cgroup.directory(), self.gateway_cgroup.directory())?;
+        match &state.wired {
+            Some(wired) => kernel.verify_steering(&wired.netns.fd()),
+            None => Ok(()),
+        }
     }
 
     fn inhabited(&self, wired: &Wired) -> bool {
