@@ -10,6 +10,7 @@ pub mod dial;
 pub mod events;
 pub mod gateway;
 pub mod kernel;
+pub mod leftover;
 pub mod memory;
 pub mod names;
 pub mod netns;

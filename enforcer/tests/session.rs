@@ -110,6 +110,32 @@ impl Rig {
         command
     }
 
+    /// A program of the session's that is in no namespace of its own: whatever it dials is refused for as long as there is a gate.
+    fn beside(&self, session: &str, script: &str) -> Output {
+        let procs = self.places.session_cgroup(session).join("cgroup.procs");
+        let mut command = Command::new("bash");
+        command.args(["-c", script]);
+        // SAFETY: a write of our own pid to a file, before exec, in a single-threaded child.
+        unsafe {
+            command.pre_exec(move || std::fs::write(&procs, "0"));
+        }
+        command.output().unwrap()
+    }
+
+    /// What there is of a session, by where it is.
+    fn left(&self, session: &str) -> Vec<PathBuf> {
+        let places = &self.places;
+        [
+            places.session_cgroup(session),
+            places.gateway_cgroup(session),
+            places.pins.join(session),
+            places.sessions.join(session),
+        ]
+        .into_iter()
+        .filter(|path| path.exists())
+        .collect()
+    }
+
     fn events(&self, session: &str) -> Vec<audit::Event> {
         std::fs::read_to_string(self.places.log(session))
             .unwrap()
@@ -223,6 +249,232 @@ async fn a_session_reaches_what_policy_names_and_nothing_else() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("the gateway was not waited for");
+}
+
+/// A mount that goes with this value.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn make(words: &[&str], at: &Path) -> Self {
+        let status = Command::new("mount").args(words).arg(at).status().unwrap();
+        assert!(status.success(), "mounting needs root");
+        Self(at.to_path_buf())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_ended_is_held_until_it_can() {
+    let rig = Rig::new();
+    let (port, heard) = upstream();
+    let id = format!("h{}", std::process::id());
+    let session = open(&rig, &id, allowing(&["api.example.test"], port), 5).await;
+    let dial = format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo x >&3 && head -c 1 <&3");
+    // A cgroup that cannot be removed stands for a process that cannot be killed: the kernel says the same of both.
+    let busy = rig.places.session_cgroup(&id).join("busy");
+    std::fs::create_dir(&busy).unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let from = empty.path().display().to_string();
+    let mount = Mount::make(&["--bind", &from], &busy);
+    let refused = session.close("test").await;
+    assert!(
+        matches!(&refused, Err(enforcer::session::SessionError::Cgroup(_))),
+        "{refused:?}"
+    );
+    assert!(!session.is_over());
+    assert_eq!(session.status().await.state, "closing");
+    // What is still in it is held by the gate as before.
+    let output = rig.beside(&id, &dial);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("Operation not permitted"), "{output:?}");
+    assert_eq!(heard.load(std::sync::atomic::Ordering::SeqCst), 0);
+    assert!(rig.events(&id).iter().any(|e| e.reason == "not-closed"));
+    assert_eq!(rig.left(&id).len(), 3, "all but the gateway's cgroup");
+    // Control: without a gate the same program gets through.
+    let control = Command::new("bash").args(["-c", &dial]).status().unwrap();
+    assert!(control.success());
+    // Tried again without being asked.
+    drop(mount);
+    for _ in 0..300 {
+        if session.is_over() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(session.is_over());
+    assert_eq!(rig.left(&id), [""; 0].map(PathBuf::from));
+    let closed = rig.events(&id);
+    let closed = closed.iter().find(|e| e.reason == "session-closed");
+    assert_eq!(closed.unwrap().detail.as_deref(), Some("test"));
+    assert!(session.close("test").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_cannot_begin_leaves_nothing() {
+    let rig = Rig::new();
+    let (port, _) = upstream();
+    let begin = async |id: &str| {
+        let session = SessionId::parse(id).unwrap();
+        let policy = allowing(&["api.example.test"], port);
+        Session::open(Arc::clone(&rig.places), session, String::new(), policy, 6).await
+    };
+    let id = format!("f{}", std::process::id());
+    // What is written first, and what is written last.
+    for full in [&rig.places.logs, &rig.places.sessions] {
+        let disk = Mount::make(&["-t", "tmpfs", "-o", "size=16k", "tmpfs"], full);
+        let mut zeroes = std::fs::File::create(full.join("zeroes")).unwrap();
+        while zeroes.write_all(&[0; 4096]).is_ok() {}
+        let refused = begin(&id).await;
+        assert!(
+            refused
+                .as_ref()
+                .is_err_and(|e| e.to_string().contains("No space left")),
+            "{:?}",
+            refused.err()
+        );
+        assert_eq!(
+            rig.left(&id),
+            [""; 0].map(PathBuf::from),
+            "{}",
+            full.display()
+        );
+        drop((zeroes, disk));
+    }
+    // Control: with room it begins, under the same id.
+    begin(&id).await.unwrap().close("test").await.unwrap();
+    assert_eq!(rig.left(&id), [""; 0].map(PathBuf::from));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_does_not_keep_a_session_from_being_taken_up() {
+    let rig = Rig::new();
+    let (port, _) = upstream();
+    let id = format!("u{}", std::process::id());
+    let disk = Mount::make(
+        &["-t", "tmpfs", "-o", "size=64k", "tmpfs"],
+        &rig.places.logs,
+    );
+    let first = open(&rig, &id, allowing(&["api.example.test"], port), 8).await;
+    let mut zeroes = std::fs::File::create(rig.places.logs.join("zeroes")).unwrap();
+    while zeroes.write_all(&[0; 512]).is_ok() {}
+    // The rest of the page that the log has begun.
+    while first
+        .write(audit::Event::new(
+            audit::Kind::Lifecycle,
+            audit::Verdict::Flag,
+            "fill",
+        ))
+        .is_ok()
+    {}
+    let session = SessionId::parse(&id).unwrap();
+    let second = Session::adopt(Arc::clone(&rig.places), session)
+        .await
+        .unwrap();
+    assert_eq!(second.status().await.generation, 1);
+    // What cannot be recorded is not carried: the end is not on record either, and is an end all the same.
+    assert!(second.close("test").await.is_err());
+    assert!(second.is_over());
+    let _ = first.close("test").await;
+    assert_eq!(rig.left(&id), [""; 0].map(PathBuf::from));
+    drop((zeroes, disk));
+}
+
+/// A cgroup tree of the test's own, with whatever is below it.
+struct Tree(PathBuf);
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = enforcer::cgroup::remove(&self.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_enforcers_that_are_gone_left_is_swept_up_and_nothing_else() {
+    use enforcer::{cgroup::Cgroup, kernel::Kernel, leftover::sweep};
+    let rig = Rig::new();
+    let own = rig
+        .places
+        .cgroup2
+        .join(format!("agentcontainer-sweep-{}", std::process::id()));
+    std::fs::create_dir(&own).unwrap();
+    let _tree = Tree(own.clone());
+    let places = |sessions: &str| {
+        let sessions = rig.directory.path().join(sessions);
+        std::fs::create_dir_all(&sessions).unwrap();
+        let cgroup2 = own.clone();
+        Arc::new(Places {
+            cgroup2,
+            sessions,
+            ..(*rig.places).clone()
+        })
+    };
+    let (ours, theirs) = (places("ours"), places("theirs"));
+    let left = |id: &str| {
+        let paths = [
+            ours.session_cgroup(id),
+            ours.gateway_cgroup(id),
+            ours.pins.join(id),
+        ];
+        paths.into_iter().filter(|path| path.exists()).count()
+    };
+    let leave = |id: &str| {
+        let session = Cgroup::create(&ours.session_cgroup(id), true).unwrap();
+        let gateway = Cgroup::create(&ours.gateway_cgroup(id), false).unwrap();
+        Kernel::attach(
+            &ours.pins.join(id),
+            session.directory(),
+            gateway.directory(),
+        )
+        .unwrap();
+    };
+    for id in ["whole", "lived", "known", "young", "locked"] {
+        leave(id);
+    }
+    // As it is of an enforcer whose gateway is just being started again.
+    let locked = Cgroup::open(&ours.session_cgroup("locked")).unwrap();
+    locked.hold().unwrap();
+    // A cgroup alone, and pins alone.
+    Cgroup::create(&ours.session_cgroup("cgroup"), true).unwrap();
+    leave("pins");
+    enforcer::cgroup::remove(&ours.session_cgroup("pins")).unwrap();
+    enforcer::cgroup::remove(&ours.gateway_cgroup("pins")).unwrap();
+    // Somebody runs in it; it is on our own record; another enforcer has it open.
+    let mut lives = Command::new("sleep").arg("60").spawn().unwrap();
+    let procs = ours.session_cgroup("lived").join("cgroup.procs");
+    std::fs::write(procs, lives.id().to_string()).unwrap();
+    std::fs::create_dir(ours.sessions.join("known")).unwrap();
+    let policy = allowing(&["api.example.test"], 1);
+    let id = SessionId::parse("held").unwrap();
+    let held = Session::open(theirs, id, String::new(), policy, 7)
+        .await
+        .unwrap();
+
+    assert_eq!(
+        sweep(&ours, Duration::from_secs(60)),
+        0,
+        "all of it is young"
+    );
+    assert_eq!(left("young"), 3);
+    assert_eq!(sweep(&ours, Duration::ZERO), 4);
+    assert_eq!(
+        [left("whole"), left("young"), left("cgroup"), left("pins")],
+        [0; 4]
+    );
+    assert_eq!(
+        [left("lived"), left("known"), left("held"), left("locked")],
+        [3; 4]
+    );
+    held.close("test").await.unwrap();
+    lives.kill().unwrap();
+    lives.wait().unwrap();
+    std::fs::remove_dir(ours.sessions.join("known")).unwrap();
+    drop(locked);
+    assert_eq!(sweep(&ours, Duration::ZERO), 3);
 }
 
 /// Children of this process that have ended and were not waited for.
