@@ -143,6 +143,8 @@ struct State {
     kernel: Option<Kernel>,
     maps: SessionMaps,
     current: Generation,
+    /// The highest generation that was ever begun.
+    last: u32,
     /// The generation that is being loaded: names allocated meanwhile go into both.
     pending: Option<Generation>,
     names: Names,
@@ -228,6 +230,7 @@ impl Session {
                 kernel: Some(kernel),
                 maps: maps.session,
                 current: Generation::new(0, EffectivePolicy::deny_all()),
+                last: 0,
                 pending: None,
                 names: Names::default(),
                 bucket: Bucket {
@@ -316,6 +319,7 @@ impl Session {
             State {
                 kernel: Some(kernel),
                 maps: maps.session,
+                last: current.number,
                 current,
                 pending: None,
                 names,
@@ -334,7 +338,7 @@ impl Session {
         adopted.layer = Some("enforcer".into());
         let _ = session.write(adopted);
         session.start(maps.events);
-        session.rewire().await;
+        tokio::spawn(Arc::clone(&session).keep_rewiring());
         Ok(session)
     }
 
@@ -446,25 +450,38 @@ impl Session {
         let _one = self.change.lock().await;
         let next = {
             let mut state = self.state.lock().await;
-            let number = state
-                .current
-                .number
-                .checked_add(1)
-                .ok_or(SessionError::Closed)?;
+            // A number is used once: the gateway may have heard of one whose change came to nothing.
+            let number = state.last.checked_add(1).ok_or(SessionError::Closed)?;
+            state.last = number;
             let next = Generation::new(number, document);
-            let State { maps, names, .. } = &mut *state;
-            next.fill(maps, names)?;
-            state.add_routes(&next.networks())?;
-            state.maps.dial_also(&next.dial)?;
             state.pending = Some(next.clone());
             next
         };
-        let result = self.flip(&next).await;
+        let result = match self.prepare(&next).await {
+            Ok(()) => self.flip(&next).await,
+            Err(error) => Err(error),
+        };
         let mut state = self.state.lock().await;
         state.pending = None;
-        let number = state.current.number;
-        state.maps.sweep(number)?;
-        result.map(|()| number)
+        let current = state.current.clone();
+        if current.number != next.number {
+            // Whatever the gateway has come to know of it meanwhile, it is not what is decided by.
+            self.link.give_up();
+            state.maps.dial_only(&current.dial)?;
+            state.remove_routes(&current.networks())?;
+        }
+        state.maps.sweep(current.number)?;
+        result.map(|()| current.number)
+    }
+
+    /// Loads a generation beside the current one.
+    async fn prepare(&self, next: &Generation) -> Result<(), SessionError> {
+        let mut state = self.state.lock().await;
+        let State { maps, names, .. } = &mut *state;
+        next.fill(maps, names)?;
+        state.add_routes(&next.networks())?;
+        state.maps.dial_also(&next.dial)?;
+        Ok(())
     }
 
     async fn flip(&self, next: &Generation) -> Result<(), SessionError> {

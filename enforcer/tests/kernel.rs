@@ -172,6 +172,50 @@ fn a_hook_that_was_detached_behind_our_back_is_noticed() {
     std::fs::remove_dir_all(rig.pins()).unwrap();
 }
 
+#[test]
+fn the_port_of_a_proxy_is_open_anywhere_but_at_metadata_services() {
+    let [proxy, other] =
+        [0; 2].map(|_| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let [proxy, other] =
+        [proxy, other].map(|listener| (listener.local_addr().unwrap().port(), listener));
+    let rig = Rig::new("proxy");
+    let (kernel, mut maps) = rig.attach().unwrap();
+    let procs = rig.gateway.as_ref().unwrap().path().join("cgroup.procs");
+    let dial = |address: &str, port: u16| {
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("exec 3<>/dev/tcp/{address}/{port}")]);
+        let procs = procs.clone();
+        // SAFETY: a write of our own pid to a file, before exec, in a single-threaded child.
+        unsafe {
+            command.pre_exec(move || std::fs::write(&procs, "0"));
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (
+            output.status.success(),
+            said.contains("Operation not permitted"),
+        )
+    };
+    let policy = |gateway: &str| {
+        let text = format!(r#"{{"version": 1, "network": [{{}}], "gateway": {gateway}}}"#);
+        let policy = policy::EffectivePolicy::from_json(text.as_bytes()).unwrap();
+        enforcer::dial::Dial::new(&policy, &[])
+    };
+    let (through, refused) = ((true, false), (false, true));
+    maps.session.dial_only(&policy("{}")).unwrap();
+    assert_eq!(dial("127.0.0.1", proxy.0), refused);
+    let behind = format!(r#"{{"upstreamProxy": "http://proxy.corp:{}"}}"#, proxy.0);
+    maps.session.dial_only(&policy(&behind)).unwrap();
+    assert_eq!(dial("127.0.0.1", proxy.0), through);
+    assert_eq!(dial("127.0.0.1", other.0), refused);
+    for metadata in ["169.254.169.254", "100.100.100.200"] {
+        assert_eq!(dial(metadata, proxy.0), refused, "{metadata}");
+    }
+    maps.session.dial_only(&policy("{}")).unwrap();
+    assert_eq!(dial("127.0.0.1", proxy.0), refused);
+    kernel.remove().unwrap();
+}
+
 /// A network namespace of a process of its own, which goes with this value.
 struct Elsewhere(std::process::Child);
 

@@ -559,6 +559,69 @@ async fn policy_changes_give_no_wrong_answer_either_way() {
     session.close("test").await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_change_that_fails_leaves_the_gateway_at_the_policy_before() {
+    let rig = Rig::new();
+    let (port, _) = upstream();
+    // At port 80 the gate lets every name through to the gateway: there it alone decides.
+    let Ok(web) = TcpListener::bind("127.0.0.77:80") else {
+        panic!("somebody listens on every address at port 80");
+    };
+    let reached = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counter = Arc::clone(&reached);
+    std::thread::spawn(move || {
+        for stream in web.incoming() {
+            counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let _ = stream
+                .unwrap()
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nweb");
+        }
+    });
+    let origin = serde_json::json!({"file": "agentcontainer.json", "line": 1, "column": 1});
+    let wider = || {
+        policy(serde_json::json!({
+            "version": 1,
+            "network": [{"allowed": [{"host": "second.example.test", "origin": origin}]}],
+            "gateway": {"hosts": {"second.example.test": ["127.0.0.77"]}}
+        }))
+    };
+    let id = format!("p{}", std::process::id());
+    let before = allowing(&["api.example.test"], port);
+    let session = open(&rig, &id, before.clone(), 9).await;
+    let ask = || {
+        let script = "curl -sS -m 5 -o /dev/null -w '%{http_code}' http://second.example.test/";
+        String::from_utf8_lossy(&rig.inside(&session, script).stdout).into_owned()
+    };
+    let signal = |name: &str| {
+        let cgroup = rig.places.gateway_cgroup(&id).join("cgroup.procs");
+        for pid in std::fs::read_to_string(cgroup).unwrap().lines() {
+            Command::new("kill").args([name, pid]).status().unwrap();
+        }
+    };
+    assert_eq!(ask(), "403");
+    signal("-STOP");
+    // Every thread of it.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let refused = session.set_policy(wider()).await;
+    assert!(
+        refused.is_err(),
+        "a gateway that stands still takes nothing"
+    );
+    signal("-CONT");
+    assert_eq!(session.status().await.generation, 1);
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(ask(), "403");
+    }
+    assert_eq!(reached.load(std::sync::atomic::Ordering::SeqCst), 0);
+    // Control: once it is the policy it is reached, under a number of its own; and taken away again at once.
+    assert_eq!(session.set_policy(wider()).await.unwrap(), 3);
+    assert_eq!(ask(), "200");
+    assert_eq!(session.set_policy(before).await.unwrap(), 4);
+    assert_eq!(ask(), "403");
+    session.close("test").await.unwrap();
+}
+
 /// Says back what it gets.
 fn echo() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -369,6 +369,57 @@ fn a_killed_sidecar_leaves_everything_shut_until_it_is_started_again() {
 }
 
 #[test]
+fn a_session_whose_network_cannot_be_wired_again_at_once_is_tried_again() {
+    let scene = Scene::in_workspace(Workspace::new().with_own_state());
+    let session = scene.workspace.session(&token("w"));
+    scene.resumes(&session);
+    let sidecar = scene.workspace.cli(&["enforcer", "start"]).ok().to_owned();
+    docker::run(&["kill", &sidecar]);
+    // Something inside takes the name server's port on every address while nobody is there who holds it.
+    scene.workspace.put(
+        "takes.py",
+        "import os, socket, time
+it = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); it.bind(('0.0.0.0', 53))
+open('taken', 'w').close()
+end = time.time() + 60
+while not os.path.exists('let-go') and time.time() < end: time.sleep(0.05)",
+    );
+    std::thread::scope(|scope| {
+        let takes = scope.spawn(|| session.exec(&["python3", "takes.py"]));
+        let began = Instant::now();
+        while !scene.workspace.path().join("taken").exists() {
+            assert!(
+                began.elapsed() < DEADLINE && !takes.is_finished(),
+                "it is not taken"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        scene.enforcer_is_back();
+        let tried = || {
+            let events = scene.workspace.events(&session.name);
+            let tried = events
+                .iter()
+                .filter(|event| event["reason"] == "not-rewired");
+            let tried: Vec<String> = tried.map(|event| event["detail"].to_string()).collect();
+            assert!(
+                tried.iter().all(|detail| detail.contains("tried again in")),
+                "{tried:?}"
+            );
+            tried.len()
+        };
+        while tried() < 2 {
+            assert!(began.elapsed() < DEADLINE, "it is not said");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        assert!(!scene.dial(&session, "shut").contains("answer"));
+        scene.workspace.put("let-go", "");
+        takes.join().unwrap().ok();
+    });
+    scene.resumes(&session);
+    assert!(!scene.allowed.heard_bytes(b"shut"));
+}
+
+#[test]
 fn a_killed_cli_lets_nothing_through_and_can_be_swept_up() {
     let scene = Scene::new();
     let name = token("c");

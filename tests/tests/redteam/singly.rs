@@ -2,6 +2,7 @@
 
 use agentcontainer_tests::attempt::Line;
 use agentcontainer_tests::docker::{self, Plain};
+use agentcontainer_tests::peer::NameServer;
 use agentcontainer_tests::place::token;
 use agentcontainer_tests::receiver::Receiver;
 use agentcontainer_tests::{Workspace, outcome, rig};
@@ -418,41 +419,4 @@ fn d05_a_name_that_leads_inside_is_refused_after_resolution() {
         "works",
         "gateway: address class",
     );
-}
-
-/// A name server that answers every A query with one address.
-struct NameServer {
-    port: u16,
-}
-
-impl NameServer {
-    fn start(address: std::net::Ipv4Addr) -> Self {
-        let socket = std::net::UdpSocket::bind((rig().bridge, 0)).unwrap();
-        let port = socket.local_addr().unwrap().port();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 2048];
-            while let Ok((count, from)) = socket.recv_from(&mut buffer) {
-                let Some(answer) = Self::answer(&buffer[..count], address) else {
-                    continue;
-                };
-                let _ = socket.send_to(&answer, from);
-            }
-        });
-        Self { port }
-    }
-
-    /// The question back, with one A record (or none, for other types), a second to live.
-    fn answer(query: &[u8], address: std::net::Ipv4Addr) -> Option<Vec<u8>> {
-        let end = 12 + query.get(12..)?.iter().position(|byte| *byte == 0)? + 5;
-        let question = query.get(12..end)?;
-        let found = question.ends_with(&[0, 1, 0, 1]);
-        let mut answer = query.get(..2)?.to_vec();
-        answer.extend([0x81, 0x80, 0, 1, 0, u8::from(found), 0, 0, 0, 0]);
-        answer.extend(question);
-        if found {
-            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
-            answer.extend(address.octets());
-        }
-        Some(answer)
-    }
 }
