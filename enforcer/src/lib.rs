@@ -16,6 +16,7 @@ pub mod names;
 pub mod netns;
 pub mod places;
 pub mod process;
+pub mod retention;
 pub mod route;
 pub mod service;
 pub mod session;

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 use crate::kernel;
 use crate::leftover;
 use crate::places::Places;
+use crate::retention;
 use crate::session::{self, Session, SessionError};
 use crate::store;
 
@@ -259,6 +260,8 @@ impl Enforcer {
         // One that would not end is closed later, and is listed until then.
         if session.is_over() {
             self.sessions.lock().await.remove(&request.session);
+            let places = Arc::clone(&self.places);
+            tokio::task::spawn_blocking(move || retention::prune(&places));
         }
         let (events, lost) = closed.map_err(|error| match error {
             // It ended by itself.

@@ -622,6 +622,39 @@ async fn a_policy_change_that_fails_leaves_the_gateway_at_the_policy_before() {
     session.close("test").await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_for_a_device_that_appears_are_dropped_and_on_record() {
+    let rig = Rig::new();
+    let id = format!("d{}", std::process::id());
+    let origin = serde_json::json!({"file": "agentcontainer.json", "line": 1, "column": 1});
+    let network =
+        serde_json::json!({"cidr": "10.99.0.0/24", "port": 7, "protocol": "tcp", "origin": origin});
+    let policy = policy(
+        serde_json::json!({"version": 1, "network": [{"networks": [network]}], "gateway": {}}),
+    );
+    let session = open(&rig, &id, policy, 10).await;
+    // Root inside, as nobody is in a container of ours, makes a device and leads an allowed network over it.
+    let script =
+        "ip link add d0 type veth peer name d1 && ip link set d1 up && ip link set d0 up && ip address add 10.99.0.1/24 dev d0 &&
+        ip route del local 10.99.0.0/24 dev lo table local && ip -s link show d0 && echo made
+        timeout 2 bash -c 'exec 3<>/dev/tcp/10.99.0.2/7'; sleep 1.5; ip -s -o link show d0";
+    let output = rig.inside(&session, script);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("made"), "{output:?}");
+    let events = rig.events(&id);
+    let dropped = events.iter().find(|event| event.reason == "not-loopback");
+    let dropped = dropped.unwrap_or_else(|| panic!("{said}\n{events:?}"));
+    assert_eq!(dropped.verdict, audit::Verdict::Deny);
+    assert!(
+        dropped
+            .detail
+            .as_ref()
+            .unwrap()
+            .contains("since the session began")
+    );
+    session.close("test").await.unwrap();
+}
+
 /// Says back what it gets.
 fn echo() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

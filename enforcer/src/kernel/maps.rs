@@ -227,6 +227,11 @@ impl SessionMaps {
         Ok((self.counter(counter::DENIED)?, self.counter(counter::LOST)?))
     }
 
+    /// Packets that were dropped on their way to another device than loopback.
+    pub fn dropped(&self) -> Result<u64, KernelError> {
+        self.counter(counter::PACKETS)
+    }
+
     /// Lets the gateway dial what `dial` says, besides what it may already: an address that both admit is admitted
     /// throughout.
     pub fn dial_also(&mut self, dial: &Dial) -> Result<(), KernelError> {
