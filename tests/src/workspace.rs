@@ -131,6 +131,12 @@ impl Workspace {
         self
     }
 
+    /// Has the `[gateway]` table of the host's config.toml hold this line and these private networks, and no others.
+    pub fn set_gateway(&mut self, line: &str, private_networks: &[&str]) {
+        self.host_lines = vec![line.to_owned()];
+        self.private_networks = private_networks.iter().map(|&n| n.to_owned()).collect();
+    }
+
     /// Adds a line to the `[gateway]` table of the host's config.toml.
     pub fn gateway_line(mut self, line: &str) -> Self {
         self.host_lines.push(line.to_owned());

@@ -5,6 +5,8 @@
 mod bulk;
 #[path = "e2e_network/clients.rs"]
 mod clients;
+#[path = "e2e_network/proxied.rs"]
+mod proxied;
 #[path = "e2e_network/rules.rs"]
 mod rules;
 #[path = "e2e_network/sessions.rs"]

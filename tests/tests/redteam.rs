@@ -2,6 +2,8 @@
 //! receivers outside give the verdict; `cargo xtask redteam` prints the table.
 #![allow(clippy::unwrap_used)]
 
+#[path = "redteam/around.rs"]
+mod around;
 #[path = "redteam/batch.rs"]
 mod batch;
 #[path = "redteam/doors.rs"]
