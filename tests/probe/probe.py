@@ -722,7 +722,7 @@ def bpffs(t):
 def control_channel(t):
     """The enforcer's socket, by file or by abstract name."""
     at("look")
-    found = subprocess.run("find / -name 'enforcer*.sock' 2>/dev/null; ls /run/agentcontainer 2>/dev/null", shell=True, capture_output=True, text=True).stdout
+    found = subprocess.run("find / -name 'enforcer*.sock' 2>/dev/null; find /run/agentcontainer ! -type d ! -path '/run/agentcontainer/trust/*' 2>/dev/null", shell=True, capture_output=True, text=True).stdout
     P.got = " ".join(found.split())
     if not P.got:
         raise OSError(errno.ENOENT, "")
