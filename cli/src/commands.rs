@@ -3,6 +3,7 @@
 mod audit;
 mod completions;
 mod config;
+mod credential;
 mod doctor;
 mod enforcer;
 mod exec;
@@ -59,6 +60,8 @@ enum Command {
     Config(config::Args),
     /// Show or explain the effective policy
     Policy(policy::Args),
+    /// List or try the credentials that this host grants
+    Credential(credential::Args),
     /// List or revoke approvals
     Trust(trust::Args),
     /// Print a completion script for a shell
@@ -83,6 +86,7 @@ pub async fn dispatch(cli: Cli) -> u8 {
         Command::Audit(args) => audit::run(&args).await,
         Command::Config(args) => config::run(&args),
         Command::Policy(args) => policy::run(&args),
+        Command::Credential(args) => credential::run(&args).await,
         Command::Trust(args) => trust::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -5,6 +5,7 @@ mod authority;
 mod banner;
 mod channel;
 mod commands;
+mod credentials;
 mod embedded;
 mod events;
 mod loaded;

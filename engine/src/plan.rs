@@ -47,6 +47,8 @@ pub struct Plan<'a> {
     pub detached: bool,
     /// `-e`.
     pub env: &'a BTreeMap<String, String>,
+    /// What stands for credentials inside, by variable.
+    pub placeholders: &'a BTreeMap<String, String>,
     pub tty: bool,
     /// Rows and columns of the person's terminal.
     pub terminal: Option<(u16, u16)>,
@@ -279,7 +281,7 @@ impl Plan<'_> {
         }
     }
 
-    /// containerEnv, then remoteEnv, then `-e`, then ours.
+    /// containerEnv, then remoteEnv, then `-e`, then placeholders, then ours.
     fn environment(
         &self,
         variables: &Variables<'_>,
@@ -312,7 +314,7 @@ impl Plan<'_> {
             };
             env.insert(name.as_str().to_owned(), text);
         }
-        for (name, value) in self.env {
+        for (name, value) in self.env.iter().chain(self.placeholders) {
             env.insert(name.clone(), Some(value.clone()));
         }
         env.insert(

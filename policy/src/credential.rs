@@ -1,6 +1,8 @@
 //! Credentials as policy knows them: which one may go where, and in which field. Their values are not here: they travel
 //! beside the policy and only to the gateway, which decides by this.
 
+use std::fmt;
+
 use schema::host::{HostName, HostPattern};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,12 @@ pub struct Credential {
 pub struct Place {
     pub host: HostPattern,
     pub port: u16,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
 }
 
 impl Credential {

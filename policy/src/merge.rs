@@ -2,6 +2,8 @@
 //! beside it, and every entry keeps the file and line it came from. Further layers (a host's or organisation's ceiling)
 //! are stacked by [`crate::Network::intersect`].
 
+mod credentials;
+
 use std::collections::{BTreeMap, HashMap};
 
 use schema::config::Config;
@@ -15,7 +17,7 @@ use crate::address_class::{check_network, classify};
 use crate::compiled::stricter;
 use crate::effective::{
     Action, DomainRule, EffectivePolicy, Gateway, Layer, MAX_RULES, Network, NetworkRule, Origin,
-    Rule, private_network_fits,
+    PolicyError, Rule, private_network_fits,
 };
 
 /// Names that the gateway answers itself, with everything below them.
@@ -32,10 +34,17 @@ pub fn effective(config: &Config, host: &HostConfig) -> Result<EffectivePolicy, 
     if !found.is_empty() {
         return Err(found);
     }
-    let policy = Network::new([layer]).and_then(|network| EffectivePolicy::new(network, gateway));
-    policy.map_err(|error| {
+    let outside = |error: PolicyError| {
         vec![Diagnostic::new("policy", error.to_string()).in_file(config.file.clone())]
-    })
+    };
+    let policy = Network::new([layer])
+        .and_then(|network| EffectivePolicy::new(network, gateway))
+        .map_err(outside)?;
+    let credentials = credentials::credentials(config, host, &policy, &mut found);
+    if !found.is_empty() {
+        return Err(found);
+    }
+    policy.with_credentials(credentials).map_err(outside)
 }
 
 fn workspace_layer(config: &Config, found: &mut Vec<Diagnostic>) -> Layer {

@@ -64,6 +64,7 @@ impl Review {
         lines.environment(config);
         lines.commands(config);
         lines.egress(config);
+        lines.credentials(config);
         Self {
             path: config.file.clone(),
             lines: lines.0,
@@ -233,6 +234,28 @@ impl Lines {
                     Effect::Opens,
                     format!("read {variable} from this host's environment into {key}"),
                 );
+            }
+        }
+    }
+
+    /// Without hosts of its own it goes wherever the host grants it to, which is more than any list of them.
+    fn credentials(&mut self, config: &Config) {
+        for (name, credential) in &config.agent.credentials {
+            let how = match &credential.env {
+                Some(env) => format!("as {}", env.value),
+                None => "in every request".to_owned(),
+            };
+            let mut add = |place: String| {
+                self.add(
+                    Effect::Opens,
+                    format!("credential {name} for {place}, {how}"),
+                );
+            };
+            for host in &credential.hosts {
+                add(format!("{}:{}", host.host, host.https_port()));
+            }
+            if credential.hosts.is_empty() {
+                add("every host that config.toml grants it to".to_owned());
             }
         }
     }

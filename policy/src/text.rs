@@ -3,10 +3,11 @@
 
 use std::net::Ipv4Addr;
 
-use schema::host::HostName;
+use schema::host::{HostName, HostPattern};
 use schema::net::Protocol;
 use schema::request::{Method, Requests};
 
+use crate::credential::Credential;
 use crate::decision::DenyReason;
 use crate::effective::{Action, DomainRule, NetworkRule, Rule};
 
@@ -66,6 +67,22 @@ pub fn network(rule: &NetworkRule) -> String {
     format!("networks \"{}:{}\"", rule.cidr, rule.port)
 }
 
+pub fn credential(credential: &Credential) -> String {
+    let places: Vec<String> = credential.places.iter().map(ToString::to_string).collect();
+    format!(
+        "credentials \"{}\" to {} in {}: {}{{}}{}{}",
+        credential.name,
+        places.join(" "),
+        credential.header,
+        credential.prefix,
+        credential.suffix,
+        match &credential.env {
+            Some(env) => format!(", by the placeholder in {env}"),
+            None => ", in every request".to_owned(),
+        }
+    )
+}
+
 /// What the wire has to say to `name`.
 pub fn wire(protocol: Protocol, name: &HostName) -> String {
     match protocol {
@@ -101,6 +118,16 @@ pub fn remedy(reason: DenyReason, name: &HostName, port: u16, file: &str) -> Str
         DenyReason::ProtocolConflict => {
             "rules ask for protocols that exclude one another: make them agree".to_owned()
         }
+    }
+}
+
+/// What to do about a place that nothing may go to as https.
+pub fn remedy_https(host: &HostPattern, port: u16) -> String {
+    match port {
+        443 => format!("add \"{host}\" to `{EGRESS}.allowedDomains`, or take that host out"),
+        _ => format!(
+            "add {{ \"host\": \"{host}\", \"ports\": [{port}], \"protocol\": \"https\" }} to `{EGRESS}.rules`, or take that host out"
+        ),
     }
 }
 
@@ -172,5 +199,23 @@ mod tests {
         };
         assert_eq!(network(&written), r#"networks "10.0.0.0/8:5432""#);
         assert_eq!(origin().to_string(), "agentcontainer.json:7:9");
+        let mut written = Credential {
+            name: "github".into(),
+            places: vec![crate::credential::Place {
+                host: "api.github.com".parse().unwrap(),
+                port: 443,
+            }],
+            header: "authorization".into(),
+            prefix: "Bearer ".into(),
+            suffix: String::new(),
+            env: Some("GITHUB_TOKEN".into()),
+            origin: origin(),
+        };
+        assert_eq!(
+            credential(&written),
+            r#"credentials "github" to api.github.com:443 in authorization: Bearer {}, by the placeholder in GITHUB_TOKEN"#
+        );
+        written.env = None;
+        assert!(credential(&written).ends_with("Bearer {}, in every request"));
     }
 }

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use crate::config::agent::Domain;
 use crate::config::discover;
+use crate::credential::{CredentialName, Format, HeaderName, MAX_CREDENTIALS, MAX_HOSTS, Source};
 use crate::diag::{Diagnostic, Position};
 use crate::gateway::{HttpProxy, Resolver};
 use crate::host::HostName;
@@ -38,6 +40,9 @@ pub struct HostConfig {
     /// How the gateway resolves and dials.
     #[schemars(default)]
     pub gateway: GatewayConfig,
+    /// Grants by name, for every workspace that asks for one.
+    #[schemars(default, extend("maxProperties" = MAX_CREDENTIALS))]
+    pub credentials: BTreeMap<CredentialName, Setting<Grant>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,15 +78,28 @@ pub struct GatewayConfig {
     pub ca_bundles: Vec<Setting<PathBuf>>,
 }
 
+/// Where a credential's value comes from, who may see it, and in which field.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Grant {
+    /// `env://VARIABLE`, `file:///PATH`, or `exec:///PATH ARGUMENT…`, which no shell reads.
+    pub source: Source,
+    /// `name`, `*.name`, either with `:port`; without one 443.
+    #[schemars(length(min = 1, max = MAX_HOSTS))]
+    pub hosts: Vec<Domain>,
+    /// `Authorization` when absent.
+    #[schemars(default)]
+    pub header: HeaderName,
+    /// The field's value; `{}` is the credential's. `Bearer {}` when absent.
+    #[schemars(default)]
+    pub format: Format,
+}
+
 /// Keys of the whole that are known and refused: key, words.
 pub const NOT_ENFORCED: &[(&str, &str)] = &[
     (
         "policy",
         "organisation policies are not fetched by this version",
-    ),
-    (
-        "credentials",
-        "credentials are not injected by this version",
     ),
     (
         "files",
@@ -162,6 +180,8 @@ impl HostConfig {
     pub fn above(self, below: Self) -> Self {
         let mut hosts = below.gateway.hosts;
         hosts.extend(self.gateway.hosts);
+        let mut credentials = below.credentials;
+        credentials.extend(self.credentials);
         let private_networks = united(
             self.gateway.private_networks,
             below.gateway.private_networks,
@@ -176,6 +196,7 @@ impl HostConfig {
                 upstream_proxy: self.gateway.upstream_proxy.or(below.gateway.upstream_proxy),
                 ca_bundles,
             },
+            credentials,
         }
     }
 

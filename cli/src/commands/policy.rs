@@ -60,7 +60,8 @@ pub fn run(args: &Args) -> Result<u8, Failure> {
                 .map_err(|e| Failure::new("target", format!("{target}: {e}")).status(2))?;
             let loaded = Loaded::read(config.as_deref()).map_err(|f| f.status(2))?;
             let explanation =
-                policy::explain(&loaded.policy.compile(), &target, &loaded.config.file);
+                policy::explain(&loaded.policy.compile(), &target, &loaded.config.file)
+                    .with_credentials(&loaded.policy.credentials);
             let allowed = explanation.answers.iter().any(|a| a.verdict == "allow");
             if as_json {
                 report::out_json(&explanation);
@@ -103,6 +104,12 @@ fn show(loaded: &Loaded, as_json: bool) -> Result<u8, Failure> {
             .networks
             .iter()
             .for_each(|r| row(text::network(r), &r.origin));
+    }
+    for credential in &loaded.policy.credentials {
+        rows.push(vec![
+            text::credential(credential),
+            credential.origin.to_string(),
+        ]);
     }
     if rows.is_empty() {
         report::out("nothing is reachable");

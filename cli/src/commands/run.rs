@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::json;
 use crate::channel::Enforcer;
+use crate::credentials::{self, Resolved};
 use crate::events::{self, Denials};
 use crate::loaded::Loaded;
 use crate::record::{self, Record};
@@ -66,10 +67,12 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         detached: args.detach,
         tty: !args.detach && terminal::is_interactive(),
     };
+    credentials::check_variables(&loaded.policy, &asked.env)?;
     if args.plan {
         return plan(&loaded, &asked, as_json).await;
     }
     trust::require(&loaded, args.yes)?;
+    let credentials = credentials::resolve(&loaded).await?;
     let mut record = start::record_of(&loaded, &asked)?;
     refuse_taken_name(&loaded, &record)?;
     let mut signals = Signals::register()?;
@@ -77,7 +80,15 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
 
     let before = control::present(&loaded.workspace);
     let mut up = None;
-    let result = bring_up(&loaded, &asked, &record, &mut signals, &mut up).await;
+    let result = bring_up(
+        &loaded,
+        &asked,
+        &credentials,
+        &record,
+        &mut signals,
+        &mut up,
+    )
+    .await;
     if let (Ok(OURS_TO_KEEP), true) = (&result, asked.detached) {
         record.holder = None;
         record.save(&loaded.places)?;
@@ -112,13 +123,15 @@ struct Up {
 async fn bring_up(
     loaded: &Loaded,
     asked: &Asked,
+    credentials: &[Resolved],
     record: &Record,
     signals: &mut Signals,
     up: &mut Option<Up>,
 ) -> Result<u8, Failure> {
     let (stop, stopped) = watch::channel(false);
     let ready = {
-        let mut preparing = std::pin::pin!(start::prepare(loaded, asked, record, stopped));
+        let mut preparing =
+            std::pin::pin!(start::prepare(loaded, asked, credentials, record, stopped));
         let mut told = None;
         loop {
             tokio::select! {
@@ -429,8 +442,9 @@ async fn plan(loaded: &Loaded, asked: &Asked, as_json: bool) -> Result<u8, Failu
     let contents = engine.contents(&image, &loaded.places.images()).await?;
     let mut record = start::record_of(loaded, asked)?;
     record.session = start::new_session()?;
-    let planned =
-        start::plan(loaded, asked, &record, &info, &image, &contents).make(Doing::Look)?;
+    let planned = start::plan(loaded, asked, &record, &info, &image, &contents)
+        .with_placeholders(&credentials::unresolved(&loaded.policy))
+        .make(Doing::Look)?;
     planned
         .request
         .check(&loaded.places.private())

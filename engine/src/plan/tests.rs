@@ -87,6 +87,7 @@ impl Bench {
             tty: false,
             terminal: None,
             stdin: false,
+            placeholders: &BTreeMap::from([("GITHUB_TOKEN".to_owned(), "placeholder".to_owned())]),
             local_env: &|name| (name == "TOKEN").then(|| "t0".to_owned()),
             doing: self.doing,
         }
@@ -312,4 +313,15 @@ fn the_sessions_trust_is_mounted_and_told_by_variables_and_a_persons_word_stays(
     );
     let said = |note: &&String| note.contains("PIP_CERT");
     assert_eq!(planned.notes.iter().filter(said).count(), 1);
+}
+
+#[test]
+fn what_stands_for_a_credential_is_set_whatever_else_sets_it() {
+    let mut at = bench();
+    at.image.env.insert("GITHUB_TOKEN".into(), "images".into());
+    at.env.insert("GITHUB_TOKEN".into(), "command lines".into());
+    let request = at.request(
+        r#"{ "image": "x", "containerEnv": { "GITHUB_TOKEN": "configs" }, "remoteEnv": { "GITHUB_TOKEN": null } }"#,
+    );
+    assert_eq!(request.env["GITHUB_TOKEN"].as_deref(), Some("placeholder"));
 }

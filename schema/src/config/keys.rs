@@ -171,12 +171,6 @@ pub const REFUSED: &[Key] = &[
     // The `agent` object.
     key(
         Parent::Agent,
-        "credentials",
-        Accepted::EmptyObject,
-        "credentials are not injected by this version",
-    ),
-    key(
-        Parent::Agent,
         "secrets",
         Accepted::EmptyObject,
         "secrets are not carried into the container by this version",
@@ -234,7 +228,7 @@ pub const REFUSED: &[Key] = &[
         Parent::Rule,
         "credential",
         Accepted::Nothing,
-        "credentials are not injected by this version",
+        "credentials are not bound to rules by this version; `agent.credentials` says which hosts one goes to",
     ),
 ];
 

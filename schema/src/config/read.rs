@@ -1,6 +1,8 @@
 //! From the tree to a [`Config`]: one function for each object of the file, which takes the keys it knows and reports
 //! the rest. Nothing is dropped: a key is taken here, refused by the table in `keys`, or unknown.
 
+pub(crate) mod credentials;
+
 use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 
@@ -108,6 +110,26 @@ fn read(reader: &mut Reader<'_>, root: &Node, flavour: Flavour) -> Option<Config
         .take("hostRequirements")
         .and_then(|node| host_requirements(reader, node));
     let agent = agent_of(reader, &mut object, flavour);
+    for (credential, env) in agent
+        .credentials
+        .iter()
+        .filter_map(|(name, credential)| Some((name, credential.env.as_ref()?)))
+    {
+        let set = |there: bool, key: &'static str| there.then_some(key);
+        let container = container_env
+            .as_ref()
+            .is_some_and(|e| e.contains_key(&env.value));
+        let remote = remote_env
+            .as_ref()
+            .is_some_and(|e| e.contains_key(&env.value));
+        if let Some(key) = set(container, "containerEnv").or(set(remote, "remoteEnv")) {
+            let message = format!(
+                "`agent.credentials.{credential}.env` is {}, which `{key}` sets as well",
+                env.value
+            );
+            reader.error(env.at, "conflicting-variables", message);
+        }
+    }
     reader.close(object);
     Some(Config {
         file: reader.file().to_owned(),
@@ -398,9 +420,13 @@ fn agent(reader: &mut Reader<'_>, node: &Node) -> Option<Agent> {
     let capabilities = object
         .take("capabilities")
         .and_then(|node| capabilities(reader, node));
+    let credentials = object
+        .take("credentials")
+        .map(|node| credentials::credentials(reader, node));
     reader.close(object);
     Some(Agent {
         capabilities: capabilities.unwrap_or_default(),
+        credentials: credentials.unwrap_or_default(),
     })
 }
 

@@ -8,7 +8,9 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::{Engine, GatewayConfig, HostConfig, MAX_ENTRIES, NOT_ENFORCED, Setting};
+use super::{Engine, GatewayConfig, Grant, HostConfig, MAX_ENTRIES, NOT_ENFORCED, Setting};
+use crate::config::read::credentials as shared;
+use crate::credential::{CredentialError, CredentialName, MAX_CREDENTIALS};
 use crate::diag::Diagnostic;
 use crate::host::HostName;
 use crate::node::{Node, Value};
@@ -69,10 +71,14 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
     let gateway = object
         .take("gateway")
         .and_then(|node| gateway(reader, node));
+    let credentials = object
+        .take("credentials")
+        .map(|node| credentials(reader, node));
     reader.close(object);
     Some(HostConfig {
         engine,
         gateway: gateway.unwrap_or_default(),
+        credentials: credentials.unwrap_or_default(),
     })
 }
 
@@ -206,6 +212,57 @@ fn network(text: &str) -> Result<IpNet, SettingError> {
         Ok(network)
     } else {
         Err(SettingError::Network)
+    }
+}
+
+fn credentials(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<CredentialName, Setting<Grant>> {
+    const PATH: &str = "credentials";
+    let mut out = BTreeMap::new();
+    for member in reader.map(node, PATH, MAX_CREDENTIALS) {
+        let name = shared::name(reader, member, PATH);
+        let Some(name) = name else { continue };
+        if let Some(grant) = grant(reader, &member.node, &format!("{PATH}.{name}")) {
+            out.insert(name, setting(reader, &member.node, grant));
+        }
+    }
+    out
+}
+
+fn grant(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Grant> {
+    let mut object = reader.object(node, path)?;
+    let source = reader
+        .required(&mut object, "source")
+        .and_then(|node| unsaid(reader, node, &format!("{path}.source")));
+    let hosts = reader
+        .required(&mut object, "hosts")
+        .map(|node| shared::hosts(reader, node, &format!("{path}.hosts")));
+    let header = object
+        .take("header")
+        .map(|node| unsaid(reader, node, &format!("{path}.header")));
+    let format = object
+        .take("format")
+        .map(|node| unsaid(reader, node, &format!("{path}.format")));
+    reader.close(object);
+    Some(Grant {
+        source: source?,
+        hosts: hosts?.into_iter().map(|host| host.value).collect(),
+        header: header.unwrap_or_else(|| Some(Default::default()))?,
+        format: format.unwrap_or_else(|| Some(Default::default()))?,
+    })
+}
+
+/// A string that has to parse and is not repeated where it does not: it may be the value, in the wrong place.
+fn unsaid<T: FromStr<Err = CredentialError>>(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    path: &str,
+) -> Option<T> {
+    match reader.string(node, path)?.parse() {
+        Ok(value) => Some(value),
+        Err(error) => {
+            reader.error(node.at, error.code(), format!("`{path}`: {error}"));
+            None
+        }
     }
 }
 

@@ -66,7 +66,7 @@ fn a_whole_file_is_read() {
 fn everything_that_is_wrong_is_said_at_once_with_its_place() {
     let found = errors(
         "engin = \"docker\"\nfiles = \"strict\"\n[gateway]\nresolvr = \"system\"\nhosts = { web = \"10.0.0.1\", \"a.b\" = [], \"c.d\" = \"x\" }\n\
-         private_networks = [\"10.1.2.3/8\", 5]\nupstream_proxy = \"https://p:1\"\nca_bundles = [\"ca.pem\", 1, \"\"]\n[policy]\n[credentials.github]\n[registries.\"a.b\"]\nplain_http = true\n",
+         private_networks = [\"10.1.2.3/8\", 5]\nupstream_proxy = \"https://p:1\"\nca_bundles = [\"ca.pem\", 1, \"\"]\n[policy]\n[credentials.github]\nsourc = \"env://A\"\nhosts = []\nheader = \"Host\"\nformat = \"x\"\n[credentials.\"a b\"]\n[registries.\"a.b\"]\nplain_http = true\n",
     );
     assert_eq!(
         found,
@@ -84,10 +84,62 @@ fn everything_that_is_wrong_is_said_at_once_with_its_place() {
             "c.toml:8:25: `gateway.ca_bundles[1]` is a number, expected a string [wrong-type]",
             "c.toml:8:28: `gateway.ca_bundles[2]` is \"\": expected the absolute path of a file [invalid-path]",
             "c.toml:9:2: `policy` is not enforced by this version: organisation policies are not fetched by this version [not-enforced]",
-            "c.toml:10:2: `credentials` is not enforced by this version: credentials are not injected by this version [not-enforced]",
-            "c.toml:11:2: `registries` is not enforced by this version: the container engine pulls images, and has its own list of registries without TLS [not-enforced]",
+            "c.toml:10:1: `credentials.github.source` is missing [missing-key]",
+            "c.toml:11:1: unknown key `sourc` in `credentials.github` [unknown-key]\n  help: did you mean `source`?",
+            "c.toml:12:9: `credentials.github.hosts` is empty; a credential goes to at least one host [invalid-value]",
+            "c.toml:13:10: `credentials.github.header`: this header belongs to the connection or frames the request, and cannot hold a credential [invalid-value]",
+            "c.toml:14:10: `credentials.github.format`: expected visible ASCII around exactly one {}, where the value goes [invalid-value]",
+            "c.toml:15:14: `credentials` has the name \"a b\": expected 1 to 64 letters, digits, _ and - [invalid-value]",
+            "c.toml:16:2: `registries` is not enforced by this version: the container engine pulls images, and has its own list of registries without TLS [not-enforced]",
         ]
     );
+}
+
+#[test]
+fn a_grant_says_where_a_value_comes_from_and_where_it_goes() {
+    let config = parse(
+        b"[credentials.github]\nsource = \"env://GITHUB_TOKEN\"\nhosts = [\"api.github.com\", \"ghe.corp:8443\"]\n\
+          [credentials.model]\nsource = \"exec:///usr/bin/pass show model\"\nhosts = [\"*.example.com\"]\nheader = \"X-API-Key\"\nformat = \"{}\"\n",
+        "c.toml",
+    )
+    .unwrap();
+    let github = &config.credentials["github"];
+    assert_eq!((github.file.as_str(), github.at.line), ("c.toml", 1));
+    assert_eq!(github.value.source.kind(), "env");
+    assert_eq!(github.value.hosts[1].https_port(), 8443);
+    assert_eq!(github.value.header.as_str(), "authorization");
+    assert_eq!(github.value.format.prefix(), "Bearer ");
+    let model = &config.credentials["model"].value;
+    assert_eq!(model.source.to_string(), "exec:///usr/bin/pass show model");
+    assert_eq!(
+        (model.header.as_str(), model.format.prefix()),
+        ("x-api-key", "")
+    );
+}
+
+#[test]
+fn a_source_that_is_none_is_not_repeated_and_a_later_one_is_refused_in_words() {
+    let grant = |source: &str| {
+        let found = errors(&format!(
+            "[credentials.x]\nsource = \"{source}\"\nhosts = [\"a.b\"]\n"
+        ));
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.concat()
+    };
+    let pasted = grant("ghp_abcdefghijklmnopqrstuvwxyz");
+    assert!(
+        pasted.starts_with("c.toml:2:10: `credentials.x.source`: expected env://"),
+        "{pasted}"
+    );
+    assert!(!pasted.contains("ghp_"), "{pasted}");
+    for later in ["stdin", "keyring://x", "op://a/b/c", "vault://v/s#t"] {
+        let words = grant(later);
+        assert!(
+            words.contains("not fetched from there by this version"),
+            "{words}"
+        );
+        assert!(words.ends_with("[not-enforced]"), "{words}");
+    }
 }
 
 #[test]
