@@ -113,6 +113,14 @@ impl Workspace {
         self
     }
 
+    /// Adds rules as they are written.
+    pub fn rules(mut self, rules: &Value) -> Self {
+        for rule in rules.as_array().unwrap() {
+            push(&mut self.egress, "rules", rule.clone());
+        }
+        self
+    }
+
     /// Adds to `networks`.
     pub fn network(mut self, entry: &str) -> Self {
         push(&mut self.egress, "networks", json!(entry));
