@@ -269,7 +269,7 @@ mod tests {
             ("eth0", false, true),
             ("eth0", true, true),
         ] {
-            assert_eq!(is_foreign(name, up), foreign, "{name} {up}");
+            assert_eq!(super::is_foreign(name, up), foreign, "{name} {up}");
         }
     }
 
