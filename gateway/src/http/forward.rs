@@ -107,6 +107,9 @@ impl Forward {
                 // What comes back is looked through: it has to come as it is.
                 let identity = HeaderValue::from_static("identity");
                 head.headers.insert(header::ACCEPT_ENCODING, identity);
+                // In pieces of the agent's choice nothing would be found of it (RFC 9110, 14.2: a server may send the whole).
+                head.headers.remove(header::RANGE);
+                head.headers.remove(header::IF_RANGE);
             }
             let body = Counted::new(body, Arc::clone(&sent)).refuse(
                 applied.body,
@@ -474,6 +477,8 @@ fn neighbourly(parts: &mut hyper::http::response::Parts, h2: bool) {
     strip(&mut parts.headers);
     // Would lead a client to another place, by a protocol that nobody granted.
     parts.headers.remove(header::ALT_SVC);
+    // Words that nobody looks through.
+    parts.extensions.remove::<hyper::ext::ReasonPhrase>();
     parts.version = if h2 {
         Version::HTTP_2
     } else {

@@ -137,6 +137,7 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Answer {
             };
             seen.lock().unwrap().push(said("authorization"));
             seen.lock().unwrap().push(said("accept-encoding"));
+            seen.lock().unwrap().push(said("range"));
             let token = said("authorization").replace("Bearer ", "");
             use base64::Engine as _;
             let encoded = base64::engine::general_purpose::STANDARD.encode(format!("x:{token}"));
