@@ -9,6 +9,7 @@ mod credentials;
 mod embedded;
 mod events;
 mod loaded;
+mod network;
 mod places;
 mod progress;
 mod record;
