@@ -10,6 +10,7 @@ mod embedded;
 mod events;
 mod loaded;
 mod network;
+mod patch;
 mod places;
 mod progress;
 mod record;
