@@ -7,6 +7,8 @@ mod control_files;
 mod life;
 #[path = "e2e_cli/machines.rs"]
 mod machines;
+#[path = "e2e_cli/network_record.rs"]
+mod network_record;
 #[path = "e2e_cli/refusals.rs"]
 mod refusals;
 #[path = "e2e_cli/registry.rs"]

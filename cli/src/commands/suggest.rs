@@ -35,11 +35,12 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
     let as_json = set_json(args.json);
     let places = Places::from_env()?;
     let session = record_of::session(&places, args.name.as_deref())?;
-    let loaded = Loaded::read(config(args, &places, &session)?.as_deref())?;
+    let wanted = config(args, &places, &session)?;
+    let loaded = Loaded::read(wanted.as_deref())?;
     let denials = denials(&places, &session).await?;
     let said = denials.suggest(&loaded.policy.compile());
     let written = if args.write && !said.suggestions.is_empty() {
-        Some(write(args, &loaded, &said)?)
+        Some(write(wanted.as_deref(), &loaded, &said)?)
     } else {
         None
     };
@@ -106,11 +107,15 @@ async fn denials(places: &Places, session: &str) -> Result<Denials, Failure> {
         if let Some(event) = events::parse(&line)
             && let Some(denied) = denied(&event)
         {
-            let process = event.process.as_ref();
-            let program = process.map_or("an unknown program", |process| {
-                process.program.as_deref().unwrap_or(&process.comm)
-            });
-            denials.add(denied, program);
+            let program = match &event.process {
+                None => "an unknown program".to_owned(),
+                Some(process) => match &process.program {
+                    Some(program) => program.clone(),
+                    // The name that it gave itself.
+                    None => format!("{} (gone)", process.comm),
+                },
+            };
+            denials.add(denied, &program);
         }
     }
     Ok(denials)
@@ -203,10 +208,14 @@ fn rest(said: &Suggestions) {
 }
 
 /// Puts the entries into the config and gives what changed. What comes out must say what was there and the entries, no more.
-fn write(args: &Args, loaded: &Loaded, said: &Suggestions) -> Result<Vec<String>, Failure> {
+fn write(
+    wanted: Option<&Path>,
+    loaded: &Loaded,
+    said: &Suggestions,
+) -> Result<Vec<String>, Failure> {
     let file = &loaded.config.file;
-    let path = match &args.config {
-        // As it was named, so that a link is seen.
+    let path = match wanted {
+        // As it was named: what was read is what a link leads to.
         Some(path) => absolute(path)?,
         None => loaded.workspace.join(file),
     };
