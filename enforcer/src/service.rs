@@ -24,8 +24,8 @@ use crate::trusted::Trusted;
 
 /// Sessions at a time.
 pub const MAX_SESSIONS: usize = 64;
-/// Longest policy document, in bytes.
-pub const MAX_POLICY: usize = 8 * 1024 * 1024;
+/// Longest request, in bytes: a policy, 4 MiB of roots and the values of credentials.
+pub const MAX_REQUEST: usize = policy::MAX_POLICY_BYTES + 6 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -93,8 +93,8 @@ pub async fn serve(places: Places) -> Result<(), ServeError> {
         Err(_) => true,
     });
     let service = enforcer_server::EnforcerServer::new(Service(Arc::new(enforcer)))
-        .max_decoding_message_size(MAX_POLICY)
-        .max_encoding_message_size(MAX_POLICY);
+        .max_decoding_message_size(MAX_REQUEST)
+        .max_encoding_message_size(MAX_REQUEST);
     tonic::transport::Server::builder()
         .add_service(service)
         .serve_with_incoming_shutdown(peers, stop())

@@ -24,6 +24,8 @@ pub struct Workspace {
     hosts: BTreeMap<String, IpAddr>,
     private_networks: Vec<String>,
     host_lines: Vec<String>,
+    credentials: Value,
+    grants: Vec<String>,
     engine: String,
     state: PathBuf,
 }
@@ -45,6 +47,8 @@ impl Workspace {
             hosts: BTreeMap::new(),
             private_networks: vec![format!("{}.{}.{}.0/24", bridge[0], bridge[1], bridge[2])],
             host_lines: Vec::new(),
+            credentials: json!({}),
+            grants: Vec::new(),
             engine: rig().docker_host.clone(),
             state: rig().state.clone(),
         }
@@ -151,6 +155,27 @@ impl Workspace {
         self
     }
 
+    /// Asks for a credential in agentcontainer.json.
+    pub fn credential(mut self, name: &str, asked: Value) -> Self {
+        self.credentials[name] = asked;
+        self
+    }
+
+    /// Grants one in the host's config.toml: the lines of its table.
+    pub fn grant(mut self, name: &str, lines: &str) -> Self {
+        self.grants.push(format!("[credentials.{name}]\n{lines}\n"));
+        self
+    }
+
+    /// Puts a file beside the workspace, where nothing inside sees it, that its owner alone may write.
+    pub fn put_outside(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.dir.path().join("home").join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
     /// Sets a key beside `image` in agentcontainer.json.
     pub fn key(mut self, key: &str, value: Value) -> Self {
         self.extra[key] = value;
@@ -168,6 +193,9 @@ impl Workspace {
             "image": rig().image,
             "agent": { "capabilities": { "network": { "egress": self.egress } } },
         });
+        if self.credentials != json!({}) {
+            config["agent"]["credentials"] = self.credentials.clone();
+        }
         for (key, value) in self.extra.as_object().unwrap() {
             config[key] = value.clone();
         }
@@ -204,6 +232,7 @@ impl Workspace {
         self.host_lines
             .iter()
             .for_each(|line| text.push_str(&format!("{line}\n")));
+        self.grants.iter().for_each(|grant| text.push_str(grant));
         fs::write(
             self.dir.path().join("config/agentcontainer/config.toml"),
             text,

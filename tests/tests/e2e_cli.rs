@@ -3,6 +3,8 @@
 
 #[path = "e2e_cli/control_files.rs"]
 mod control_files;
+#[path = "e2e_cli/credentials.rs"]
+mod credentials;
 #[path = "e2e_cli/life.rs"]
 mod life;
 #[path = "e2e_cli/machines.rs"]

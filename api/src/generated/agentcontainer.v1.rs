@@ -54,6 +54,7 @@ pub struct OpenSessionRequest {
 /// A credential's value, kept in memory alone: by the enforcer for the session, by the gateway for its own life.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Secret {
     /// policy::Credential's name
     #[prost(string, tag = "1")]

@@ -2,6 +2,7 @@
 //! them; hyper writes them where the protocol and the other side can take them) but for fields that would say again what the
 //! head said, looks for what may not be in it or may not come back, and says at the end how it ended. Used by `http::forward`.
 
+use std::io::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,6 +13,7 @@ use hyper::header::{HeaderMap, HeaderValue};
 
 use super::framer;
 use crate::credentials::window::{Patterns, Window};
+use crate::limits;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -21,6 +23,8 @@ pub enum BodyError {
     Placeholder,
     #[error("the body is longer than a rule allows")]
     TooLong,
+    #[error("the body is not the gzip that its head says: {0}")]
+    Gzip(std::io::Error),
 }
 
 /// Why a body was broken off, for whoever answers.
@@ -43,6 +47,7 @@ pub struct Counted {
     inner: Incoming,
     count: Arc<AtomicU64>,
     watch: Watch,
+    inflate: Option<Inflate>,
     /// Bytes that may still come.
     left: u64,
     broken: Arc<Broken>,
@@ -60,6 +65,7 @@ impl Counted {
             inner,
             count,
             watch: Watch::Nothing,
+            inflate: None,
             left: u64::MAX,
             broken: Arc::default(),
             ended: false,
@@ -80,6 +86,12 @@ impl Counted {
         }
         self.left = longest.unwrap_or(u64::MAX);
         self.broken = broken;
+        self
+    }
+
+    /// Reads gzip (RFC 1952) on the way.
+    pub fn inflated(mut self, gzip: bool) -> Self {
+        self.inflate = gzip.then(Inflate::default);
         self
     }
 
@@ -147,6 +159,41 @@ impl Counted {
     }
 }
 
+/// gzip that is read a little at a time: a little of it may stand for much.
+struct Inflate {
+    decoder: flate2::write::MultiGzDecoder<Vec<u8>>,
+    waiting: Bytes,
+}
+
+impl Default for Inflate {
+    fn default() -> Self {
+        Self {
+            decoder: flate2::write::MultiGzDecoder::new(Vec::new()),
+            waiting: Bytes::new(),
+        }
+    }
+}
+
+impl Inflate {
+    /// What the next of it stands for, maybe nothing yet; `None` when more has to be read first.
+    fn next(&mut self) -> Option<std::io::Result<Bytes>> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let piece = self
+            .waiting
+            .split_to(self.waiting.len().min(limits::INFLATE));
+        let written = self.decoder.write_all(&piece);
+        let written = written.and_then(|()| self.decoder.flush());
+        Some(written.map(|()| std::mem::take(self.decoder.get_mut()).into()))
+    }
+
+    /// What was read is whole. It was flushed after each piece, so nothing more comes of this.
+    fn finish(mut self) -> std::io::Result<()> {
+        self.decoder.try_finish()
+    }
+}
+
 /// The same for the values of fields.
 pub fn exchange(headers: &mut HeaderMap, patterns: &Patterns) {
     for value in headers.values_mut() {
@@ -171,6 +218,14 @@ impl Body for Counted {
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
         loop {
+            if let Some(data) = self.inflate.as_mut().and_then(Inflate::next) {
+                let data = data.map_err(BodyError::Gzip)?;
+                let data = self.data(data)?;
+                if !data.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                continue;
+            }
             let frame = if self.ended {
                 None
             } else {
@@ -181,6 +236,10 @@ impl Body for Counted {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         self.count.fetch_add(data.len() as u64, Ordering::Relaxed);
+                        if let Some(inflate) = &mut self.inflate {
+                            inflate.waiting = data;
+                            continue;
+                        }
                         let data = self.data(data)?;
                         if !data.is_empty() {
                             return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -188,6 +247,10 @@ impl Body for Counted {
                     }
                     Err(frame) => {
                         if let Ok(mut trailers) = frame.into_trailers() {
+                            // They follow the last of the data: nothing of it waits here.
+                            if let Some(inflate) = self.inflate.take() {
+                                inflate.finish().map_err(BodyError::Gzip)?;
+                            }
                             self.trailers(&mut trailers)?;
                             let rest = self.rest();
                             if rest.is_empty() {
@@ -201,6 +264,9 @@ impl Body for Counted {
                 },
                 None => {
                     self.ended = true;
+                    if let Some(inflate) = self.inflate.take() {
+                        inflate.finish().map_err(BodyError::Gzip)?;
+                    }
                     let rest = self.rest();
                     if !rest.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(rest))));
@@ -219,10 +285,13 @@ impl Body for Counted {
             Watch::Nothing => false,
             Watch::Refuse(window, _) | Watch::Exchange(window, _) => !window.is_empty(),
         };
-        self.inner.is_end_stream() && !holds && self.owed.is_none()
+        self.inner.is_end_stream() && !holds && self.owed.is_none() && self.inflate.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.inflate.is_some() {
+            return SizeHint::default();
+        }
         // What takes a place is as long as what was there; what is held back is owed.
         let held = match &self.watch {
             Watch::Nothing => 0,

@@ -107,6 +107,9 @@ impl Forward {
                 // What comes back is looked through: it has to come as it is.
                 let identity = HeaderValue::from_static("identity");
                 head.headers.insert(header::ACCEPT_ENCODING, identity);
+                // In pieces of the agent's choice nothing would be found of it (RFC 9110, 14.2: a server may send the whole).
+                head.headers.remove(header::RANGE);
+                head.headers.remove(header::IF_RANGE);
             }
             let body = Counted::new(body, Arc::clone(&sent)).refuse(
                 applied.body,
@@ -124,12 +127,19 @@ impl Forward {
             let (status, version) = (upstream.status(), upstream.version());
             // Where it cannot be told, what comes next on this connection is anybody's guess: it is not used again.
             response::frame(status, version, upstream.headers_mut()).map_err(Failure::Response)?;
-            if applied.answers.is_some() && is_encoded(upstream.headers()) {
-                return Err(Failure::Encoded);
+            let gzip = match applied.answers.as_ref().and(encoding(upstream.headers())) {
+                None => false,
+                Some(Encoding::Gzip) => true,
+                Some(Encoding::Other) => return Err(Failure::Encoded),
+            };
+            if gzip {
+                // It goes on as what it stands for.
+                upstream.headers_mut().remove(header::CONTENT_ENCODING);
+                upstream.headers_mut().remove(header::CONTENT_LENGTH);
             }
             let permit = lease.take_permit();
             self.upstreams.give_back(lease);
-            let answers = applied.answers;
+            let answers = (applied.answers, gzip);
             Ok(self.respond(
                 client,
                 upstream,
@@ -366,7 +376,7 @@ impl Forward {
         recorded: events::Request,
         (sent, since): (Arc<AtomicU64>, Instant),
         permit: Option<OwnedSemaphorePermit>,
-        answers: Option<Arc<Patterns>>,
+        (answers, gzip): (Option<Arc<Patterns>>, bool),
     ) -> Response<Body> {
         let (mut parts, body) = upstream.into_parts();
         neighbourly(&mut parts, client.h2);
@@ -400,6 +410,7 @@ impl Forward {
         Response::from_parts(
             parts,
             Counted::new(body, received)
+                .inflated(gzip)
                 .exchange(answers)
                 .on_end(end)
                 .boxed(),
@@ -466,6 +477,8 @@ fn neighbourly(parts: &mut hyper::http::response::Parts, h2: bool) {
     strip(&mut parts.headers);
     // Would lead a client to another place, by a protocol that nobody granted.
     parts.headers.remove(header::ALT_SVC);
+    // Words that nobody looks through.
+    parts.extensions.remove::<hyper::ext::ReasonPhrase>();
     parts.version = if h2 {
         Version::HTTP_2
     } else {
@@ -515,10 +528,21 @@ fn as_two(parts: &mut Parts, target: PathAndQuery, authority: &Authority, traile
     }
 }
 
-/// Whether a body is anything but itself.
-fn is_encoded(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
-    values.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+/// How a body is encoded that is not itself.
+enum Encoding {
+    Gzip,
+    Other,
+}
+
+fn encoding(headers: &HeaderMap) -> Option<Encoding> {
+    let is = |value: &HeaderValue, name: &[u8]| value.as_bytes().eq_ignore_ascii_case(name);
+    let values = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut values = values.filter(|value| !is(value, b"identity"));
+    match (values.next(), values.next()) {
+        (None, _) => None,
+        (Some(one), None) if is(one, b"gzip") || is(one, b"x-gzip") => Some(Encoding::Gzip),
+        _ => Some(Encoding::Other),
+    }
 }
 
 /// Removes what is between neighbours, and what Connection says is.

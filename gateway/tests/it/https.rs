@@ -137,6 +137,7 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Answer {
             };
             seen.lock().unwrap().push(said("authorization"));
             seen.lock().unwrap().push(said("accept-encoding"));
+            seen.lock().unwrap().push(said("range"));
             let token = said("authorization").replace("Bearer ", "");
             use base64::Engine as _;
             let encoded = base64::engine::general_purpose::STANDARD.encode(format!("x:{token}"));
@@ -145,11 +146,27 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Answer {
             response.headers_mut().insert("x-echo", echoed);
             response
         }
-        "/gzip" => {
-            let mut response = text("not really");
-            let gzip = "gzip".parse().unwrap();
-            response.headers_mut().insert("content-encoding", gzip);
-            response
+        "/gzip" | "/br" | "/broken" => {
+            use std::io::Write;
+            let token = request
+                .headers()
+                .get("authorization")
+                .unwrap()
+                .to_str()
+                .unwrap();
+            let plain = format!("{}{token}{}", "x".repeat(100_000), "y".repeat(2_000_000));
+            let level = flate2::Compression::best();
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(plain.as_bytes()).unwrap();
+            let mut gzip = encoder.finish().unwrap();
+            if path == "/broken" {
+                gzip.truncate(gzip.len() - 20);
+            }
+            let name = if path == "/br" { "br" } else { "gzip" };
+            Response::builder()
+                .header("content-encoding", name)
+                .body(Full::new(Bytes::from(gzip)).boxed())
+                .unwrap()
         }
         "/take" => {
             let taken = match request.into_body().collect().await {

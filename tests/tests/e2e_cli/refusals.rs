@@ -98,8 +98,8 @@ fn what_would_unmake_the_sandbox_cannot_be_spelt() {
 fn what_is_not_enforced_yet_is_refused_in_words() {
     for (key, word) in [
         (
-            r#""credentials": { "github": { "hosts": ["api.github.com"] } }"#,
-            "credentials",
+            r#""secrets": { "NPM_TOKEN": "op://Engineering/npm/token" }"#,
+            "secrets",
         ),
         (
             r#""capabilities": { "filesystem": { "deniedPaths": ["**/.env"] } }"#,
