@@ -344,6 +344,13 @@ mod tests {
         response.url = Some("https://api.example.com/\u{1b}[2J\u{202e}\n".into());
         let line = Line::of(&response).unwrap().paint(&Colours::default());
         assert!(line.contains("/\\u{1b}[2J\\u{202e}\\u{a}"), "{line}");
+        let mut denied = event(Kind::Connect, Verdict::Deny, "not-listed");
+        denied.process = Some(audit::Process {
+            program: Some("/a\u{1b}[2Jb".into()),
+            ..audit::Process::default()
+        });
+        let line = Line::of(&denied).unwrap().paint(&Colours::default());
+        assert!(line.ends_with(" by /a\\u{1b}[2Jb"), "{line}");
         let mut loss = Event::new(Kind::Loss, Verdict::Flag, "events-lost");
         loss.lost = Some(7);
         assert!(shown(&loss).unwrap().ends_with(" 7 events lost"));
