@@ -16,6 +16,7 @@ mod ps;
 mod rm;
 mod run;
 mod stop;
+mod suggest;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -85,7 +86,7 @@ pub async fn dispatch(cli: Cli) -> u8 {
         Command::Enforcer(args) => enforcer::run(&args).await,
         Command::Audit(args) => audit::run(&args).await,
         Command::Config(args) => config::run(&args),
-        Command::Policy(args) => policy::run(&args),
+        Command::Policy(args) => policy::run(&args).await,
         Command::Credential(args) => credential::run(&args).await,
         Command::Trust(args) => trust::run(&args),
         Command::Completions(args) => completions::run(&args),

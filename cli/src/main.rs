@@ -9,6 +9,8 @@ mod credentials;
 mod embedded;
 mod events;
 mod loaded;
+mod network;
+mod patch;
 mod places;
 mod progress;
 mod record;

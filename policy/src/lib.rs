@@ -13,6 +13,7 @@ pub mod explain;
 pub mod merge;
 mod requests;
 pub mod review;
+pub mod suggest;
 pub mod text;
 
 pub use compiled::Compiled;

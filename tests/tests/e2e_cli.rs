@@ -9,6 +9,8 @@ mod credentials;
 mod life;
 #[path = "e2e_cli/machines.rs"]
 mod machines;
+#[path = "e2e_cli/network_record.rs"]
+mod network_record;
 #[path = "e2e_cli/refusals.rs"]
 mod refusals;
 #[path = "e2e_cli/registry.rs"]

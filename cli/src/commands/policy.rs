@@ -1,11 +1,11 @@
-//! `agentcontainer policy show|explain`: the effective policy, and what it says about one destination.
+//! `agentcontainer policy show|explain`: the effective policy, and what it says about one destination; `suggest` is a file of its own.
 
 use std::path::PathBuf;
 
 use policy::explain::Target;
 use policy::text;
 
-use super::json;
+use super::{json, suggest};
 use crate::loaded::Loaded;
 use crate::report::{self, Failure, escape};
 
@@ -38,10 +38,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say which entries would have let pass what a session was refused, and by which program
+    Suggest(suggest::Args),
 }
 
-pub fn run(args: &Args) -> Result<u8, Failure> {
+pub async fn run(args: &Args) -> Result<u8, Failure> {
     match &args.command {
+        Command::Suggest(args) => suggest::run(args).await,
         Command::Show {
             config,
             json: as_json,
