@@ -61,7 +61,6 @@ impl Session {
             return Err(error);
         }
         end.over = true;
-        self.over.store(true, Ordering::Relaxed);
         let (lost, removed, stored) = {
             let mut state = self.state.lock().await;
             let (_, lost) = state.maps.counts().unwrap_or_default();
@@ -77,11 +76,15 @@ impl Session {
         let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "session-closed");
         event.layer = Some("enforcer".into());
         event.detail = Some(reason);
-        let seq = self.write(event)?;
-        self.log
+        let seq = self.write(event);
+        let synced = self
+            .log
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .sync()?;
+            .sync();
+        self.over.store(true, Ordering::Release);
+        let seq = seq?;
+        synced?;
         removed?;
         stored?;
         Ok((seq, lost))
@@ -89,7 +92,7 @@ impl Session {
 
     /// Whether nothing of it is left.
     pub fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
+        self.over.load(Ordering::Acquire)
     }
 
     /// From now on everything is refused, whoever still runs.
