@@ -125,7 +125,17 @@ impl Compiled {
                 },
             });
         }
-        granted.map_or_else(|| deny(DenyReason::NotListed, None), Decision::Allow)
+        match granted {
+            // What is not read cannot be held to what rules say about requests.
+            Some(grant)
+                if !matches!(grant.protocol, Protocol::Http | Protocol::Https)
+                    && self.requests(name, port).is_some() =>
+            {
+                deny(DenyReason::ProtocolConflict, Some(grant.rule))
+            }
+            Some(grant) => Decision::Allow(grant),
+            None => deny(DenyReason::NotListed, None),
+        }
     }
 
     /// Whether a literal address may be dialled at `port`: by `networks` alone, names never decide by address.

@@ -52,15 +52,19 @@ impl RequestRules {
         self.all().any(|rule| !rule.requests.methods.is_empty())
     }
 
+    /// Whether the path decides.
+    pub fn rules_paths(&self) -> bool {
+        self.all().any(|rule| !rule.requests.paths.is_empty())
+    }
+
     fn all(&self) -> impl Iterator<Item = &RequestRule> {
         self.layers.iter().flatten()
     }
 
     /// Whether a request may be carried; `path` is as it stands on the wire, without its query.
     pub fn decide(&self, method: &str, path: &str) -> Result<Permit, RequestDenial<'_>> {
-        let rules_paths = self.all().any(|rule| !rule.requests.paths.is_empty());
         // `OPTIONS *` is about no path.
-        if rules_paths && !is_canonical(path) {
+        if self.rules_paths() && !is_canonical(path) {
             return Err(RequestDenial::NotCanonical);
         }
         let mut permit = Permit::default();
@@ -70,18 +74,21 @@ impl RequestRules {
             if let Some(rule) = layer.iter().filter(about).find(denies) {
                 return Err(RequestDenial::Denied(rule));
             }
-            let Some(rule) = layer.iter().find(|rule| about(rule) && !denies(rule)) else {
-                match layer.iter().find(|rule| !denies(rule)) {
-                    Some(rule) => return Err(RequestDenial::NotListed(rule)),
-                    // Denials alone: what they are not about was allowed otherwise.
-                    None => continue,
-                }
-            };
-            if let Some(limit) = rule.requests.max_body_bytes {
-                permit.max_body_bytes = Some(permit.max_body_bytes.map_or(limit, |m| m.min(limit)));
+            let allowing = || layer.iter().filter(|rule| !denies(rule));
+            if let Some(rule) = allowing().next()
+                && !allowing().any(|rule| about(&rule))
+            {
+                return Err(RequestDenial::NotListed(rule));
             }
-            if let Some(rate) = rule.requests.rate_limit {
-                permit.rates.push((rule.origin.clone(), rate));
+            // Every rule that is about it bounds it. Where there are denials alone, it was allowed otherwise.
+            for rule in allowing().filter(about) {
+                if let Some(limit) = rule.requests.max_body_bytes {
+                    let least = permit.max_body_bytes.map_or(limit, |m| m.min(limit));
+                    permit.max_body_bytes = Some(least);
+                }
+                if let Some(rate) = rule.requests.rate_limit {
+                    permit.rates.push((rule.origin.clone(), rate));
+                }
             }
         }
         Ok(permit)
@@ -170,6 +177,37 @@ mod tests {
         };
         let both = rules(&[vec![with(1, Some(10))], vec![with(2, Some(7))]]).unwrap();
         assert_eq!(both.decide("GET", "/").unwrap().max_body_bytes, Some(7));
+    }
+
+    #[test]
+    fn every_rule_that_is_about_a_request_bounds_it() {
+        let mut bounded = rule(2, "a.example.com", Action::Allow, &["POST"], &[]);
+        bounded.requests.max_body_bytes = Some(10);
+        let both = rules(&[vec![
+            rule(1, "a.example.com", Action::Allow, &["GET", "POST"], &[]),
+            bounded,
+        ]])
+        .unwrap();
+        assert_eq!(both.decide("POST", "/").unwrap().max_body_bytes, Some(10));
+        assert_eq!(both.decide("GET", "/").unwrap().max_body_bytes, None);
+    }
+
+    #[test]
+    fn what_is_not_read_is_not_carried_where_rules_are_about_requests() {
+        let mut unread = rule(1, "a.example.com", Action::Allow, &[], &[]);
+        unread.protocol = Some(Protocol::Tls);
+        let network = Network::new([Layer {
+            rules: vec![
+                unread,
+                rule(2, "*.example.com", Action::Deny, &[], &["/admin/**"]),
+            ],
+            ..Layer::default()
+        }])
+        .unwrap();
+        let policy = EffectivePolicy::new(network, crate::Gateway::default()).unwrap();
+        let name = schema::host::HostName::parse("a.example.com").unwrap();
+        let transport = Protocol::Https.transport();
+        assert!(!policy.compile().decide(&name, 443, transport).is_allow());
     }
 
     #[test]

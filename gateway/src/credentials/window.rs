@@ -1,6 +1,8 @@
 //! A text that is looked for in a stream of bytes, however it is cut into pieces: as it is, and in Base64 at any alignment.
 //! What may be the beginning of one is held back until the next piece, and nothing else is, so that a stream is not
-//! slowed. Used on bodies in both directions; fuzzed as `placeholder`.
+//! slowed. The one who reads the stream may see what is held back, and may have written what is in it: so less than a guess could
+//! hit is never held, and what was passed on of one that then comes whole is its public beginning and little more. Used on bodies in
+//! both directions; fuzzed as `placeholder`.
 
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
@@ -8,10 +10,22 @@ use zeroize::Zeroizing;
 /// One of a pair; it may be a credential's value.
 type Text = Zeroizing<Vec<u8>>;
 
+/// Characters of a value that nobody guesses at once.
+const UNGUESSED: usize = 10;
+
+#[derive(Clone)]
+struct Pair {
+    from: Text,
+    to: Text,
+    /// A beginning shorter than this is not held back. Where so much of it would be most of it, everything is held back that could
+    /// be one, whatever it is: 0.
+    least: usize,
+}
+
 /// What is looked for, and what would stand in its place: pairs of equal length.
 #[derive(Clone)]
 pub struct Patterns {
-    pairs: Vec<(Text, Text)>,
+    pairs: Vec<Pair>,
     /// First bytes of them all.
     starts: [bool; 256],
     longest: usize,
@@ -45,11 +59,24 @@ impl Patterns {
         }
         let mut add = |from: &[u8], to: &[u8]| {
             if let Some(&first) = from.first()
-                && !self.pairs.iter().any(|(known, _)| known.as_slice() == from)
+                && !self.pairs.iter().any(|known| known.from.as_slice() == from)
             {
+                // What both begin with is known to everybody.
+                let public = from.iter().zip(to).take_while(|(a, b)| a == b).count();
+                let least = if public == from.len() {
+                    1
+                } else if public + 2 * UNGUESSED <= from.len() {
+                    public + UNGUESSED
+                } else {
+                    0
+                };
                 self.starts[usize::from(first)] = true;
                 self.longest = self.longest.max(from.len());
-                self.pairs.push((from.to_vec().into(), to.to_vec().into()));
+                self.pairs.push(Pair {
+                    from: from.to_vec().into(),
+                    to: to.to_vec().into(),
+                    least,
+                });
             }
         };
         add(from, to);
@@ -75,7 +102,7 @@ impl Patterns {
         let mut at = 0;
         let mut any = false;
         while let Some((start, pair)) = self.first(text, at) {
-            let to = &self.pairs[pair].1;
+            let to = &self.pairs[pair].to;
             text[start..start + to.len()].copy_from_slice(to);
             at = start + to.len();
             any = true;
@@ -89,21 +116,29 @@ impl Patterns {
             .filter(|&at| self.starts[usize::from(text[at])])
             .find_map(|at| {
                 let rest = &text[at..];
-                let pair = self.pairs.iter().position(|(p, _)| rest.starts_with(p))?;
+                let pair = self.pairs.iter().position(|p| rest.starts_with(&p.from))?;
                 Some((at, pair))
             })
     }
 
-    /// How many bytes at the end of a text may be the beginning of one.
+    /// Bytes that are held back whatever they are.
+    fn always(&self) -> usize {
+        let short = self.pairs.iter().filter(|p| p.least == 0);
+        short.map(|p| p.from.len() - 1).max().unwrap_or(0)
+    }
+
+    /// How many bytes at the end of a text may be the beginning of one, as far as they are held back.
     fn begun(&self, text: &[u8]) -> usize {
         let from = text.len().saturating_sub(self.longest.saturating_sub(1));
         (from..text.len())
             .filter(|&at| self.starts[usize::from(text[at])])
             .find(|&at| {
                 let rest = &text[at..];
-                self.pairs.iter().any(|(p, _)| p.starts_with(rest))
+                let mut long = self.pairs.iter().filter(|p| rest.len() >= p.least.max(1));
+                long.any(|p| p.from.starts_with(rest))
             })
             .map_or(0, |at| text.len() - at)
+            .max(self.always().min(text.len()))
     }
 }
 
@@ -121,6 +156,8 @@ fn aligned(text: &[u8], before: usize, engine: &impl base64::Engine) -> Vec<u8> 
 pub struct Window {
     patterns: std::sync::Arc<Patterns>,
     held: Vec<u8>,
+    /// The last of what was handed on: one may have begun in it.
+    passed: Vec<u8>,
 }
 
 impl Window {
@@ -128,17 +165,24 @@ impl Window {
         Self {
             patterns,
             held: Vec::new(),
+            passed: Vec::new(),
         }
     }
 
     /// Takes the next piece and gives what can be handed on. True: one was found in it, and replaced.
     pub fn push(&mut self, piece: &[u8]) -> (Vec<u8>, bool) {
-        let mut text = std::mem::take(&mut self.held);
+        let before = self.passed.len();
+        let mut text = std::mem::take(&mut self.passed);
+        text.append(&mut self.held);
         text.extend_from_slice(piece);
         let found = self.patterns.replace(&mut text);
-        let begun = self.patterns.begun(&text);
+        let begun = self.patterns.begun(&text).min(text.len() - before);
         self.held = text.split_off(text.len() - begun);
-        (text, found)
+        let out = text.split_off(before);
+        text.extend_from_slice(&out);
+        let kept = self.patterns.longest.saturating_sub(1).min(text.len());
+        self.passed = text.split_off(text.len() - kept);
+        (out, found)
     }
 
     /// Bytes that are held back.
@@ -190,8 +234,14 @@ mod tests {
         let text = [b"{\"token\":\"", VALUE, b"\",\"again\":\"", VALUE, b"\"}"].concat();
         let want = [b"{\"token\":\"", OTHER, b"\",\"again\":\"", OTHER, b"\"}"].concat();
         for size in 1..=text.len() {
-            assert_eq!(through(&text, size), (want.clone(), true), "{size}");
+            let (out, found) = through(&text, size);
+            assert!(found, "{size}");
+            assert_eq!(out.len(), want.len());
+            // Cut in small pieces, its public beginning and ten characters of it were passed on before it was whole.
+            let most = &VALUE[..4 + UNGUESSED];
+            assert!(!out.windows(most.len()).any(|part| part == most), "{size}");
         }
+        assert_eq!(through(&text, text.len()), (want, true));
     }
 
     #[test]
@@ -219,11 +269,56 @@ mod tests {
             window.push(b"data: hello\n\n"),
             (b"data: hello\n\n".to_vec(), false)
         );
-        let (out, found) = window.push(b"data: ghp_");
-        assert_eq!((out, found), (b"data: ".to_vec(), false));
-        assert_eq!(window.push(b"x").0, b"ghp_x");
-        assert_eq!(window.push(b"ghp_Real").0, b"");
-        assert_eq!(window.finish(), b"ghp_Real");
+        let (out, found) = window.push(b"data: ghp_RealReal");
+        assert_eq!((out, found), (b"data: ghp_RealReal".to_vec(), false));
+        let mut window = Window::new(patterns());
+        assert_eq!(window.push(b"ghp_RealRealRe").0, b"");
+        assert_eq!(window.push(b"x").0, b"ghp_RealRealRex");
+        assert_eq!(window.push(b"ghp_RealRealReal").0, b"");
+        assert_eq!(window.finish(), b"ghp_RealRealReal");
+    }
+
+    #[test]
+    fn a_guess_of_a_few_characters_is_not_seen_in_what_is_held_back() {
+        for guess in [
+            &b"ghp_"[..],
+            b"ghp_R",
+            b"ghp_X",
+            b"ghp_RealRealR",
+            b"ghp_RealRealX",
+        ] {
+            let mut window = Window::new(patterns());
+            assert_eq!(window.push(guess).0, guess);
+        }
+        // One that began in what was passed on is exchanged from there on.
+        let mut window = Window::new(patterns());
+        let mut out = window.push(b"ghp_RealRealR").0;
+        let (rest, found) = window.push(b"ealRealReal.");
+        out.extend(rest);
+        out.extend(window.finish());
+        assert!(found);
+        assert_eq!(out, b"ghp_RealRealRakeFakeFake.");
+    }
+
+    #[test]
+    fn of_a_short_one_everything_is_held_back_that_could_be_it() {
+        let mut patterns = Patterns::default();
+        patterns.add(b"hunter2hunter2", b"**************");
+        let patterns = Arc::new(patterns);
+        for text in [
+            &b"nothing at all of it, nor in Base64 of any kind"[..],
+            b"hunter2hunter2hunter2hunter2 and so on and on",
+        ] {
+            let mut window = Window::new(Arc::clone(&patterns));
+            let held = text.len() - window.push(text).0.len();
+            assert!(held >= 13, "{held}");
+        }
+        let mut one = Window::new(Arc::clone(&patterns));
+        let mut other = Window::new(patterns);
+        let padding = [b'.'; 64];
+        let guess = [&padding[..], b"hunt"].concat();
+        let wrong = [&padding[..], b"huns"].concat();
+        assert_eq!(one.push(&guess).0.len(), other.push(&wrong).0.len());
     }
 
     #[test]

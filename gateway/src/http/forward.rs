@@ -98,7 +98,9 @@ impl Forward {
                 }
                 None => None,
             };
-            let credentials = &self.entry.active.credentials;
+            // Of the policy that is in force now, however old the connection is.
+            let active = client.shared.state.active();
+            let credentials = &active.credentials;
             let applied = credentials
                 .apply(&mut head, &client.intent, client.authority.scheme)
                 .map_err(Failure::Credential)?;
@@ -121,7 +123,9 @@ impl Forward {
                 .exchange(client, request, key.as_ref(), &recorded)
                 .await?;
             if upstream.status() == StatusCode::SWITCHING_PROTOCOLS {
-                let head = self.switch(client, upstream, key, &recorded, since).await?;
+                let head = self
+                    .switch(client, upstream, key, (&recorded, since), applied.answers)
+                    .await?;
                 return Ok(Response::from_parts(head, serve::nothing()));
             }
             let (status, version) = (upstream.status(), upstream.version());
@@ -295,8 +299,8 @@ impl Forward {
         client: &Client,
         mut upstream: Response<Incoming>,
         key: Option<Key>,
-        recorded: &events::Request,
-        since: Instant,
+        (recorded, since): (&events::Request, Instant),
+        answers: Option<Arc<Patterns>>,
     ) -> Result<hyper::http::response::Parts, Failure> {
         let key = key.ok_or(Failure::Switch(Mismatch::Unasked))?;
         key.check(upstream.version(), upstream.headers())
@@ -324,6 +328,9 @@ impl Forward {
         client.switch(switched);
         let (mut parts, _) = upstream.into_parts();
         neighbourly(&mut parts, client.h2);
+        if let Some(answers) = &answers {
+            body::exchange(&mut parts.headers, answers);
+        }
         key.answer(&mut parts.headers);
         Ok(parts)
     }

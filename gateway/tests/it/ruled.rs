@@ -87,6 +87,27 @@ async fn methods_and_paths_are_held_to_what_rules_say() {
                 400,
                 "method-override",
             ),
+            (
+                "/repos/acme/a",
+                &["-H", "X_HTTP_Method_Override: DELETE"],
+                400,
+                "method-override",
+            ),
+            (
+                "/repos/acme/a",
+                &["-H", "X-Original-URL: /secret"],
+                400,
+                "method-override",
+            ),
+            ("/repos/acme/a?_method=DELETE", &[], 400, "method-override"),
+            ("/repos/acme/a", &["-X", "get"], 400, "method-override"),
+            (
+                "/repos/acme/secret;x/a",
+                &[as_is],
+                400,
+                "path-not-canonical",
+            ),
+            ("/repos/acme/%40a", &[as_is], 400, "path-not-canonical"),
         ] {
             let got = scene.curl(path, &[&[version], arguments].concat()).await;
             assert_eq!(
