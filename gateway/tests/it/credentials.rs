@@ -12,16 +12,8 @@ use crate::https::{NAME, Scene, World, origin};
 const VALUE: &str = "ghp_R3alR3alR3alR3alR3al";
 const STAND_IN: &str = "ghp_Fak3Fak3Fak3Fak3Fak3";
 
-/// A session with a credential for the server's name, and one more name that has none.
-async fn scene(env: Option<&str>) -> Scene {
-    let world = World::new();
-    let (port, seen) = origin(world.certified(NAME, |_| {}), &["h2", "http/1.1"]).await;
-    let mut policy = PolicyBuilder::default()
-        .rule(NAME, port, Protocol::Https)
-        .rule("other.example.com", port, Protocol::Https)
-        .host("other.example.com")
-        .rule("plain.example.com", port ^ 1, Protocol::Http)
-        .host("plain.example.com");
+/// Adds the credential for the server's name at that port.
+pub fn grant(policy: &mut PolicyBuilder, port: u16, env: Option<&str>) {
     policy.credentials.push(Credential {
         name: "github".into(),
         places: vec![
@@ -49,6 +41,19 @@ async fn scene(env: Option<&str>) -> Scene {
         value: VALUE.into(),
         placeholder: if env.is_some() { STAND_IN } else { "" }.into(),
     });
+}
+
+/// A session with a credential for the server's name, and one more name that has none.
+async fn scene(env: Option<&str>) -> Scene {
+    let world = World::new();
+    let (port, seen) = origin(world.certified(NAME, |_| {}), &["h2", "http/1.1"]).await;
+    let mut policy = PolicyBuilder::default()
+        .rule(NAME, port, Protocol::Https)
+        .rule("other.example.com", port, Protocol::Https)
+        .host("other.example.com")
+        .rule("plain.example.com", port ^ 1, Protocol::Http)
+        .host("plain.example.com");
+    grant(&mut policy, port, env);
     Scene::of(&world, policy, port, seen).await
 }
 

@@ -630,8 +630,16 @@ async fn a_websocket_over_tls_is_carried() {
             while !head.ends_with(b"\r\n\r\n") {
                 head.push(stream.read_u8().await.unwrap());
             }
-            let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+            let head = String::from_utf8(head).unwrap();
+            let told = head
+                .lines()
+                .find_map(|line| line.strip_prefix("authorization: "));
+            assert_eq!(told, Some("Bearer ghp_R3alR3alR3alR3alR3al"), "{head}");
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 X-Echo: {}\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+                told.unwrap_or_default()
+            );
             stream.write_all(answer.as_bytes()).await.unwrap();
             let (mut read, mut write) = tokio::io::split(stream);
             let _ = tokio::io::copy(&mut read, &mut write).await;
@@ -639,10 +647,11 @@ async fn a_websocket_over_tls_is_carried() {
         }
     })
     .await;
-    let policy = PolicyBuilder::default()
+    let mut policy = PolicyBuilder::default()
         .rule(NAME, port, Protocol::Https)
         .host(NAME)
         .root(&world.root);
+    crate::credentials::grant(&mut policy, port, Some("GITHUB_TOKEN"));
     let mut session = Session::start(policy).await;
     let door = session.door(NAME, port).await;
     let scene = Scene {
@@ -655,6 +664,7 @@ async fn a_websocket_over_tls_is_carried() {
     let mut stream = speak(&scene, b"http/1.1").await;
     let request = format!(
         "GET /chat HTTP/1.1\r\nHost: {NAME}:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Authorization: Bearer ghp_Fak3Fak3Fak3Fak3Fak3\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -662,11 +672,10 @@ async fn a_websocket_over_tls_is_carried() {
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
     }
-    assert!(
-        head.starts_with(b"HTTP/1.1 101 "),
-        "{}",
-        String::from_utf8_lossy(&head)
-    );
+    let head = String::from_utf8(head).unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    // What its head says is looked through as any answer's.
+    assert!(head.contains("x-echo: Bearer ghp_Fak3Fak3"), "{head}");
     let message = vec![7; 300_000];
     let (mut read, mut write) = tokio::io::split(stream);
     let sending = {
