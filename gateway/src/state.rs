@@ -344,6 +344,13 @@ impl State {
             }
             kept.clone()
         };
+        // A first snapshot may have been overtaken by a policy change: what it brings besides is taken, its policy is not.
+        let before = self.active();
+        let (generation, policy) = if generation < before.generation {
+            (before.generation, before.policy.clone())
+        } else {
+            (generation, policy)
+        };
         let active = Arc::new(Active::new(
             generation,
             document.session,

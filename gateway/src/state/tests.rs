@@ -85,6 +85,16 @@ async fn a_snapshot_that_is_not_whole_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_was_overtaken_takes_nothing_back() {
+    let state = State::new(System::default()).unwrap();
+    state.apply(2, document(2, &["b.example"])).await.unwrap();
+    state.apply(1, document(1, &["a.example"])).await.unwrap();
+    assert_eq!(state.active().generation, 2);
+    assert!(state.admit(&intent("b.example")).is_ok());
+    assert!(state.admit(&intent("a.example")).is_err());
+}
+
+#[tokio::test]
 async fn a_swap_waits_for_those_who_lost_their_right() {
     let state = State::new(System::default()).unwrap();
     state
