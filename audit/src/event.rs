@@ -98,6 +98,9 @@ pub struct Event {
     pub bytes_out: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub duration_ms: Option<u64>,
+    /// The name of the credential that was put in; never its value.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub credential: Option<String>,
     /// Which layer decided: gate, gateway, dns, init, enforcer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub layer: Option<String>,
@@ -131,6 +134,7 @@ impl Event {
             bytes_in: None,
             bytes_out: None,
             duration_ms: None,
+            credential: None,
             layer: None,
             lost: None,
             detail: None,

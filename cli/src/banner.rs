@@ -5,6 +5,7 @@ use engine::request::CreateRequest;
 use policy::{Action, EffectivePolicy};
 use schema::net::Protocol;
 
+use crate::credentials;
 use crate::loaded::Loaded;
 use crate::record::Record;
 use crate::report;
@@ -24,6 +25,9 @@ pub fn print(loaded: &Loaded, record: &Record, ready: &Ready) {
     report::banner("image", image(record, request));
     report::banner("user", format!("{} ({})", request.user, ready.identity.by));
     report::banner("network", reach(&loaded.policy));
+    for credential in &loaded.policy.credentials {
+        report::banner("credentials", credentials::shown(credential));
+    }
     let hooks: Vec<&str> = ready.opened.hooks.iter().map(|h| h.name.as_str()).collect();
     report::banner("held by", format!("kernel ({}), gateway", hooks.join(" ")));
     for line in opaque(&loaded.policy) {
@@ -118,19 +122,21 @@ fn opaque(policy: &EffectivePolicy) -> Vec<String> {
 /// The same for `run --plan`, on stdout.
 pub fn plan(loaded: &Loaded, record: &Record, planned: &Planned) -> String {
     let mut lines = vec![
-        format!("image    {}", image(record, &planned.request)),
+        format!("image        {}", image(record, &planned.request)),
         format!(
-            "user     {} ({})",
+            "user         {} ({})",
             planned.request.user, planned.identity.by
         ),
-        format!("network  {}", reach(&loaded.policy)),
+        format!("network      {}", reach(&loaded.policy)),
     ];
+    let credentials = loaded.policy.credentials.iter().map(credentials::shown);
+    lines.extend(credentials.map(|line| format!("credentials  {line}")));
     lines.extend(
         opaque(&loaded.policy)
             .into_iter()
-            .map(|l| format!("note     {l}")),
+            .map(|l| format!("note         {l}")),
     );
-    lines.extend(planned.notes.iter().map(|l| format!("note     {l}")));
+    lines.extend(planned.notes.iter().map(|l| format!("note         {l}")));
     lines
         .iter()
         .map(|l| report::escape(l))

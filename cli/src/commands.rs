@@ -3,6 +3,7 @@
 mod audit;
 mod completions;
 mod config;
+mod credential;
 mod doctor;
 mod enforcer;
 mod exec;
@@ -15,7 +16,10 @@ mod ps;
 mod rm;
 mod run;
 mod stop;
+mod suggest;
 mod trust;
+
+use std::collections::BTreeMap;
 
 use clap::{Parser, Subcommand};
 
@@ -57,6 +61,8 @@ enum Command {
     Config(config::Args),
     /// Show or explain the effective policy
     Policy(policy::Args),
+    /// List or try the credentials that this host grants
+    Credential(credential::Args),
     /// List or revoke approvals
     Trust(trust::Args),
     /// Print a completion script for a shell
@@ -80,7 +86,8 @@ pub async fn dispatch(cli: Cli) -> u8 {
         Command::Enforcer(args) => enforcer::run(&args).await,
         Command::Audit(args) => audit::run(&args).await,
         Command::Config(args) => config::run(&args),
-        Command::Policy(args) => policy::run(&args),
+        Command::Policy(args) => policy::run(&args).await,
+        Command::Credential(args) => credential::run(&args).await,
         Command::Trust(args) => trust::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
@@ -138,4 +145,50 @@ impl Desk {
 fn json(on: bool) -> bool {
     report::set_json(on);
     on
+}
+
+/// What `-e` sets. As with engines, a name without a value is taken from here, and one that is not set here is left out.
+fn environment(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut env = BTreeMap::new();
+    for entry in given {
+        let (name, value) = match entry.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => match std::env::var(entry) {
+                Ok(value) => (entry.as_str(), value),
+                Err(_) => continue,
+            },
+        };
+        let good = !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !good || name.starts_with("AGENTCONTAINER_") {
+            return Err(Failure::new(
+                "variable-name",
+                format!("{name} is not a variable that can be set"),
+            ));
+        }
+        env.insert(name.to_owned(), value);
+    }
+    Ok(env)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn variables_are_taken_apart_and_ours_cannot_be_set() {
+        let env = environment(&["A=b=c".into(), "EMPTY=".into()]).unwrap();
+        assert_eq!(env["A"], "b=c");
+        assert_eq!(env["EMPTY"], "");
+        for bad in ["=x", "1A=x", "A B=x", "AGENTCONTAINER_SESSION=x"] {
+            assert!(environment(&[bad.into()]).is_err(), "{bad}");
+        }
+        assert!(
+            environment(&["SURELY_NOT_SET_ANYWHERE".into()])
+                .unwrap()
+                .is_empty()
+        );
+    }
 }

@@ -5,9 +5,12 @@ mod authority;
 mod banner;
 mod channel;
 mod commands;
+mod credentials;
 mod embedded;
 mod events;
 mod loaded;
+mod network;
+mod patch;
 mod places;
 mod progress;
 mod record;
@@ -22,7 +25,10 @@ mod trust;
 use clap::Parser;
 
 fn main() -> ! {
-    let command = commands::Cli::parse();
+    let command = match commands::Cli::try_parse() {
+        Ok(command) => command,
+        Err(error) => misused(&error),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -36,4 +42,17 @@ fn main() -> ! {
     };
     // Before the runtime is dropped: it would wait for the thread that reads standard input, and so for a key.
     std::process::exit(i32::from(status))
+}
+
+/// What clap has to say, with the status that the command's other failures have: 2 could be the program's own.
+fn misused(error: &clap::Error) -> ! {
+    let _ = error.print();
+    let runs = std::env::args_os()
+        .nth(1)
+        .is_some_and(|command| command == "run" || command == "exec");
+    std::process::exit(match error.exit_code() {
+        0 => 0,
+        _ if runs => i32::from(report::OURS),
+        other => other,
+    })
 }

@@ -137,7 +137,7 @@ pub fn warning(text: impl Display) {
 /// A line of the banner.
 pub fn banner(label: &str, text: impl Display) {
     line(&format!(
-        "{DIM}{label:>9}{DIM:#}  {}",
+        "{DIM}{label:>11}{DIM:#}  {}",
         escape(&text.to_string())
     ));
 }

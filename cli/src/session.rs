@@ -12,6 +12,9 @@ use crate::places::Places;
 use crate::record::{self, Record};
 use crate::report::{self, Failure};
 
+/// So many control files below the workspace's root are named at the end.
+const SHOWN_CONTROLS: usize = 5;
+
 /// Ends a session: nothing of it runs or is held afterwards. Without an engine there never was a container. What could not be done is said; the first failure is returned.
 pub async fn end(
     engine: Option<&Engine>,
@@ -29,7 +32,7 @@ pub async fn end(
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(Failure::io("lock", &dir, &e)),
     };
-    let over = Record::load(&dir).is_none_or(|on_disk| on_disk.ended.is_some());
+    let over = Record::load(&dir).is_some_and(|on_disk| on_disk.ended.is_some());
     let container = format!("agentcontainer-{}", record.session);
     let mut result = match engine {
         Some(engine) => engine.remove(&container).await.map_err(Failure::from),
@@ -93,12 +96,7 @@ async fn finish_workspace(
             // Nobody can say; what holds a place for another stays.
             None => true,
         };
-    let merged = git::finish(
-        &record.workspace,
-        &dir,
-        others,
-        i64::try_from(record.created).unwrap_or_default(),
-    )?;
+    let merged = git::finish(&record.workspace, &dir, others)?;
     if !others {
         control::release(&record.workspace)?;
     }
@@ -111,9 +109,18 @@ async fn finish_workspace(
     for line in &merged.elsewhere.said {
         report::warning(format!("git: {line}"));
     }
+    let controls = &merged.elsewhere.controls;
+    for path in controls.iter().take(SHOWN_CONTROLS) {
+        report::warning(format!(
+            "{path} is not as it was before the session; look at it before a program on this machine obeys it"
+        ));
+    }
+    if let Some(more @ 1..) = controls.len().checked_sub(SHOWN_CONTROLS) {
+        report::warning(format!("and {more} more of that kind"));
+    }
     if merged.elsewhere.cut_off {
         report::warning(
-            "git: there are more files in the workspace than are looked through for repositories",
+            "there are more files in the workspace than are looked through for repositories",
         );
     }
     discard(&dir);
@@ -135,5 +142,41 @@ fn discard(dir: &Path) {
         } else {
             std::fs::remove_file(path)
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_does_not_keep_a_workspace_from_being_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places {
+            home: None,
+            state: dir.path().join("agentcontainer"),
+            config: dir.path().join("c"),
+        };
+        let mut record = Record {
+            session: schema::session::SessionId::parse("abc1").unwrap(),
+            name: None,
+            workspace: dir.path().join("w"),
+            config: "agentcontainer.json".into(),
+            image: "x".into(),
+            enforcer: "e".into(),
+            created: 1,
+            ended: None,
+            holder: None,
+        };
+        std::fs::create_dir(&record.workspace).unwrap();
+        record.save(&places).unwrap();
+        let ours = record.dir(&places).join("veil");
+        std::fs::write(&ours, "").unwrap();
+        std::fs::write(record.dir(&places).join("session.json"), "{").unwrap();
+        end(None, None, &places, &mut record, "ended")
+            .await
+            .unwrap();
+        assert!(!ours.exists());
     }
 }

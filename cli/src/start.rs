@@ -17,6 +17,7 @@ use schema::session::SessionId;
 use tokio::sync::{oneshot, watch};
 
 use crate::channel::{self, Enforcer};
+use crate::credentials::{self, Resolved};
 use crate::loaded::Loaded;
 use crate::progress::Progress;
 use crate::record::{self, Record};
@@ -63,6 +64,7 @@ pub fn new_session() -> Result<SessionId, Failure> {
 pub async fn prepare(
     loaded: &Loaded,
     asked: &Asked,
+    credentials: &[Resolved],
     record: &Record,
     mut cancelled: watch::Receiver<bool>,
 ) -> Result<Ready, Failure> {
@@ -84,7 +86,14 @@ pub async fn prepare(
         };
         // Its volume holds init from now on.
         let _ = up.send(());
-        let opened = open(&mut enforcer, &status, loaded, record, roots).await?;
+        let opened = open(
+            &mut enforcer,
+            &status,
+            loaded,
+            record,
+            Trusted { roots, credentials },
+        )
+        .await?;
         Ok::<_, Failure>(Some((enforcer, opened)))
     };
     // Meanwhile the container: made for the session's cgroup, which is named after the session, and not started.
@@ -96,7 +105,11 @@ pub async fn prepare(
         let image = resolve(&engine, loaded, &mut cancelled).await?;
         let contents = engine.contents(&image, &loaded.places.images()).await?;
         check(&cancelled)?;
-        let planned = plan(loaded, asked, record, &info, &image, &contents).make(Doing::Write)?;
+        let inside = credentials::placeholders(credentials);
+        let planned = plan(loaded, asked, record, &info, &image, &contents)
+            .with_placeholders(&inside)
+            .make(Doing::Write)?;
+        credentials::check_request(credentials, &planned.request)?;
         let checked = planned
             .request
             .check(&loaded.places.private())
@@ -167,13 +180,19 @@ fn nothing_to_say() -> Failure {
     }
 }
 
+/// What the session's gateway is trusted with, beside the policy.
+struct Trusted<'a> {
+    roots: Vec<Vec<u8>>,
+    credentials: &'a [Resolved],
+}
+
 /// Opens the session, once the kernel is known to carry all of it.
 async fn open(
     enforcer: &mut Enforcer,
     status: &v1::StatusReply,
     loaded: &Loaded,
     record: &Record,
-    roots: Vec<Vec<u8>>,
+    trusted: Trusted<'_>,
 ) -> Result<v1::OpenSessionReply, Failure> {
     let missing: Vec<String> = status
         .capabilities
@@ -197,7 +216,8 @@ async fn open(
         session: record.session.to_string(),
         workspace: record.workspace.display().to_string(),
         policy: loaded.policy.to_json(),
-        roots,
+        roots: trusted.roots,
+        secrets: credentials::for_channel(trusted.credentials),
     };
     let opened = enforcer
         .open_session(request)
@@ -263,6 +283,7 @@ pub struct Draft<'a> {
     info: &'a EngineInfo,
     image: &'a Image,
     contents: &'a Contents,
+    placeholders: BTreeMap<String, String>,
 }
 
 pub fn plan<'a>(
@@ -280,10 +301,17 @@ pub fn plan<'a>(
         info,
         image,
         contents,
+        placeholders: BTreeMap::new(),
     }
 }
 
 impl Draft<'_> {
+    /// With what stands for credentials inside, by variable.
+    pub fn with_placeholders(mut self, placeholders: &BTreeMap<String, String>) -> Self {
+        self.placeholders = placeholders.clone();
+        self
+    }
+
     pub fn make(self, doing: Doing) -> Result<engine::plan::Planned, Failure> {
         let loaded = self.loaded;
         Plan {
@@ -301,6 +329,7 @@ impl Draft<'_> {
             command: &self.asked.command,
             detached: self.asked.detached,
             env: &self.asked.env,
+            placeholders: &self.placeholders,
             tty: self.asked.tty,
             terminal: self.asked.tty.then(terminal::size).flatten(),
             stdin: !self.asked.detached,

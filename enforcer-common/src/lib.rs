@@ -111,6 +111,7 @@ pub struct DialKey {
     pub addr: [u8; 16],
     /// Host byte order.
     pub port: u16,
+    /// With [`DIAL_ANYWHERE`] and no address: any address that is not [`DIAL_NEVER`].
     pub proto: u8,
     /// AF_INET or AF_INET6.
     pub family: u8,
@@ -120,6 +121,10 @@ const _: () = assert!(size_of::<DialKey>() == 20);
 /// Values of `DIAL_NETWORKS4`/`6`.
 pub const DIAL_ALLOW: u32 = 1;
 pub const DIAL_DENY: u32 = 2;
+/// Denied whatever the port.
+pub const DIAL_NEVER: u32 = 3;
+/// Added to the transport of a [`DialKey`] that stands for a port at any address.
+pub const DIAL_ANYWHERE: u8 = 0x80;
 
 /// Which hook an event comes from.
 #[repr(u8)]

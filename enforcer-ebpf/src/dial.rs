@@ -5,7 +5,7 @@ use aya_ebpf::{
     EbpfContext as _, helpers::bpf_get_netns_cookie, macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use enforcer_common::{DIAL_ALLOW, DialKey, Hook, Reason};
+use enforcer_common::{DIAL_ALLOW, DIAL_ANYWHERE, DIAL_NEVER, DialKey, Hook, Reason};
 
 use crate::{
     maps::{DIAL_ADDRESSES, DIAL_NETWORKS4, DIAL_NETWORKS6, single},
@@ -62,10 +62,8 @@ fn dial6(ctx: &SockAddrContext, hook: Hook) -> i32 {
     if named(&attempt) {
         return 1;
     }
-    match DIAL_NETWORKS6.get(single(attempt.addr)) {
-        Some(&DIAL_ALLOW) => 1,
-        _ => deny(&attempt, Reason::GatewayRange),
-    }
+    let class = DIAL_NETWORKS6.get(single(attempt.addr)).copied();
+    by_class(&attempt, class, AF_INET6)
 }
 
 #[inline(always)]
@@ -79,10 +77,26 @@ fn conclude4(attempt: &Attempt, network_order: u32) -> i32 {
     if DIAL_ADDRESSES.get_ptr(key).is_some() {
         return 1;
     }
-    match DIAL_NETWORKS4.get(single(network_order.to_ne_bytes())) {
-        Some(&DIAL_ALLOW) => 1,
-        _ => deny(attempt, Reason::GatewayRange),
+    let class = DIAL_NETWORKS4.get(single(network_order.to_ne_bytes())).copied();
+    by_class(attempt, class, AF_INET)
+}
+
+/// What no network admits may be at a port that is open anywhere: that of a proxy which the host names and does not place.
+#[inline(always)]
+fn by_class(attempt: &Attempt, class: Option<u32>, family: u16) -> i32 {
+    if class == Some(DIAL_ALLOW) {
+        return 1;
     }
+    let anywhere = DialKey {
+        addr: [0; 16],
+        port: attempt.port,
+        proto: attempt.proto | DIAL_ANYWHERE,
+        family: family as u8,
+    };
+    if class != Some(DIAL_NEVER) && DIAL_ADDRESSES.get_ptr(anywhere).is_some() {
+        return 1;
+    }
+    deny(attempt, Reason::GatewayRange)
 }
 
 #[inline(always)]

@@ -47,6 +47,13 @@ impl Cgroup {
         Self::open(path)
     }
 
+    /// Says that a living enforcer has it: the lock goes with this value, or with the process (flock(2)). Others may hold it too.
+    pub fn hold(&self) -> Result<(), CgroupError> {
+        self.directory
+            .lock_shared()
+            .map_err(error("lock", &self.path))
+    }
+
     pub fn open(path: &Path) -> Result<Self, CgroupError> {
         let directory = File::open(path).map_err(error("open", path))?;
         // The inode number of a cgroup's directory is its id (kernel `cgroup_id`).
@@ -131,7 +138,8 @@ fn children(path: &Path) -> Result<Vec<PathBuf>, CgroupError> {
         .collect())
 }
 
-fn remove(path: &Path) -> Result<(), CgroupError> {
+/// Removes it with what is below, where nothing lives in it.
+pub fn remove(path: &Path) -> Result<(), CgroupError> {
     for child in children(path)? {
         remove(&child)?;
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 use policy::{EffectivePolicy, address_class};
-use schema::gateway::{HttpProxy, ProxyHost, Resolver};
+use schema::gateway::{ProxyHost, Resolver};
 use schema::net::{Cidr, Transport};
 
 /// The IPv6 addresses that are unicast to somewhere (IANA).
@@ -19,13 +19,25 @@ const REFUSED6: [&str; 4] = ["2001::/23", "2001:db8::/32", "2002::/16", "3fff::/
 /// IPv6 metadata services: refused whatever policy names.
 const NEVER6: [&str; 3] = ["fd00:ec2::/32", "fd20:ce::254/128", "fd00:42::42/128"];
 
+/// Whether a network may be dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Allowed,
+    Refused,
+    /// Refused at every port, whatever policy says.
+    Never,
+}
+
 /// The whole of the gateway's gate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dial {
-    /// Whether a network may be dialled; the most specific one that contains an address decides, none refuses.
-    pub networks: BTreeMap<IpNet, bool>,
+    /// The most specific network that contains an address decides; none refuses.
+    pub networks: BTreeMap<IpNet, Class>,
     /// Servers that may be dialled whatever network they are in.
     pub addresses: BTreeSet<(SocketAddr, Transport)>,
+    /// The port of a proxy that the host names without saying where it is: what its name leads to is its resolver's word. TCP, to
+    /// any network that is not [`Class::Never`].
+    pub proxy: Option<u16>,
 }
 
 impl Dial {
@@ -36,20 +48,24 @@ impl Dial {
         let refused = ranges()
             .map(|(cidr, _)| v4(cidr))
             .chain(REFUSED6.iter().filter_map(parse))
-            .map(|network| (network, false));
+            .map(|network| (network, Class::Refused));
         let never = ranges()
             .filter(|(_, class)| class.never_allowed())
             .map(|(cidr, _)| v4(cidr))
             .chain(NEVER6.iter().filter_map(parse))
-            .map(|network| (network, false));
+            .map(|network| (network, Class::Never));
         let public = ["0.0.0.0/0", GLOBAL6];
         // Of equal networks the later one counts: what no policy can name comes after what policy names.
         let networks = public
             .iter()
             .filter_map(parse)
-            .map(|network| (network, true))
+            .map(|network| (network, Class::Allowed))
             .chain(refused)
-            .chain(named(policy).into_iter().map(|network| (network, true)))
+            .chain(
+                named(policy)
+                    .into_iter()
+                    .map(|network| (network, Class::Allowed)),
+            )
             .chain(never)
             .collect();
         let resolvers = match policy.gateway.resolver {
@@ -60,16 +76,21 @@ impl Dial {
             .into_iter()
             .flat_map(|server| [(server, Transport::Udp), (server, Transport::Tcp)])
             .collect();
-        if let Some(HttpProxy {
-            host: ProxyHost::Address(address),
-            port,
-        }) = &policy.gateway.upstream_proxy
-        {
-            addresses.insert((SocketAddr::new(*address, *port), Transport::Tcp));
+        let mut port = None;
+        if let Some(proxy) = &policy.gateway.upstream_proxy {
+            match &proxy.host {
+                ProxyHost::Address(address) => {
+                    addresses.insert((SocketAddr::new(*address, proxy.port), Transport::Tcp));
+                }
+                // Where `hosts` places it, its addresses are among the networks already.
+                ProxyHost::Name(name) if policy.gateway.hosts.contains_key(name) => {}
+                ProxyHost::Name(_) => port = Some(proxy.port),
+            }
         }
         Self {
             networks,
             addresses,
+            proxy: port,
         }
     }
 }
@@ -121,7 +142,21 @@ mod tests {
             .iter()
             .filter(|(network, _)| network.contains(&address))
             .max_by_key(|(network, _)| network.prefix_len())
-            .is_some_and(|(_, allowed)| *allowed)
+            .is_some_and(|(_, class)| *class == Class::Allowed)
+    }
+
+    #[test]
+    fn a_proxy_by_name_opens_its_port_unless_the_host_says_where_it_is() {
+        let proxy = "http://proxy.corp:3128";
+        let dial = with(serde_json::json!({ "upstreamProxy": proxy }));
+        assert_eq!(dial.proxy, Some(3128));
+        assert!(!admits(&dial, "10.1.2.3"));
+        let hosts = serde_json::json!({ "proxy.corp": ["10.1.2.3"] });
+        let dial = with(serde_json::json!({ "upstreamProxy": proxy, "hosts": hosts }));
+        assert_eq!(dial.proxy, None);
+        assert!(admits(&dial, "10.1.2.3") && !admits(&dial, "10.1.2.4"));
+        let dial = with(serde_json::json!({ "upstreamProxy": "http://10.1.2.3:3128" }));
+        assert_eq!((dial.proxy, dial.addresses.len()), (None, 1));
     }
 
     #[test]

@@ -102,6 +102,21 @@ pub fn loss(count: u64, total: u64) -> Event {
     record
 }
 
+/// The record of packets that were on their way to another device than loopback, which the namespace should not have. Nobody knows
+/// whose they were: the kernel counts them, for there may be very many.
+pub fn dropped(count: u64, total: u64) -> Event {
+    let mut record = Event::new(
+        Kind::Send,
+        Verdict::Deny,
+        reason(abi::Reason::NotLoopback as u8),
+    );
+    record.layer = Some("gate".into());
+    record.detail = Some(format!(
+        "{count} packets for another device than loopback, {total} since the session began"
+    ));
+    record
+}
+
 /// At most [`MAX_PER_SECOND`] a second.
 #[derive(Debug)]
 pub struct Limiter {

@@ -17,7 +17,7 @@ use aya::programs::{
 use aya::{Ebpf, EbpfLoader};
 
 pub use maps::{Maps, SessionMaps};
-pub use query::{AttachType, attached_programs};
+pub use query::{AttachType, attached_programs, steering_programs};
 
 /// The programs, built by `cargo xtask ebpf` and checked in.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../enforcer-ebpf/object/enforcer-ebpf.o");
@@ -101,6 +101,8 @@ pub const GATEWAY_HOOKS: [HookPoint; 4] = [
 
 /// Name of the sk_lookup program's pin and of its link's.
 const STEER: &str = "steer";
+/// Name of a link's pin until it takes the place of the one before (a bpffs takes no dots in names).
+const STEER_NEW: &str = "steer_new";
 
 /// What the kernel says of one hook.
 #[derive(Clone, Debug)]
@@ -234,10 +236,20 @@ impl Kernel {
             .into_iter()
             .map(open)
             .collect::<Result<_, _>>()?;
-        let steering = PinnedLink::from_pin(pins.join("links").join(STEER))
-            .ok()
+        let path = pins.join("links").join(STEER);
+        let pinned = path
+            .try_exists()
+            .map_err(io_error("look for", &path))?
+            .then(|| PinnedLink::from_pin(&path));
+        let steering = pinned
+            .transpose()
+            .map_err(pin_error(&path))?
             .map(FdLink::from);
         let maps = Maps::adopt(&pins.join("maps"))?;
+        // A namespace is steered before the gate opens for it.
+        if maps.session.settings()?.netns_cookie != 0 && steering.is_none() {
+            return Err(KernelError::Detached { hook: STEER });
+        }
         let kernel = Self {
             pins: pins.to_path_buf(),
             links,
@@ -248,19 +260,66 @@ impl Kernel {
         Ok((kernel, maps))
     }
 
-    /// Attaches the steering program to a network namespace, in place of an earlier one.
-    pub fn steer(&mut self, netns: impl AsFd) -> Result<(), KernelError> {
-        let path = self.pins.join("links").join(STEER);
-        if self.steering.take().is_some() {
-            std::fs::remove_file(&path).map_err(io_error("unpin", &path))?;
+    /// Attaches the steering program to a network namespace. Where it is attached to that very one it stays as it is, and an earlier
+    /// attachment elsewhere goes only once the new one stands: no connection ever finds nobody who steers it.
+    pub fn steer(&mut self, netns: &impl AsFd) -> Result<(), KernelError> {
+        if self.verify_steering(netns).is_ok() {
+            return Ok(());
+        }
+        let links = self.pins.join("links");
+        let (path, new) = (links.join(STEER), links.join(STEER_NEW));
+        // Left by a run that ended between the two steps.
+        match std::fs::remove_file(&new) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("unpin", &new)(e));
+            }
+            _ => {}
         }
         let pin = self.pins.join(STEER);
         let mut program = SkLookup::from_pin(&pin).map_err(failed(STEER))?;
-        let id = program.attach(netns).map_err(failed(STEER))?;
+        let id = program.attach(netns.as_fd()).map_err(failed(STEER))?;
         let link = program.take_link(id).map_err(failed(STEER))?;
-        let pinned = FdLink::from(link).pin(&path).map_err(pin_error(&path))?;
+        let pinned = FdLink::from(link).pin(&new).map_err(pin_error(&new))?;
+        std::fs::rename(&new, &path).map_err(io_error("rename", &new))?;
         self.steering = Some(pinned.into());
-        Ok(())
+        self.verify_steering(netns)
+    }
+
+    /// The kernel's word that our program, and nobody else's, steers that namespace.
+    pub fn verify_steering(&self, netns: &impl AsFd) -> Result<(), KernelError> {
+        let state = self.steering(netns)?;
+        if state.attached {
+            Ok(())
+        } else {
+            Err(KernelError::Detached { hook: STEER })
+        }
+    }
+
+    /// What the kernel says of the steering of that namespace; a program of somebody else's there is an error.
+    pub fn steering(&self, netns: &impl AsFd) -> Result<HookState, KernelError> {
+        let query = |source| KernelError::Query {
+            hook: STEER,
+            source,
+        };
+        let program = match &self.steering {
+            Some(link) => link
+                .info()
+                .map_err(|e| query(io::Error::other(e)))?
+                .program_id(),
+            None => 0,
+        };
+        let there = steering_programs(netns).map_err(query)?;
+        match there.iter().find(|id| **id != program) {
+            Some(foreign) if self.steering.is_some() => Err(KernelError::Foreign {
+                hook: STEER,
+                program: *foreign,
+            }),
+            _ => Ok(HookState {
+                name: STEER,
+                program,
+                attached: there.contains(&program),
+            }),
+        }
     }
 
     /// What the kernel says of every hook now.
@@ -303,7 +362,15 @@ impl Kernel {
     pub fn remove(self) -> Result<(), KernelError> {
         let pins = self.pins.clone();
         drop(self);
-        std::fs::remove_dir_all(&pins).map_err(io_error("remove", &pins))
+        remove_pins(&pins)
+    }
+}
+
+/// Removes a session's pins, if there are any. What nobody has open is detached by it.
+pub fn remove_pins(pins: &Path) -> Result<(), KernelError> {
+    match std::fs::remove_dir_all(pins) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("remove", pins)(e)),
+        _ => Ok(()),
     }
 }
 

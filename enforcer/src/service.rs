@@ -15,14 +15,17 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status};
 
 use crate::kernel;
+use crate::leftover;
 use crate::places::Places;
-use crate::session::{Session, SessionError};
+use crate::retention;
+use crate::session::{self, Session, SessionError};
 use crate::store;
+use crate::trusted::Trusted;
 
 /// Sessions at a time.
 pub const MAX_SESSIONS: usize = 64;
-/// Longest policy document, in bytes.
-pub const MAX_POLICY: usize = 8 * 1024 * 1024;
+/// Longest request, in bytes: a policy, 4 MiB of roots and the values of credentials.
+pub const MAX_REQUEST: usize = policy::MAX_POLICY_BYTES + 6 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -72,10 +75,11 @@ pub async fn serve(places: Places) -> Result<(), ServeError> {
             }
             Err(error) => {
                 tracing::error!(session = %id, %error, "a session that was left does not match what the kernel holds: closed");
-                discard(&places, &id);
+                discard(&places, id);
             }
         }
     }
+    sweep(&places).await;
     let enforcer = Enforcer {
         places: Arc::clone(&places),
         sessions: Mutex::new(sessions),
@@ -89,8 +93,8 @@ pub async fn serve(places: Places) -> Result<(), ServeError> {
         Err(_) => true,
     });
     let service = enforcer_server::EnforcerServer::new(Service(Arc::new(enforcer)))
-        .max_decoding_message_size(MAX_POLICY)
-        .max_encoding_message_size(MAX_POLICY);
+        .max_decoding_message_size(MAX_REQUEST)
+        .max_encoding_message_size(MAX_REQUEST);
     tonic::transport::Server::builder()
         .add_service(service)
         .serve_with_incoming_shutdown(peers, stop())
@@ -145,20 +149,33 @@ async fn stop() {
     }
 }
 
-/// Ends what is left of a session that cannot be taken up: its processes first.
-fn discard(places: &Places, id: &str) {
-    use crate::cgroup::Cgroup;
-    for path in [places.session_cgroup(id), places.gateway_cgroup(id)] {
-        if let Ok(cgroup) = Cgroup::open(&path)
-            && let Err(error) = cgroup.destroy()
-        {
-            tracing::error!(session = %id, %error, "discard");
-            // Its programs, whatever is left of them, stay where they are.
-            return;
-        }
+/// Takes away what enforcers that are gone left behind.
+async fn sweep(places: &Arc<Places>) {
+    let places = Arc::clone(places);
+    let swept = tokio::task::spawn_blocking(move || leftover::sweep(&places, leftover::AGE)).await;
+    if let Ok(count @ 1..) = swept {
+        tracing::warn!(count, "sessions that nobody has a record of were swept up");
     }
-    let _ = std::fs::remove_dir_all(places.pins.join(id));
-    let _ = std::fs::remove_dir_all(places.sessions.join(id));
+}
+
+/// Takes away a session that cannot be taken up. While a process of it lives it is held by its programs, and tried again.
+fn discard(places: &Arc<Places>, id: String) {
+    const AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
+    let Err(error) = session::discard(places, &id) else {
+        return;
+    };
+    tracing::error!(session = %id, %error, "discard");
+    let places = Arc::clone(places);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            let (places, id) = (Arc::clone(&places), id.clone());
+            let again = tokio::task::spawn_blocking(move || session::discard(&places, &id));
+            if again.await.is_ok_and(|discarded| discarded.is_ok()) {
+                return;
+            }
+        }
+    });
 }
 
 impl Enforcer {
@@ -185,7 +202,8 @@ impl Enforcer {
         let policy = Self::policy(&request.policy)?;
         let _one = self.opening.lock().await;
         let (taken, count): (Vec<u32>, usize) = {
-            let sessions = self.sessions.lock().await;
+            let mut sessions = self.sessions.lock().await;
+            sessions.retain(|_, session| !session.is_over());
             if sessions.contains_key(id.as_str()) {
                 return Err(Status::already_exists(format!("session {id} is open")));
             }
@@ -209,7 +227,10 @@ impl Enforcer {
             id.clone(),
             request.workspace,
             policy,
-            request.roots,
+            Trusted {
+                roots: request.roots,
+                secrets: request.secrets,
+            },
             index,
         )
         .await
@@ -248,7 +269,12 @@ impl Enforcer {
             }
         };
         let closed = session.close(&request.reason).await;
-        self.sessions.lock().await.remove(&request.session);
+        // One that would not end is closed later, and is listed until then.
+        if session.is_over() {
+            self.sessions.lock().await.remove(&request.session);
+            let places = Arc::clone(&self.places);
+            tokio::task::spawn_blocking(move || retention::prune(&places));
+        }
         let (events, lost) = closed.map_err(|error| match error {
             // It ended by itself.
             SessionError::Closed => Status::not_found(error.to_string()),
@@ -318,7 +344,12 @@ impl enforcer_server::Enforcer for Service {
         &self,
         _request: Request<v1::ListSessionsRequest>,
     ) -> Result<Response<v1::ListSessionsReply>, Status> {
-        let sessions: Vec<_> = self.0.sessions.lock().await.values().cloned().collect();
+        sweep(&self.0.places).await;
+        let sessions: Vec<_> = {
+            let mut sessions = self.0.sessions.lock().await;
+            sessions.retain(|_, session| !session.is_over());
+            sessions.values().cloned().collect()
+        };
         let mut listed = Vec::new();
         for session in sessions {
             listed.push(session.status().await);

@@ -1,6 +1,7 @@
 //! One session: its cgroups, kernel side, names, policy generations, gateway and log, from open to close. Everything that
 //! changes it goes through here, under one lock; what is slow (wiring, waiting for the gateway) happens outside it.
 
+mod ending;
 mod gateway_link;
 mod kernel_events;
 mod wiring;
@@ -19,13 +20,16 @@ use schema::net::{Cidr, Transport};
 use schema::session::SessionId;
 use tokio::sync::{Mutex, watch};
 
+pub use ending::discard;
+
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::dial::{self, Dial};
 use crate::gateway;
-use crate::kernel::{Kernel, KernelError, SessionMaps};
+use crate::kernel::{HookState, Kernel, KernelError, SessionMaps};
 use crate::names::{Known, Names};
 use crate::places::{CGROUP, Places};
 use crate::store::{Record, Store, StoreError};
+use crate::trusted::Trusted;
 use crate::wire::Wired;
 
 /// Names that policy does not list exactly and that get an address, a second and at once.
@@ -52,6 +56,8 @@ pub enum SessionError {
     Gateway(String),
     #[error("the session is closed")]
     Closed,
+    #[error("the work was not done to its end: {0}")]
+    Task(String),
     #[error("cannot route a network in the agent's namespace: {0}")]
     Route(std::io::Error),
 }
@@ -138,6 +144,8 @@ struct State {
     kernel: Option<Kernel>,
     maps: SessionMaps,
     current: Generation,
+    /// The highest generation that was ever begun.
+    last: u32,
     /// The generation that is being loaded: names allocated meanwhile go into both.
     pending: Option<Generation>,
     names: Names,
@@ -185,10 +193,11 @@ pub struct Session {
     log_seq: watch::Sender<u64>,
     log_failed: AtomicBool,
     closing: watch::Sender<bool>,
+    end: Mutex<ending::End>,
+    over: AtomicBool,
     link: gateway_link::Link,
     restarts: AtomicU32,
-    /// Certificates (DER) that upstreams are verified with: the host's word, for the session's life.
-    roots: Vec<Vec<u8>>,
+    trusted: Trusted,
 }
 
 impl Session {
@@ -198,41 +207,29 @@ impl Session {
         id: SessionId,
         workspace: String,
         policy: EffectivePolicy,
-        roots: Vec<Vec<u8>>,
+        trusted: Trusted,
         gateway_index: u32,
     ) -> Result<Arc<Self>, SessionError> {
-        let name = id.as_str().to_owned();
-        let mut log = Log::open(&places.log(&name), &name)?;
-        let store = Store::create(&places.sessions, &name)?;
-        let made = store
-            .save_roots(&roots)
+        let store = Store::create(&places.sessions, id.as_str())?;
+        let begun = store
+            .save_roots(&trusted.roots)
             .map_err(SessionError::from)
-            .and_then(|()| Self::make(&places, &id, &store));
-        let (cgroup, gateway_cgroup, kernel, maps) = match made {
-            Ok(made) => made,
+            .and_then(|()| Self::begin(&places, &id, &workspace, &policy, gateway_index));
+        let (cgroup, gateway_cgroup, kernel, maps, log, record) = match begun {
+            Ok(begun) => begun,
             Err(error) => {
-                let _ = store.remove();
+                drop(store);
+                if let Err(error) = discard(&places, id.as_str()) {
+                    tracing::error!(session = %id, %error, "what was begun is left");
+                }
                 return Err(error);
             }
         };
-        let document = serde_json::from_slice(&policy.to_json())
-            .map_err(|e| SessionError::Policy(e.to_string()))?;
-        let record = Record {
-            session: name,
-            workspace: workspace.clone(),
-            policy: document,
-            generation: 0,
-            gateway_uid: gateway::FIRST_UID + gateway_index,
-            released: false,
-        };
-        let mut opened = Event::new(Kind::Lifecycle, Verdict::Allow, "session-opened");
-        opened.layer = Some("enforcer".into());
-        log.append(&mut opened)?;
         let session = Self::assemble(
             places,
             id,
             workspace,
-            roots,
+            trusted,
             cgroup,
             gateway_cgroup,
             log,
@@ -240,6 +237,7 @@ impl Session {
                 kernel: Some(kernel),
                 maps: maps.session,
                 current: Generation::new(0, EffectivePolicy::deny_all()),
+                last: 0,
                 pending: None,
                 names: Names::default(),
                 bucket: Bucket {
@@ -254,34 +252,43 @@ impl Session {
         );
         session.start(maps.events);
         if let Err(error) = session.set_policy(policy).await {
-            session.close("open-failed").await?;
+            if let Err(error) = session.close("open-failed").await {
+                tracing::error!(session = %session.id, %error, "close");
+            }
             return Err(error);
         }
         Ok(session)
     }
 
-    fn make(
+    /// Everything that may fail before the session is one. The caller takes away what a failure leaves.
+    fn begin(
         places: &Places,
         id: &SessionId,
-        _store: &Store,
-    ) -> Result<(Cgroup, Cgroup, Kernel, crate::kernel::Maps), SessionError> {
-        let cgroup = Cgroup::create(&places.session_cgroup(id.as_str()), true)?;
-        let gateway_cgroup = match Cgroup::create(&places.gateway_cgroup(id.as_str()), false) {
-            Ok(made) => made,
-            Err(error) => {
-                let _ = cgroup.destroy();
-                return Err(error.into());
-            }
+        workspace: &str,
+        policy: &EffectivePolicy,
+        gateway_index: u32,
+    ) -> Result<(Cgroup, Cgroup, Kernel, crate::kernel::Maps, Log, Record), SessionError> {
+        let name = id.as_str();
+        let mut log = Log::open(&places.log(name), name)?;
+        let cgroup = Cgroup::create(&places.session_cgroup(name), true)?;
+        cgroup.hold()?;
+        let gateway_cgroup = Cgroup::create(&places.gateway_cgroup(name), false)?;
+        let pins = places.pins.join(name);
+        let (kernel, maps) = Kernel::attach(&pins, cgroup.directory(), gateway_cgroup.directory())?;
+        let policy = serde_json::from_slice(&policy.to_json())
+            .map_err(|e| SessionError::Policy(e.to_string()))?;
+        let record = Record {
+            session: name.to_owned(),
+            workspace: workspace.to_owned(),
+            policy,
+            generation: 0,
+            gateway_uid: gateway::FIRST_UID + gateway_index,
+            released: false,
         };
-        let pins = places.pins.join(id.as_str());
-        match Kernel::attach(&pins, cgroup.directory(), gateway_cgroup.directory()) {
-            Ok((kernel, maps)) => Ok((cgroup, gateway_cgroup, kernel, maps)),
-            Err(error) => {
-                let _ = cgroup.destroy();
-                let _ = gateway_cgroup.destroy();
-                Err(error.into())
-            }
-        }
+        let mut opened = Event::new(Kind::Lifecycle, Verdict::Allow, "session-opened");
+        opened.layer = Some("enforcer".into());
+        log.append(&mut opened)?;
+        Ok((cgroup, gateway_cgroup, kernel, maps, log, record))
     }
 
     /// Takes up a session that an earlier run of this enforcer left. A mismatch is an error, by which the caller ends it.
@@ -289,6 +296,7 @@ impl Session {
         let store = Store::open(&places.sessions, id.as_str())?;
         let record = store.load()?;
         let cgroup = Cgroup::open(&places.session_cgroup(id.as_str()))?;
+        cgroup.hold()?;
         let gateway_cgroup = Cgroup::open(&places.gateway_cgroup(id.as_str()))?;
         let pins = places.pins.join(id.as_str());
         let (kernel, mut maps) =
@@ -296,7 +304,11 @@ impl Session {
         let bytes = record.policy.to_string();
         let document = EffectivePolicy::from_json(bytes.as_bytes())
             .map_err(|e| SessionError::Policy(e.to_string()))?;
-        let roots = store.roots()?;
+        // Values of credentials are nowhere but in memory: what needs one is refused from here on.
+        let trusted = Trusted {
+            roots: store.roots()?,
+            secrets: Vec::new(),
+        };
         let settings = maps.session.settings()?;
         // The kernel's word, in case the enforcer died between the flip and the record.
         let current = Generation::new(settings.generation, document);
@@ -307,22 +319,20 @@ impl Session {
             names.insert(name, address, known);
         }
         maps.session.sweep(current.number)?;
-        let mut log = Log::open(&places.log(id.as_str()), id.as_str())?;
-        let mut adopted = Event::new(Kind::Lifecycle, Verdict::Allow, "session-adopted");
-        adopted.layer = Some("enforcer".into());
-        log.append(&mut adopted)?;
+        let log = Log::open(&places.log(id.as_str()), id.as_str())?;
         let workspace = record.workspace.clone();
         let session = Self::assemble(
             places,
             id,
             workspace,
-            roots,
+            trusted,
             cgroup,
             gateway_cgroup,
             log,
             State {
                 kernel: Some(kernel),
                 maps: maps.session,
+                last: current.number,
                 current,
                 pending: None,
                 names,
@@ -336,8 +346,12 @@ impl Session {
                 routed: Vec::new(),
             },
         );
+        // A full disk refuses what is dialled; it does not end what runs.
+        let mut adopted = Event::new(Kind::Lifecycle, Verdict::Allow, "session-adopted");
+        adopted.layer = Some("enforcer".into());
+        let _ = session.write(adopted);
         session.start(maps.events);
-        session.rewire().await;
+        tokio::spawn(Arc::clone(&session).keep_rewiring());
         Ok(session)
     }
 
@@ -346,7 +360,7 @@ impl Session {
         places: Arc<Places>,
         id: SessionId,
         workspace: String,
-        roots: Vec<Vec<u8>>,
+        trusted: Trusted,
         cgroup: Cgroup,
         gateway_cgroup: Cgroup,
         log: Log,
@@ -366,9 +380,11 @@ impl Session {
             log_seq: watch::Sender::new(seq),
             log_failed: AtomicBool::new(false),
             closing: watch::Sender::new(false),
+            end: Mutex::default(),
+            over: AtomicBool::new(false),
             link: gateway_link::Link::default(),
             restarts: AtomicU32::new(0),
-            roots,
+            trusted,
         })
     }
 
@@ -376,6 +392,7 @@ impl Session {
         tokio::spawn(Arc::clone(self).read_kernel_events(events));
         tokio::spawn(Arc::clone(self).supervise_gateway());
         tokio::spawn(Arc::clone(self).watch());
+        tokio::spawn(Arc::clone(self).finish());
     }
 
     /// Writes one event. What cannot be written is an error for whoever wanted something carried on the strength of it.
@@ -449,25 +466,38 @@ impl Session {
         let _one = self.change.lock().await;
         let next = {
             let mut state = self.state.lock().await;
-            let number = state
-                .current
-                .number
-                .checked_add(1)
-                .ok_or(SessionError::Closed)?;
+            // A number is used once: the gateway may have heard of one whose change came to nothing.
+            let number = state.last.checked_add(1).ok_or(SessionError::Closed)?;
+            state.last = number;
             let next = Generation::new(number, document);
-            let State { maps, names, .. } = &mut *state;
-            next.fill(maps, names)?;
-            state.add_routes(&next.networks())?;
-            state.maps.dial_also(&next.dial)?;
             state.pending = Some(next.clone());
             next
         };
-        let result = self.flip(&next).await;
+        let result = match self.prepare(&next).await {
+            Ok(()) => self.flip(&next).await,
+            Err(error) => Err(error),
+        };
         let mut state = self.state.lock().await;
         state.pending = None;
-        let number = state.current.number;
-        state.maps.sweep(number)?;
-        result.map(|()| number)
+        let current = state.current.clone();
+        if current.number != next.number {
+            // Whatever the gateway has come to know of it meanwhile, it is not what is decided by.
+            self.link.give_up();
+            state.maps.dial_only(&current.dial)?;
+            state.remove_routes(&current.networks())?;
+        }
+        state.maps.sweep(current.number)?;
+        result.map(|()| current.number)
+    }
+
+    /// Loads a generation beside the current one.
+    async fn prepare(&self, next: &Generation) -> Result<(), SessionError> {
+        let mut state = self.state.lock().await;
+        let State { maps, names, .. } = &mut *state;
+        next.fill(maps, names)?;
+        state.add_routes(&next.networks())?;
+        state.maps.dial_also(&next.dial)?;
+        Ok(())
     }
 
     async fn flip(&self, next: &Generation) -> Result<(), SessionError> {
@@ -538,15 +568,7 @@ impl Session {
     /// The session as the kernel and this enforcer see it now.
     pub async fn status(&self) -> v1::Session {
         let state = self.state.lock().await;
-        let hooks = state
-            .kernel
-            .as_ref()
-            .and_then(|kernel| {
-                kernel
-                    .hooks(self.cgroup.directory(), self.gateway_cgroup.directory())
-                    .ok()
-            })
-            .unwrap_or_default();
+        let hooks = self.hooks(&state).unwrap_or_default();
         let (denied, lost) = state.maps.counts().unwrap_or_default();
         v1::Session {
             session: self.id.to_string(),
@@ -566,46 +588,26 @@ impl Session {
             denied,
             lost,
             names: state.names.len() as u32,
-            state: "open".to_owned(),
+            state: if *self.closing.borrow() {
+                "closing"
+            } else {
+                "open"
+            }
+            .to_owned(),
             ca_certificate: self.link.ca_certificate(),
         }
     }
 
-    /// Ends the session: its processes, then gateway, links, maps, cgroup. Returns events written and lost.
-    pub async fn close(&self, reason: &str) -> Result<(u64, u64), SessionError> {
-        if self.closing.send_replace(true) {
-            return Err(SessionError::Closed);
+    /// What the kernel says of every hook now, of the steering too where a namespace is wired.
+    fn hooks(&self, state: &State) -> Result<Vec<HookState>, KernelError> {
+        let Some(kernel) = &state.kernel else {
+            return Ok(Vec::new());
+        };
+        let mut hooks = kernel.hooks(self.cgroup.directory(), self.gateway_cgroup.directory())?;
+        if let Some(wired) = &state.wired {
+            hooks.push(kernel.steering(&wired.netns.fd())?);
         }
-        let path = self.cgroup.path().to_path_buf();
-        let gateway_path = self.gateway_cgroup.path().to_path_buf();
-        // First what the agent runs, while everything still stands between it and the world.
-        let destroyed = tokio::task::spawn_blocking(move || {
-            let agents = Cgroup::open(&path).and_then(Cgroup::destroy);
-            let gateway = Cgroup::open(&gateway_path).and_then(Cgroup::destroy);
-            agents.and(gateway)
-        });
-        let destroyed = destroyed.await.unwrap_or(Ok(()));
-        let mut state = self.state.lock().await;
-        let (_, lost) = state.maps.counts().unwrap_or_default();
-        state.wired = None;
-        let removed = state.kernel.take().map_or(Ok(()), Kernel::remove);
-        let stored = state.store.take().map_or(Ok(()), Store::remove);
-        drop(state);
-        let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "session-closed");
-        event.layer = Some("enforcer".into());
-        event.detail = Some(reason.to_owned());
-        let seq = self.write(event)?;
-        {
-            let log = self
-                .log
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            log.sync()?;
-        }
-        destroyed?;
-        removed?;
-        stored?;
-        Ok((seq, lost))
+        Ok(hooks)
     }
 }
 

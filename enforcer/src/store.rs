@@ -59,7 +59,9 @@ impl Store {
     pub fn create(sessions: &Path, session: &str) -> Result<Self, StoreError> {
         let directory = sessions.join(session);
         std::fs::create_dir(&directory).map_err(io_error("create", &directory))?;
-        Self::open(sessions, session)
+        Self::open(sessions, session).inspect_err(|_| {
+            let _ = std::fs::remove_dir_all(&directory);
+        })
     }
 
     pub fn open(sessions: &Path, session: &str) -> Result<Self, StoreError> {
@@ -144,6 +146,15 @@ impl Store {
 
     pub fn remove(self) -> Result<(), StoreError> {
         std::fs::remove_dir_all(&self.directory).map_err(io_error("remove", &self.directory))
+    }
+}
+
+/// Takes the files of a session away, if there are any.
+pub fn remove(sessions: &Path, session: &str) -> Result<(), StoreError> {
+    let directory = sessions.join(session);
+    match std::fs::remove_dir_all(&directory) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &directory)(e)),
+        _ => Ok(()),
     }
 }
 

@@ -146,13 +146,33 @@ fn below(cgroup: &str, session: &str) -> bool {
         .is_some_and(|rest| rest.starts_with('/'))
 }
 
+/// Devices that the kernel itself puts into every new namespace where their modules are loaded (`net.core.fb_tunnels_only_for_init_net`):
+/// down, and with nobody inside who could bring them up.
+const FALLBACK: [&str; 10] = [
+    "tunl0",
+    "sit0",
+    "gre0",
+    "gretap0",
+    "erspan0",
+    "ip_vti0",
+    "ip6_vti0",
+    "ip6tnl0",
+    "ip6gre0",
+    "ip6gretap0",
+];
+
+/// Whether a device has no business in a namespace that is to be wired: it holds a loopback device and nothing else.
+fn is_foreign(name: &str, up: bool) -> bool {
+    name != "lo" && (up || !FALLBACK.contains(&name))
+}
+
 /// Runs inside the namespace.
 fn furnish(
     cookie: Option<u64>,
     networks: &[Cidr],
 ) -> Result<(u64, TcpListener, UdpSocket, TcpListener), WireError> {
     for (name, up) in interfaces().map_err(io_error("list interfaces"))? {
-        if name != "lo" && up {
+        if is_foreign(&name, up) {
             return Err(WireError::Interface(name));
         }
     }
@@ -239,6 +259,19 @@ fn connect(deadline: Instant) -> io::Result<UnixStream> {
 #[cfg(test)]
 mod tests {
     use super::below;
+
+    #[test]
+    fn a_namespace_holds_a_loopback_device_and_what_the_kernel_puts_there() {
+        for (name, up, foreign) in [
+            ("lo", true, false),
+            ("tunl0", false, false),
+            ("tunl0", true, true),
+            ("eth0", false, true),
+            ("eth0", true, true),
+        ] {
+            assert_eq!(super::is_foreign(name, up), foreign, "{name} {up}");
+        }
+    }
 
     #[test]
     fn a_cgroup_whose_name_only_starts_like_the_sessions_is_not_below_it() {

@@ -173,6 +173,172 @@ fn a_hook_that_was_detached_behind_our_back_is_noticed() {
 }
 
 #[test]
+fn the_port_of_a_proxy_is_open_anywhere_but_at_metadata_services() {
+    let [proxy, other] =
+        [0; 2].map(|_| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let [proxy, other] =
+        [proxy, other].map(|listener| (listener.local_addr().unwrap().port(), listener));
+    let rig = Rig::new("proxy");
+    let (kernel, mut maps) = rig.attach().unwrap();
+    let procs = rig.gateway.as_ref().unwrap().path().join("cgroup.procs");
+    let dial = |address: &str, port: u16| {
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("exec 3<>/dev/tcp/{address}/{port}")]);
+        let procs = procs.clone();
+        // SAFETY: a write of our own pid to a file, before exec, in a single-threaded child.
+        unsafe {
+            command.pre_exec(move || std::fs::write(&procs, "0"));
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (
+            output.status.success(),
+            said.contains("Operation not permitted"),
+        )
+    };
+    let policy = |gateway: &str| {
+        let text = format!(r#"{{"version": 1, "network": [{{}}], "gateway": {gateway}}}"#);
+        let policy = policy::EffectivePolicy::from_json(text.as_bytes()).unwrap();
+        enforcer::dial::Dial::new(&policy, &[])
+    };
+    let (through, refused) = ((true, false), (false, true));
+    maps.session.dial_only(&policy("{}")).unwrap();
+    assert_eq!(dial("127.0.0.1", proxy.0), refused);
+    let behind = format!(r#"{{"upstreamProxy": "http://proxy.corp:{}"}}"#, proxy.0);
+    maps.session.dial_only(&policy(&behind)).unwrap();
+    assert_eq!(dial("127.0.0.1", proxy.0), through);
+    assert_eq!(dial("127.0.0.1", other.0), refused);
+    for metadata in ["169.254.169.254", "100.100.100.200"] {
+        assert_eq!(dial(metadata, proxy.0), refused, "{metadata}");
+    }
+    maps.session.dial_only(&policy("{}")).unwrap();
+    assert_eq!(dial("127.0.0.1", proxy.0), refused);
+    kernel.remove().unwrap();
+}
+
+/// A network namespace of a process of its own, which goes with this value.
+struct Elsewhere(std::process::Child);
+
+impl Elsewhere {
+    fn start() -> (Self, File) {
+        let child = Command::new("unshare")
+            .args(["--net", "sleep", "60"])
+            .spawn()
+            .unwrap();
+        let elsewhere = Self(child);
+        let path = format!("/proc/{}/ns/net", elsewhere.0.id());
+        let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+        for _ in 0..500 {
+            if std::fs::read_link(&path).is_ok_and(|theirs| theirs != own) {
+                return (elsewhere, File::open(path).unwrap());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("unshare --net needs root");
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until nobody steers it: the kernel takes a link down after its last descriptor has gone.
+fn unsteered(netns: &File) {
+    for _ in 0..500 {
+        if kernel::steering_programs(netns).unwrap().is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("it is still steered");
+}
+
+#[test]
+fn a_namespace_that_is_steered_again_is_never_without() {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    let rig = Rig::new("steered");
+    let (_first, first) = Elsewhere::start();
+    let (_second, second) = Elsewhere::start();
+    let (mut kernel, _maps) = rig.attach().unwrap();
+    assert!(kernel::steering_programs(&first).unwrap().is_empty());
+    kernel.steer(&first).unwrap();
+    let (over, looks, without) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let there = kernel::steering_programs(&first).unwrap().len();
+                looks.fetch_add(1, Ordering::Relaxed);
+                without.fetch_add(u32::from(there != 1), Ordering::Relaxed);
+            }
+        });
+        let (session, gateway) = rig.directories();
+        for _ in 0..50 {
+            // As an enforcer does that starts again.
+            drop(std::mem::replace(
+                &mut kernel,
+                Kernel::adopt(&rig.pins(), session, gateway).unwrap().0,
+            ));
+            kernel.steer(&first).unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(looks.load(Ordering::Relaxed) > 50);
+    assert_eq!(without.load(Ordering::Relaxed), 0);
+    // Another namespace takes the place of the first.
+    kernel.steer(&second).unwrap();
+    kernel.verify_steering(&second).unwrap();
+    unsteered(&first);
+    kernel.remove().unwrap();
+    unsteered(&second);
+}
+
+#[test]
+fn steering_that_went_or_is_not_ours_alone_is_noticed() {
+    let rig = Rig::new("steering");
+    let (_elsewhere, netns) = Elsewhere::start();
+    let (mut kernel, mut maps) = rig.attach().unwrap();
+    kernel.steer(&netns).unwrap();
+    kernel.verify_steering(&netns).unwrap();
+    // Another session's program there stands for somebody else's.
+    let other = Rig::new("steering-other");
+    let (mut foreign, _maps) = other.attach().unwrap();
+    let refused = foreign.steer(&netns);
+    assert!(
+        matches!(refused, Err(KernelError::Foreign { hook: "steer", .. })),
+        "{refused:?}"
+    );
+    assert!(matches!(
+        kernel.verify_steering(&netns),
+        Err(KernelError::Foreign { hook: "steer", .. })
+    ));
+    foreign.remove().unwrap();
+    let ours_alone = || kernel.verify_steering(&netns).is_ok();
+    assert!((0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        ours_alone()
+    }));
+
+    // Gone while nobody held it: with a gate that was open, the session is not taken up again.
+    let mut settings = maps.session.settings().unwrap();
+    settings.netns_cookie = 1;
+    maps.session.set_settings(settings).unwrap();
+    drop(kernel);
+    std::fs::remove_file(rig.pins().join("links/steer")).unwrap();
+    unsteered(&netns);
+    let (session, gateway) = rig.directories();
+    let adopted = Kernel::adopt(&rig.pins(), session, gateway);
+    assert!(
+        matches!(adopted, Err(KernelError::Detached { hook: "steer" })),
+        "{adopted:?}"
+    );
+    drop(adopted);
+    std::fs::remove_dir_all(rig.pins()).unwrap();
+}
+
+#[test]
 fn a_program_above_the_session_that_could_rewrite_addresses_is_refused() {
     // Another session's programs at the parent stand for somebody else's.
     let parent = Rig::new("foreign");

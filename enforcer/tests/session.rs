@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use enforcer::places::Places;
 use enforcer::session::Session;
+use enforcer::trusted::Trusted;
 use policy::EffectivePolicy;
 use schema::session::SessionId;
 
@@ -110,6 +111,32 @@ impl Rig {
         command
     }
 
+    /// A program of the session's that is in no namespace of its own: whatever it dials is refused for as long as there is a gate.
+    fn beside(&self, session: &str, script: &str) -> Output {
+        let procs = self.places.session_cgroup(session).join("cgroup.procs");
+        let mut command = Command::new("bash");
+        command.args(["-c", script]);
+        // SAFETY: a write of our own pid to a file, before exec, in a single-threaded child.
+        unsafe {
+            command.pre_exec(move || std::fs::write(&procs, "0"));
+        }
+        command.output().unwrap()
+    }
+
+    /// What there is of a session, by where it is.
+    fn left(&self, session: &str) -> Vec<PathBuf> {
+        let places = &self.places;
+        [
+            places.session_cgroup(session),
+            places.gateway_cgroup(session),
+            places.pins.join(session),
+            places.sessions.join(session),
+        ]
+        .into_iter()
+        .filter(|path| path.exists())
+        .collect()
+    }
+
     fn events(&self, session: &str) -> Vec<audit::Event> {
         std::fs::read_to_string(self.places.log(session))
             .unwrap()
@@ -184,7 +211,7 @@ async fn open(rig: &Rig, id: &str, policy: EffectivePolicy, index: u32) -> Arc<S
         id,
         "/test".into(),
         policy,
-        Vec::new(),
+        Trusted::default(),
         index,
     )
     .await
@@ -230,6 +257,245 @@ async fn a_session_reaches_what_policy_names_and_nothing_else() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("the gateway was not waited for");
+}
+
+/// A mount that goes with this value.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn make(words: &[&str], at: &Path) -> Self {
+        let status = Command::new("mount").args(words).arg(at).status().unwrap();
+        assert!(status.success(), "mounting needs root");
+        Self(at.to_path_buf())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_ended_is_held_until_it_can() {
+    let rig = Rig::new();
+    let (port, heard) = upstream();
+    let id = format!("h{}", std::process::id());
+    let session = open(&rig, &id, allowing(&["api.example.test"], port), 5).await;
+    let dial = format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo x >&3 && head -c 1 <&3");
+    // A cgroup that cannot be removed stands for a process that cannot be killed: the kernel says the same of both.
+    let busy = rig.places.session_cgroup(&id).join("busy");
+    std::fs::create_dir(&busy).unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let from = empty.path().display().to_string();
+    let mount = Mount::make(&["--bind", &from], &busy);
+    let refused = session.close("test").await;
+    assert!(
+        matches!(&refused, Err(enforcer::session::SessionError::Cgroup(_))),
+        "{refused:?}"
+    );
+    assert!(!session.is_over());
+    assert_eq!(session.status().await.state, "closing");
+    // What is still in it is held by the gate as before.
+    // Its end is tried again and again, which kills what is in it: one that lived long enough to dial is what counts.
+    let lived = || {
+        let output = rig.beside(&id, &dial);
+        output.status.code().is_some().then_some(output)
+    };
+    let output = (0..50).find_map(|_| lived()).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("Operation not permitted"), "{output:?}");
+    assert_eq!(heard.load(std::sync::atomic::Ordering::SeqCst), 0);
+    assert!(rig.events(&id).iter().any(|e| e.reason == "not-closed"));
+    assert_eq!(rig.left(&id).len(), 3, "all but the gateway's cgroup");
+    // Control: without a gate the same program gets through.
+    let control = Command::new("bash").args(["-c", &dial]).status().unwrap();
+    assert!(control.success());
+    // Tried again without being asked.
+    drop(mount);
+    for _ in 0..300 {
+        if session.is_over() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(session.is_over());
+    assert_eq!(rig.left(&id), [""; 0].map(PathBuf::from));
+    let closed = rig.events(&id);
+    let closed = closed.iter().find(|e| e.reason == "session-closed");
+    assert_eq!(closed.unwrap().detail.as_deref(), Some("test"));
+    assert!(session.close("test").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_cannot_begin_leaves_nothing() {
+    let rig = Rig::new();
+    let (port, _) = upstream();
+    let begin = async |id: &str| {
+        let session = SessionId::parse(id).unwrap();
+        let policy = allowing(&["api.example.test"], port);
+        Session::open(
+            Arc::clone(&rig.places),
+            session,
+            String::new(),
+            policy,
+            Trusted::default(),
+            6,
+        )
+        .await
+    };
+    let id = format!("f{}", std::process::id());
+    // What is written first, and what is written last.
+    for full in [&rig.places.logs, &rig.places.sessions] {
+        let disk = Mount::make(&["-t", "tmpfs", "-o", "size=16k", "tmpfs"], full);
+        let mut zeroes = std::fs::File::create(full.join("zeroes")).unwrap();
+        while zeroes.write_all(&[0; 4096]).is_ok() {}
+        let refused = begin(&id).await;
+        assert!(
+            refused
+                .as_ref()
+                .is_err_and(|e| e.to_string().contains("No space left")),
+            "{:?}",
+            refused.err()
+        );
+        assert_eq!(
+            rig.left(&id),
+            [""; 0].map(PathBuf::from),
+            "{}",
+            full.display()
+        );
+        drop((zeroes, disk));
+    }
+    // Control: with room it begins, under the same id.
+    begin(&id).await.unwrap().close("test").await.unwrap();
+    assert_eq!(rig.left(&id), [""; 0].map(PathBuf::from));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_does_not_keep_a_session_from_being_taken_up() {
+    let rig = Rig::new();
+    let (port, _) = upstream();
+    let id = format!("u{}", std::process::id());
+    let disk = Mount::make(
+        &["-t", "tmpfs", "-o", "size=64k", "tmpfs"],
+        &rig.places.logs,
+    );
+    let first = open(&rig, &id, allowing(&["api.example.test"], port), 8).await;
+    let mut zeroes = std::fs::File::create(rig.places.logs.join("zeroes")).unwrap();
+    while zeroes.write_all(&[0; 512]).is_ok() {}
+    // The rest of the page that the log has begun.
+    while first
+        .write(audit::Event::new(
+            audit::Kind::Lifecycle,
+            audit::Verdict::Flag,
+            "fill",
+        ))
+        .is_ok()
+    {}
+    let session = SessionId::parse(&id).unwrap();
+    let second = Session::adopt(Arc::clone(&rig.places), session)
+        .await
+        .unwrap();
+    assert_eq!(second.status().await.generation, 1);
+    // What cannot be recorded is not carried: the end is not on record either, and is an end all the same.
+    assert!(second.close("test").await.is_err());
+    assert!(second.is_over());
+    let _ = first.close("test").await;
+    assert_eq!(rig.left(&id), [""; 0].map(PathBuf::from));
+    drop((zeroes, disk));
+}
+
+/// A cgroup tree of the test's own, with whatever is below it.
+struct Tree(PathBuf);
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = enforcer::cgroup::remove(&self.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_enforcers_that_are_gone_left_is_swept_up_and_nothing_else() {
+    use enforcer::{cgroup::Cgroup, kernel::Kernel, leftover::sweep};
+    let rig = Rig::new();
+    let own = rig
+        .places
+        .cgroup2
+        .join(format!("agentcontainer-sweep-{}", std::process::id()));
+    std::fs::create_dir(&own).unwrap();
+    let _tree = Tree(own.clone());
+    let places = |sessions: &str| {
+        let sessions = rig.directory.path().join(sessions);
+        std::fs::create_dir_all(&sessions).unwrap();
+        let cgroup2 = own.clone();
+        Arc::new(Places {
+            cgroup2,
+            sessions,
+            ..(*rig.places).clone()
+        })
+    };
+    let (ours, theirs) = (places("ours"), places("theirs"));
+    let left = |id: &str| {
+        let paths = [
+            ours.session_cgroup(id),
+            ours.gateway_cgroup(id),
+            ours.pins.join(id),
+        ];
+        paths.into_iter().filter(|path| path.exists()).count()
+    };
+    let leave = |id: &str| {
+        let session = Cgroup::create(&ours.session_cgroup(id), true).unwrap();
+        let gateway = Cgroup::create(&ours.gateway_cgroup(id), false).unwrap();
+        Kernel::attach(
+            &ours.pins.join(id),
+            session.directory(),
+            gateway.directory(),
+        )
+        .unwrap();
+    };
+    for id in ["whole", "lived", "known", "young", "locked"] {
+        leave(id);
+    }
+    // As it is of an enforcer whose gateway is just being started again.
+    let locked = Cgroup::open(&ours.session_cgroup("locked")).unwrap();
+    locked.hold().unwrap();
+    // A cgroup alone, and pins alone.
+    Cgroup::create(&ours.session_cgroup("cgroup"), true).unwrap();
+    leave("pins");
+    enforcer::cgroup::remove(&ours.session_cgroup("pins")).unwrap();
+    enforcer::cgroup::remove(&ours.gateway_cgroup("pins")).unwrap();
+    // Somebody runs in it; it is on our own record; another enforcer has it open.
+    let mut lives = Command::new("sleep").arg("60").spawn().unwrap();
+    let procs = ours.session_cgroup("lived").join("cgroup.procs");
+    std::fs::write(procs, lives.id().to_string()).unwrap();
+    std::fs::create_dir(ours.sessions.join("known")).unwrap();
+    let policy = allowing(&["api.example.test"], 1);
+    let id = SessionId::parse("held").unwrap();
+    let held = Session::open(theirs, id, String::new(), policy, Trusted::default(), 7)
+        .await
+        .unwrap();
+
+    assert_eq!(
+        sweep(&ours, Duration::from_secs(60)),
+        0,
+        "all of it is young"
+    );
+    assert_eq!(left("young"), 3);
+    assert_eq!(sweep(&ours, Duration::ZERO), 4);
+    assert_eq!(
+        [left("whole"), left("young"), left("cgroup"), left("pins")],
+        [0; 4]
+    );
+    assert_eq!(
+        [left("lived"), left("known"), left("held"), left("locked")],
+        [3; 4]
+    );
+    held.close("test").await.unwrap();
+    lives.kill().unwrap();
+    lives.wait().unwrap();
+    std::fs::remove_dir(ours.sessions.join("known")).unwrap();
+    drop(locked);
+    assert_eq!(sweep(&ours, Duration::ZERO), 3);
 }
 
 /// Children of this process that have ended and were not waited for.
@@ -311,6 +577,103 @@ async fn policy_changes_give_no_wrong_answer_either_way() {
         "the hammers ran meanwhile"
     );
     assert_eq!(session.status().await.generation, swaps + 1);
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_change_that_fails_leaves_the_gateway_at_the_policy_before() {
+    let rig = Rig::new();
+    let (port, _) = upstream();
+    // At port 80 the gate lets every name through to the gateway: there it alone decides.
+    let Ok(web) = TcpListener::bind("127.0.0.77:80") else {
+        panic!("somebody listens on every address at port 80");
+    };
+    let reached = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counter = Arc::clone(&reached);
+    std::thread::spawn(move || {
+        for stream in web.incoming() {
+            counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let mut stream = stream.unwrap();
+            // A close with unread bytes is a reset, which would overtake the answer.
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nweb");
+        }
+    });
+    let origin = serde_json::json!({"file": "agentcontainer.json", "line": 1, "column": 1});
+    let wider = || {
+        policy(serde_json::json!({
+            "version": 1,
+            "network": [{"allowed": [{"host": "second.example.test", "origin": origin}]}],
+            "gateway": {"hosts": {"second.example.test": ["127.0.0.77"]}}
+        }))
+    };
+    let id = format!("p{}", std::process::id());
+    let before = allowing(&["api.example.test"], port);
+    let session = open(&rig, &id, before.clone(), 9).await;
+    let ask = || {
+        let script = "curl -sS -m 5 -o /dev/null -w '%{http_code}' http://second.example.test/";
+        String::from_utf8_lossy(&rig.inside(&session, script).stdout).into_owned()
+    };
+    let signal = |name: &str| {
+        let cgroup = rig.places.gateway_cgroup(&id).join("cgroup.procs");
+        for pid in std::fs::read_to_string(cgroup).unwrap().lines() {
+            Command::new("kill").args([name, pid]).status().unwrap();
+        }
+    };
+    assert_eq!(ask(), "403");
+    signal("-STOP");
+    // Every thread of it.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let refused = session.set_policy(wider()).await;
+    assert!(
+        refused.is_err(),
+        "a gateway that stands still takes nothing"
+    );
+    signal("-CONT");
+    assert_eq!(session.status().await.generation, 1);
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(ask(), "403");
+    }
+    assert_eq!(reached.load(std::sync::atomic::Ordering::SeqCst), 0);
+    // Control: once it is the policy it is reached, under a number of its own; and taken away again at once.
+    assert_eq!(session.set_policy(wider()).await.unwrap(), 3);
+    assert_eq!(ask(), "200");
+    assert_eq!(session.set_policy(before).await.unwrap(), 4);
+    assert_eq!(ask(), "403");
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_for_a_device_that_appears_are_dropped_and_on_record() {
+    let rig = Rig::new();
+    let id = format!("d{}", std::process::id());
+    let origin = serde_json::json!({"file": "agentcontainer.json", "line": 1, "column": 1});
+    let network =
+        serde_json::json!({"cidr": "10.99.0.0/24", "port": 7, "protocol": "tcp", "origin": origin});
+    let policy = policy(
+        serde_json::json!({"version": 1, "network": [{"networks": [network]}], "gateway": {}}),
+    );
+    let session = open(&rig, &id, policy, 10).await;
+    // Root inside, as nobody is in a container of ours, makes a device and leads an allowed network over it.
+    let script =
+        "ip link add d0 type veth peer name d1 && ip link set d1 up && ip link set d0 up && ip address add 10.99.0.1/24 dev d0 &&
+        ip route del local 10.99.0.0/24 dev lo table local && ip -s link show d0 && echo made
+        timeout 2 bash -c 'exec 3<>/dev/tcp/10.99.0.2/7'; sleep 1.5; ip -s -o link show d0";
+    let output = rig.inside(&session, script);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("made"), "{output:?}");
+    let events = rig.events(&id);
+    let dropped = events.iter().find(|event| event.reason == "not-loopback");
+    let dropped = dropped.unwrap_or_else(|| panic!("{said}\n{events:?}"));
+    assert_eq!(dropped.verdict, audit::Verdict::Deny);
+    assert!(
+        dropped
+            .detail
+            .as_ref()
+            .unwrap()
+            .contains("since the session began")
+    );
     session.close("test").await.unwrap();
 }
 

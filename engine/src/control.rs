@@ -4,10 +4,11 @@
 //! taken for a config, and both say by their kind that they are ours, so that whoever ends a session can take them away.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Component, Path, PathBuf};
 
@@ -43,7 +44,25 @@ const CONTROL_FILES: &[(&str, Mask)] = &[
     (".windsurf", Mask::Directory),
     (".continue", Mask::Directory),
     (".aider.conf.yml", Mask::File("{}\n")),
+    ("opencode.json", Mask::File("{}\n")),
+    ("opencode.jsonc", Mask::File("{}\n")),
+    ("crush.json", Mask::File("{}\n")),
+    (".crush.json", Mask::File("{}\n")),
+    (".amazonq", Mask::Directory),
+    (".junie", Mask::Directory),
+    (".kiro", Mask::Directory),
+    (".qwen", Mask::Directory),
+    (".roo", Mask::Directory),
+    (".trae", Mask::Directory),
+    (".helix", Mask::Directory),
+    (".exrc", Mask::File("")),
+    (".nvim.lua", Mask::File("")),
+    (".dir-locals.el", Mask::File("()\n")),
+    (".mise.toml", Mask::File("")),
+    ("mise.toml", Mask::File("")),
 ];
+/// What the name of an editor's workspace file ends with: it may have any, and cannot be held where it is not there.
+const WORKSPACE_FILE: &str = ".code-workspace";
 
 /// The mode of a directory that holds a place.
 const PLACE: u32 = 0o1755;
@@ -107,6 +126,23 @@ fn holds_place(path: &Path, meta: &Metadata, mask: Mask) -> bool {
 
 fn is_marked(meta: &Metadata) -> bool {
     meta.is_dir() && meta.permissions().mode() & 0o7777 == PLACE
+}
+
+/// Whether something of this name is a control file.
+pub fn is_control(name: &OsStr) -> bool {
+    CONTROL_FILES.iter().any(|(control, _)| name == *control)
+}
+
+/// A control file of any name: one that is there is not held, and said when it changed.
+pub fn is_workspace_file(name: &OsStr) -> bool {
+    name.as_encoded_bytes().ends_with(WORKSPACE_FILE.as_bytes())
+}
+
+/// Whether a socket of this name at the root holds a control file's place.
+pub fn has_file_place(name: &OsStr) -> bool {
+    CONTROL_FILES
+        .iter()
+        .any(|(control, mask)| name == *control && matches!(mask, Mask::File(_)))
 }
 
 /// The control files that are there, by name.
@@ -201,6 +237,38 @@ fn is_covered(mounts: &[Mount], workspace: &Path, target: &str, path: &Path) -> 
 /// Binds a path of the workspace read-only over itself, and each directory above it too: one that is no mount point could be
 /// renamed away with everything in it.
 pub fn pin(mounts: &mut Vec<Mount>, workspace: &Path, target: &str, path: &Path) {
+    bind_over_itself(mounts, workspace, target, path, true);
+}
+
+/// The same for what may be written: it cannot be replaced by something else, such as a link.
+pub fn keep_in_place(mounts: &mut Vec<Mount>, workspace: &Path, target: &str, path: &Path) {
+    let closed: Vec<Mount> = mounts
+        .iter()
+        .filter(|mount| {
+            matches!(
+                mount,
+                Mount::Control {
+                    read_only: true,
+                    ..
+                } | Mount::Session { .. }
+            )
+        })
+        .cloned()
+        .collect();
+    // What is read-only already stays so.
+    if is_covered(&closed, workspace, target, path) {
+        return;
+    }
+    bind_over_itself(mounts, workspace, target, path, false);
+}
+
+fn bind_over_itself(
+    mounts: &mut Vec<Mount>,
+    workspace: &Path,
+    target: &str,
+    path: &Path,
+    last_read_only: bool,
+) {
     let Ok(rest) = path.strip_prefix(workspace) else {
         return;
     };
@@ -213,13 +281,13 @@ pub fn pin(mounts: &mut Vec<Mount>, workspace: &Path, target: &str, path: &Path)
         if let Some(Mount::Control { read_only, .. }) =
             mounts.iter_mut().find(|m| m.target() == bound)
         {
-            *read_only |= last;
+            *read_only |= last && last_read_only;
             continue;
         }
         mounts.push(Mount::Control {
             source: workspace.join(&at).display().to_string(),
             target: bound,
-            read_only: last,
+            read_only: last && last_read_only,
         });
     }
 }
@@ -232,13 +300,17 @@ fn hold(workspace: &Path, name: &str, mask: Mask, owner: (u32, u32)) -> std::io:
             // By the directory's descriptor: a socket's address holds 107 bytes, a path may be longer.
             let directory = File::open(workspace)?;
             UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))?;
-            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         }
     }
     // Fails where we are not root, and then the workspace is our own.
-    let _ = std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1));
+    // Another session may have put a link there meanwhile: none is followed.
+    let _ = std::os::unix::fs::lchown(&path, Some(owner.0), Some(owner.1));
     if mask == Mask::Directory {
-        fs::set_permissions(&path, Permissions::from_mode(PLACE))?;
+        File::options()
+            .read(true)
+            .custom_flags(crate::git::NOFOLLOW)
+            .open(&path)?
+            .set_permissions(Permissions::from_mode(PLACE))?;
     }
     Ok(())
 }

@@ -137,7 +137,7 @@ impl EngineError {
             }
             Self::TooOld { .. } => "install Docker 20.10 or newer",
             Self::Image { .. } => {
-                "check the reference's spelling and that the registry can be reached"
+                "check the reference's spelling, that the registry can be reached, and `docker login` where it wants one"
             }
             Self::GitSymlink(_) => "move git's directory into the workspace",
             _ => return None,

@@ -4,8 +4,10 @@
 //! that can do no harm are merged back. git on the host runs what config and hooks name at the next `git status`; hence all
 //! of this.
 
+pub mod before;
 mod common;
 pub mod config;
+mod obeyed;
 pub mod planted;
 
 use std::fs::{self, OpenOptions};
@@ -17,7 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
 use crate::control;
+use crate::look::{self, Seen};
 use crate::request::Mount;
+use before::{Before, Own};
 
 /// The largest `.git/config` that is copied, in bytes.
 pub const MAX_CONFIG: u64 = 1024 * 1024;
@@ -81,6 +85,17 @@ impl Doing {
         }
     }
 
+    /// An empty directory of ours that another user may list.
+    pub(crate) fn make_readable(self, path: &Path) -> Result<(), EngineError> {
+        use std::os::unix::fs::PermissionsExt;
+        match self {
+            Self::Look => Ok(()),
+            Self::Write => fs::create_dir(path)
+                .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
+                .map_err(EngineError::io("create", path)),
+        }
+    }
+
     /// A file of ours that another user may read inside, whatever the umask is.
     pub(crate) fn write_readable(self, path: &Path, content: &str) -> Result<(), EngineError> {
         use std::os::unix::fs::PermissionsExt;
@@ -94,22 +109,45 @@ impl Doing {
 }
 
 /// Makes ready what the container's mounts need. `session_dir` is ours; `owner` is who works with the copy inside; `masks`
-/// are files of the workspace that are not there, though the container sees some.
+/// are files of the workspace that are not there, though the container sees some; `seen` is what lay there before anything
+/// was made.
 pub fn prepare(
     workspace: &Path,
     target: &str,
     session_dir: &Path,
     owner: (u32, u32),
     masks: &[&str],
+    seen: &Seen,
     doing: Doing,
 ) -> Result<Git, EngineError> {
+    let (git, own) = bind(workspace, target, session_dir, owner, masks, doing)?;
+    if doing == Doing::Write {
+        // Where a session is under way, the repository is what it was before that one: it may have been changed since.
+        let before = Before::begin(workspace, session_dir, seen, own)?;
+        if let Some(own) = &before.own {
+            doing.write(&session_dir.join(BASE), own.config.as_bytes(), 0o600)?;
+            let facts = serde_json::to_vec(&own.facts).unwrap_or_default();
+            doing.write(&session_dir.join(FACTS), &facts, 0o600)?;
+        }
+    }
+    Ok(git)
+}
+
+fn bind(
+    workspace: &Path,
+    target: &str,
+    session_dir: &Path,
+    owner: (u32, u32),
+    masks: &[&str],
+    doing: Doing,
+) -> Result<(Git, Option<Own>), EngineError> {
     let dot_git = workspace.join(".git");
     let mut git = Git::default();
     let Some(found) = kind(&dot_git)? else {
         git.mounts
             .push(common::excludes(session_dir, masks, doing)?);
         git.excludes = Some(common::EXCLUDES);
-        return Ok(git);
+        return Ok((git, None));
     };
     if !found.is_dir() {
         control::pin(&mut git.mounts, workspace, target, &dot_git);
@@ -117,14 +155,15 @@ pub fn prepare(
             ".git is a file (a worktree or submodule): its repository lies outside the workspace and is not there inside"
                 .to_owned(),
         );
-        return Ok(git);
+        return Ok((git, None));
     }
     let made = doing == Doing::Write;
     for name in ["hooks", "logs"] {
         let path = dot_git.join(name);
         if kind(&path)?.is_none() && made {
             fs::create_dir(&path).map_err(EngineError::io("create", &path))?;
-            let _ = std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1));
+            // Another session may have put a link there meanwhile.
+            let _ = std::os::unix::fs::lchown(&path, Some(owner.0), Some(owner.1));
         }
     }
     let ours = [dot_git.join("hooks"), dot_git.join("config")];
@@ -184,7 +223,7 @@ pub fn prepare(
                 ".git/commondir leads elsewhere, and git works inside only as far as that is there"
                     .to_owned(),
             );
-            return Ok(git);
+            return Ok((git, None));
         }
     }
     git.mounts.extend(common::make(
@@ -198,10 +237,13 @@ pub fn prepare(
         masks,
         doing,
     )?);
-    doing.write(&session_dir.join(BASE), base.as_bytes(), 0o600)?;
-    let facts = serde_json::to_vec(&facts).unwrap_or_default();
-    doing.write(&session_dir.join(FACTS), &facts, 0o600)?;
-    Ok(git)
+    let hooks = dot_git.join("hooks").symlink_metadata().ok();
+    let own = Own {
+        config: base,
+        facts,
+        hooks: hooks.map(|meta| (meta.dev(), meta.ino())),
+    };
+    Ok((git, Some(own)))
 }
 
 /// Files and directories in the workspace that the repository's own configuration makes git run or read.
@@ -237,6 +279,11 @@ fn plain(path: &Path) -> PathBuf {
 }
 
 fn read_config(path: &Path) -> Result<String, EngineError> {
+    String::from_utf8(read_bytes(path)?)
+        .map_err(|_| EngineError::io("read", path)(std::io::Error::other("it is not UTF-8")))
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, EngineError> {
     let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(NOFOLLOW | NONBLOCK)
@@ -252,15 +299,14 @@ fn read_config(path: &Path) -> Result<String, EngineError> {
             "it is larger than a repository's configuration may be",
         )));
     }
-    String::from_utf8(bytes)
-        .map_err(|_| EngineError::io("read", path)(std::io::Error::other("it is not UTF-8")))
+    Ok(bytes)
 }
 
 // This crate has no libc; the two numbers are the same on every architecture that is built for.
 #[cfg(any(target_arch = "x86_64", target_arch = "riscv64"))]
-const NOFOLLOW: i32 = 0o400_000;
+pub(crate) const NOFOLLOW: i32 = 0o400_000;
 #[cfg(target_arch = "aarch64")]
-const NOFOLLOW: i32 = 0o100_000;
+pub(crate) const NOFOLLOW: i32 = 0o100_000;
 const NONBLOCK: i32 = 0o4000;
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), EngineError> {
@@ -273,22 +319,25 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), EngineError> {
         .map_err(EngineError::io("write", path))
 }
 
-/// Undoes what `prepare` did, merges harmless keys back, and looks through other repositories that changed since then.
-/// Called when the container is gone. `others` says that another session has the same workspace: then what holds a place for
-/// both stays, and nothing that it may still change is touched. `since`: when the session began, seconds since 1970.
-pub fn finish(
-    workspace: &Path,
-    session_dir: &Path,
-    others: bool,
-    since: i64,
-) -> Result<Merged, EngineError> {
+/// Undoes what `prepare` did, merges harmless keys back, and looks for what was left in any repository. Called when the
+/// container is gone. `others` says that another session has the same workspace: then what holds a place for both stays, and
+/// nothing that it may still change is touched; the last one looks for what any of them left.
+pub fn finish(workspace: &Path, session_dir: &Path, others: bool) -> Result<Merged, EngineError> {
     let mut merged = Merged::default();
+    let dot_git = workspace.join(".git");
     if session_dir.join(BASE).symlink_metadata().is_ok() {
-        finish_own(&workspace.join(".git"), session_dir, others, &mut merged)?;
+        finish_own(&dot_git, session_dir, others, &mut merged)?;
     }
-    // One that was there, or of which nothing is known, is not a stranger's.
-    let own = !common::began_without(session_dir);
-    merged.elsewhere = planted::sweep(workspace, since, own, !others, planted::MAX_ENTRIES);
+    if !others && is_ours(&dot_git.join("commondir")) {
+        let _ = fs::remove_file(dot_git.join("commondir"));
+    }
+    if let Some(before) = Before::load(workspace, session_dir)? {
+        let seen = look::through(workspace, look::MAX_ENTRIES);
+        merged.elsewhere = planted::sweep(workspace, &seen, &before, !others);
+        if !others {
+            Before::forget(workspace, session_dir);
+        }
+    }
     Ok(merged)
 }
 
@@ -313,9 +362,6 @@ fn finish_own(
     }
     if facts.shallow && common::is_deep(session_dir) {
         let _ = fs::remove_file(dot_git.join("shallow"));
-    }
-    if !others && is_ours(&dot_git.join("commondir")) {
-        let _ = fs::remove_file(dot_git.join("commondir"));
     }
     Ok(())
 }
@@ -410,7 +456,7 @@ fn replace(path: &Path, text: &str, in_place: bool) -> Result<(), EngineError> {
     let lock = path.with_extension("lock");
     let meta = path.metadata().map_err(EngineError::io("inspect", path))?;
     write_new(&lock, text.as_bytes(), meta.mode() & 0o777)?;
-    let _ = std::os::unix::fs::chown(&lock, Some(meta.uid()), Some(meta.gid()));
+    let _ = std::os::unix::fs::lchown(&lock, Some(meta.uid()), Some(meta.gid()));
     let done = if in_place {
         fs::write(path, text).and_then(|()| fs::remove_file(&lock))
     } else {

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use bollard::auth::DockerCredentials;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
 use schema::digest::Digest;
 use schema::image::ImageRef;
 
+use crate::credentials;
 use crate::error::{is_missing, reason};
 use crate::request::PinnedImage;
 use crate::{Engine, EngineError};
@@ -59,15 +61,19 @@ impl Engine {
         if let Some(image) = self.image(reference).await? {
             return Ok(image);
         }
+        let (credentials, unasked) = credentials_for(reference.registry()).await;
         let failed = |reason: String| EngineError::Image {
             reference: reference.as_str().to_owned(),
-            reason,
+            reason: match &unasked {
+                Some(error) => format!("{reason} (asked without credentials: {error})"),
+                None => reason,
+            },
         };
         // The expanded form names a tag: an engine given a bare name pulls every tag there is.
         let options = CreateImageOptionsBuilder::default()
             .from_image(&reference.canonical())
             .build();
-        let mut pull = self.docker.create_image(Some(options), None, None);
+        let mut pull = self.docker.create_image(Some(options), None, credentials);
         while let Some(step) = pull.next().await {
             let step = step.map_err(|e| failed(reason(&e)))?;
             if let Some(message) = step.error_detail.and_then(|d| d.message) {
@@ -84,6 +90,20 @@ impl Engine {
         self.image(reference)
             .await?
             .ok_or_else(|| failed("the engine pulled it and does not have it".to_owned()))
+    }
+}
+
+/// What the person is logged in with, or why that is not known.
+async fn credentials_for(registry: &str) -> (Option<DockerCredentials>, Option<String>) {
+    let Some(directory) = credentials::directory() else {
+        return (None, None);
+    };
+    let registry = registry.to_owned();
+    let asked = tokio::task::spawn_blocking(move || credentials::find(&directory, &registry));
+    match asked.await {
+        Ok(Ok(found)) => (found, None),
+        Ok(Err(error)) => (None, Some(error.to_string())),
+        Err(error) => (None, Some(error.to_string())),
     }
 }
 

@@ -18,8 +18,10 @@ use crate::control::{self, ControlError, Hold};
 use crate::git::{self, Doing};
 use crate::identity::{self, Identity, IdentityError};
 use crate::image::Image;
+use crate::look;
 use crate::request::{CreateRequest, DEFAULT_PIDS, InitArguments, Limits, Mount, Stage};
 use crate::trust;
+use crate::veil::{self, VeilError};
 
 /// How long a program has to end after its stop signal, in seconds.
 const STOP_TIMEOUT: u32 = 10;
@@ -45,6 +47,8 @@ pub struct Plan<'a> {
     pub detached: bool,
     /// `-e`.
     pub env: &'a BTreeMap<String, String>,
+    /// What stands for credentials inside, by variable.
+    pub placeholders: &'a BTreeMap<String, String>,
     pub tty: bool,
     /// Rows and columns of the person's terminal.
     pub terminal: Option<(u16, u16)>,
@@ -75,6 +79,8 @@ pub enum PlanError {
     #[error(transparent)]
     Control(#[from] ControlError),
     #[error(transparent)]
+    Veil(#[from] VeilError),
+    #[error(transparent)]
     Engine(#[from] EngineError),
 }
 
@@ -96,7 +102,14 @@ impl From<PlanError> for Diagnostic {
                     "the workspace has to be writable for you, on a file system that has sockets",
                 )
             }
-            PlanError::Control(ControlError::Engine(error)) | PlanError::Engine(error) => {
+            PlanError::Veil(VeilError::TooMany { .. }) => Self::new("workspace-sockets", message)
+                .help("remove those that nobody needs, or work in a smaller directory"),
+            PlanError::Veil(VeilError::Closed(_) | VeilError::Path(_)) => {
+                Self::new("workspace-path", message)
+            }
+            PlanError::Control(ControlError::Engine(error))
+            | PlanError::Veil(VeilError::Engine(error))
+            | PlanError::Engine(error) => {
                 let diagnostic = Self::new(error.code(), message);
                 match error.help() {
                     Some(help) => diagnostic.help(help),
@@ -268,7 +281,7 @@ impl Plan<'_> {
         }
     }
 
-    /// containerEnv, then remoteEnv, then `-e`, then ours.
+    /// containerEnv, then remoteEnv, then `-e`, then placeholders, then ours.
     fn environment(
         &self,
         variables: &Variables<'_>,
@@ -301,7 +314,7 @@ impl Plan<'_> {
             };
             env.insert(name.as_str().to_owned(), text);
         }
-        for (name, value) in self.env {
+        for (name, value) in self.env.iter().chain(self.placeholders) {
             env.insert(name.clone(), Some(value.clone()));
         }
         env.insert(
@@ -326,6 +339,7 @@ impl Plan<'_> {
             read_only,
         }];
         let owner = (identity.uid, identity.gid);
+        let seen = look::through(self.workspace, look::MAX_ENTRIES);
         if !read_only {
             let _hold = match self.doing {
                 Doing::Write => Some(Hold::take(self.session_dir)?),
@@ -345,6 +359,7 @@ impl Plan<'_> {
                 self.session_dir,
                 owner,
                 &controls.masks,
+                &seen,
                 self.doing,
             )?;
             // Two may want the same directory above what they bind.
@@ -373,11 +388,19 @@ impl Plan<'_> {
         }
         for mount in &self.config.mounts {
             let resolved = self.mount(mount.at, mount.resolve(variables))?;
-            mounts.push(match resolved.source {
-                ResolvedSource::Workspace { below } => Mount::Inside {
-                    source: self.inside(mount.at, &below)?,
-                    target: resolved.target,
-                },
+            let mount = match resolved.source {
+                ResolvedSource::Workspace { below } => {
+                    let source = self.inside(mount.at, &below)?;
+                    if !read_only {
+                        // The engine follows the path again: no session may put a link in its place meanwhile.
+                        let path = Path::new(&source);
+                        control::keep_in_place(&mut mounts, self.workspace, target, path);
+                    }
+                    Mount::Inside {
+                        source,
+                        target: resolved.target,
+                    }
+                }
                 ResolvedSource::Volume { name } => Mount::Volume {
                     name,
                     target: resolved.target,
@@ -388,7 +411,21 @@ impl Plan<'_> {
                     size: size.map(|s| s.bytes()),
                     owner: None,
                 },
-            });
+            };
+            mounts.push(mount);
+        }
+        notes.extend(veil::cover(
+            &mut mounts,
+            self.workspace,
+            &seen,
+            self.session_dir,
+            self.doing,
+        )?);
+        if seen.cut_off {
+            notes.push(
+                "there are more files in the workspace than are looked through for sockets"
+                    .to_owned(),
+            );
         }
         Ok((mounts, excludes))
     }

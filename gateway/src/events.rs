@@ -109,6 +109,8 @@ pub struct Request {
     pub method: String,
     /// Query values redacted.
     pub url: String,
+    /// The credential that was put in.
+    pub credential: Option<String>,
 }
 
 pub fn request(
@@ -125,6 +127,7 @@ pub fn request(
     if let Some(request) = request {
         event.method = Some(request.method.clone());
         event.url = Some(request.url.clone());
+        event.credential = request.credential.clone();
     }
     event
 }
@@ -150,6 +153,7 @@ pub fn response(
     event.protocol = Some(granted.protocol.as_str().to_owned());
     event.method = Some(request.method.clone());
     event.url = Some(request.url.clone());
+    event.credential = request.credential.clone();
     event.status = Some(exchange.status);
     event.bytes_in = Some(exchange.bytes_in);
     event.bytes_out = Some(exchange.bytes_out);

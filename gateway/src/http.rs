@@ -10,6 +10,7 @@ mod h2;
 pub mod head;
 pub mod page;
 mod response;
+mod ruled;
 mod serve;
 mod upstream;
 mod websocket;

@@ -7,6 +7,7 @@
 mod bucket;
 mod channel;
 mod connection;
+pub mod credentials;
 mod dial;
 pub mod dns;
 mod events;

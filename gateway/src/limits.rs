@@ -103,6 +103,10 @@ pub const H2_SEND_BUFFER: usize = 64 * 1024;
 pub const HTTP1_UPSTREAMS: usize = 8;
 /// Those beyond the first one, in the whole session.
 pub const EXTRA_UPSTREAMS: usize = 512;
+/// No refusal: rules whose rates are kept; beyond it they are counted anew.
+pub const RATES: usize = 10_000;
+/// No refusal: compressed bytes that are taken at once, so that what comes of them (DEFLATE: at most 1,032 times as much) stays small.
+pub const INFLATE: usize = 1024;
 /// Bytes of a URL that an event keeps.
 pub const RECORDED_URL: usize = 2 * 1024;
 

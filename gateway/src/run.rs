@@ -196,6 +196,7 @@ async fn obey(
             }) => {
                 let document = read_snapshot(document)?;
                 shared.state.apply(generation, document).await?;
+                let generation = shared.state.active().generation;
                 let applied = from_gateway::Message::Applied(v1::Applied { generation });
                 shared.channel.tell(applied).await?;
             }

@@ -9,13 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::v1::SnapshotDocument;
-use policy::{Compiled, Decision, EffectivePolicy, PolicyError};
+use policy::{Compiled, Decision, EffectivePolicy, Origin, PolicyError, RequestRules};
 use schema::gateway::Resolver as ResolverSetting;
 use schema::host::{HostName, HostPattern};
 use schema::net::{Protocol, Transport};
+use schema::request::RateLimit;
 use tokio::sync::Notify;
 
 use crate::bucket::Bucket;
+use crate::credentials::{Credentials, Secret};
 use crate::http::head::{Authority, Host, Scheme};
 use crate::limits;
 use crate::plan;
@@ -46,6 +48,8 @@ pub enum Ruling {
 pub struct Granted {
     pub protocol: Protocol,
     pub rule: audit::Rule,
+    /// What rules say about its requests.
+    pub requests: Option<Arc<RequestRules>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +95,7 @@ pub struct Active {
     pub resolver: Resolver,
     /// What upstreams are verified with.
     pub roots: Roots,
+    pub credentials: Credentials,
     /// Hosts that rules name in full, and what wildcards stand below: for the bounds on names an agent chooses.
     exact: HashSet<HostName>,
     bases: HashSet<HostName>,
@@ -102,6 +107,7 @@ impl Active {
         session: String,
         policy: EffectivePolicy,
         roots: Roots,
+        secrets: &[Secret],
         system: &System,
     ) -> Self {
         let mut exact = HashSet::new();
@@ -122,6 +128,7 @@ impl Active {
         Self {
             generation,
             session,
+            credentials: Credentials::new(&policy.credentials, secrets),
             compiled: policy.compile(),
             policy,
             resolver,
@@ -147,6 +154,10 @@ impl Active {
             Decision::Allow(grant) => Ruling::Allow(Granted {
                 protocol: grant.protocol,
                 rule: rule(grant.rule),
+                requests: match &intent.place {
+                    Place::Name(name) => self.compiled.requests(name, intent.port).map(Arc::new),
+                    Place::Address(_) => None,
+                },
             }),
             Decision::Deny(denial) => Ruling::Deny(Denied {
                 code: denial.reason.code(),
@@ -196,6 +207,7 @@ struct Inner {
 struct Open {
     intent: Intent,
     protocol: Protocol,
+    requests: Option<Arc<RequestRules>>,
     revoked: Arc<Notify>,
 }
 
@@ -206,6 +218,10 @@ pub struct State {
     closed: Notify,
     system: System,
     choosing: Bucket,
+    /// Values of credentials, as the first snapshot brought them.
+    secrets: Mutex<Vec<Secret>>,
+    /// How often each rule that bounds it was used: by where it stands and what it says.
+    rates: Mutex<HashMap<(Origin, RateLimit), Bucket>>,
 }
 
 /// A connection's entry. While it lives, a policy that takes the right away makes [`Entry::revoked`] return.
@@ -257,6 +273,7 @@ impl State {
             String::new(),
             EffectivePolicy::deny_all(),
             Roots::new([])?,
+            &[],
             &System::default(),
         );
         Ok(Arc::new(Self {
@@ -273,6 +290,8 @@ impl State {
             }),
             closed: Notify::new(),
             system,
+            secrets: Mutex::default(),
+            rates: Mutex::default(),
             choosing: Bucket::new(
                 limits::WILDCARD_BURST,
                 limits::WILDCARD_PER_SECOND,
@@ -318,11 +337,26 @@ impl State {
         } else {
             Roots::new(document.roots.iter().map(Vec::as_slice))?
         };
+        let secrets = {
+            let mut kept = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+            if !document.secrets.is_empty() {
+                *kept = document.secrets.into_iter().map(Secret::from).collect();
+            }
+            kept.clone()
+        };
+        // A first snapshot may have been overtaken by a policy change: what it brings besides is taken, its policy is not.
+        let before = self.active();
+        let (generation, policy) = if generation < before.generation {
+            (before.generation, before.policy.clone())
+        } else {
+            (generation, policy)
+        };
         let active = Arc::new(Active::new(
             generation,
             document.session,
             policy,
             roots,
+            &secrets,
             &self.system,
         ));
         let revoked: Vec<u64> = {
@@ -336,7 +370,8 @@ impl State {
                 .iter()
                 .filter(|(_, open)| {
                     !matches!(active.decide(&open.intent),
-                        Ruling::Allow(granted) if granted.protocol == open.protocol)
+                        Ruling::Allow(granted) if granted.protocol == open.protocol
+                            && granted.requests == open.requests)
                 })
                 .map(|(&id, open)| {
                     open.revoked.notify_one();
@@ -382,6 +417,7 @@ impl State {
             Open {
                 intent: intent.clone(),
                 protocol: granted.protocol,
+                requests: granted.requests.clone(),
                 revoked: Arc::clone(&revoked),
             },
         );
@@ -430,6 +466,19 @@ impl State {
 
     pub fn denials(&self) -> Vec<Shown> {
         self.lock().denials.iter().cloned().collect()
+    }
+
+    /// Counts a request by a rule that bounds how often. False: not now.
+    pub fn within(&self, origin: &Origin, rate: RateLimit) -> bool {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        if rates.len() > limits::RATES {
+            rates.clear();
+        }
+        let now = Instant::now();
+        rates
+            .entry((origin.clone(), rate))
+            .or_insert_with(|| Bucket::new(rate.burst, rate.per_second, now))
+            .take(now)
     }
 
     /// Counts a name before it is resolved. Names that rules spell out are free.

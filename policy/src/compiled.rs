@@ -3,17 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 use schema::gateway::{ProxyHost, Resolver};
 use schema::host::{HostName, HostPattern};
 use schema::net::{Cidr, Protocol, Transport};
+use schema::request::Requests;
 
 use crate::address_class::Class;
 use crate::decision::{Decision, Denial, DenyReason, Grant, RuleRef};
 use crate::effective::{
     Action, DomainRule, EffectivePolicy, Gateway, Layer, NetworkRule, Origin, Rule,
 };
+use crate::requests::{RequestRule, RequestRules};
 use crate::text;
 
 #[derive(Clone, Debug)]
@@ -53,6 +56,8 @@ struct Port {
     denied: Option<EntryId>,
     rule: [Option<Allowed>; 2],
     domain: Option<Allowed>,
+    /// Every rule, for what it says about requests.
+    requests: Vec<(EntryId, Action, Arc<Requests>)>,
 }
 
 /// `protocol` is `None` when entries ask for wires that exclude one another.
@@ -120,7 +125,17 @@ impl Compiled {
                 },
             });
         }
-        granted.map_or_else(|| deny(DenyReason::NotListed, None), Decision::Allow)
+        match granted {
+            // What is not read cannot be held to what rules say about requests.
+            Some(grant)
+                if !matches!(grant.protocol, Protocol::Http | Protocol::Https)
+                    && self.requests(name, port).is_some() =>
+            {
+                deny(DenyReason::ProtocolConflict, Some(grant.rule))
+            }
+            Some(grant) => Decision::Allow(grant),
+            None => deny(DenyReason::NotListed, None),
+        }
     }
 
     /// Whether a literal address may be dialled at `port`: by `networks` alone, names never decide by address.
@@ -143,6 +158,16 @@ impl Compiled {
             }),
             None => deny(DenyReason::AddressNotListed, None),
         }
+    }
+
+    /// What rules say about requests to `name` at `port`, beyond that it may be dialled; `None`: nothing.
+    pub fn requests(&self, name: &HostName, port: u16) -> Option<RequestRules> {
+        let layers = self.layers.iter().map(|layer| layer.requests(name, port));
+        let says = |layer: &Vec<RequestRule>| layer.iter().any(|rule| !rule.requests.is_empty());
+        let rules = RequestRules {
+            layers: layers.filter(says).collect(),
+        };
+        (!rules.is_empty()).then_some(rules)
     }
 
     /// Every port that `name` may be dialled at, in order.
@@ -302,9 +327,13 @@ impl Index {
     fn add_rule(&mut self, rule: &Rule) {
         let id = self.entry(text::rule(rule), &rule.origin);
         let ports = self.ports_of(&rule.host);
+        let requests = Arc::new(rule.requests.clone());
         for &number in &rule.ports {
             let port = ports.by_port.entry(number).or_default();
+            port.requests.push((id, rule.action, Arc::clone(&requests)));
             match rule.action {
+                // One about some requests alone says nothing about the connection.
+                Action::Deny if !requests.is_empty() => {}
                 Action::Deny => {
                     port.denied.get_or_insert(id);
                 }
@@ -361,6 +390,21 @@ impl Index {
             None if known => deny(DenyReason::PortNotListed, None),
             None => deny(DenyReason::NotListed, None),
         }
+    }
+
+    /// The rules about one name and port, the most specific first.
+    fn requests(&self, name: &HostName, port: u16) -> Vec<RequestRule> {
+        let said = self.said_about(name);
+        let at_port = said.filter_map(|ports| ports.by_port.get(&port));
+        at_port
+            .flat_map(|at_port| &at_port.requests)
+            .map(|(id, action, requests)| RequestRule {
+                name: self.entries[*id].name.clone(),
+                origin: self.entries[*id].origin.clone(),
+                action: *action,
+                requests: Arc::clone(requests),
+            })
+            .collect()
     }
 
     fn rule_ref(&self, id: EntryId) -> RuleRef<'_> {

@@ -66,6 +66,12 @@ fn entries(policy: &EffectivePolicy) -> BTreeMap<String, Option<Origin>> {
             out.insert(words, Some(origin.clone()));
         }
     }
+    for credential in &policy.credentials {
+        out.insert(
+            text::credential(credential),
+            Some(credential.origin.clone()),
+        );
+    }
     let gateway = &policy.gateway;
     let mut setting = |key: String, words: String| {
         out.insert(words, gateway.origins.get(&key).cloned());

@@ -10,10 +10,12 @@ use ipnet::IpNet;
 use schema::gateway::{HttpProxy, Resolver};
 use schema::host::{HostName, HostPattern};
 use schema::net::{Cidr, Protocol};
+use schema::request::Requests;
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 use crate::address_class::{self, Class};
+use crate::credential::{Credential, MAX_CREDENTIALS};
 
 /// Version of the JSON form; another one is refused.
 pub const VERSION: u32 = 1;
@@ -45,6 +47,8 @@ pub struct EffectivePolicy {
     version: u32,
     pub network: Network,
     pub gateway: Gateway,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<Credential>,
 }
 
 /// At least one layer; in canonical order and without duplicates.
@@ -97,6 +101,9 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     pub action: Action,
+    /// Which requests it is about; empty: all of them.
+    #[serde(default, skip_serializing_if = "Requests::is_empty")]
+    pub requests: Requests,
     pub origin: Origin,
 }
 
@@ -149,11 +156,15 @@ pub enum PolicyError {
     NetworkProtocol(Origin),
     #[error("{0}: a rule without ports")]
     NoPorts(Origin),
+    #[error("{0}: a rule about requests on a wire that is not read as HTTP")]
+    NotHttp(Origin),
     #[error("{origin}: {source}")]
     Network {
         origin: Origin,
         source: address_class::NetworkRefusal,
     },
+    #[error("{0}: a credential without a place, or with a text that no field can hold")]
+    Credential(Origin),
     #[error("private network {0} contains addresses that can never be allowed")]
     PrivateNetwork(IpNet),
     #[error("address {address} of {host} can never be allowed: it is {class}")]
@@ -188,9 +199,20 @@ impl EffectivePolicy {
             version: VERSION,
             network,
             gateway,
+            credentials: Vec::new(),
         };
         policy.check()?;
         Ok(policy)
+    }
+
+    /// The same with these credentials.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when one is outside its bounds.
+    pub fn with_credentials(mut self, credentials: Vec<Credential>) -> Result<Self, PolicyError> {
+        self.credentials = credentials;
+        self.check()?;
+        Ok(self)
     }
 
     /// One layer that allows nothing.
@@ -199,6 +221,7 @@ impl EffectivePolicy {
             version: VERSION,
             network: Network::deny_all(),
             gateway: Gateway::default(),
+            credentials: Vec::new(),
         }
     }
 
@@ -228,6 +251,8 @@ impl EffectivePolicy {
             return Err(PolicyError::Version(self.version));
         }
         self.network.layers.iter().try_for_each(Layer::check)?;
+        bound("credentials", self.credentials.len(), MAX_CREDENTIALS)?;
+        self.credentials.iter().try_for_each(Credential::check)?;
         self.gateway.check()
     }
 
@@ -332,6 +357,13 @@ impl Layer {
         }
         for rule in &self.rules {
             bound("ports in one rule", rule.ports.len(), MAX_PORTS_PER_RULE)?;
+            let read = |port: &u16| {
+                let protocol = rule.protocol.unwrap_or(Protocol::default_for_port(*port));
+                matches!(protocol, Protocol::Http | Protocol::Https)
+            };
+            if !rule.requests.is_empty() && !rule.ports.iter().all(read) {
+                return Err(PolicyError::NotHttp(rule.origin.clone()));
+            }
             if rule.ports.is_empty() {
                 return Err(PolicyError::NoPorts(rule.origin.clone()));
             }

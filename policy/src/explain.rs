@@ -6,12 +6,13 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use schema::host::{HostError, HostName};
-use schema::net::Transport;
+use schema::net::{Protocol, Transport};
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::address_class::{Class, classify};
 use crate::compiled::Compiled;
+use crate::credential::Credential;
 use crate::decision::{Decision, DenyReason};
 use crate::text;
 
@@ -62,6 +63,9 @@ pub struct Answer {
     /// `file:line:column` of the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+    /// Credentials that the gateway puts on the wire there, in the words of their entries.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<String>,
     /// What the wire must say, or what to do.
     pub words: String,
 }
@@ -186,12 +190,29 @@ impl Answer {
             },
             rule: rule.map(|rule| rule.name.to_owned()),
             origin: rule.map(|rule| rule.origin.to_string()),
+            credentials: Vec::new(),
             words,
         }
     }
 }
 
 // === impl Explanation ===
+
+impl Explanation {
+    /// The same with what a policy's credentials add to it.
+    pub fn with_credentials(mut self, credentials: &[Credential]) -> Self {
+        let Ok(name) = HostName::parse(&self.target) else {
+            return self;
+        };
+        for answer in &mut self.answers {
+            if answer.protocol == Some(Protocol::Https.as_str()) {
+                let fit = credentials.iter().filter(|c| c.fits(&name, answer.port));
+                answer.credentials = fit.map(text::credential).collect();
+            }
+        }
+        self
+    }
+}
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -219,6 +240,9 @@ impl fmt::Display for Explanation {
                 write!(f, "\n  by {rule} at {origin}")?;
             }
             write!(f, "\n  {}", answer.words)?;
+            for credential in &answer.credentials {
+                write!(f, "\n  {credential}")?;
+            }
         }
         Ok(())
     }

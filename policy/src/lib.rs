@@ -5,15 +5,19 @@
 
 pub mod address_class;
 mod compiled;
+pub mod credential;
 mod decision;
 pub mod difference;
 mod effective;
 pub mod explain;
 pub mod merge;
+mod requests;
 pub mod review;
+pub mod suggest;
 pub mod text;
 
 pub use compiled::Compiled;
+pub use credential::Credential;
 pub use decision::{Decision, Denial, DenyReason, Grant, RuleRef};
 pub use effective::{
     Action, DomainRule, EffectivePolicy, Gateway, Layer, MAX_LAYERS, MAX_NETWORKS,
@@ -22,4 +26,5 @@ pub use effective::{
 };
 pub use explain::explain;
 pub use merge::effective;
+pub use requests::{Permit, RequestDenial, RequestRule, RequestRules};
 pub use review::Review;

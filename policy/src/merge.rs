@@ -2,6 +2,8 @@
 //! beside it, and every entry keeps the file and line it came from. Further layers (a host's or organisation's ceiling)
 //! are stacked by [`crate::Network::intersect`].
 
+mod credentials;
+
 use std::collections::{BTreeMap, HashMap};
 
 use schema::config::Config;
@@ -15,7 +17,7 @@ use crate::address_class::{check_network, classify};
 use crate::compiled::stricter;
 use crate::effective::{
     Action, DomainRule, EffectivePolicy, Gateway, Layer, MAX_RULES, Network, NetworkRule, Origin,
-    Rule, private_network_fits,
+    PolicyError, Rule, private_network_fits,
 };
 
 /// Names that the gateway answers itself, with everything below them.
@@ -32,10 +34,17 @@ pub fn effective(config: &Config, host: &HostConfig) -> Result<EffectivePolicy, 
     if !found.is_empty() {
         return Err(found);
     }
-    let policy = Network::new([layer]).and_then(|network| EffectivePolicy::new(network, gateway));
-    policy.map_err(|error| {
+    let outside = |error: PolicyError| {
         vec![Diagnostic::new("policy", error.to_string()).in_file(config.file.clone())]
-    })
+    };
+    let policy = Network::new([layer])
+        .and_then(|network| EffectivePolicy::new(network, gateway))
+        .map_err(outside)?;
+    let credentials = credentials::credentials(config, host, &policy, &mut found);
+    if !found.is_empty() {
+        return Err(found);
+    }
+    policy.with_credentials(credentials).map_err(outside)
 }
 
 fn workspace_layer(config: &Config, found: &mut Vec<Diagnostic>) -> Layer {
@@ -69,6 +78,7 @@ fn workspace_layer(config: &Config, found: &mut Vec<Diagnostic>) -> Layer {
                     agent::Action::Allow => Action::Allow,
                     agent::Action::Deny => Action::Deny,
                 },
+                requests: rule.requests(),
                 origin: origin(rule.at),
             })
             .collect(),
@@ -123,6 +133,15 @@ impl Check<'_> {
             {
                 let protocol = rule.protocol.unwrap_or(Protocol::default_for_port(port));
                 let before = *protocols.entry((&rule.host, port)).or_insert(protocol);
+                if !rule.requests().is_empty()
+                    && !matches!(protocol, Protocol::Http | Protocol::Https)
+                {
+                    let message = format!(
+                        "the rule for \"{}\" is about requests, and {protocol} on port {port} is not read: ask for https or http",
+                        rule.host
+                    );
+                    self.error(rule.at, "requests-unread", message);
+                }
                 if stricter(before, protocol).is_none() {
                     let message = format!(
                         "two rules for \"{}\" port {port} ask for {before} and for {protocol}",

@@ -14,6 +14,8 @@ use schema::digest::Digest;
 use schema::net::Protocol;
 use serde::{Deserialize, Serialize};
 
+use crate::text;
+
 /// What a line does when it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,6 +64,7 @@ impl Review {
         lines.environment(config);
         lines.commands(config);
         lines.egress(config);
+        lines.credentials(config);
         Self {
             path: config.file.clone(),
             lines: lines.0,
@@ -235,6 +238,28 @@ impl Lines {
         }
     }
 
+    /// Without hosts of its own it goes wherever the host grants it to, which is more than any list of them.
+    fn credentials(&mut self, config: &Config) {
+        for (name, credential) in &config.agent.credentials {
+            let how = match &credential.env {
+                Some(env) => format!("as {}", env.value),
+                None => "in every request".to_owned(),
+            };
+            let mut add = |place: String| {
+                self.add(
+                    Effect::Opens,
+                    format!("credential {name} for {place}, {how}"),
+                );
+            };
+            for host in &credential.hosts {
+                add(format!("{}:{}", host.host, host.https_port()));
+            }
+            if credential.hosts.is_empty() {
+                add("every host that config.toml grants it to".to_owned());
+            }
+        }
+    }
+
     fn egress(&mut self, config: &Config) {
         let egress = config.agent.egress();
         for domain in &egress.allowed_domains {
@@ -260,11 +285,19 @@ impl Lines {
                     // A rule takes its host and port away from allowedDomains: taking it back may open as well as close.
                     Action::Allow => self.add(
                         Effect::Alters,
-                        format!("reach by rule {}:{port} ({protocol})", rule.host),
+                        format!(
+                            "reach by rule {}:{port} ({protocol}){}",
+                            rule.host,
+                            text::requests(&rule.requests())
+                        ),
                     ),
                     Action::Deny => self.add(
                         Effect::Closes,
-                        format!("never reach {} at port {port} (rule)", rule.host),
+                        format!(
+                            "never reach {} at port {port} (rule){}",
+                            rule.host,
+                            text::requests(&rule.requests())
+                        ),
                     ),
                 }
             }

@@ -3,9 +3,11 @@
 
 use std::net::Ipv4Addr;
 
-use schema::host::HostName;
+use schema::host::{HostName, HostPattern};
 use schema::net::Protocol;
+use schema::request::{Method, Requests};
 
+use crate::credential::Credential;
 use crate::decision::DenyReason;
 use crate::effective::{Action, DomainRule, NetworkRule, Rule};
 
@@ -39,11 +41,46 @@ pub fn rule(rule: &Rule) -> String {
     if rule.action == Action::Deny {
         words.push_str(" deny");
     }
+    words + &requests(&rule.requests)
+}
+
+/// What a rule says about requests, with a blank before it; nothing where it says nothing.
+pub fn requests(requests: &Requests) -> String {
+    let mut words = String::new();
+    if !requests.methods.is_empty() {
+        let methods: Vec<&str> = requests.methods.iter().map(Method::as_str).collect();
+        words += &format!(" {}", methods.join(","));
+    }
+    for path in &requests.paths {
+        words += &format!(" {path}");
+    }
+    if let Some(limit) = requests.max_body_bytes {
+        words += &format!(" of at most {limit} bytes");
+    }
+    if let Some(rate) = requests.rate_limit {
+        words += &format!(" {} a second, {} at once", rate.per_second, rate.burst);
+    }
     words
 }
 
 pub fn network(rule: &NetworkRule) -> String {
     format!("networks \"{}:{}\"", rule.cidr, rule.port)
+}
+
+pub fn credential(credential: &Credential) -> String {
+    let places: Vec<String> = credential.places.iter().map(ToString::to_string).collect();
+    format!(
+        "credentials \"{}\" to {} in {}: {}{{}}{}{}",
+        credential.name,
+        places.join(" "),
+        credential.header,
+        credential.prefix,
+        credential.suffix,
+        match &credential.env {
+            Some(env) => format!(", by the placeholder in {env}"),
+            None => ", in every request".to_owned(),
+        }
+    )
 }
 
 /// What the wire has to say to `name`.
@@ -81,6 +118,16 @@ pub fn remedy(reason: DenyReason, name: &HostName, port: u16, file: &str) -> Str
         DenyReason::ProtocolConflict => {
             "rules ask for protocols that exclude one another: make them agree".to_owned()
         }
+    }
+}
+
+/// What to do about a place that nothing may go to as https.
+pub fn remedy_https(host: &HostPattern, port: u16) -> String {
+    match port {
+        443 => format!("add \"{host}\" to `{EGRESS}.allowedDomains`, or take that host out"),
+        _ => format!(
+            "add {{ \"host\": \"{host}\", \"ports\": [{port}], \"protocol\": \"https\" }} to `{EGRESS}.rules`, or take that host out"
+        ),
     }
 }
 
@@ -128,11 +175,22 @@ mod tests {
             ports: vec![443, 8443],
             protocol: Some(Protocol::Tls),
             action: Action::Allow,
+            requests: Requests::default(),
             origin: origin(),
         };
         assert_eq!(rule(&written), r#"rules "a.b" ports 443,8443 tls"#);
         (written.protocol, written.action) = (None, Action::Deny);
         assert_eq!(rule(&written), r#"rules "a.b" ports 443,8443 deny"#);
+        written.requests = Requests {
+            methods: vec!["GET".parse().unwrap(), "POST".parse().unwrap()],
+            paths: vec!["/a/**".parse().unwrap()],
+            max_body_bytes: Some(1000),
+            rate_limit: None,
+        };
+        assert_eq!(
+            rule(&written),
+            r#"rules "a.b" ports 443,8443 deny GET,POST /a/** of at most 1000 bytes"#
+        );
         let written = NetworkRule {
             cidr: "10.0.0.0/8".parse().unwrap(),
             port: 5432,
@@ -141,5 +199,23 @@ mod tests {
         };
         assert_eq!(network(&written), r#"networks "10.0.0.0/8:5432""#);
         assert_eq!(origin().to_string(), "agentcontainer.json:7:9");
+        let mut written = Credential {
+            name: "github".into(),
+            places: vec![crate::credential::Place {
+                host: "api.github.com".parse().unwrap(),
+                port: 443,
+            }],
+            header: "authorization".into(),
+            prefix: "Bearer ".into(),
+            suffix: String::new(),
+            env: Some("GITHUB_TOKEN".into()),
+            origin: origin(),
+        };
+        assert_eq!(
+            credential(&written),
+            r#"credentials "github" to api.github.com:443 in authorization: Bearer {}, by the placeholder in GITHUB_TOKEN"#
+        );
+        written.env = None;
+        assert!(credential(&written).ends_with("Bearer {}, in every request"));
     }
 }

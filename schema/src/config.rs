@@ -8,7 +8,7 @@ pub mod discover;
 pub mod keys;
 pub mod lifecycle;
 pub mod mount;
-mod read;
+pub(crate) mod read;
 pub mod template;
 pub mod units;
 

@@ -246,6 +246,24 @@ impl HostPattern {
         }
     }
 
+    /// What both patterns name: one of the two, or nothing.
+    pub fn intersect(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (narrow, wide) if narrow.is_within(wide) => Some(narrow.clone()),
+            (wide, narrow) if narrow.is_within(wide) => Some(narrow.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether every name that this pattern names is one of `wide`'s.
+    fn is_within(&self, wide: &Self) -> bool {
+        match (self, wide) {
+            (Self::Exact(name), wide) => wide.matches(name),
+            (Self::Wildcard(base), Self::Wildcard(wide)) => base == wide || base.is_below(wide),
+            (Self::Wildcard(_), Self::Exact(_)) => false,
+        }
+    }
+
     /// The name itself, or the base of the wildcard.
     pub fn name(&self) -> &HostName {
         match self {

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use crate::config::agent::Domain;
 use crate::config::discover;
+use crate::credential::{CredentialName, Format, HeaderName, MAX_CREDENTIALS, MAX_HOSTS, Source};
 use crate::diag::{Diagnostic, Position};
 use crate::gateway::{HttpProxy, Resolver};
 use crate::host::HostName;
@@ -35,14 +37,12 @@ pub struct Setting<T> {
 pub struct HostConfig {
     /// The container engine; found by itself when absent.
     pub engine: Option<Setting<Engine>>,
-    /// What to do where no layer of the kernel carries a file or exec rule fully.
-    pub files: Option<Setting<Files>>,
     /// How the gateway resolves and dials.
     #[schemars(default)]
     pub gateway: GatewayConfig,
-    /// By `host` or `host:port`.
-    #[schemars(default, schema_with = "registries")]
-    pub registries: BTreeMap<String, Setting<Registry>>,
+    /// Grants by name, for every workspace that asks for one.
+    #[schemars(default, extend("maxProperties" = MAX_CREDENTIALS))]
+    pub credentials: BTreeMap<CredentialName, Setting<Grant>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,16 +56,6 @@ pub enum Engine {
     Ssh(String),
     /// `tcp://host:port`, with TLS; as written.
     Tcp(String),
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(inline, rename_all = "lowercase")]
-pub enum Files {
-    /// Do not start.
-    #[default]
-    Strict,
-    /// Be content with what mounts can carry.
-    Mounts,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
@@ -88,12 +78,21 @@ pub struct GatewayConfig {
     pub ca_bundles: Vec<Setting<PathBuf>>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+/// Where a credential's value comes from, who may see it, and in which field.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub struct Registry {
-    /// Spoken to without TLS.
+pub struct Grant {
+    /// `env://VARIABLE`, `file:///PATH`, or `exec:///PATH ARGUMENT…`, which no shell reads.
+    pub source: Source,
+    /// `name`, `*.name`, either with `:port`; without one 443.
+    #[schemars(length(min = 1, max = MAX_HOSTS))]
+    pub hosts: Vec<Domain>,
+    /// `Authorization` when absent.
     #[schemars(default)]
-    pub plain_http: bool,
+    pub header: HeaderName,
+    /// The field's value; `{}` is the credential's. `Bearer {}` when absent.
+    #[schemars(default)]
+    pub format: Format,
 }
 
 /// Keys of the whole that are known and refused: key, words.
@@ -103,8 +102,12 @@ pub const NOT_ENFORCED: &[(&str, &str)] = &[
         "organisation policies are not fetched by this version",
     ),
     (
-        "credentials",
-        "credentials are not injected by this version",
+        "files",
+        "rules about files and programs are refused by this version wherever they stand",
+    ),
+    (
+        "registries",
+        "the container engine pulls images, and has its own list of registries without TLS",
     ),
 ];
 
@@ -177,8 +180,8 @@ impl HostConfig {
     pub fn above(self, below: Self) -> Self {
         let mut hosts = below.gateway.hosts;
         hosts.extend(self.gateway.hosts);
-        let mut registries = below.registries;
-        registries.extend(self.registries);
+        let mut credentials = below.credentials;
+        credentials.extend(self.credentials);
         let private_networks = united(
             self.gateway.private_networks,
             below.gateway.private_networks,
@@ -186,7 +189,6 @@ impl HostConfig {
         let ca_bundles = united(self.gateway.ca_bundles, below.gateway.ca_bundles);
         Self {
             engine: self.engine.or(below.engine),
-            files: self.files.or(below.files),
             gateway: GatewayConfig {
                 resolver: self.gateway.resolver.or(below.gateway.resolver),
                 hosts,
@@ -194,28 +196,14 @@ impl HostConfig {
                 upstream_proxy: self.gateway.upstream_proxy.or(below.gateway.upstream_proxy),
                 ca_bundles,
             },
-            registries,
+            credentials,
         }
-    }
-
-    pub fn files(&self) -> Files {
-        self.files
-            .as_ref()
-            .map(|files| files.value)
-            .unwrap_or_default()
     }
 
     pub fn engine(&self) -> &Engine {
         self.engine
             .as_ref()
             .map_or(&Engine::Auto, |engine| &engine.value)
-    }
-
-    /// Whether a registry, written as in an image reference, is spoken to without TLS.
-    pub fn plain_http(&self, registry: &str) -> bool {
-        self.registries
-            .get(registry)
-            .is_some_and(|registry| registry.value.plain_http)
     }
 }
 
@@ -263,11 +251,6 @@ fn networks(_: &mut SchemaGenerator) -> Schema {
 
 fn ca_bundles(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": MAX_ENTRIES, "items": { "type": "string", "pattern": "^/." } })
-}
-
-fn registries(generator: &mut SchemaGenerator) -> Schema {
-    let registry = generator.subschema_for::<Registry>();
-    json_schema!({ "type": "object", "maxProperties": MAX_ENTRIES, "additionalProperties": registry })
 }
 
 #[cfg(test)]

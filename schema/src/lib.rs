@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod credential;
 pub mod diag;
 pub mod digest;
 pub mod gateway;
@@ -15,5 +16,6 @@ pub mod jsonc;
 pub mod net;
 pub mod node;
 pub mod read;
+pub mod request;
 pub mod session;
 pub mod toml_tree;

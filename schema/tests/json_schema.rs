@@ -156,6 +156,11 @@ fn variants() -> Vec<(&'static str, Value)> {
         "/agent",
         "/agent/unknown",
         "/agent/credentials",
+        "/agent/credentials/x",
+        "/agent/credentials/x/hosts",
+        "/agent/credentials/x/env",
+        "/agent/credentials/x/source",
+        "/agent/credentials/a b",
         "/agent/capabilities",
         "/agent/capabilities/filesystem",
         "/agent/capabilities/resources",
@@ -188,7 +193,7 @@ const BASE: &str = r#"{
   "mounts": ["type=tmpfs,target=/x"],
   "customizations": {},
   "hostRequirements": { "cpus": 1 },
-  "agent": { "capabilities": {
+  "agent": { "credentials": { "x": { "hosts": ["a.example"], "env": "TOKEN" } }, "capabilities": {
     "resources": { "pids": 5 },
     "network": { "egress": { "allowedDomains": ["a.example"], "rules": [{ "host": "a.example", "ports": [443] }] } } } }
 }"#;
@@ -247,11 +252,44 @@ fn the_two_agree_about_the_hosts_config() {
         ("engine = \"docker\"", true),
         ("engine = \"rkt\"", false),
         ("engine = 1", false),
-        ("files = \"mounts\"", true),
-        ("files = \"loose\"", false),
         ("unknown = 1", false),
         ("[policy]", false),
-        ("[credentials.x]\nsource = \"y\"", false),
+        ("[credentials.x]\nsource = \"y\"\nhosts = [\"a.b\"]", false),
+        (
+            "[credentials.x]\nsource = \"env://Y\"\nhosts = [\"a.b\"]",
+            true,
+        ),
+        (
+            "[credentials.x]\nsource = \"file:///y\"\nhosts = [\"a.b:8443\"]\nheader = \"X-Key\"\nformat = \"{}\"",
+            true,
+        ),
+        (
+            "[credentials.x]\nsource = \"exec:///y z\"\nhosts = [\"*.a.b\"]",
+            true,
+        ),
+        (
+            "[credentials.x]\nsource = \"exec:///y '\"\nhosts = [\"a.b\"]",
+            false,
+        ),
+        (
+            "[credentials.x]\nsource = \"op://y\"\nhosts = [\"a.b\"]",
+            false,
+        ),
+        ("[credentials.x]\nsource = \"env://Y\"", false),
+        ("[credentials.x]\nsource = \"env://Y\"\nhosts = []", false),
+        ("[credentials.x]\nhosts = [\"a.b\"]", false),
+        (
+            "[credentials.x]\nsource = \"env://Y\"\nhosts = [\"a.b\"]\nformat = \"x\"",
+            false,
+        ),
+        (
+            "[credentials.x]\nsource = \"env://Y\"\nhosts = [\"a.b\"]\nunknown = 1",
+            false,
+        ),
+        (
+            "[credentials.\"a b\"]\nsource = \"env://Y\"\nhosts = [\"a.b\"]",
+            false,
+        ),
         ("[gateway]\nca_bundles = []", true),
         ("[gateway]\nca_bundles = [\"/etc/corp.pem\"]", true),
         ("[gateway]\nca_bundles = [\"corp.pem\"]", false),
@@ -263,9 +301,8 @@ fn the_two_agree_about_the_hosts_config() {
         ("[gateway]\nprivate_networks = [\"10.0.0.0/8\"]", true),
         ("[gateway]\nprivate_networks = \"10.0.0.0/8\"", false),
         ("[gateway]\nunknown = 1", false),
-        ("[registries.\"a.b:5000\"]\nplain_http = true", true),
-        ("[registries.\"a.b:5000\"]\nplain_http = 1", false),
-        ("[registries.\"a.b:5000\"]\nunknown = true", false),
+        ("[registries.\"a.b:5000\"]\nplain_http = true", false),
+        ("files = \"strict\"", false),
     ] {
         let value: Value = toml::from_str(text).unwrap();
         assert_eq!(

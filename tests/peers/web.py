@@ -73,6 +73,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for _ in range(20):
                 self.wfile.write(b".")
                 time.sleep(0.1)
+        elif path == "/echo-headers":
+            self.answer(str(self.headers).encode())
         elif path == "/ws":
             self.websocket()
         else:

@@ -138,6 +138,19 @@ def embedded_v4(t):
     raise last
 
 
+@attempt("N05")
+def own_addresses(t):
+    """What the kernel takes for this machine itself, and networks that are somebody's own."""
+    refused = None
+    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"), (socket.AF_INET6, "fd00::1"), (socket.AF_INET6, "fe80::1")):
+        try:
+            tcp((address, t["port"]), t["token"], family)
+        except OSError as error:
+            refused = error
+    if refused:
+        raise refused
+
+
 @attempt("N06")
 def udp_sendto(t):
     udp((t["address"], t["port"]), t["token"])

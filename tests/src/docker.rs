@@ -1,6 +1,10 @@
 //! The engine's own client, for what stands outside agentcontainer: positive controls, peers, and looking at what was left behind.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+
+use serde_json::Value;
 
 use crate::{Outcome, outcome, rig};
 
@@ -30,6 +34,30 @@ pub fn attempt(words: &[&str]) -> Outcome {
     let mut docker = Command::new("docker");
     docker.args(["--host", &rig().docker_host]).args(words);
     outcome::finish(docker, outcome::DEADLINE)
+}
+
+/// Makes a container by the request that another was made by, through the engine's API; its id.
+pub fn copy(id: &str) -> String {
+    let inspected: Value = serde_json::from_str(&run(&["inspect", id])).unwrap();
+    let mut request = inspected[0]["Config"].clone();
+    request["HostConfig"] = inspected[0]["HostConfig"].clone();
+    let body = request.to_string();
+    let socket = rig().docker_host.trim_start_matches("unix://");
+    let mut engine = UnixStream::connect(socket).unwrap();
+    write!(
+        engine,
+        "POST /containers/create HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    engine.read_to_string(&mut answer).unwrap();
+    let made = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let made: Value = serde_json::from_str(made).unwrap_or_else(|_| panic!("{answer}"));
+    made["Id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{answer}"))
+        .to_owned()
 }
 
 /// Names of the containers, running or not, that carry our session label.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::rig;
+use crate::{docker, rig};
 
 /// A web server on the bridge; gone when this value is.
 #[derive(Debug)]
@@ -218,5 +218,170 @@ impl Authority {
 
     fn key(&self) -> PathBuf {
         self.dir.path().join("server.key")
+    }
+}
+
+/// A forward proxy on the bridge that leads every name there; gone when this value is.
+#[derive(Debug)]
+pub struct Proxy {
+    pub port: u16,
+    child: Child,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    pub fn start() -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/proxy.py");
+        let bridge = rig().bridge.to_string();
+        let mut child = Command::new("python3")
+            .arg(script)
+            .args([&bridge, "0", &bridge])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 is not installed: cargo xtask setup --dev");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let port = lines.next().unwrap().unwrap().parse().unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let into = heard.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                into.lock().unwrap().push(line);
+            }
+        });
+        Self { port, child, heard }
+    }
+
+    /// What it was asked for, one line a request.
+    pub fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A name server that answers every A query with one address.
+#[derive(Debug)]
+pub struct NameServer {
+    pub port: u16,
+}
+
+impl NameServer {
+    pub fn start(address: Ipv4Addr) -> Self {
+        let socket = std::net::UdpSocket::bind((rig().bridge, 0)).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while let Ok((count, from)) = socket.recv_from(&mut buffer) {
+                let Some(answer) = Self::answer(&buffer[..count], address) else {
+                    continue;
+                };
+                let _ = socket.send_to(&answer, from);
+            }
+        });
+        Self { port }
+    }
+
+    /// The question back, with one A record (or none, for other types), a second to live.
+    fn answer(query: &[u8], address: Ipv4Addr) -> Option<Vec<u8>> {
+        let end = 12 + query.get(12..)?.iter().position(|byte| *byte == 0)? + 5;
+        let question = query.get(12..end)?;
+        let found = question.ends_with(&[0, 1, 0, 1]);
+        let mut answer = query.get(..2)?.to_vec();
+        answer.extend([0x81, 0x80, 0, 1, 0, u8::from(found), 0, 0, 0, 0]);
+        answer.extend(question);
+        if found {
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+            answer.extend(address.octets());
+        }
+        Some(answer)
+    }
+}
+
+/// Addresses that are the sidecar's own, and what was said to them: networks that only the gateway can reach. Gone with this value.
+#[derive(Debug)]
+pub struct Inner {
+    pid: String,
+    child: Child,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+/// The port that [`Inner`] listens at.
+pub const INNER_PORT: u16 = 7001;
+
+impl Inner {
+    /// Gives the sidecar's namespace these addresses, with a listener at each that says everything back.
+    pub fn start(sidecar: &str, addresses: &[&str]) -> Self {
+        let pid = docker::run(&["inspect", "--format", "{{.State.Pid}}", sidecar]);
+        let script = "import os, socket, subprocess, sys, threading
+def serve(address):
+    it = socket.create_server((address, int(sys.argv[1])))
+    up.release()
+    while True:
+        client, _ = it.accept()
+        data = client.recv(1000)
+        print(address, data.decode(), flush=True)
+        client.sendall(data); client.close()
+up = threading.Semaphore(0)
+for address in sys.argv[2:]:
+    subprocess.run(['ip', 'address', 'add', address + '/32', 'dev', 'lo'], check=True)
+    threading.Thread(target=serve, args=(address,), daemon=True).start()
+    up.acquire()
+print('up', flush=True)
+sys.stdin.read()";
+        let mut child = Command::new("nsenter")
+            .args(["--net", "--target", &pid, "python3", "-c", script])
+            .arg(INNER_PORT.to_string())
+            .args(addresses)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("nsenter is not installed: cargo xtask setup");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "up");
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let into = heard.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                into.lock().unwrap().push(line);
+            }
+        });
+        let inner = Self { pid, child, heard };
+        // Control: each of them answers whoever may dial.
+        for address in addresses {
+            let dial = format!(
+                "exec 3<>/dev/tcp/{address}/{INNER_PORT} && echo control >&3 && head -1 <&3"
+            );
+            let words = [
+                "--net", "--target", &inner.pid, "timeout", "5", "bash", "-c", &dial,
+            ];
+            let output = Command::new("nsenter").args(words).output().unwrap();
+            assert_eq!(output.stdout, b"control\n", "{address}");
+        }
+        inner
+    }
+
+    /// What was said to an address, the control aside.
+    pub fn heard(&self, address: &str) -> Vec<String> {
+        std::thread::sleep(Duration::from_millis(100));
+        let heard = self.heard.lock().unwrap();
+        let said = heard
+            .iter()
+            .filter_map(|line| line.strip_prefix(&format!("{address} ")));
+        said.filter(|said| *said != "control" && !said.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

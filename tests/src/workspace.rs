@@ -24,6 +24,8 @@ pub struct Workspace {
     hosts: BTreeMap<String, IpAddr>,
     private_networks: Vec<String>,
     host_lines: Vec<String>,
+    credentials: Value,
+    grants: Vec<String>,
     engine: String,
     state: PathBuf,
 }
@@ -45,6 +47,8 @@ impl Workspace {
             hosts: BTreeMap::new(),
             private_networks: vec![format!("{}.{}.{}.0/24", bridge[0], bridge[1], bridge[2])],
             host_lines: Vec::new(),
+            credentials: json!({}),
+            grants: Vec::new(),
             engine: rig().docker_host.clone(),
             state: rig().state.clone(),
         }
@@ -113,6 +117,14 @@ impl Workspace {
         self
     }
 
+    /// Adds rules as they are written.
+    pub fn rules(mut self, rules: &Value) -> Self {
+        for rule in rules.as_array().unwrap() {
+            push(&mut self.egress, "rules", rule.clone());
+        }
+        self
+    }
+
     /// Adds to `networks`.
     pub fn network(mut self, entry: &str) -> Self {
         push(&mut self.egress, "networks", json!(entry));
@@ -131,10 +143,37 @@ impl Workspace {
         self
     }
 
+    /// Has the `[gateway]` table of the host's config.toml hold this line and these private networks, and no others.
+    pub fn set_gateway(&mut self, line: &str, private_networks: &[&str]) {
+        self.host_lines = vec![line.to_owned()];
+        self.private_networks = private_networks.iter().map(|&n| n.to_owned()).collect();
+    }
+
     /// Adds a line to the `[gateway]` table of the host's config.toml.
     pub fn gateway_line(mut self, line: &str) -> Self {
         self.host_lines.push(line.to_owned());
         self
+    }
+
+    /// Asks for a credential in agentcontainer.json.
+    pub fn credential(mut self, name: &str, asked: Value) -> Self {
+        self.credentials[name] = asked;
+        self
+    }
+
+    /// Grants one in the host's config.toml: the lines of its table.
+    pub fn grant(mut self, name: &str, lines: &str) -> Self {
+        self.grants.push(format!("[credentials.{name}]\n{lines}\n"));
+        self
+    }
+
+    /// Puts a file beside the workspace, where nothing inside sees it, that its owner alone may write.
+    pub fn put_outside(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.dir.path().join("home").join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
     }
 
     /// Sets a key beside `image` in agentcontainer.json.
@@ -154,6 +193,9 @@ impl Workspace {
             "image": rig().image,
             "agent": { "capabilities": { "network": { "egress": self.egress } } },
         });
+        if self.credentials != json!({}) {
+            config["agent"]["credentials"] = self.credentials.clone();
+        }
         for (key, value) in self.extra.as_object().unwrap() {
             config[key] = value.clone();
         }
@@ -190,6 +232,7 @@ impl Workspace {
         self.host_lines
             .iter()
             .for_each(|line| text.push_str(&format!("{line}\n")));
+        self.grants.iter().for_each(|grant| text.push_str(grant));
         fs::write(
             self.dir.path().join("config/agentcontainer/config.toml"),
             text,

@@ -123,7 +123,11 @@ fn sidecar() -> String {
 
 /// Host pids of the processes of that name that the sidecar is or has started. (The engine's own list is of one cgroup; gateways have theirs.)
 fn processes(name: &str) -> Vec<u32> {
-    let sidecar: u32 = docker::run(&["inspect", "--format", "{{.State.Pid}}", &sidecar()])
+    processes_of(&sidecar(), name)
+}
+
+fn processes_of(sidecar: &str, name: &str) -> Vec<u32> {
+    let sidecar: u32 = docker::run(&["inspect", "--format", "{{.State.Pid}}", sidecar])
         .parse()
         .unwrap();
     let parent = |pid: u32| -> Option<u32> {
@@ -151,9 +155,13 @@ fn processes(name: &str) -> Vec<u32> {
 
 /// Kills every gateway of the sidecar, once there is one: the one before may have been killed a moment ago.
 fn kill_gateways() {
+    kill_gateways_of(&sidecar());
+}
+
+fn kill_gateways_of(sidecar: &str) {
     let began = Instant::now();
     loop {
-        let gateways = processes("agentcontainer-gateway");
+        let gateways = processes_of(sidecar, "agentcontainer-gateway");
         if !gateways.is_empty() {
             gateways
                 .into_iter()
@@ -254,44 +262,86 @@ fn what_starts_once_a_gateway_was_replaced_trusts_the_next_one() {
     drop(session);
 }
 
-#[test]
-fn x02_nobody_inside_stands_in_for_a_gateway_that_is_gone() {
-    let scene = Scene::new();
-    let session = scene.workspace.session(&token("x2"));
-    scene.resumes(&session);
-    let port = scene.allowed.port();
-    // Listens on every address at the very port, then dials the name while the gateway is being killed: it must never answer itself.
-    let script = format!(
-        "import socket, threading, time
-stolen = []
+/// Listens on every address at a port, then dials somebody else's address there, and counts how often it answered itself.
+const THIEF: &str = "import socket, sys, threading, time
+host, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+counts = {'stolen': 0, 'answered': 0, 'refused': 0}
+a = socket.socket(); a.setsockopt(1, 2, 1); a.bind(('0.0.0.0', port)); a.listen(100)
 def serve():
-    a = socket.socket(); a.setsockopt(1, 2, 1); a.bind(('0.0.0.0', {port})); a.listen(100)
     while True:
         c, _ = a.accept(); c.send(b'STOLEN'); c.close()
 threading.Thread(target=serve, daemon=True).start()
-end = time.time() + 6
+address = socket.gethostbyname(host)
+end = time.time() + seconds
 while time.time() < end:
     try:
-        with socket.create_connection(('{}', {port}), 2) as it:
+        with socket.create_connection((address, port), 2) as it:
             it.sendall(b'x')
-            if it.recv(100) == b'STOLEN': stolen.append(1)
-    except OSError: pass
-print('stolen', len(stolen))",
-        scene.host
-    );
-    scene.workspace.put("steal.py", script);
-    std::thread::scope(|scope| {
-        let thief = scope.spawn(|| session.exec(&["python3", "steal.py"]));
-        for _ in 0..8 {
+            said = it.recv(100)
+            counts['stolen' if said == b'STOLEN' else 'answered' if said else 'refused'] += 1
+    except OSError: counts['refused'] += 1
+    time.sleep(0.002)
+print(*(f'{k} {v}' for k, v in counts.items()))";
+
+#[test]
+fn x02_nobody_inside_stands_in_for_a_gateway_that_is_gone() {
+    // Control: where such an address is local and nobody steers, the listener on every address gets what was for it.
+    let plain = docker::Plain::start(&["--user", "0", "--cap-add", "NET_ADMIN"], &["sleep", "60"]);
+    let script = "ip route add local 198.18.0.0/15 dev lo && python3 -c \"$1\" 198.18.1.1 7000 1";
+    let out = docker::attempt(&["exec", &plain.id, "sh", "-c", script, "sh", THIEF]);
+    assert!(!out.ok().starts_with("stolen 0 "), "{}", out.stdout);
+
+    // A port for each thief: where somebody was answered before, it could not listen.
+    let ports = [Receiver::start(), Receiver::start()];
+    let scene = Scene::in_workspace(Workspace::new().with_own_state());
+    let [first, second] = [0, 1].map(|n| format!("{}:{}", scene.host, ports[n].port()));
+    let scene = Scene {
+        workspace: scene.workspace.allow(&[&first, &second]),
+        ..scene
+    };
+    let session = scene.workspace.session(&token("x2"));
+    scene.resumes(&session);
+    scene.workspace.put("steal.py", THIEF);
+    let sidecar = scene.workspace.cli(&["enforcer", "start"]).ok().to_owned();
+    let steal = |receiver: &Receiver, seconds: &str, kill: &dyn Fn()| {
+        let port = receiver.port().to_string();
+        let words = ["python3", "steal.py", &scene.host, &port, seconds];
+        std::thread::scope(|scope| {
+            let thief = scope.spawn(|| session.exec(&words));
+            kill();
+            let said = thief.join().unwrap().ok().to_owned();
+            assert!(said.starts_with("stolen 0 "), "{said}");
+            said
+        })
+    };
+    let said = steal(&ports[0], "5", &|| {
+        for _ in 0..6 {
             std::thread::sleep(Duration::from_millis(600));
-            kill_gateways();
+            kill_gateways_of(&sidecar);
         }
-        assert_eq!(thief.join().unwrap().ok(), "stolen 0");
     });
+    assert!(
+        !said.contains("answered 0 "),
+        "the gateway was never there: {said}"
+    );
+    // The whole sidecar: nobody holds the gateway's socket then, so that the map is empty, and what is pinned is taken up again.
+    let said = steal(&ports[1], "14", &|| {
+        for _ in 0..4 {
+            std::thread::sleep(Duration::from_millis(1200));
+            docker::run(&["kill", &sidecar]);
+            std::thread::sleep(Duration::from_millis(400));
+            scene.enforcer_is_back();
+        }
+    });
+    assert!(
+        !said.ends_with("refused 0"),
+        "the sidecar was never away: {said}"
+    );
+    scene.resumes(&session);
     record(
         "X02",
-        "own listener while the gateway is gone",
-        "none made",
+        "own listener while gateway and enforcer are gone",
+        "works",
         "sk_lookup drops",
     );
 }
@@ -354,6 +404,57 @@ fn a_killed_sidecar_leaves_everything_shut_until_it_is_started_again() {
     scene.denied.silent();
     scene.enforcer_is_back();
     scene.resumes(&session);
+}
+
+#[test]
+fn a_session_whose_network_cannot_be_wired_again_at_once_is_tried_again() {
+    let scene = Scene::in_workspace(Workspace::new().with_own_state());
+    let session = scene.workspace.session(&token("w"));
+    scene.resumes(&session);
+    let sidecar = scene.workspace.cli(&["enforcer", "start"]).ok().to_owned();
+    docker::run(&["kill", &sidecar]);
+    // Something inside takes the name server's port on every address while nobody is there who holds it.
+    scene.workspace.put(
+        "takes.py",
+        "import os, socket, time
+it = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); it.bind(('0.0.0.0', 53))
+open('taken', 'w').close()
+end = time.time() + 60
+while not os.path.exists('let-go') and time.time() < end: time.sleep(0.05)",
+    );
+    std::thread::scope(|scope| {
+        let takes = scope.spawn(|| session.exec(&["python3", "takes.py"]));
+        let began = Instant::now();
+        while !scene.workspace.path().join("taken").exists() {
+            assert!(
+                began.elapsed() < DEADLINE && !takes.is_finished(),
+                "it is not taken"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        scene.enforcer_is_back();
+        let tried = || {
+            let events = scene.workspace.events(&session.name);
+            let tried = events
+                .iter()
+                .filter(|event| event["reason"] == "not-rewired");
+            let tried: Vec<String> = tried.map(|event| event["detail"].to_string()).collect();
+            assert!(
+                tried.iter().all(|detail| detail.contains("tried again in")),
+                "{tried:?}"
+            );
+            tried.len()
+        };
+        while tried() < 2 {
+            assert!(began.elapsed() < DEADLINE, "it is not said");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        assert!(!scene.dial(&session, "shut").contains("answer"));
+        scene.workspace.put("let-go", "");
+        takes.join().unwrap().ok();
+    });
+    scene.resumes(&session);
+    assert!(!scene.allowed.heard_bytes(b"shut"));
 }
 
 #[test]

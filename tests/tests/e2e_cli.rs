@@ -3,11 +3,17 @@
 
 #[path = "e2e_cli/control_files.rs"]
 mod control_files;
+#[path = "e2e_cli/credentials.rs"]
+mod credentials;
 #[path = "e2e_cli/life.rs"]
 mod life;
 #[path = "e2e_cli/machines.rs"]
 mod machines;
+#[path = "e2e_cli/network_record.rs"]
+mod network_record;
 #[path = "e2e_cli/refusals.rs"]
 mod refusals;
+#[path = "e2e_cli/registry.rs"]
+mod registry;
 #[path = "e2e_cli/trust.rs"]
 mod trust;

@@ -5,6 +5,12 @@
 mod bulk;
 #[path = "e2e_network/clients.rs"]
 mod clients;
+#[path = "e2e_network/credentials.rs"]
+mod credentials;
+#[path = "e2e_network/proxied.rs"]
+mod proxied;
+#[path = "e2e_network/requests.rs"]
+mod requests;
 #[path = "e2e_network/rules.rs"]
 mod rules;
 #[path = "e2e_network/sessions.rs"]

@@ -2,8 +2,12 @@
 //! receivers outside give the verdict; `cargo xtask redteam` prints the table.
 #![allow(clippy::unwrap_used)]
 
+#[path = "redteam/around.rs"]
+mod around;
 #[path = "redteam/batch.rs"]
 mod batch;
+#[path = "redteam/doors.rs"]
+mod doors;
 #[path = "redteam/flood.rs"]
 mod flood;
 #[path = "redteam/host.rs"]

@@ -35,6 +35,8 @@ fn generate(into: &Path) -> Result<()> {
     let proto = paths::root().join("api/proto");
     tonic_prost_build::configure()
         .out_dir(into)
+        // Its own is in api/src/lib.rs, without the value.
+        .skip_debug(["agentcontainer.v1.Secret"])
         .compile_protos(&[proto.join("agentcontainer.proto")], &[proto])?;
     Ok(())
 }

@@ -33,7 +33,7 @@ pub struct Capability {
     pub detail: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OpenSessionRequest {
     /// schema::session::SessionId
     #[prost(string, tag = "1")]
@@ -47,6 +47,23 @@ pub struct OpenSessionRequest {
     /// certificates (DER) that upstreams are verified with: the host's, never the container's
     #[prost(bytes = "vec", repeated, tag = "4")]
     pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// values of the policy's credentials
+    #[prost(message, repeated, tag = "5")]
+    pub secrets: ::prost::alloc::vec::Vec<Secret>,
+}
+/// A credential's value, kept in memory alone: by the enforcer for the session, by the gateway for its own life.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Secret {
+    /// policy::Credential's name
+    #[prost(string, tag = "1")]
+    pub credential: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
+    /// what stands for it inside, as long as the value; empty: nothing does
+    #[prost(string, tag = "3")]
+    pub placeholder: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -209,9 +226,12 @@ pub struct SnapshotDocument {
     pub names: ::prost::alloc::vec::Vec<Name>,
     #[prost(string, tag = "4")]
     pub session: ::prost::alloc::string::String,
-    /// OpenSessionRequest's
+    /// OpenSessionRequest's, with the first snapshot
     #[prost(bytes = "vec", repeated, tag = "5")]
     pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// the same
+    #[prost(message, repeated, tag = "6")]
+    pub secrets: ::prost::alloc::vec::Vec<Secret>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

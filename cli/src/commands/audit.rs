@@ -1,7 +1,7 @@
 //! `agentcontainer audit events`: a session's events from the enforcer's log, while it runs and after it has ended.
 
 use super::json;
-use crate::channel;
+use crate::channel::{self, Enforcer};
 use crate::events;
 use crate::loaded;
 use crate::places::Places;
@@ -38,14 +38,7 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
     let as_json = json(*as_json);
     let places = Places::from_env()?;
     let session = session(&places, name.as_deref())?;
-    let sidecar = channel::sidecar(&places)?;
-    let Some((mut enforcer, _)) = channel::running(&sidecar).await? else {
-        return Err(Failure::new(
-            "enforcer-gone",
-            "the enforcer, which keeps the events, does not run",
-        )
-        .help("agentcontainer enforcer start"));
-    };
+    let mut enforcer = enforcer(&places).await?;
     let mut stream = events::open(&mut enforcer, &session, 0, *follow).await?;
     loop {
         let line = stream
@@ -61,8 +54,21 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
     }
 }
 
+/// The enforcer, which keeps the events of sessions that have ended too.
+pub(super) async fn enforcer(places: &Places) -> Result<Enforcer, Failure> {
+    let sidecar = channel::sidecar(places)?;
+    match channel::running(&sidecar).await? {
+        Some((enforcer, _)) => Ok(enforcer),
+        None => Err(Failure::new(
+            "enforcer-gone",
+            "the enforcer, which keeps the events, does not run",
+        )
+        .help("agentcontainer enforcer start")),
+    }
+}
+
 /// The session meant. One that nobody remembers is asked for by its whole id.
-fn session(places: &Places, name: Option<&str>) -> Result<String, Failure> {
+pub(super) fn session(places: &Places, name: Option<&str>) -> Result<String, Failure> {
     let sessions = record::join(record::all(places), &[]);
     let workspace = loaded::workspace()?;
     if name.is_none() {

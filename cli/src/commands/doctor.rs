@@ -284,8 +284,8 @@ async fn attempts(
             );
             findings.add(
                 "allowed attempt",
-                Some(allowed.starts_with("connected")),
-                format!("connect to {OWN_NAME}: {}", allowed.trim()),
+                Some(allowed.starts_with("answered HTTP/1.1 200")),
+                format!("ask {OWN_NAME} for its page: {}", allowed.trim()),
                 Some("the gateway does not answer; see `agentcontainer enforcer status`"),
             );
         }
@@ -336,6 +336,7 @@ async fn try_both(
             workspace: "doctor".to_owned(),
             policy: EffectivePolicy::deny_all().to_json(),
             roots: Vec::new(),
+            secrets: Vec::new(),
         })
         .await
         .map_err(|status| channel::refused("open the session", &status))?

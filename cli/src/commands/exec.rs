@@ -1,6 +1,5 @@
 //! `agentcontainer exec`: a command in a running session, under the same cgroup and therefore the same policy.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::Engine;
@@ -17,8 +16,8 @@ use crate::terminal::{self, Raw};
 pub struct Args {
     /// The session: id, name or a unique beginning of either; the only one of this directory when left out
     name: Option<String>,
-    /// Set a variable
-    #[arg(short = 'e', long = "env", value_name = "NAME=VALUE")]
+    /// Set a variable; without a value, to what it is here
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// As another user of the container
     #[arg(short, long)]
@@ -32,17 +31,12 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<u8, Failure> {
+    let env = super::environment(&args.env)?;
     let desk = Desk::open().await?;
     let session = desk.pick(args.name.as_deref(), Session::is_running)?;
     let Some(container) = &session.container else {
         return Err(Failure::new("no-session", "the session has no container"));
     };
-    let env: BTreeMap<String, String> = args
-        .env
-        .iter()
-        .filter_map(|entry| entry.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
     authority::refresh(&desk.places, &session.record).await;
     let tty = terminal::is_interactive();
     let exec = Exec {

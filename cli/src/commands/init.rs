@@ -12,6 +12,7 @@ use jsonc_parser::cst::{CstInputValue, CstRootNode};
 use schema::image::ImageRef;
 
 use crate::loaded;
+use crate::patch::input;
 use crate::report::{self, Failure};
 use derive::Derived;
 
@@ -175,19 +176,6 @@ fn convert(text: &str, image: Option<&str>, derived: &Derived) -> Option<String>
 
 fn plain(text: &str) -> Option<serde_json::Value> {
     jsonc_parser::parse_to_serde_value(text, &ParseOptions::default()).ok()
-}
-
-fn input(value: &serde_json::Value) -> CstInputValue {
-    match value {
-        serde_json::Value::Null => CstInputValue::Null,
-        serde_json::Value::Bool(b) => CstInputValue::Bool(*b),
-        serde_json::Value::Number(n) => CstInputValue::Number(n.to_string()),
-        serde_json::Value::String(s) => CstInputValue::String(s.clone()),
-        serde_json::Value::Array(list) => CstInputValue::Array(list.iter().map(input).collect()),
-        serde_json::Value::Object(map) => {
-            CstInputValue::Object(map.iter().map(|(k, v)| (k.clone(), input(v))).collect())
-        }
-    }
 }
 
 /// A config where there was none.

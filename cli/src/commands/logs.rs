@@ -1,17 +1,29 @@
-//! `agentcontainer logs`: what a session's program wrote, its two streams apart.
+//! `agentcontainer logs`: what a session's program wrote, its two streams apart; with `--network`, what it reached and what it
+//! was refused, from the events that the enforcer keeps.
 
+use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 
 use engine::containers;
 use engine::stream::Channel;
 
-use super::Desk;
-use crate::report::{Failure, escape};
+use super::{Desk, audit, json};
+use crate::network::{Colours, Line};
+use crate::places::Places;
+use crate::report::{self, Failure, escape};
+use crate::{channel, events};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The session: id, name or a unique beginning of either; the only one of this directory when left out
+    /// The session: id, name or a unique beginning of either; the only one of this directory when left out (with
+    /// --network the last one)
     name: Option<String>,
+    /// Requests, connections and what was refused instead, also of a session that has ended
+    #[arg(long)]
+    network: bool,
+    /// With --network: the events themselves, one JSON object a line
+    #[arg(long, requires = "network")]
+    json: bool,
     /// Go on with what is written from now on
     #[arg(short, long)]
     follow: bool,
@@ -21,6 +33,9 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args) -> Result<u8, Failure> {
+    if args.network {
+        return network(args).await;
+    }
     let desk = Desk::open().await?;
     let session = desk.pick(args.name.as_deref(), |s| s.container.is_some())?;
     let Some(container) = &session.container else {
@@ -58,6 +73,52 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
         } else {
             write(&mut std::io::stderr().lock(), &rest)
         };
+    }
+    Ok(0)
+}
+
+async fn network(args: &Args) -> Result<u8, Failure> {
+    let as_json = json(args.json);
+    let places = Places::from_env()?;
+    let session = audit::session(&places, args.name.as_deref())?;
+    let mut enforcer = audit::enforcer(&places).await?;
+    let colours = Colours::default();
+    let mut last = VecDeque::new();
+    let mut next = 0;
+    // What is on record, of which the last lines are shown; then what comes.
+    for follow in [false, true] {
+        if follow && !args.follow {
+            break;
+        }
+        let mut stream = events::open(&mut enforcer, &session, next, follow).await?;
+        while let Some(line) = stream
+            .message()
+            .await
+            .map_err(|status| channel::refused("go on with the events", &status))?
+        {
+            let Some(event) = events::parse(&line) else {
+                continue;
+            };
+            next = event.seq + 1;
+            let Some(shown) = Line::of(&event) else {
+                continue;
+            };
+            let shown = if as_json {
+                String::from_utf8_lossy(&line.json).into_owned()
+            } else {
+                shown.paint(&colours)
+            };
+            match args.tail {
+                Some(tail) if !follow => {
+                    last.push_back(shown);
+                    if last.len() > tail as usize {
+                        last.pop_front();
+                    }
+                }
+                _ => report::out(shown),
+            }
+        }
+        last.drain(..).for_each(report::out);
     }
     Ok(0)
 }

@@ -1,11 +1,11 @@
-//! `agentcontainer policy show|explain`: the effective policy, and what it says about one destination.
+//! `agentcontainer policy show|explain`: the effective policy, and what it says about one destination; `suggest` is a file of its own.
 
 use std::path::PathBuf;
 
 use policy::explain::Target;
 use policy::text;
 
-use super::json;
+use super::{json, suggest};
 use crate::loaded::Loaded;
 use crate::report::{self, Failure, escape};
 
@@ -38,10 +38,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say which entries would have let pass what a session was refused, and by which program
+    Suggest(suggest::Args),
 }
 
-pub fn run(args: &Args) -> Result<u8, Failure> {
+pub async fn run(args: &Args) -> Result<u8, Failure> {
     match &args.command {
+        Command::Suggest(args) => suggest::run(args).await,
         Command::Show {
             config,
             json: as_json,
@@ -60,7 +63,8 @@ pub fn run(args: &Args) -> Result<u8, Failure> {
                 .map_err(|e| Failure::new("target", format!("{target}: {e}")).status(2))?;
             let loaded = Loaded::read(config.as_deref()).map_err(|f| f.status(2))?;
             let explanation =
-                policy::explain(&loaded.policy.compile(), &target, &loaded.config.file);
+                policy::explain(&loaded.policy.compile(), &target, &loaded.config.file)
+                    .with_credentials(&loaded.policy.credentials);
             let allowed = explanation.answers.iter().any(|a| a.verdict == "allow");
             if as_json {
                 report::out_json(&explanation);
@@ -103,6 +107,12 @@ fn show(loaded: &Loaded, as_json: bool) -> Result<u8, Failure> {
             .networks
             .iter()
             .for_each(|r| row(text::network(r), &r.origin));
+    }
+    for credential in &loaded.policy.credentials {
+        rows.push(vec![
+            text::credential(credential),
+            credential.origin.to_string(),
+        ]);
     }
     if rows.is_empty() {
         report::out("nothing is reachable");

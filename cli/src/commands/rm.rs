@@ -1,6 +1,6 @@
 //! `agentcontainer rm`: removes what is left of a session whose program has ended, its record included.
 
-use super::Desk;
+use super::{Desk, json};
 use crate::report::{self, Failure};
 use crate::session;
 
@@ -12,9 +12,14 @@ pub struct Args {
     /// Also sessions that still run
     #[arg(short, long)]
     force: bool,
+    /// As JSON, one array of what was removed
+    #[arg(long)]
+    json: bool,
 }
 
 pub async fn run(args: &Args) -> Result<u8, Failure> {
+    let as_json = json(args.json);
+    let mut removed = Vec::new();
     let desk = Desk::open().await?;
     let mut enforcer = desk.enforcer().await?;
     for name in &args.names {
@@ -37,7 +42,14 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
         .await?;
         let dir = record.dir(&desk.places);
         std::fs::remove_dir_all(&dir).map_err(|e| Failure::io("remove", &dir, &e))?;
-        report::out(record.shown());
+        if as_json {
+            removed.push(record);
+        } else {
+            report::out(record.shown());
+        }
+    }
+    if as_json {
+        report::out_json(&removed);
     }
     Ok(0)
 }

@@ -1,6 +1,5 @@
 //! `agentcontainer run`: config, review, session, container, program; and nothing left behind, however it ends.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::json;
 use crate::channel::Enforcer;
+use crate::credentials::{self, Resolved};
 use crate::events::{self, Denials};
 use crate::loaded::Loaded;
 use crate::record::{self, Record};
@@ -62,15 +62,17 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     let loaded = Loaded::read(args.config.as_deref())?;
     let asked = Asked {
         name: args.name,
-        env: environment(&args.env)?,
+        env: super::environment(&args.env)?,
         command: args.command,
         detached: args.detach,
         tty: !args.detach && terminal::is_interactive(),
     };
+    credentials::check_variables(&loaded.policy, &asked.env)?;
     if args.plan {
         return plan(&loaded, &asked, as_json).await;
     }
     trust::require(&loaded, args.yes)?;
+    let credentials = credentials::resolve(&loaded).await?;
     let mut record = start::record_of(&loaded, &asked)?;
     refuse_taken_name(&loaded, &record)?;
     let mut signals = Signals::register()?;
@@ -78,7 +80,15 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
 
     let before = control::present(&loaded.workspace);
     let mut up = None;
-    let result = bring_up(&loaded, &asked, &record, &mut signals, &mut up).await;
+    let result = bring_up(
+        &loaded,
+        &asked,
+        &credentials,
+        &record,
+        &mut signals,
+        &mut up,
+    )
+    .await;
     if let (Ok(OURS_TO_KEEP), true) = (&result, asked.detached) {
         record.holder = None;
         record.save(&loaded.places)?;
@@ -103,30 +113,6 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
 /// The status of a detached session that is up.
 const OURS_TO_KEEP: u8 = 0;
 
-fn environment(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
-    let mut env = BTreeMap::new();
-    for entry in given {
-        let (name, value) = match entry.split_once('=') {
-            Some((name, value)) => (name, value.to_owned()),
-            None => match std::env::var(entry) {
-                Ok(value) => (entry.as_str(), value),
-                Err(_) => continue,
-            },
-        };
-        let good = !name.is_empty()
-            && !name.starts_with(|c: char| c.is_ascii_digit())
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if !good || name.starts_with("AGENTCONTAINER_") {
-            return Err(Failure::new(
-                "variable-name",
-                format!("{name} is not a variable that can be set"),
-            ));
-        }
-        env.insert(name.to_owned(), value);
-    }
-    Ok(env)
-}
-
 /// What was brought up, as far as it got; what `clean_up` works from.
 struct Up {
     engine: Engine,
@@ -137,13 +123,15 @@ struct Up {
 async fn bring_up(
     loaded: &Loaded,
     asked: &Asked,
+    credentials: &[Resolved],
     record: &Record,
     signals: &mut Signals,
     up: &mut Option<Up>,
 ) -> Result<u8, Failure> {
     let (stop, stopped) = watch::channel(false);
     let ready = {
-        let mut preparing = std::pin::pin!(start::prepare(loaded, asked, record, stopped));
+        let mut preparing =
+            std::pin::pin!(start::prepare(loaded, asked, credentials, record, stopped));
         let mut told = None;
         loop {
             tokio::select! {
@@ -454,8 +442,9 @@ async fn plan(loaded: &Loaded, asked: &Asked, as_json: bool) -> Result<u8, Failu
     let contents = engine.contents(&image, &loaded.places.images()).await?;
     let mut record = start::record_of(loaded, asked)?;
     record.session = start::new_session()?;
-    let planned =
-        start::plan(loaded, asked, &record, &info, &image, &contents).make(Doing::Look)?;
+    let planned = start::plan(loaded, asked, &record, &info, &image, &contents)
+        .with_placeholders(&credentials::unresolved(&loaded.policy))
+        .make(Doing::Look)?;
     planned
         .request
         .check(&loaded.places.private())
@@ -468,25 +457,4 @@ async fn plan(loaded: &Loaded, asked: &Asked, as_json: bool) -> Result<u8, Failu
         report::out(pretty);
     }
     Ok(0)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn variables_are_taken_apart_and_ours_cannot_be_set() {
-        let env = environment(&["A=b=c".into(), "EMPTY=".into()]).unwrap();
-        assert_eq!(env["A"], "b=c");
-        assert_eq!(env["EMPTY"], "");
-        for bad in ["=x", "1A=x", "A B=x", "AGENTCONTAINER_SESSION=x"] {
-            assert!(environment(&[bad.into()]).is_err(), "{bad}");
-        }
-        assert!(
-            environment(&["SURELY_NOT_SET_ANYWHERE".into()])
-                .unwrap()
-                .is_empty()
-        );
-    }
 }

@@ -1,6 +1,6 @@
 //! `agentcontainer stop`: ends sessions. The program gets its stop signal, then everything of the session goes.
 
-use super::Desk;
+use super::{Desk, json};
 use crate::record::Session;
 use crate::report::{self, Failure};
 use crate::session;
@@ -16,9 +16,13 @@ pub struct Args {
     /// Seconds to wait before the program is killed
     #[arg(short, long, value_name = "SECONDS")]
     time: Option<u32>,
+    /// As JSON, one array of what ended
+    #[arg(long)]
+    json: bool,
 }
 
 pub async fn run(args: &Args) -> Result<u8, Failure> {
+    let as_json = json(args.json);
     let desk = Desk::open().await?;
     let sessions: Vec<Session> = if args.all {
         desk.sessions
@@ -35,7 +39,7 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
         ]
     };
     let mut enforcer = desk.enforcer().await?;
-    let mut result = Ok(0);
+    let (mut result, mut ended_ones) = (Ok(0), Vec::new());
     for session in sessions {
         let mut record = session.record;
         let ended = async {
@@ -54,6 +58,7 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
             .await
         };
         match ended.await {
+            Ok(()) if as_json => ended_ones.push(record),
             Ok(()) => report::out(record.shown()),
             Err(failure) => {
                 failure.print();
@@ -63,6 +68,9 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
                 });
             }
         }
+    }
+    if as_json {
+        report::out_json(&ended_ones);
     }
     result
 }

@@ -9,14 +9,14 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, SockMap};
 use enforcer_common::{
-    DIAL_ALLOW, DIAL_DENY, DialKey, FlowKey, GateKey, NETWORK_KEY_FIXED_BITS, NetworkKey, Process,
-    Settings, TCP, UDP, counter,
+    DIAL_ALLOW, DIAL_ANYWHERE, DIAL_DENY, DIAL_NEVER, DialKey, FlowKey, GateKey,
+    NETWORK_KEY_FIXED_BITS, NetworkKey, Process, Settings, TCP, UDP, counter,
 };
 use ipnet::IpNet;
 use schema::net::{Cidr, Transport};
 
 use super::{KernelError, from_pin, take};
-use crate::dial::Dial;
+use crate::dial::{Class, Dial};
 
 const SETTINGS: &str = "SETTINGS";
 const GATE: &str = "GATE";
@@ -227,11 +227,20 @@ impl SessionMaps {
         Ok((self.counter(counter::DENIED)?, self.counter(counter::LOST)?))
     }
 
+    /// Packets that were dropped on their way to another device than loopback.
+    pub fn dropped(&self) -> Result<u64, KernelError> {
+        self.counter(counter::PACKETS)
+    }
+
     /// Lets the gateway dial what `dial` says, besides what it may already: an address that both admit is admitted
     /// throughout.
     pub fn dial_also(&mut self, dial: &Dial) -> Result<(), KernelError> {
-        for (network, allow) in &dial.networks {
-            let value = if *allow { DIAL_ALLOW } else { DIAL_DENY };
+        for (network, class) in &dial.networks {
+            let value = match class {
+                Class::Allowed => DIAL_ALLOW,
+                Class::Refused => DIAL_DENY,
+                Class::Never => DIAL_NEVER,
+            };
             let bits = u32::from(network.prefix_len());
             match network.network() {
                 IpAddr::V4(addr) => self
@@ -244,9 +253,9 @@ impl SessionMaps {
                     .map_err(failed(DIAL_NETWORKS6))?,
             }
         }
-        for address in &dial.addresses {
+        for key in dial_keys(dial) {
             self.dial_addresses
-                .insert(dial_key(address), 1, 0)
+                .insert(key, 1, 0)
                 .map_err(failed(DIAL_ADDRESSES))?;
         }
         Ok(())
@@ -277,7 +286,7 @@ impl SessionMaps {
                     .map_err(failed(DIAL_NETWORKS6))?;
             }
         }
-        let wanted: HashSet<DialKey> = dial.addresses.iter().map(dial_key).collect();
+        let wanted: HashSet<DialKey> = dial_keys(dial).collect();
         let keys: Result<Vec<_>, _> = self.dial_addresses.keys().collect();
         for key in keys.map_err(failed(DIAL_ADDRESSES))? {
             if !wanted.contains(&key) {
@@ -292,6 +301,19 @@ impl SessionMaps {
 
 fn network(address: IpAddr, bits: u32) -> IpNet {
     IpNet::new_assert(address, bits as u8)
+}
+
+fn dial_keys(dial: &Dial) -> impl Iterator<Item = DialKey> + '_ {
+    let anywhere = |port| {
+        [libc::AF_INET, libc::AF_INET6].map(|family| DialKey {
+            addr: [0; 16],
+            port,
+            proto: TCP | DIAL_ANYWHERE,
+            family: family as u8,
+        })
+    };
+    let addresses = dial.addresses.iter().map(dial_key);
+    addresses.chain(dial.proxy.into_iter().flat_map(anywhere))
 }
 
 fn dial_key((address, transport): &(SocketAddr, Transport)) -> DialKey {

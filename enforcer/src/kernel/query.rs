@@ -1,9 +1,9 @@
-//! What is attached, asked of the kernel: BPF_PROG_QUERY on a cgroup (bpf(2), kernel include/uapi/linux/bpf.h). aya has no
+//! What is attached, asked of the kernel: BPF_PROG_QUERY on a cgroup or a network namespace (bpf(2), kernel include/uapi/linux/bpf.h). aya has no
 //! public call for it.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd, AsRawFd as _};
 
 /// Attach types of cgroup programs (`enum bpf_attach_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +46,21 @@ struct QueryAttr {
 
 /// Ids of the programs that run at this hook of this cgroup, in order.
 pub fn attached_programs(cgroup: &File, attach: AttachType) -> io::Result<Vec<u32>> {
+    programs(cgroup, attach as u32, BPF_F_QUERY_EFFECTIVE)
+}
+
+/// Ids of the sk_lookup programs of this network namespace, in order (kernel `netns_bpf_prog_query`).
+pub fn steering_programs(netns: &impl AsFd) -> io::Result<Vec<u32>> {
+    const BPF_SK_LOOKUP: u32 = 36;
+    programs(netns, BPF_SK_LOOKUP, 0)
+}
+
+fn programs(target: &impl AsFd, attach_type: u32, query_flags: u32) -> io::Result<Vec<u32>> {
     let mut ids = [0u32; MAX_PROGRAMS];
     let mut attr = QueryAttr {
-        target_fd: cgroup.as_raw_fd() as u32,
-        attach_type: attach as u32,
-        query_flags: BPF_F_QUERY_EFFECTIVE,
+        target_fd: target.as_fd().as_raw_fd() as u32,
+        attach_type,
+        query_flags,
         attach_flags: 0,
         prog_ids: (&raw mut ids) as u64,
         prog_cnt: MAX_PROGRAMS as u32,

@@ -15,12 +15,13 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use prost::Message as _;
 use schema::host::HostName;
 use socket2::SockRef;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{Generation, Session};
 use crate::attribution::Attribution;
 use crate::channel::{Buffers, Channel};
 use crate::gateway;
+use crate::trusted::Trusted;
 
 /// Pause before a gateway that died is started again; grows with each death in a row.
 const RESTART: [Duration; 5] = [
@@ -46,6 +47,8 @@ pub(super) struct Link {
     pid: AtomicU32,
     /// The certificate of its authority (DER).
     ca_certificate: StdMutex<Vec<u8>>,
+    /// A gateway that may decide by what nobody else does is given up.
+    give_up: Notify,
 }
 
 impl Default for Link {
@@ -55,6 +58,7 @@ impl Default for Link {
             applied: watch::Sender::new(0),
             pid: AtomicU32::new(0),
             ca_certificate: StdMutex::default(),
+            give_up: Notify::new(),
         }
     }
 }
@@ -97,7 +101,9 @@ impl Link {
         let mut applied = self.applied.subscribe();
         if let Some(channel) = self.channel() {
             // A failure here is the channel's end: the supervisor starts another gateway, with this generation.
-            let _ = session.send_snapshot(&channel, next, &[]).await;
+            let _ = session
+                .send_snapshot(&channel, next, &Trusted::default())
+                .await;
         }
         let number = next.number;
         tokio::time::timeout(limit, applied.wait_for(|at| *at >= number))
@@ -105,6 +111,13 @@ impl Link {
             .map_err(|_| "the gateway did not take the policy in time".to_owned())?
             .map(|_| ())
             .map_err(|_| "the session is closed".to_owned())
+    }
+
+    /// Ends the gateway that runs; another one takes its place, with the policy that is current.
+    pub(super) fn give_up(&self) {
+        if self.channel().is_some() {
+            self.give_up.notify_one();
+        }
     }
 
     /// Hands the wired namespace's sockets to the gateway once it decides by a policy.
@@ -183,7 +196,13 @@ impl Session {
         let program = &self.places.gateway;
         let gateway = gateway::spawn(program, uid, &self.gateway_cgroup, theirs)?;
         // Whatever ends this, also the session's end from outside: dropping the gateway kills and reaps it.
-        self.serve_gateway(&Arc::new(channel), gateway.pid()).await
+        let channel = Arc::new(channel);
+        tokio::select! {
+            served = self.serve_gateway(&channel, gateway.pid()) => served,
+            () = self.link.give_up.notified() => {
+                Err(std::io::Error::other("it did not take a policy in time, and may have taken it since"))
+            }
+        }
     }
 
     async fn serve_gateway(&self, channel: &Arc<Channel>, pid: u32) -> std::io::Result<()> {
@@ -231,8 +250,8 @@ impl Session {
                         .clone()
                         .unwrap_or_else(|| state.current.clone())
                 };
-                // The roots stay for the gateway's life: later snapshots come without.
-                self.send_snapshot(channel, &generation, &self.roots)
+                // They stay for the gateway's life: later snapshots come without.
+                self.send_snapshot(channel, &generation, &self.trusted)
                     .await?;
             }
             Some(Message::Applied(applied)) => {
@@ -324,7 +343,7 @@ impl Session {
         &self,
         channel: &Channel,
         generation: &Generation,
-        roots: &[Vec<u8>],
+        trusted: &Trusted,
     ) -> std::io::Result<()> {
         let names = {
             let state = self.state.lock().await;
@@ -342,7 +361,8 @@ impl Session {
             policy: generation.document.to_json(),
             names,
             session: self.id.to_string(),
-            roots: roots.to_vec(),
+            roots: trusted.roots.clone(),
+            secrets: trusted.secrets.clone(),
         };
         let memfd = memfd_create(
             c"snapshot",

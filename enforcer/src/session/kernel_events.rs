@@ -27,24 +27,33 @@ impl Session {
         };
         let mut limiter = Limiter::default();
         let mut beyond = 0u64;
-        let mut lost_before = 0u64;
+        let (mut lost_before, mut dropped_before) = (0u64, 0u64);
         loop {
-            let mut batch = Vec::new();
+            let (mut batch, mut unreadable) = (Vec::new(), None);
             tokio::select! {
                 ready = events.readable_mut() => {
-                    let Ok(mut ready) = ready else { return };
-                    let buffer = ready.get_inner_mut();
-                    while batch.len() < BATCH
-                        && let Some(item) = buffer.next()
-                    {
-                        batch.extend(events::decode(&item));
-                    }
-                    if batch.len() < BATCH {
-                        ready.clear_ready();
+                    match ready {
+                        Ok(mut ready) => {
+                            let buffer = ready.get_inner_mut();
+                            while batch.len() < BATCH
+                                && let Some(item) = buffer.next()
+                            {
+                                batch.extend(events::decode(&item));
+                            }
+                            if batch.len() < BATCH {
+                                ready.clear_ready();
+                            }
+                        }
+                        Err(error) => unreadable = Some(error),
                     }
                 }
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
                 _ = closing.wait_for(|closing| *closing) => return,
+            }
+            if let Some(error) = unreadable {
+                tracing::error!(session = %self.id, %error, "cannot read kernel events");
+                let _ = self.close("events-unreadable").await;
+                return;
             }
             for event in batch {
                 if event.reason == abi::Reason::WireRequest as u8 {
@@ -65,14 +74,15 @@ impl Session {
                     beyond += 1;
                 }
             }
-            let lost = self
-                .state
-                .lock()
-                .await
-                .maps
-                .counts()
-                .map_or(0, |(_, lost)| lost)
-                + beyond;
+            let (lost, dropped) = {
+                let state = self.state.lock().await;
+                let lost = state.maps.counts().map_or(0, |(_, lost)| lost);
+                (lost + beyond, state.maps.dropped().unwrap_or_default())
+            };
+            if dropped > dropped_before {
+                let _ = self.write(events::dropped(dropped - dropped_before, dropped));
+                dropped_before = dropped;
+            }
             if lost > lost_before {
                 let _ = self.write(events::loss(lost - lost_before, lost));
                 lost_before = lost;

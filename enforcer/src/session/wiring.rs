@@ -5,11 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit::{Event, Kind, Verdict};
+use enforcer_common::Settings;
 use schema::net::Cidr;
 
 use super::Session;
 use crate::process;
 use crate::wire::{self, WireError, Wired};
+
+/// Pauses between attempts to wire a namespace again.
+const REWIRE: [Duration; 9] = {
+    let seconds = [1, 2, 4, 8, 15, 30, 30, 60, 60];
+    let mut pauses = [Duration::ZERO; 9];
+    let mut n = 0;
+    while n < pauses.len() {
+        pauses[n] = Duration::from_secs(seconds[n]);
+        n += 1;
+    }
+    pauses
+};
+
+/// What came of an attempt.
+enum Rewired {
+    Done,
+    Nobody,
+    Not(u32, WireError),
+}
 
 impl Session {
     pub(super) async fn wire(self: Arc<Self>, pid: u32, cookie: u64) {
@@ -102,26 +122,32 @@ impl Session {
         let cookie = wired.cookie;
         if let Some(kernel) = &mut state.kernel {
             kernel
-                .steer(wired.netns.fd())
+                .steer(&wired.netns.fd())
                 .map_err(|e| failed("steer the namespace")(e.to_string()))?;
         }
         state.wired = Some(Arc::new(wired));
         state.routed = networks;
         drop(state);
-        self.link
+        let handed = self
+            .link
             .wired(self)
             .await
-            .map_err(failed("hand the sockets to the gateway"))?;
+            .map_err(failed("hand the sockets to the gateway"));
         let mut state = self.state.lock().await;
-        let mut settings = state
-            .maps
-            .settings()
-            .map_err(|e| failed("read the settings")(e.to_string()))?;
-        settings.netns_cookie = cookie;
-        state
-            .maps
-            .set_settings(settings)
-            .map_err(|e| failed("open the gate")(e.to_string()))
+        let opened = handed.and_then(|()| {
+            let settings = state.maps.settings().map(|settings| Settings {
+                netns_cookie: cookie,
+                ..settings
+            });
+            settings
+                .and_then(|settings| state.maps.set_settings(settings))
+                .map_err(|e| failed("open the gate")(e.to_string()))
+        });
+        if opened.is_err() {
+            // Nobody serves it: whoever tries again begins anew.
+            state.wired = None;
+        }
+        opened
     }
 
     async fn challenge(&self) -> Result<(), WireError> {
@@ -134,20 +160,42 @@ impl Session {
             .map_err(|_| WireError::Gone(pid))?
     }
 
-    /// After an enforcer's restart: new sockets in the namespace that was wired. Its init was released before and is not
-    /// challenged again.
-    pub(super) async fn rewire(&self) {
+    /// After an enforcer's restart: tried until it is done, or nobody is left, or it has been tried often enough. What is in the way (an
+    /// address that something inside took meanwhile, a gateway that is slow to come) mostly goes by itself.
+    pub(super) async fn keep_rewiring(self: Arc<Self>) {
+        let mut closing = self.closed();
+        for pause in REWIRE.into_iter().map(Some).chain([None]) {
+            let (pid, error) = match self.rewire().await {
+                Rewired::Done | Rewired::Nobody => return,
+                Rewired::Not(pid, error) => (pid, error),
+            };
+            let Some(pause) = pause else {
+                let detail = format!("{error}; given up: its network stays shut");
+                self.refused(pid, "not-rewired", &detail);
+                return;
+            };
+            let detail = format!("{error}; tried again in {} s", pause.as_secs());
+            self.refused(pid, "not-rewired", &detail);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = closing.wait_for(|closing| *closing) => return,
+            }
+        }
+    }
+
+    /// New sockets in the namespace that was wired. Its init was released before and is not challenged again.
+    async fn rewire(&self) -> Rewired {
         let _one = self.wiring.lock().await;
-        let (released, cookie) = {
+        let (released, cookie, wired) = {
             let state = self.state.lock().await;
             let cookie = state
                 .maps
                 .settings()
                 .map_or(0, |settings| settings.netns_cookie);
-            (state.record.released, cookie)
+            (state.record.released, cookie, state.wired.is_some())
         };
-        if !released || cookie == 0 {
-            return;
+        if wired || !released || cookie == 0 {
+            return Rewired::Done;
         }
         let ours = std::fs::metadata(&self.places.init).ok().map(|m| {
             use std::os::unix::fs::MetadataExt as _;
@@ -160,21 +208,25 @@ impl Session {
             .into_iter()
             .filter(|pid| process::executable(*pid).ok() == ours)
             .collect();
+        let mut failed = None;
         for pid in inits {
-            match self.furnish(pid, Some(cookie)).await {
-                Ok((wired, networks)) => {
-                    if let Err(error) = self.serve(wired, networks).await {
-                        self.refused(pid, "not-rewired", &error.to_string());
-                    }
-                    return;
-                }
-                Err(error) => self.refused(pid, "not-rewired", &error.to_string()),
+            let rewired = match self.furnish(pid, Some(cookie)).await {
+                Ok((wired, networks)) => self.serve(wired, networks).await,
+                Err(error) => Err(error),
+            };
+            match rewired {
+                Ok(()) => return Rewired::Done,
+                Err(error) => failed = Some(Rewired::Not(pid, error)),
             }
+        }
+        if let Some(failed) = failed {
+            return failed;
         }
         // Nobody is left in it.
         let mut state = self.state.lock().await;
         state.record.released = false;
         let _ = state.save();
+        Rewired::Nobody
     }
 
     /// Lets go of a namespace that nobody is in any more, and ends a session that the kernel no longer holds as it did.
@@ -224,7 +276,11 @@ impl Session {
         let Some(kernel) = &state.kernel else {
             return Ok(());
         };
-        kernel.verify(self.cgroup.directory(), self.gateway_cgroup.directory())
+        kernel.verify(self.cgroup.directory(), self.gateway_cgroup.directory())?;
+        match &state.wired {
+            Some(wired) => kernel.verify_steering(&wired.netns.fd()),
+            None => Ok(()),
+        }
     }
 
     fn inhabited(&self, wired: &Wired) -> bool {

@@ -148,11 +148,6 @@ pub fn excludes(session_dir: &Path, masks: &[&str], doing: Doing) -> Result<Moun
     })
 }
 
-/// Whether the workspace had no repository when the session began.
-pub fn began_without(session_dir: &Path) -> bool {
-    session_dir.join(EXCLUDE).symlink_metadata().is_ok()
-}
-
 fn excludes_of(masks: &[&str]) -> String {
     let mut text = "\n# Masks of agentcontainer: not there on the host.\n".to_owned();
     for name in masks {

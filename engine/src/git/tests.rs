@@ -23,6 +23,10 @@ fn place(config: Option<&str>) -> Place {
     }
 }
 
+fn seen(at: &Place) -> Seen {
+    look::through(&at.workspace, look::MAX_ENTRIES)
+}
+
 fn targets(git: &Git) -> Vec<(String, bool)> {
     git.mounts
         .iter()
@@ -47,6 +51,7 @@ fn git_is_a_mount_of_its_own_with_hooks_read_only_and_config_a_copy() {
         &at.session,
         (0, 0),
         &[".envrc"],
+        &seen(&at),
         Doing::Write,
     )
     .unwrap();
@@ -63,7 +68,7 @@ fn git_is_a_mount_of_its_own_with_hooks_read_only_and_config_a_copy() {
     );
     assert!(at.workspace.join(".git/hooks").is_dir());
     assert_eq!(
-        finish(&at.workspace, &at.session, false, i64::MAX).unwrap(),
+        finish(&at.workspace, &at.session, false).unwrap(),
         Merged::default()
     );
     assert!(!at.workspace.join(".git/commondir").exists());
@@ -87,6 +92,7 @@ fn what_the_configuration_makes_git_run_is_read_only_too() {
         &at.session,
         (0, 0),
         &[".envrc"],
+        &seen(&at),
         Doing::Write,
     )
     .unwrap();
@@ -119,6 +125,7 @@ fn links_are_refused_and_worktrees_are_bound_as_they_are() {
                     &at.session,
                     (0, 0),
                     &[".envrc"],
+                    &seen(&at),
                     Doing::Write
                 ),
                 Err(EngineError::GitSymlink(_))
@@ -135,13 +142,14 @@ fn links_are_refused_and_worktrees_are_bound_as_they_are() {
         &at.session,
         (0, 0),
         &[".envrc"],
+        &seen(&at),
         Doing::Write,
     )
     .unwrap();
     assert_eq!(targets(&git), [("/w/.git".to_owned(), true)]);
     assert_eq!(git.notes.len(), 1);
     assert_eq!(
-        finish(&at.workspace, &at.session, false, i64::MAX).unwrap(),
+        finish(&at.workspace, &at.session, false).unwrap(),
         Merged::default()
     );
 }
@@ -157,6 +165,7 @@ fn harmless_keys_come_back_and_the_others_are_named() {
         &at.session,
         (0, 0),
         &[".envrc"],
+        &seen(&at),
         Doing::Write,
     )
     .unwrap();
@@ -165,7 +174,7 @@ fn harmless_keys_come_back_and_the_others_are_named() {
         "[core]\n\tbare = false\n\tfsmonitor = ./evil\n[remote \"origin\"]\n\turl = https://git.test/a.git\n[branch \"topic\"]\n\tremote = origin\n\tmerge = refs/heads/topic\n",
     )
     .unwrap();
-    let merged = finish(&at.workspace, &at.session, false, i64::MAX).unwrap();
+    let merged = finish(&at.workspace, &at.session, false).unwrap();
     assert_eq!(
         merged.applied,
         [
@@ -188,10 +197,11 @@ fn another_session_keeps_its_place_holder_and_a_large_config_is_refused() {
         &at.session,
         (0, 0),
         &[".envrc"],
+        &seen(&at),
         Doing::Write,
     )
     .unwrap();
-    finish(&at.workspace, &at.session, true, i64::MAX).unwrap();
+    finish(&at.workspace, &at.session, true).unwrap();
     assert!(at.workspace.join(".git/commondir").exists());
     let config = |n: u64| {
         let at = place(None);
@@ -202,6 +212,7 @@ fn another_session_keeps_its_place_holder_and_a_large_config_is_refused() {
             &at.session,
             (0, 0),
             &[".envrc"],
+            &seen(&at),
             Doing::Write,
         )
         .map(|_| ())
@@ -212,7 +223,16 @@ fn another_session_keeps_its_place_holder_and_a_large_config_is_refused() {
 
 fn prepared(config: &str) -> Place {
     let at = place(Some(config));
-    prepare(&at.workspace, "/w", &at.session, (0, 0), &[], Doing::Write).unwrap();
+    prepare(
+        &at.workspace,
+        "/w",
+        &at.session,
+        (0, 0),
+        &[],
+        &seen(&at),
+        Doing::Write,
+    )
+    .unwrap();
     at
 }
 
@@ -225,14 +245,14 @@ fn what_the_container_puts_in_the_way_does_not_keep_the_session_from_ending() {
     )
     .unwrap();
     fs::create_dir(at.workspace.join(".git/config.lock")).unwrap();
-    let merged = finish(&at.workspace, &at.session, false, i64::MAX).unwrap();
+    let merged = finish(&at.workspace, &at.session, false).unwrap();
     assert_eq!((merged.applied.len(), merged.left_out.len()), (0, 1));
 
     let at = prepared("[core]\n\tbare = false\n");
     let copy = common::config(&at.session);
     fs::remove_file(&copy).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", &copy).unwrap();
-    let merged = finish(&at.workspace, &at.session, false, i64::MAX).unwrap();
+    let merged = finish(&at.workspace, &at.session, false).unwrap();
     assert_eq!(merged.left_out.len(), 1);
     assert_eq!(
         fs::read_to_string(at.workspace.join(".git/config")).unwrap(),
@@ -249,7 +269,7 @@ fn a_config_that_was_replaced_meanwhile_keeps_only_what_can_do_no_harm() {
     let text = format!("{base}[branch \"b\"]\n\tremote = origin\n[core]\n\tfsmonitor = ./evil\n");
     fs::write(at.workspace.join(".git/config.lock"), &text).unwrap();
     fs::rename(at.workspace.join(".git/config.lock"), &config).unwrap();
-    let merged = finish(&at.workspace, &at.session, false, i64::MAX).unwrap();
+    let merged = finish(&at.workspace, &at.session, false).unwrap();
     assert_eq!(merged.applied, ["branch.b.remote = origin"]);
     assert!(
         merged
@@ -270,7 +290,7 @@ fn what_the_configuration_names_and_was_not_there_is_put_aside() {
     fs::create_dir(at.workspace.join(".husky")).unwrap();
     fs::write(at.workspace.join(".git/more"), "").unwrap();
     fs::write(at.workspace.join(".git/config.worktree"), "").unwrap();
-    let merged = finish(&at.workspace, &at.session, false, i64::MAX).unwrap();
+    let merged = finish(&at.workspace, &at.session, false).unwrap();
     assert_eq!(merged.left_out.len(), 3);
     for name in [".husky", ".git/more", ".git/config.worktree"] {
         assert!(!at.workspace.join(name).exists(), "{name}");
@@ -288,6 +308,7 @@ fn a_workspace_without_repository_tells_git_what_is_only_a_mask() {
         &at.session,
         (0, 0),
         &[".envrc"],
+        &seen(&at),
         Doing::Write,
     )
     .unwrap();
@@ -330,6 +351,7 @@ fn git_itself_works_with_the_directory_that_it_is_led_to() {
         &at.session,
         (0, 0),
         &[".envrc"],
+        &seen(&at),
         Doing::Write,
     )
     .unwrap();
@@ -350,7 +372,7 @@ fn git_itself_works_with_the_directory_that_it_is_led_to() {
     assert_eq!(git("git status --porcelain"), "");
     fs::write(at.workspace.join(".git/commondir"), COMMONDIR).unwrap();
     assert_eq!(git("git log --format=%s"), "second\nfirst\n");
-    let merged = finish(&at.workspace, &at.session, false, i64::MAX).unwrap();
+    let merged = finish(&at.workspace, &at.session, false).unwrap();
     assert_eq!(
         merged.applied[0],
         "remote.fork.url = https://git.test/b.git"
@@ -359,4 +381,80 @@ fn git_itself_works_with_the_directory_that_it_is_led_to() {
         git("git remote; git branch --format='%(refname:short)'; git status --porcelain"),
         "fork\ntopic\n?? .envrc\n"
     );
+}
+
+/// Two sessions of one workspace: what happens between their starts, and what lies there when both have ended.
+fn overlapping(at: &Place, meanwhile: impl FnOnce(&Path)) -> Merged {
+    let second = at.session.with_file_name("second");
+    fs::create_dir(&second).unwrap();
+    for (session, then) in [(&at.session, Some(meanwhile)), (&second, None)] {
+        prepare(
+            &at.workspace,
+            "/w",
+            session,
+            (0, 0),
+            &[],
+            &seen(at),
+            Doing::Write,
+        )
+        .unwrap();
+        if let Some(then) = then {
+            then(&at.workspace);
+        }
+    }
+    finish(&at.workspace, &at.session, true).unwrap();
+    finish(&at.workspace, &second, false).unwrap()
+}
+
+#[test]
+fn the_last_of_overlapping_sessions_looks_for_what_the_first_one_left() {
+    let at = place(Some(""));
+    let sub = at.workspace.join("sub/.git");
+    fs::create_dir_all(sub.join("objects")).unwrap();
+    fs::create_dir(sub.join("hooks")).unwrap();
+    fs::write(sub.join("HEAD"), "").unwrap();
+    let merged = overlapping(&at, |_| {
+        use std::os::unix::fs::PermissionsExt;
+        let hook = sub.join("hooks/pre-commit");
+        fs::write(&hook, "").unwrap();
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    });
+    assert_eq!(merged.elsewhere.said.len(), 1);
+    assert!(!sub.join("hooks/pre-commit").exists());
+    // And nothing is remembered of a workspace that has no session.
+    assert!(Before::load(&at.workspace, &at.session).unwrap().is_none());
+}
+
+#[test]
+fn what_the_first_of_overlapping_sessions_wrote_is_not_the_seconds_configuration() {
+    let base = "[remote \"origin\"]\n\turl = https://git.test/a.git\n";
+    let at = place(Some(base));
+    let config = at.workspace.join(".git/config");
+    overlapping(&at, |_| {
+        // The host replaced the file, and then the session could write it.
+        fs::write(
+            at.workspace.join(".git/new"),
+            format!("{base}[core]\n\tfsmonitor = ./evil\n"),
+        )
+        .unwrap();
+        fs::rename(at.workspace.join(".git/new"), &config).unwrap();
+    });
+    assert_eq!(fs::read_to_string(&config).unwrap(), base);
+
+    let at = place(None);
+    fs::remove_dir(at.workspace.join(".git")).unwrap();
+    overlapping(&at, |workspace| {
+        for name in ["objects", "refs"] {
+            fs::create_dir_all(workspace.join(".git").join(name)).unwrap();
+        }
+        fs::write(workspace.join(".git/HEAD"), "").unwrap();
+        fs::write(
+            workspace.join(".git/config"),
+            "[core]\n\tfsmonitor = ./evil\n",
+        )
+        .unwrap();
+    });
+    let text = fs::read_to_string(at.workspace.join(".git/config")).unwrap();
+    assert!(!text.contains("evil"));
+    assert!(!at.workspace.join(".git/commondir").exists());
 }

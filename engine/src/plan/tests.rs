@@ -87,6 +87,7 @@ impl Bench {
             tty: false,
             terminal: None,
             stdin: false,
+            placeholders: &BTreeMap::from([("GITHUB_TOKEN".to_owned(), "placeholder".to_owned())]),
             local_env: &|name| (name == "TOKEN").then(|| "t0".to_owned()),
             doing: self.doing,
         }
@@ -197,6 +198,33 @@ fn a_bind_that_leads_out_of_the_workspace_is_refused_at_its_place() {
 }
 
 #[test]
+fn what_is_bound_a_second_time_cannot_be_replaced_while_a_session_runs() {
+    let at = bench();
+    for path in ["a/data", ".vscode/x"] {
+        std::fs::create_dir_all(at.workspace().join(path)).unwrap();
+    }
+    let request = at.request(
+        r#"{ "image": "x", "mounts": ["type=bind,source=${localWorkspaceFolder}/a/data,target=/data,readonly",
+             "type=bind,source=${localWorkspaceFolder}/.vscode/x,target=/x,readonly"] }"#,
+    );
+    let own = |path: &str| {
+        let target = format!("/workspaces/project/{path}");
+        request.mounts.iter().find_map(|mount| match mount {
+            Mount::Control {
+                target: at,
+                read_only,
+                ..
+            } if *at == target => Some(*read_only),
+            _ => None,
+        })
+    };
+    assert_eq!(own("a"), Some(false));
+    assert_eq!(own("a/data"), Some(false));
+    assert_eq!(own(".vscode"), Some(true));
+    assert_eq!(own(".vscode/x"), None);
+}
+
+#[test]
 fn the_program_is_the_commands_the_images_or_none() {
     let mut at = bench();
     at.command = vec!["bash".into(), "-l".into()];
@@ -285,4 +313,15 @@ fn the_sessions_trust_is_mounted_and_told_by_variables_and_a_persons_word_stays(
     );
     let said = |note: &&String| note.contains("PIP_CERT");
     assert_eq!(planned.notes.iter().filter(said).count(), 1);
+}
+
+#[test]
+fn what_stands_for_a_credential_is_set_whatever_else_sets_it() {
+    let mut at = bench();
+    at.image.env.insert("GITHUB_TOKEN".into(), "images".into());
+    at.env.insert("GITHUB_TOKEN".into(), "command lines".into());
+    let request = at.request(
+        r#"{ "image": "x", "containerEnv": { "GITHUB_TOKEN": "configs" }, "remoteEnv": { "GITHUB_TOKEN": null } }"#,
+    );
+    assert_eq!(request.env["GITHUB_TOKEN"].as_deref(), Some("placeholder"));
 }

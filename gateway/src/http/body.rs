@@ -1,19 +1,60 @@
 //! Bodies on their way through: streamed frame by frame, never collected. Counts the data, hands trailers on (gRPC ends with
 //! them; hyper writes them where the protocol and the other side can take them) but for fields that would say again what the
-//! head said, and says at the end how it ended. Used by `http::forward`.
+//! head said, looks for what may not be in it or may not come back, and says at the end how it ended. Used by `http::forward`.
 
+use std::io::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{HeaderMap, HeaderValue};
 
 use super::framer;
+use crate::credentials::window::{Patterns, Window};
+use crate::limits;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error(transparent)]
+    Hyper(#[from] hyper::Error),
+    #[error("what stands for a credential is in the body, where it does not belong")]
+    Placeholder,
+    #[error("the body is longer than a rule allows")]
+    TooLong,
+    #[error("the body is not the gzip that its head says: {0}")]
+    Gzip(std::io::Error),
+}
+
+/// Why a body was broken off, for whoever answers.
+#[derive(Debug, Default)]
+pub struct Broken {
+    pub placeholder: AtomicBool,
+    pub too_long: AtomicBool,
+}
+
+/// What is done about what is found.
+enum Watch {
+    Nothing,
+    /// It breaks off before the first byte of it, and this is set.
+    Refuse(Window, Arc<Patterns>),
+    /// What stands for it takes its place.
+    Exchange(Window, Arc<Patterns>),
+}
 
 pub struct Counted {
     inner: Incoming,
     count: Arc<AtomicU64>,
+    watch: Watch,
+    inflate: Option<Inflate>,
+    /// Bytes that may still come.
+    left: u64,
+    broken: Arc<Broken>,
+    /// The body itself has come to its end.
+    ended: bool,
+    /// Trailers that wait for the last of the data.
+    owed: Option<HeaderMap>,
     /// Called once: true when the body came to its end, false when it broke off.
     on_end: Option<Box<dyn FnOnce(bool) + Send + Sync>>,
 }
@@ -23,52 +64,245 @@ impl Counted {
         Self {
             inner,
             count,
+            watch: Watch::Nothing,
+            inflate: None,
+            left: u64::MAX,
+            broken: Arc::default(),
+            ended: false,
+            owed: None,
             on_end: None,
         }
+    }
+
+    /// Breaks off where one of them is found or it becomes too long, and says so.
+    pub fn refuse(
+        mut self,
+        patterns: Option<Arc<Patterns>>,
+        longest: Option<u64>,
+        broken: Arc<Broken>,
+    ) -> Self {
+        if let Some(patterns) = patterns {
+            self.watch = Watch::Refuse(Window::new(Arc::clone(&patterns)), patterns);
+        }
+        self.left = longest.unwrap_or(u64::MAX);
+        self.broken = broken;
+        self
+    }
+
+    /// Reads gzip (RFC 1952) on the way.
+    pub fn inflated(mut self, gzip: bool) -> Self {
+        self.inflate = gzip.then(Inflate::default);
+        self
+    }
+
+    /// Exchanges every one of them.
+    pub fn exchange(mut self, patterns: Option<Arc<Patterns>>) -> Self {
+        if let Some(patterns) = patterns {
+            self.watch = Watch::Exchange(Window::new(Arc::clone(&patterns)), patterns);
+        }
+        self
     }
 
     pub fn on_end(mut self, on_end: impl FnOnce(bool) + Send + Sync + 'static) -> Self {
         self.on_end = Some(Box::new(on_end));
         self
     }
+
+    fn data(&mut self, data: Bytes) -> Result<Bytes, BodyError> {
+        match self.left.checked_sub(data.len() as u64) {
+            Some(left) => self.left = left,
+            None => {
+                self.broken.too_long.store(true, Ordering::Relaxed);
+                return Err(BodyError::TooLong);
+            }
+        }
+        match &mut self.watch {
+            Watch::Nothing => Ok(data),
+            Watch::Refuse(window, _) => {
+                let (bytes, found) = window.push(&data);
+                if found {
+                    self.broken.placeholder.store(true, Ordering::Relaxed);
+                    return Err(BodyError::Placeholder);
+                }
+                Ok(bytes.into())
+            }
+            Watch::Exchange(window, _) => Ok(window.push(&data).0.into()),
+        }
+    }
+
+    fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<(), BodyError> {
+        for name in framer::NOT_IN_TRAILERS {
+            trailers.remove(name);
+        }
+        match &self.watch {
+            Watch::Nothing => {}
+            Watch::Refuse(_, patterns) => {
+                if trailers
+                    .values()
+                    .any(|value| patterns.is_in(value.as_bytes()))
+                {
+                    self.broken.placeholder.store(true, Ordering::Relaxed);
+                    return Err(BodyError::Placeholder);
+                }
+            }
+            Watch::Exchange(_, patterns) => exchange(trailers, patterns),
+        }
+        Ok(())
+    }
+
+    /// What was held back for what might have come.
+    fn rest(&mut self) -> Bytes {
+        match &mut self.watch {
+            Watch::Nothing => Bytes::new(),
+            Watch::Refuse(window, _) | Watch::Exchange(window, _) => window.finish().into(),
+        }
+    }
+}
+
+/// gzip that is read a little at a time: a little of it may stand for much.
+struct Inflate {
+    decoder: flate2::write::MultiGzDecoder<Vec<u8>>,
+    waiting: Bytes,
+}
+
+impl Default for Inflate {
+    fn default() -> Self {
+        Self {
+            decoder: flate2::write::MultiGzDecoder::new(Vec::new()),
+            waiting: Bytes::new(),
+        }
+    }
+}
+
+impl Inflate {
+    /// What the next of it stands for, maybe nothing yet; `None` when more has to be read first.
+    fn next(&mut self) -> Option<std::io::Result<Bytes>> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let piece = self
+            .waiting
+            .split_to(self.waiting.len().min(limits::INFLATE));
+        let written = self.decoder.write_all(&piece);
+        let written = written.and_then(|()| self.decoder.flush());
+        Some(written.map(|()| std::mem::take(self.decoder.get_mut()).into()))
+    }
+
+    /// What was read is whole. It was flushed after each piece, so nothing more comes of this.
+    fn finish(mut self) -> std::io::Result<()> {
+        self.decoder.try_finish()
+    }
+}
+
+/// The same for the values of fields.
+pub fn exchange(headers: &mut HeaderMap, patterns: &Patterns) {
+    for value in headers.values_mut() {
+        let mut text = value.as_bytes().to_vec();
+        if patterns.replace(&mut text)
+            && let Ok(exchanged) = HeaderValue::from_bytes(&text)
+        {
+            *value = exchanged;
+        }
+    }
 }
 
 impl Body for Counted {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        match &mut frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.count.fetch_add(data.len() as u64, Ordering::Relaxed);
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(trailers) = self.owed.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        loop {
+            if let Some(data) = self.inflate.as_mut().and_then(Inflate::next) {
+                let data = data.map_err(BodyError::Gzip)?;
+                let data = self.data(data)?;
+                if !data.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                if let Some(trailers) = frame.trailers_mut() {
-                    for name in framer::NOT_IN_TRAILERS {
-                        trailers.remove(name);
-                    }
-                }
+                continue;
             }
-            Some(Err(_)) => {}
-            None => {
-                if let Some(on_end) = self.on_end.take() {
-                    on_end(true);
+            let frame = if self.ended {
+                None
+            } else {
+                ready!(Pin::new(&mut self.inner).poll_frame(cx))
+            };
+            match frame {
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        self.count.fetch_add(data.len() as u64, Ordering::Relaxed);
+                        if let Some(inflate) = &mut self.inflate {
+                            inflate.waiting = data;
+                            continue;
+                        }
+                        let data = self.data(data)?;
+                        if !data.is_empty() {
+                            return Poll::Ready(Some(Ok(Frame::data(data))));
+                        }
+                    }
+                    Err(frame) => {
+                        if let Ok(mut trailers) = frame.into_trailers() {
+                            // They follow the last of the data: nothing of it waits here.
+                            if let Some(inflate) = self.inflate.take() {
+                                inflate.finish().map_err(BodyError::Gzip)?;
+                            }
+                            self.trailers(&mut trailers)?;
+                            let rest = self.rest();
+                            if rest.is_empty() {
+                                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                            }
+                            // What the end of the data owes comes first.
+                            self.owed = Some(trailers);
+                            return Poll::Ready(Some(Ok(Frame::data(rest))));
+                        }
+                    }
+                },
+                None => {
+                    self.ended = true;
+                    if let Some(inflate) = self.inflate.take() {
+                        inflate.finish().map_err(BodyError::Gzip)?;
+                    }
+                    let rest = self.rest();
+                    if !rest.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(rest))));
+                    }
+                    if let Some(on_end) = self.on_end.take() {
+                        on_end(true);
+                    }
+                    return Poll::Ready(None);
                 }
             }
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        let holds = match &self.watch {
+            Watch::Nothing => false,
+            Watch::Refuse(window, _) | Watch::Exchange(window, _) => !window.is_empty(),
+        };
+        self.inner.is_end_stream() && !holds && self.owed.is_none() && self.inflate.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        if self.inflate.is_some() {
+            return SizeHint::default();
+        }
+        // What takes a place is as long as what was there; what is held back is owed.
+        let held = match &self.watch {
+            Watch::Nothing => 0,
+            Watch::Refuse(window, _) | Watch::Exchange(window, _) => window.len() as u64,
+        };
+        let mut hint = self.inner.size_hint();
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + held);
+        }
+        hint.set_lower(hint.lower() + held);
+        hint
     }
 }
 

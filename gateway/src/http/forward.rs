@@ -14,13 +14,15 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
-use super::body::Counted;
+use super::body::{self, Broken, Counted};
 use super::head::Authority;
 use super::page::{self, Blocked, Form};
 use super::response::{self, Ambiguous};
+use super::ruled;
 use super::serve::{self, Body, Client, page_response, refuse};
 use super::upstream::{Lease, Upstreams};
 use super::websocket::{Key, Mismatch, Switched};
+use crate::credentials::{self, window::Patterns};
 use crate::dial::DialError;
 use crate::events;
 use crate::limits;
@@ -57,6 +59,12 @@ pub enum Failure {
     Upstream(hyper::Error),
     Response(Ambiguous),
     Switch(Mismatch),
+    Credential(credentials::Refusal),
+    /// What comes back cannot be looked through.
+    Encoded,
+    Ruled(ruled::Refusal),
+    /// The body turned out longer than a rule allows.
+    TooLong,
 }
 
 impl Forward {
@@ -73,26 +81,77 @@ impl Forward {
         &self,
         client: &Client,
         request: Request<Incoming>,
-        recorded: events::Request,
+        mut recorded: events::Request,
         form: Form,
     ) -> Response<Body> {
         let since = Instant::now();
         let sent = Arc::new(AtomicU64::new(0));
         let key = Key::of(request.headers());
+        let broken = Arc::new(Broken::default());
         let result = async {
+            let (mut head, body) = request.into_parts();
+            let longest = match &self.granted.requests {
+                Some(rules) => {
+                    let announced = body.size_hint().lower();
+                    ruled::check(rules, &client.shared.state, &head, announced)
+                        .map_err(Failure::Ruled)?
+                }
+                None => None,
+            };
+            // Of the policy that is in force now, however old the connection is.
+            let active = client.shared.state.active();
+            let credentials = &active.credentials;
+            let applied = credentials
+                .apply(&mut head, &client.intent, client.authority.scheme)
+                .map_err(Failure::Credential)?;
+            recorded.credential = applied.name;
+            if applied.answers.is_some() {
+                // What comes back is looked through: it has to come as it is.
+                let identity = HeaderValue::from_static("identity");
+                head.headers.insert(header::ACCEPT_ENCODING, identity);
+                // In pieces of the agent's choice nothing would be found of it (RFC 9110, 14.2: a server may send the whole).
+                head.headers.remove(header::RANGE);
+                head.headers.remove(header::IF_RANGE);
+            }
+            let body = Counted::new(body, Arc::clone(&sent)).refuse(
+                applied.body,
+                longest,
+                Arc::clone(&broken),
+            );
+            let request = Request::from_parts(head, body);
             let (mut upstream, mut lease) = self
-                .exchange(client, request, key.as_ref(), &recorded, Arc::clone(&sent))
+                .exchange(client, request, key.as_ref(), &recorded)
                 .await?;
             if upstream.status() == StatusCode::SWITCHING_PROTOCOLS {
-                let head = self.switch(client, upstream, key, &recorded, since).await?;
+                let head = self
+                    .switch(client, upstream, key, (&recorded, since), applied.answers)
+                    .await?;
                 return Ok(Response::from_parts(head, serve::nothing()));
             }
             let (status, version) = (upstream.status(), upstream.version());
             // Where it cannot be told, what comes next on this connection is anybody's guess: it is not used again.
             response::frame(status, version, upstream.headers_mut()).map_err(Failure::Response)?;
+            let gzip = match applied.answers.as_ref().and(encoding(upstream.headers())) {
+                None => false,
+                Some(Encoding::Gzip) => true,
+                Some(Encoding::Other) => return Err(Failure::Encoded),
+            };
+            if gzip {
+                // It goes on as what it stands for.
+                upstream.headers_mut().remove(header::CONTENT_ENCODING);
+                upstream.headers_mut().remove(header::CONTENT_LENGTH);
+            }
             let permit = lease.take_permit();
             self.upstreams.give_back(lease);
-            Ok(self.respond(client, upstream, recorded.clone(), sent, since, permit))
+            let answers = (applied.answers, gzip);
+            Ok(self.respond(
+                client,
+                upstream,
+                recorded.clone(),
+                (sent, since),
+                permit,
+                answers,
+            ))
         };
         match result.await {
             Ok(response) => response,
@@ -108,7 +167,32 @@ impl Forward {
                     return response;
                 }
                 let detail;
+                let failure = if broken.placeholder.load(Ordering::Relaxed) {
+                    Failure::Credential(credentials::Refusal::Body)
+                } else if broken.too_long.load(Ordering::Relaxed) {
+                    Failure::TooLong
+                } else {
+                    failure
+                };
                 let facts = match &failure {
+                    Failure::Credential(refusal) => {
+                        detail = refusal.to_string();
+                        (refusal.status(), refusal.code(), detail.as_str())
+                    }
+                    Failure::Ruled(refusal) => {
+                        detail = refusal.to_string();
+                        (refusal.status(), refusal.code(), detail.as_str())
+                    }
+                    Failure::TooLong => (
+                        413,
+                        "body-too-long",
+                        "the body is longer than a rule allows",
+                    ),
+                    Failure::Encoded => (
+                        502,
+                        "response-encoded",
+                        "the server compressed its answer although it was asked not to, and an answer to a request with a credential is looked through",
+                    ),
                     Failure::NotRecorded => (
                         503,
                         "not-recorded",
@@ -150,10 +234,9 @@ impl Forward {
     async fn exchange(
         &self,
         client: &Client,
-        request: Request<Incoming>,
+        request: Request<Counted>,
         key: Option<&Key>,
         recorded: &events::Request,
-        sent: Arc<AtomicU64>,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
         let event = events::request(
             &client.intent,
@@ -190,7 +273,7 @@ impl Forward {
             leased?
         };
         let h2 = leased.is_h2();
-        let mut request = self.rewrite(client, request, key, sent, h2);
+        let mut request = self.rewrite(client, request, key, h2);
         // A kept connection may end at the moment it is used; what was not sent at all is sent again, once.
         for again in [true, false] {
             match leased.send(request).await {
@@ -216,8 +299,8 @@ impl Forward {
         client: &Client,
         mut upstream: Response<Incoming>,
         key: Option<Key>,
-        recorded: &events::Request,
-        since: Instant,
+        (recorded, since): (&events::Request, Instant),
+        answers: Option<Arc<Patterns>>,
     ) -> Result<hyper::http::response::Parts, Failure> {
         let key = key.ok_or(Failure::Switch(Mismatch::Unasked))?;
         key.check(upstream.version(), upstream.headers())
@@ -245,6 +328,9 @@ impl Forward {
         client.switch(switched);
         let (mut parts, _) = upstream.into_parts();
         neighbourly(&mut parts, client.h2);
+        if let Some(answers) = &answers {
+            body::exchange(&mut parts.headers, answers);
+        }
         key.answer(&mut parts.headers);
         Ok(parts)
     }
@@ -253,9 +339,8 @@ impl Forward {
     fn rewrite(
         &self,
         client: &Client,
-        request: Request<Incoming>,
+        request: Request<Counted>,
         key: Option<&Key>,
-        sent: Arc<AtomicU64>,
         h2: bool,
     ) -> Request<Counted> {
         let (mut parts, body) = request.into_parts();
@@ -288,7 +373,7 @@ impl Forward {
         if let Some(key) = key {
             key.ask(&mut parts.headers);
         }
-        Request::from_parts(parts, Counted::new(body, sent))
+        Request::from_parts(parts, body)
     }
 
     fn respond(
@@ -296,12 +381,15 @@ impl Forward {
         client: &Client,
         upstream: Response<Incoming>,
         recorded: events::Request,
-        sent: Arc<AtomicU64>,
-        since: Instant,
+        (sent, since): (Arc<AtomicU64>, Instant),
         permit: Option<OwnedSemaphorePermit>,
+        (answers, gzip): (Option<Arc<Patterns>>, bool),
     ) -> Response<Body> {
         let (mut parts, body) = upstream.into_parts();
         neighbourly(&mut parts, client.h2);
+        if let Some(answers) = &answers {
+            body::exchange(&mut parts.headers, answers);
+        }
         let received = Arc::new(AtomicU64::new(0));
         let status = parts.status.as_u16();
         let end = {
@@ -326,7 +414,14 @@ impl Forward {
                 shared.channel.post(&event, Some(flow));
             }
         };
-        Response::from_parts(parts, Counted::new(body, received).on_end(end).boxed())
+        Response::from_parts(
+            parts,
+            Counted::new(body, received)
+                .inflated(gzip)
+                .exchange(answers)
+                .on_end(end)
+                .boxed(),
+        )
     }
 
     fn failed(
@@ -336,7 +431,7 @@ impl Forward {
         (status, code, why): (u16, &'static str, &str),
         form: Form,
     ) -> Response<Body> {
-        let verdict = if status == 403 || code == "not-recorded" {
+        let verdict = if (400..=499).contains(&status) || code == "not-recorded" {
             Verdict::Deny
         } else {
             Verdict::Allow
@@ -359,7 +454,7 @@ impl Forward {
                 code,
             );
         }
-        page_response(page::blocked(
+        let mut response = page_response(page::blocked(
             Blocked {
                 status,
                 code,
@@ -369,7 +464,12 @@ impl Forward {
                 why,
             },
             form,
-        ))
+        ));
+        if status == 429 {
+            let second = HeaderValue::from_static("1");
+            response.headers_mut().insert(header::RETRY_AFTER, second);
+        }
+        response
     }
 }
 
@@ -384,6 +484,8 @@ fn neighbourly(parts: &mut hyper::http::response::Parts, h2: bool) {
     strip(&mut parts.headers);
     // Would lead a client to another place, by a protocol that nobody granted.
     parts.headers.remove(header::ALT_SVC);
+    // Words that nobody looks through.
+    parts.extensions.remove::<hyper::ext::ReasonPhrase>();
     parts.version = if h2 {
         Version::HTTP_2
     } else {
@@ -430,6 +532,23 @@ fn as_two(parts: &mut Parts, target: PathAndQuery, authority: &Authority, traile
     if trailers {
         let value = HeaderValue::from_static("trailers");
         parts.headers.insert(header::TE, value);
+    }
+}
+
+/// How a body is encoded that is not itself.
+enum Encoding {
+    Gzip,
+    Other,
+}
+
+fn encoding(headers: &HeaderMap) -> Option<Encoding> {
+    let is = |value: &HeaderValue, name: &[u8]| value.as_bytes().eq_ignore_ascii_case(name);
+    let values = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut values = values.filter(|value| !is(value, b"identity"));
+    match (values.next(), values.next()) {
+        (None, _) => None,
+        (Some(one), None) if is(one, b"gzip") || is(one, b"x-gzip") => Some(Encoding::Gzip),
+        _ => Some(Encoding::Other),
     }
 }
 

@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use super::body::BodyError;
 use super::forward::Forward;
 use super::framer::{Framer, Refused};
 use super::guard::{Guard, Refusals};
@@ -28,7 +29,7 @@ use crate::wire::Wire;
 use api::v1::Flow;
 use audit::Verdict;
 
-pub type Body = BoxBody<Bytes, hyper::Error>;
+pub type Body = BoxBody<Bytes, BodyError>;
 
 /// Who answers.
 pub enum Site {
@@ -232,6 +233,7 @@ pub fn refuse(client: &Client, site: &Site, refused: &Refused) -> Page {
         events::Request {
             method: events::bounded(words.next().unwrap_or_default(), 32),
             url: events::redact(words.next().unwrap_or_default()),
+            credential: None,
         }
     });
     let mut event = events::request(
@@ -271,6 +273,7 @@ fn recorded(client: &Client, request: &Request<Incoming>) -> events::Request {
     events::Request {
         method: events::bounded(request.method().as_str(), 32),
         url: events::redact(&format!("{scheme}://{authority}{target}")),
+        credential: None,
     }
 }
 

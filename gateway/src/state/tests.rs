@@ -28,6 +28,7 @@ fn document(generation: u32, hosts: &[&str]) -> SnapshotDocument {
         names: Vec::new(),
         session: "s".into(),
         roots: Vec::new(),
+        secrets: Vec::new(),
     }
 }
 
@@ -81,6 +82,16 @@ async fn a_snapshot_that_is_not_whole_changes_nothing() {
     }
     assert_eq!(state.active().generation, 1);
     assert!(state.admit(&intent("example.com")).is_ok());
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_overtaken_takes_nothing_back() {
+    let state = State::new(System::default()).unwrap();
+    state.apply(2, document(2, &["b.example"])).await.unwrap();
+    state.apply(1, document(1, &["a.example"])).await.unwrap();
+    assert_eq!(state.active().generation, 2);
+    assert!(state.admit(&intent("b.example")).is_ok());
+    assert!(state.admit(&intent("a.example")).is_err());
 }
 
 #[tokio::test]

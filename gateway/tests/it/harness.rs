@@ -19,6 +19,7 @@ use policy::{
 };
 use prost::Message;
 use schema::net::Protocol;
+use schema::request::Requests;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
@@ -62,6 +63,8 @@ pub struct PolicyBuilder {
     pub gateway: Gateway,
     /// What upstreams are verified with (DER); told with the first snapshot.
     pub roots: Vec<Vec<u8>>,
+    pub secrets: Vec<v1::Secret>,
+    pub credentials: Vec<policy::Credential>,
 }
 
 fn origin() -> Origin {
@@ -98,7 +101,24 @@ impl PolicyBuilder {
             ports: vec![port],
             protocol: Some(protocol),
             action: Action::Allow,
+            requests: Default::default(),
             origin: origin(),
+        });
+        self
+    }
+
+    /// A rule about some requests to a name.
+    pub fn requests(mut self, host: &str, port: u16, action: Action, requests: Requests) -> Self {
+        self.layer.rules.push(Rule {
+            host: host.parse().unwrap(),
+            ports: vec![port],
+            protocol: Some(Protocol::Https),
+            action,
+            requests,
+            origin: Origin {
+                line: 10 + self.layer.rules.len() as u32,
+                ..origin()
+            },
         });
         self
     }
@@ -130,7 +150,10 @@ impl PolicyBuilder {
     }
 
     pub fn build(self) -> EffectivePolicy {
-        EffectivePolicy::new(Network::new([self.layer]).unwrap(), self.gateway).unwrap()
+        EffectivePolicy::new(Network::new([self.layer]).unwrap(), self.gateway)
+            .unwrap()
+            .with_credentials(self.credentials)
+            .unwrap()
     }
 }
 
@@ -265,6 +288,7 @@ impl Session {
             names: self.names.clone(),
             session: "test".to_owned(),
             roots: self.policy.roots.clone(),
+            secrets: self.policy.secrets.clone(),
         }
     }
 

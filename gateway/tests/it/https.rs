@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::harness::*;
 
-const NAME: &str = "api.example.com";
+pub const NAME: &str = "api.example.com";
 
 /// The world's authority.
 pub struct World {
@@ -66,7 +66,7 @@ impl World {
     }
 }
 
-type Seen = Arc<Mutex<Vec<String>>>;
+pub type Seen = Arc<Mutex<Vec<String>>>;
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
 /// A server that says what it saw and sends back what it was sent. Returns its port and the requests it saw.
@@ -127,6 +127,55 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Answer {
         .collect();
     match path.as_str() {
         "/echo" => Response::new(request.into_body().map_err(|_| unreachable!()).boxed()),
+        "/auth" => {
+            let fields = request.headers().clone();
+            let said = |name: &str| {
+                fields
+                    .get(name)
+                    .map(|value| value.to_str().unwrap().to_owned())
+                    .unwrap_or_default()
+            };
+            seen.lock().unwrap().push(said("authorization"));
+            seen.lock().unwrap().push(said("accept-encoding"));
+            seen.lock().unwrap().push(said("range"));
+            let token = said("authorization").replace("Bearer ", "");
+            use base64::Engine as _;
+            let encoded = base64::engine::general_purpose::STANDARD.encode(format!("x:{token}"));
+            let mut response = text(&format!("token {token} and again {token}, or {encoded}"));
+            let echoed = said("authorization").parse().unwrap();
+            response.headers_mut().insert("x-echo", echoed);
+            response
+        }
+        "/gzip" | "/br" | "/broken" => {
+            use std::io::Write;
+            let token = request
+                .headers()
+                .get("authorization")
+                .unwrap()
+                .to_str()
+                .unwrap();
+            let plain = format!("{}{token}{}", "x".repeat(100_000), "y".repeat(2_000_000));
+            let level = flate2::Compression::best();
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(plain.as_bytes()).unwrap();
+            let mut gzip = encoder.finish().unwrap();
+            if path == "/broken" {
+                gzip.truncate(gzip.len() - 20);
+            }
+            let name = if path == "/br" { "br" } else { "gzip" };
+            Response::builder()
+                .header("content-encoding", name)
+                .body(Full::new(Bytes::from(gzip)).boxed())
+                .unwrap()
+        }
+        "/take" => {
+            let taken = match request.into_body().collect().await {
+                Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+                Err(error) => format!("broke off: {error}"),
+            };
+            seen.lock().unwrap().push(taken);
+            text("taken")
+        }
         "/cookies" => text(&cookies.join("|")),
         "/trailers" => {
             let te = request.headers().get("te").cloned();
@@ -209,10 +258,13 @@ impl Scene {
 
     pub async fn with(world: &World, config: ServerConfig, alpn: &[&str]) -> Self {
         let (port, seen) = origin(config, alpn).await;
-        let policy = PolicyBuilder::default()
-            .rule(NAME, port, Protocol::Https)
-            .host(NAME)
-            .root(&world.root);
+        let policy = PolicyBuilder::default().rule(NAME, port, Protocol::Https);
+        Self::of(world, policy, port, seen).await
+    }
+
+    /// With a policy of its own, which has a rule for the name at that port.
+    pub async fn of(world: &World, policy: PolicyBuilder, port: u16, seen: Seen) -> Self {
+        let policy = policy.host(NAME).root(&world.root);
         let mut session = Session::start(policy).await;
         let door = session.door(NAME, port).await;
         let directory = tempfile::tempdir().unwrap();
@@ -578,8 +630,16 @@ async fn a_websocket_over_tls_is_carried() {
             while !head.ends_with(b"\r\n\r\n") {
                 head.push(stream.read_u8().await.unwrap());
             }
-            let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+            let head = String::from_utf8(head).unwrap();
+            let told = head
+                .lines()
+                .find_map(|line| line.strip_prefix("authorization: "));
+            assert_eq!(told, Some("Bearer ghp_R3alR3alR3alR3alR3al"), "{head}");
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 X-Echo: {}\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+                told.unwrap_or_default()
+            );
             stream.write_all(answer.as_bytes()).await.unwrap();
             let (mut read, mut write) = tokio::io::split(stream);
             let _ = tokio::io::copy(&mut read, &mut write).await;
@@ -587,10 +647,11 @@ async fn a_websocket_over_tls_is_carried() {
         }
     })
     .await;
-    let policy = PolicyBuilder::default()
+    let mut policy = PolicyBuilder::default()
         .rule(NAME, port, Protocol::Https)
         .host(NAME)
         .root(&world.root);
+    crate::credentials::grant(&mut policy, port, Some("GITHUB_TOKEN"));
     let mut session = Session::start(policy).await;
     let door = session.door(NAME, port).await;
     let scene = Scene {
@@ -603,6 +664,7 @@ async fn a_websocket_over_tls_is_carried() {
     let mut stream = speak(&scene, b"http/1.1").await;
     let request = format!(
         "GET /chat HTTP/1.1\r\nHost: {NAME}:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Authorization: Bearer ghp_Fak3Fak3Fak3Fak3Fak3\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -610,11 +672,10 @@ async fn a_websocket_over_tls_is_carried() {
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
     }
-    assert!(
-        head.starts_with(b"HTTP/1.1 101 "),
-        "{}",
-        String::from_utf8_lossy(&head)
-    );
+    let head = String::from_utf8(head).unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    // What its head says is looked through as any answer's.
+    assert!(head.contains("x-echo: Bearer ghp_Fak3Fak3"), "{head}");
     let message = vec![7; 300_000];
     let (mut read, mut write) = tokio::io::split(stream);
     let sending = {

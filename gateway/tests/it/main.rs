@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod channel;
+mod credentials;
 mod dns;
 mod harness;
 mod http;
 mod https;
 mod proxy;
 mod relay;
+mod ruled;
 mod sandboxed;
 mod smuggling;
 mod speed;

@@ -27,6 +27,7 @@ fn rule(host: &str, ports: &[u16], protocol: Option<Protocol>, action: Action, l
         ports: ports.to_vec(),
         protocol,
         action,
+        requests: Default::default(),
         origin: origin(line),
     }
 }

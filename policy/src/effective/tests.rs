@@ -30,6 +30,7 @@ fn layer() -> Layer {
             ports: vec![8443, 443, 443],
             protocol: Some(Protocol::Tls),
             action: Action::Allow,
+            requests: Default::default(),
             origin: origin(4),
         }],
         networks: vec![NetworkRule {
@@ -208,6 +209,7 @@ fn rules_networks_ports_layers_and_bytes_are_bounded() {
             ports: (1..=u16::try_from(n).unwrap()).collect(),
             protocol: None,
             action: Action::Allow,
+            requests: Default::default(),
             origin: origin(1),
         }],
         ..Layer::default()

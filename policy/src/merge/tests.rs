@@ -238,6 +238,7 @@ fn random_layer(random: &mut Random) -> Layer {
                 Some(Protocol::Https),
             ]),
             action: random.pick(&[Action::Allow, Action::Allow, Action::Deny]),
+            requests: Default::default(),
             origin: origin(random),
         })
         .collect();

@@ -26,7 +26,8 @@ const FULL: &str = r#"{
       "allowedDomains": ["api.example", "db.example:5432"],
       "deniedDomains": ["*.bad.example", "x.example:22"],
       "rules": [{ "host": "r.example", "ports": [443, 22] }, { "host": "n.example", "ports": [443], "action": "deny" }],
-      "networks": ["10.0.0.0/8:22"] } } } }
+      "networks": ["10.0.0.0/8:22"] } } },
+    "credentials": { "github": { "hosts": ["api.example", "ghe.example:8443"], "env": "GH_TOKEN" }, "model": {} } }
 }"#;
 
 #[test]
@@ -35,6 +36,9 @@ fn everything_that_is_asked_for_is_a_line() {
     assert_eq!(
         lines,
         r"agentcontainer.json
+  credential github for api.example:443, as GH_TOKEN
+  credential github for ghe.example:8443, as GH_TOKEN
+  credential model for every host that config.toml grants it to, in every request
   reach address 10.0.0.0/8:22 (tcp)
   reach api.example:443 (https)
   reach api.example:80 (http)

@@ -1,6 +1,7 @@
 //! The `agent` object: what an agent may do. These types hold what this version enforces; what it knows and does not is
 //! refused by the table in `keys`. Policy is made from here, and every entry knows where it stands.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,10 +9,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-use super::units::{Cpus, MemorySize, inline_schema};
+use super::units::{Cpus, MemorySize, VariableName, inline_schema};
+use crate::credential::{CredentialName, MAX_CREDENTIALS, MAX_HOSTS};
 use crate::diag::Spanned;
 use crate::host::{HostError, HostPattern, MAX_SPELLING_BYTES};
 use crate::net::{Cidr, CidrError, Protocol};
+use crate::request::{MAX_IN_RULE, Method, PathGlob, RateLimit, Requests};
 
 /// Most entries in `allowedDomains`, `deniedDomains` and `rules`, each; policy bounds them together.
 pub const MAX_DOMAINS: usize = 10_000;
@@ -29,6 +32,24 @@ pub struct Agent {
     #[serde(skip_serializing_if = "Capabilities::is_empty")]
     #[schemars(default)]
     pub capabilities: Capabilities,
+    /// By name. Their values never enter the container: the gateway puts them on the wire, `https` only.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(default, extend("maxProperties" = MAX_CREDENTIALS))]
+    pub credentials: BTreeMap<CredentialName, Spanned<Credential>>,
+}
+
+/// What a workspace may say of a credential that the host grants.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Credential {
+    /// `name`: port 443. `name:port`. They narrow the grant's hosts, all of which are meant without them, and open no traffic.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, length(min = 1, max = MAX_HOSTS))]
+    pub hosts: Vec<Spanned<Domain>>,
+    /// The variable that is set to a placeholder inside; without one the gateway writes the header into every request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<Spanned<VariableName>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
@@ -98,6 +119,22 @@ pub struct Rule {
     #[serde(skip_serializing_if = "Action::is_default")]
     #[schemars(default)]
     pub action: Action,
+    /// The methods that it is about; all of them when left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, length(min = 1, max = MAX_IN_RULE))]
+    pub methods: Vec<Method>,
+    /// The paths that it is about: `/repos/acme/**`, where `*` is a run within a segment and `**` any number of segments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, length(min = 1, max = MAX_IN_RULE))]
+    pub paths: Vec<PathGlob>,
+    /// The longest body of a request, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default)]
+    pub max_body_bytes: Option<u64>,
+    /// How many requests, a second and at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default)]
+    pub rate_limit: Option<RateLimit>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -145,11 +182,25 @@ pub enum EntryError {
     Cidr(#[from] CidrError),
 }
 
+// === impl Rule ===
+
+impl Rule {
+    /// Which requests it is about.
+    pub fn requests(&self) -> Requests {
+        Requests {
+            methods: self.methods.clone(),
+            paths: self.paths.clone(),
+            max_body_bytes: self.max_body_bytes,
+            rate_limit: self.rate_limit,
+        }
+    }
+}
+
 // === impl Agent ===
 
 impl Agent {
     pub fn is_empty(&self) -> bool {
-        self.capabilities.is_empty()
+        self.capabilities.is_empty() && self.credentials.is_empty()
     }
 
     pub fn egress(&self) -> &Egress {
@@ -218,6 +269,13 @@ impl EntryError {
 }
 
 // === impl Domain ===
+
+impl Domain {
+    /// The port of a credential's host: 443 unless said.
+    pub fn https_port(&self) -> u16 {
+        self.port.unwrap_or(443)
+    }
+}
 
 impl FromStr for Domain {
     type Err = EntryError;

@@ -28,6 +28,12 @@ impl Config {
                 .filter(|(key, _)| SETS.contains(&key.as_str()))
                 .for_each(|(_, list)| sort(list));
         }
+        if let Some(Value::Object(credentials)) = value.pointer_mut("/agent/credentials") {
+            credentials
+                .values_mut()
+                .filter_map(|credential| credential.get_mut("hosts"))
+                .for_each(sort);
+        }
         serde_json::to_vec(&value).unwrap_or_default()
     }
 

@@ -48,7 +48,6 @@ pub enum Parent {
 const BUILD: &str = "images are not built by this version, because build steps run with a route out; build the image and name it in `image`";
 const COMPOSE: &str = "compose is not carried out by this version; name one `image`";
 const PORTS: &str = "ports are not forwarded by this version";
-const L7: &str = "the gateway does not read inside TLS in this version; the rule has to do with host, ports and protocol";
 
 pub const REFUSED: &[Key] = &[
     // Would unmake the sandbox.
@@ -172,12 +171,6 @@ pub const REFUSED: &[Key] = &[
     // The `agent` object.
     key(
         Parent::Agent,
-        "credentials",
-        Accepted::EmptyObject,
-        "credentials are not injected by this version",
-    ),
-    key(
-        Parent::Agent,
         "secrets",
         Accepted::EmptyObject,
         "secrets are not carried into the container by this version",
@@ -225,15 +218,6 @@ pub const REFUSED: &[Key] = &[
         Accepted::Words(&["deny"]),
         "nobody is asked by this version; what is not listed is denied",
     ),
-    key(Parent::Rule, "methods", Accepted::Nothing, L7),
-    key(Parent::Rule, "paths", Accepted::Nothing, L7),
-    key(Parent::Rule, "maxBodyBytes", Accepted::Nothing, L7),
-    key(
-        Parent::Rule,
-        "rateLimit",
-        Accepted::Nothing,
-        "rates are not limited by this version",
-    ),
     key(
         Parent::Rule,
         "programs",
@@ -244,7 +228,7 @@ pub const REFUSED: &[Key] = &[
         Parent::Rule,
         "credential",
         Accepted::Nothing,
-        "credentials are not injected by this version",
+        "credentials are not bound to rules by this version; `agent.credentials` says which hosts one goes to",
     ),
 ];
 

@@ -1,7 +1,10 @@
 //! From the tree to a [`Config`]: one function for each object of the file, which takes the keys it knows and reports
 //! the rest. Nothing is dropped: a key is taken here, refused by the table in `keys`, or unknown.
 
+pub(crate) mod credentials;
+
 use std::collections::{BTreeMap, HashSet};
+use std::str::FromStr;
 
 use super::agent::{
     Action, Agent, Capabilities, Domain, Egress, MAX_DOMAINS, MAX_NETWORKS, MAX_PIDS,
@@ -20,11 +23,14 @@ use crate::image::ImageRef;
 use crate::net::Protocol;
 use crate::node::{Member, Node, Value};
 use crate::read::{Object, Reader};
+use crate::request::{MAX_IN_RULE, MAX_RATE, Method, PathGlob, RateLimit, RequestError};
 
 /// Longest `name` in bytes.
 const MAX_NAME_BYTES: usize = 256;
 /// Most tools under `customizations`.
 const MAX_CUSTOMIZATIONS: usize = 256;
+/// Largest `maxBodyBytes`: what a length on the wire can say.
+const MAX_BODY_BYTES: u64 = 1 << 59;
 
 pub(super) fn config(root: &Node, file: &str, flavour: Flavour) -> Result<Config, Vec<Diagnostic>> {
     let mut reader = Reader::new(file);
@@ -104,6 +110,26 @@ fn read(reader: &mut Reader<'_>, root: &Node, flavour: Flavour) -> Option<Config
         .take("hostRequirements")
         .and_then(|node| host_requirements(reader, node));
     let agent = agent_of(reader, &mut object, flavour);
+    for (credential, env) in agent
+        .credentials
+        .iter()
+        .filter_map(|(name, credential)| Some((name, credential.env.as_ref()?)))
+    {
+        let set = |there: bool, key: &'static str| there.then_some(key);
+        let container = container_env
+            .as_ref()
+            .is_some_and(|e| e.contains_key(&env.value));
+        let remote = remote_env
+            .as_ref()
+            .is_some_and(|e| e.contains_key(&env.value));
+        if let Some(key) = set(container, "containerEnv").or(set(remote, "remoteEnv")) {
+            let message = format!(
+                "`agent.credentials.{credential}.env` is {}, which `{key}` sets as well",
+                env.value
+            );
+            reader.error(env.at, "conflicting-variables", message);
+        }
+    }
     reader.close(object);
     Some(Config {
         file: reader.file().to_owned(),
@@ -394,9 +420,13 @@ fn agent(reader: &mut Reader<'_>, node: &Node) -> Option<Agent> {
     let capabilities = object
         .take("capabilities")
         .and_then(|node| capabilities(reader, node));
+    let credentials = object
+        .take("credentials")
+        .map(|node| credentials::credentials(reader, node));
     reader.close(object);
     Some(Agent {
         capabilities: capabilities.unwrap_or_default(),
+        credentials: credentials.unwrap_or_default(),
     })
 }
 
@@ -530,12 +560,68 @@ fn rule(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Rule> {
     let action = object
         .take("action")
         .map(|node| action(reader, node, &format!("{path}.action")));
+    let methods = object.take("methods").map_or_else(Vec::new, |node| {
+        texts::<Method>(reader, node, &format!("{path}.methods"))
+    });
+    let paths = object.take("paths").map_or_else(Vec::new, |node| {
+        texts::<PathGlob>(reader, node, &format!("{path}.paths"))
+    });
+    let max_body_bytes = object
+        .take("maxBodyBytes")
+        .and_then(|node| reader.integer(node, &format!("{path}.maxBodyBytes"), 0..=MAX_BODY_BYTES));
+    let rate_limit = object
+        .take("rateLimit")
+        .and_then(|node| rate_limit(reader, node, &format!("{path}.rateLimit")));
     reader.close(object);
     Some(Rule {
         host: host?.value,
         ports: ports?,
         protocol,
         action: action.unwrap_or(Some(Action::Allow))?,
+        methods,
+        paths,
+        max_body_bytes,
+        rate_limit,
+    })
+}
+
+/// A list of methods or paths, with at least one in it.
+fn texts<T: FromStr<Err = RequestError>>(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    path: &str,
+) -> Vec<T> {
+    let before = reader.count();
+    let mut out = Vec::new();
+    for (i, node) in reader.array(node, path, MAX_IN_RULE).iter().enumerate() {
+        let path = format!("{path}[{i}]");
+        let Some(text) = reader.string(node, &path) else {
+            continue;
+        };
+        match text.parse() {
+            Ok(value) => out.push(value),
+            Err(error) => reader.error(node.at, "invalid-value", format!("`{path}`: {error}")),
+        }
+    }
+    if out.is_empty() && reader.count() == before {
+        let message = format!("`{path}` is empty: leave it out to be about all of them");
+        reader.error(node.at, "invalid-value", message);
+    }
+    out
+}
+
+fn rate_limit(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<RateLimit> {
+    let mut object = reader.object(node, path)?;
+    let mut number = |key: &'static str| {
+        let node = reader.required(&mut object, key)?;
+        let number = reader.integer(node, &format!("{path}.{key}"), 1..=u64::from(MAX_RATE))?;
+        u32::try_from(number).ok()
+    };
+    let (per_second, burst) = (number("perSecond"), number("burst"));
+    reader.close(object);
+    Some(RateLimit {
+        per_second: per_second?,
+        burst: burst?,
     })
 }
 

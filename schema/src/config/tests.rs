@@ -67,7 +67,7 @@ const FULL: &str = r#"{
       "filesystem": {}, "tools": {},
       "resources": { "memory": "4g", "cpus": 2.5, "pids": 512 }
     },
-    "credentials": {}, "secrets": {}, "inspection": {}, "policy": {}, "provenance": {}, "tools": {}
+    "credentials": { "github": { "hosts": ["api.github.com"], "env": "GITHUB_TOKEN" } }, "secrets": {}, "inspection": {}, "policy": {}, "provenance": {}, "tools": {}
   }
 }"#;
 
@@ -162,7 +162,7 @@ fn everything_that_is_wrong_is_said_at_once_in_the_order_of_the_file() {
   "containerEnv": { "1A": "x", "B": "${PATH}" },
   "containerUser": "root", "remoteUser": "node",
   "agent": {
-    "credentials": { "github": {} },
+    "credentials": { "github": { "source": "env://A" } },
     "capabilities": { "network": { "egress": {
       "allowedDomain": [],
       "allowedDomains": ["*.com", 5],
@@ -180,20 +180,122 @@ fn everything_that_is_wrong_is_said_at_once_in_the_order_of_the_file() {
         "6:21: `containerEnv` has the name \"1A\": expected letters, digits and _, not starting with a digit [invalid-value]",
         "6:37: `containerEnv.B` is \"${PATH}\": `${PATH}` is no variable [invalid-variable]",
         "7:42: not enforced by this version: `remoteUser` and `containerUser` differ [not-enforced]\n  help: the container and everything in it run as one user; keep one of the two keys",
-        "9:5: `agent.credentials` is not enforced by this version: credentials are not injected by this version [not-enforced]",
+        "9:44: `agent.credentials.github.source` is refused: where a value comes from and how it is sent is the host's word, never the workspace's [host-only]\n  help: put it under [credentials.github] in the host's config.toml; here a credential has `hosts` and `env`",
         "11:7: unknown key `allowedDomain` in `agent.capabilities.network.egress` [unknown-key]\n  help: did you mean `allowedDomains`?",
         "12:26: `allowedDomains[0]` is \"*.com\": anyone can register a name under this public suffix, so a wildcard over it allows everyone [public-suffix-wildcard]",
         "12:35: `allowedDomains[1]` is a number, expected a string [wrong-type]",
         "13:7: `agent.capabilities.network.egress.unlisted` is not enforced by this version: nobody is asked by this version; what is not listed is denied [not-enforced]",
         "14:44: `rules[0].ports[0]` is 0, expected a whole number from 1 to 65535 [out-of-range]",
         "14:60: `rules[0].protocol` is not enforced by this version: udp is not relayed [not-enforced]",
-        "14:67: `rules[0].methods` is not enforced by this version: the gateway does not read inside TLS in this version; the rule has to do with host, ports and protocol [not-enforced]",
         "14:97: `rules[0].action` is not enforced by this version: nobody is asked [not-enforced]",
     ];
     assert_eq!(
         found,
         expected.map(|line| format!("agentcontainer.json:{line}"))
     );
+}
+
+fn credentials(text: &str) -> Result<Config, Vec<String>> {
+    let text = format!(
+        r#"{{ "image": "x", "containerEnv": {{ "IN_CONTAINER": "1" }}, "remoteEnv": {{ "IN_REMOTE": null }},
+"agent": {{ "credentials": {text} }} }}"#
+    );
+    parse(text.as_bytes(), "a.json")
+        .map_err(|found| found.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_credential_has_a_name_hosts_and_a_variable() {
+    let config = credentials(
+        r#"{ "github": { "hosts": ["API.github.com", "*.corp.example", "ghe.corp:8443"], "env": "GITHUB_TOKEN" }, "x-1_Y": {} }"#,
+    )
+    .unwrap();
+    let github = &config.agent.credentials["github"];
+    let hosts: Vec<_> = github
+        .hosts
+        .iter()
+        .map(|host| (host.host.to_string(), host.https_port()))
+        .collect();
+    let expected = [
+        ("api.github.com", 443),
+        ("*.corp.example", 443),
+        ("ghe.corp", 8443),
+    ];
+    assert_eq!(hosts, expected.map(|(host, port)| (host.to_owned(), port)));
+    assert_eq!(github.env.as_ref().unwrap().as_str(), "GITHUB_TOKEN");
+    assert_eq!(github.at.line, 2);
+    let bare = &config.agent.credentials["x-1_Y"];
+    assert!(bare.hosts.is_empty() && bare.env.is_none());
+}
+
+#[test]
+fn a_workspace_cannot_say_where_a_value_comes_from_and_its_words_are_not_repeated() {
+    for text in [
+        r#"{ "x": "vault://vault.corp/secret#token" }"#,
+        r#"{ "x": "ghp_abcdefghijklmnop" }"#,
+        r#"{ "x": { "source": "env://GITHUB_TOKEN" } }"#,
+        r#"{ "x": { "source": { "exec": ["x"] } } }"#,
+        r#"{ "x": { "header": "X-Key" } }"#,
+        r#"{ "x": { "format": "{}" } }"#,
+    ] {
+        let found = credentials(text).unwrap_err();
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+        assert!(found[0].contains("[host-only]"), "{found:?}");
+        assert!(found[0].contains("[credentials.x]"), "{found:?}");
+        assert!(
+            !found[0].contains("ghp_") && !found[0].contains("://"),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_credential_that_says_too_much_or_nothing_is_an_error_at_its_place() {
+    for (text, code) in [
+        ("[]", "wrong-type"),
+        (r#"{ "a b": {} }"#, "invalid-value"),
+        (r#"{ "x": 1 }"#, "wrong-type"),
+        (r#"{ "x": { "host": [] } }"#, "unknown-key"),
+        (r#"{ "x": { "hosts": [] } }"#, "invalid-value"),
+        (r#"{ "x": { "hosts": ["https://a.b/"] } }"#, "invalid-host"),
+        (r#"{ "x": { "hosts": ["10.0.0.1"] } }"#, "address-as-host"),
+        (r#"{ "x": { "hosts": ["a.b:0"] } }"#, "invalid-port"),
+        (
+            r#"{ "x": { "hosts": ["*.com"] } }"#,
+            "public-suffix-wildcard",
+        ),
+        (r#"{ "x": { "env": "1A" } }"#, "invalid-value"),
+        (r#"{ "x": { "env": "AGENTCONTAINER_X" } }"#, "invalid-value"),
+        (
+            r#"{ "x": { "env": "IN_CONTAINER" } }"#,
+            "conflicting-variables",
+        ),
+        (
+            r#"{ "x": { "env": "IN_REMOTE" } }"#,
+            "conflicting-variables",
+        ),
+        (
+            r#"{ "x": { "env": "A" }, "y": { "env": "A" } }"#,
+            "conflicting-variables",
+        ),
+    ] {
+        let found = credentials(text).unwrap_err();
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+        assert!(found[0].contains(&format!("[{code}]")), "{text}: {found:?}");
+        assert!(found[0].starts_with("a.json:2:"), "{text}: {found:?}");
+    }
+    let names = |n: usize| {
+        let all: Vec<_> = (0..n).map(|i| format!("\"c{i}\": {{}}")).collect();
+        format!("{{ {} }}", all.join(","))
+    };
+    assert!(credentials(&names(crate::credential::MAX_CREDENTIALS)).is_ok());
+    assert!(credentials(&names(crate::credential::MAX_CREDENTIALS + 1)).is_err());
+    let hosts = |n: usize| {
+        let all: Vec<_> = (0..n).map(|i| format!("\"h{i}.example\"")).collect();
+        format!("{{ \"x\": {{ \"hosts\": [{}] }} }}", all.join(","))
+    };
+    assert!(credentials(&hosts(crate::credential::MAX_HOSTS)).is_ok());
+    assert!(credentials(&hosts(crate::credential::MAX_HOSTS + 1)).is_err());
 }
 
 /// The keys of the published schema (devcontainers/spec, devContainer.base.schema.json).

@@ -271,3 +271,25 @@ fn deserialising_parses() {
         r#""*.a.example""#
     );
 }
+
+#[test]
+fn two_patterns_meet_in_the_narrower_one_or_not_at_all() {
+    let parse = |text: &str| HostPattern::parse(text).unwrap();
+    for (a, b, both) in [
+        ("a.example.com", "a.example.com", Some("a.example.com")),
+        ("a.example.com", "b.example.com", None),
+        ("*.example.com", "a.example.com", Some("a.example.com")),
+        ("*.example.com", "a.b.example.com", Some("a.b.example.com")),
+        ("*.example.com", "example.com", None),
+        ("*.example.com", "evilexample.com", None),
+        ("*.example.com", "*.example.com", Some("*.example.com")),
+        ("*.example.com", "*.b.example.com", Some("*.b.example.com")),
+        ("*.b.example.com", "b.example.com", None),
+        ("*.a.example", "*.b.example", None),
+    ] {
+        let shown = |both: Option<HostPattern>| both.map(|both| both.to_string());
+        let both = both.map(str::to_owned);
+        assert_eq!(shown(parse(a).intersect(&parse(b))), both, "{a} {b}");
+        assert_eq!(shown(parse(b).intersect(&parse(a))), both, "{b} {a}");
+    }
+}

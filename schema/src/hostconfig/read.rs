@@ -8,12 +8,11 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::{
-    Engine, Files, GatewayConfig, HostConfig, MAX_ENTRIES, NOT_ENFORCED, Registry, Setting,
-};
+use super::{Engine, GatewayConfig, Grant, HostConfig, MAX_ENTRIES, NOT_ENFORCED, Setting};
+use crate::config::read::credentials as shared;
+use crate::credential::{CredentialError, CredentialName, MAX_CREDENTIALS};
 use crate::diag::Diagnostic;
 use crate::host::HostName;
-use crate::image::is_registry;
 use crate::node::{Node, Value};
 use crate::read::{Object, Reader};
 
@@ -69,26 +68,17 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
     let engine = object
         .take("engine")
         .and_then(|node| parsed(reader, node, "engine"));
-    let files = object.take("files").and_then(|node| {
-        let files = reader.word(
-            node,
-            "files",
-            &[("strict", Files::Strict), ("mounts", Files::Mounts)],
-        )?;
-        Some(setting(reader, node, files))
-    });
     let gateway = object
         .take("gateway")
         .and_then(|node| gateway(reader, node));
-    let registries = object
-        .take("registries")
-        .map(|node| registries(reader, node));
+    let credentials = object
+        .take("credentials")
+        .map(|node| credentials(reader, node));
     reader.close(object);
     Some(HostConfig {
         engine,
-        files,
         gateway: gateway.unwrap_or_default(),
-        registries: registries.unwrap_or_default(),
+        credentials: credentials.unwrap_or_default(),
     })
 }
 
@@ -225,29 +215,55 @@ fn network(text: &str) -> Result<IpNet, SettingError> {
     }
 }
 
-fn registries(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, Setting<Registry>> {
+fn credentials(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<CredentialName, Setting<Grant>> {
+    const PATH: &str = "credentials";
     let mut out = BTreeMap::new();
-    for member in reader.map(node, "registries", MAX_ENTRIES) {
-        let path = format!("registries.{:?}", member.key);
-        if !is_registry(&member.key) || member.key.chars().any(|c| c.is_ascii_uppercase()) {
-            let message =
-                format!("`{path}` is no registry: a lower-case host with an optional port");
-            reader.error(member.key_at, "invalid-value", message);
-            continue;
+    for member in reader.map(node, PATH, MAX_CREDENTIALS) {
+        let name = shared::name(reader, member, PATH);
+        let Some(name) = name else { continue };
+        if let Some(grant) = grant(reader, &member.node, &format!("{PATH}.{name}")) {
+            out.insert(name, setting(reader, &member.node, grant));
         }
-        let Some(mut object) = reader.object(&member.node, &path) else {
-            continue;
-        };
-        let plain_http = object
-            .take("plain_http")
-            .and_then(|node| reader.bool(node, &format!("{path}.plain_http")));
-        reader.close(object);
-        let registry = Registry {
-            plain_http: plain_http.unwrap_or_default(),
-        };
-        out.insert(member.key.clone(), setting(reader, &member.node, registry));
     }
     out
+}
+
+fn grant(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Grant> {
+    let mut object = reader.object(node, path)?;
+    let source = reader
+        .required(&mut object, "source")
+        .and_then(|node| unsaid(reader, node, &format!("{path}.source")));
+    let hosts = reader
+        .required(&mut object, "hosts")
+        .map(|node| shared::hosts(reader, node, &format!("{path}.hosts")));
+    let header = object
+        .take("header")
+        .map(|node| unsaid(reader, node, &format!("{path}.header")));
+    let format = object
+        .take("format")
+        .map(|node| unsaid(reader, node, &format!("{path}.format")));
+    reader.close(object);
+    Some(Grant {
+        source: source?,
+        hosts: hosts?.into_iter().map(|host| host.value).collect(),
+        header: header.unwrap_or_else(|| Some(Default::default()))?,
+        format: format.unwrap_or_else(|| Some(Default::default()))?,
+    })
+}
+
+/// A string that has to parse and is not repeated where it does not: it may be the value, in the wrong place.
+fn unsaid<T: FromStr<Err = CredentialError>>(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    path: &str,
+) -> Option<T> {
+    match reader.string(node, path)?.parse() {
+        Ok(value) => Some(value),
+        Err(error) => {
+            reader.error(node.at, error.code(), format!("`{path}`: {error}"));
+            None
+        }
+    }
 }
 
 // === impl Engine ===

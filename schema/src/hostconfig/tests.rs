@@ -3,15 +3,12 @@ use super::*;
 
 const FULL: &str = r#"
 engine = "auto"
-files = "strict"
 [gateway]
 resolver = "1.2.3.4:53"
 hosts = { "API.corp" = "10.1.2.3", "db.corp" = ["10.1.2.4", "fd00::4"] }
 private_networks = ["10.1.0.0/16", "fd00::/8", "10.9.9.9"]
 upstream_proxy = "http://proxy.corp:3128"
 ca_bundles = ["/etc/corp/ca.pem", "/etc/corp/ca.pem", "/srv/other ca.pem"]
-[registries."127.0.0.1:5000"]
-plain_http = true
 "#;
 
 fn errors(text: &str) -> Vec<String> {
@@ -27,7 +24,6 @@ fn errors(text: &str) -> Vec<String> {
 fn a_whole_file_is_read() {
     let config = parse(FULL.as_bytes(), "c.toml").unwrap();
     assert_eq!(config.engine(), &Engine::Auto);
-    assert_eq!(config.files(), Files::Strict);
     assert_eq!(
         config.gateway.resolver.as_ref().unwrap().value.to_string(),
         "1.2.3.4:53"
@@ -35,7 +31,7 @@ fn a_whole_file_is_read() {
     assert_eq!(
         config.gateway.resolver.as_ref().unwrap().at,
         Position {
-            line: 5,
+            line: 4,
             column: 12
         }
     );
@@ -63,22 +59,20 @@ fn a_whole_file_is_read() {
         bundles,
         [("/etc/corp/ca.pem", 15), ("/srv/other ca.pem", 55)]
     );
-    assert!(config.plain_http("127.0.0.1:5000"));
-    assert!(!config.plain_http("ghcr.io"));
     assert_eq!(parse(b"", "c.toml").unwrap(), HostConfig::default());
 }
 
 #[test]
 fn everything_that_is_wrong_is_said_at_once_with_its_place() {
     let found = errors(
-        "engin = \"docker\"\nfiles = \"strickt\"\n[gateway]\nresolvr = \"system\"\nhosts = { web = \"10.0.0.1\", \"a.b\" = [], \"c.d\" = \"x\" }\n\
-         private_networks = [\"10.1.2.3/8\", 5]\nupstream_proxy = \"https://p:1\"\nca_bundles = [\"ca.pem\", 1, \"\"]\n[policy]\n[credentials.github]\n[registries.\"http://x\"]\n",
+        "engin = \"docker\"\nfiles = \"strict\"\n[gateway]\nresolvr = \"system\"\nhosts = { web = \"10.0.0.1\", \"a.b\" = [], \"c.d\" = \"x\" }\n\
+         private_networks = [\"10.1.2.3/8\", 5]\nupstream_proxy = \"https://p:1\"\nca_bundles = [\"ca.pem\", 1, \"\"]\n[policy]\n[credentials.github]\nsourc = \"env://A\"\nhosts = []\nheader = \"Host\"\nformat = \"x\"\n[credentials.\"a b\"]\n[registries.\"a.b\"]\nplain_http = true\n",
     );
     assert_eq!(
         found,
         [
             "c.toml:1:1: unknown key `engin` [unknown-key]\n  help: did you mean `engine`?",
-            "c.toml:2:9: `files` is \"strickt\", expected one of strict, mounts [invalid-value]\n  help: did you mean `strict`?",
+            "c.toml:2:1: `files` is not enforced by this version: rules about files and programs are refused by this version wherever they stand [not-enforced]",
             "c.toml:4:1: unknown key `resolvr` in `gateway` [unknown-key]\n  help: did you mean `resolver`?",
             "c.toml:5:11: `gateway.hosts.\"web\"` has a single label, which is never resolved [single-label-host]",
             "c.toml:5:37: `gateway.hosts.\"a.b\"` is empty [invalid-value]",
@@ -90,10 +84,62 @@ fn everything_that_is_wrong_is_said_at_once_with_its_place() {
             "c.toml:8:25: `gateway.ca_bundles[1]` is a number, expected a string [wrong-type]",
             "c.toml:8:28: `gateway.ca_bundles[2]` is \"\": expected the absolute path of a file [invalid-path]",
             "c.toml:9:2: `policy` is not enforced by this version: organisation policies are not fetched by this version [not-enforced]",
-            "c.toml:10:2: `credentials` is not enforced by this version: credentials are not injected by this version [not-enforced]",
-            "c.toml:11:13: `registries.\"http://x\"` is no registry: a lower-case host with an optional port [invalid-value]",
+            "c.toml:10:1: `credentials.github.source` is missing [missing-key]",
+            "c.toml:11:1: unknown key `sourc` in `credentials.github` [unknown-key]\n  help: did you mean `source`?",
+            "c.toml:12:9: `credentials.github.hosts` is empty; a credential goes to at least one host [invalid-value]",
+            "c.toml:13:10: `credentials.github.header`: this header belongs to the connection or frames the request, and cannot hold a credential [invalid-value]",
+            "c.toml:14:10: `credentials.github.format`: expected visible ASCII around exactly one {}, where the value goes [invalid-value]",
+            "c.toml:15:14: `credentials` has the name \"a b\": expected 1 to 64 letters, digits, _ and - [invalid-value]",
+            "c.toml:16:2: `registries` is not enforced by this version: the container engine pulls images, and has its own list of registries without TLS [not-enforced]",
         ]
     );
+}
+
+#[test]
+fn a_grant_says_where_a_value_comes_from_and_where_it_goes() {
+    let config = parse(
+        b"[credentials.github]\nsource = \"env://GITHUB_TOKEN\"\nhosts = [\"api.github.com\", \"ghe.corp:8443\"]\n\
+          [credentials.model]\nsource = \"exec:///usr/bin/pass show model\"\nhosts = [\"*.example.com\"]\nheader = \"X-API-Key\"\nformat = \"{}\"\n",
+        "c.toml",
+    )
+    .unwrap();
+    let github = &config.credentials["github"];
+    assert_eq!((github.file.as_str(), github.at.line), ("c.toml", 1));
+    assert_eq!(github.value.source.kind(), "env");
+    assert_eq!(github.value.hosts[1].https_port(), 8443);
+    assert_eq!(github.value.header.as_str(), "authorization");
+    assert_eq!(github.value.format.prefix(), "Bearer ");
+    let model = &config.credentials["model"].value;
+    assert_eq!(model.source.to_string(), "exec:///usr/bin/pass show model");
+    assert_eq!(
+        (model.header.as_str(), model.format.prefix()),
+        ("x-api-key", "")
+    );
+}
+
+#[test]
+fn a_source_that_is_none_is_not_repeated_and_a_later_one_is_refused_in_words() {
+    let grant = |source: &str| {
+        let found = errors(&format!(
+            "[credentials.x]\nsource = \"{source}\"\nhosts = [\"a.b\"]\n"
+        ));
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.concat()
+    };
+    let pasted = grant("ghp_abcdefghijklmnopqrstuvwxyz");
+    assert!(
+        pasted.starts_with("c.toml:2:10: `credentials.x.source`: expected env://"),
+        "{pasted}"
+    );
+    assert!(!pasted.contains("ghp_"), "{pasted}");
+    for later in ["stdin", "keyring://x", "op://a/b/c", "vault://v/s#t"] {
+        let words = grant(later);
+        assert!(
+            words.contains("not fetched from there by this version"),
+            "{words}"
+        );
+        assert!(words.ends_with("[not-enforced]"), "{words}");
+    }
 }
 
 #[test]
@@ -108,12 +154,11 @@ fn two_spellings_of_one_host_are_one_key_too_many() {
 fn the_users_file_lies_above_the_systems() {
     let user = parse(b"engine = \"podman\"\n[gateway]\nhosts = { \"a.b\" = \"10.0.0.1\" }\nprivate_networks = [\"10.0.0.0/8\"]\nca_bundles = [\"/b.pem\"]", "u");
     let system = parse(
-        b"engine = \"docker\"\nfiles = \"mounts\"\n[gateway]\nhosts = { \"a.b\" = \"10.0.0.2\", \"c.d\" = \"10.0.0.3\" }\nprivate_networks = [\"10.0.0.0/8\", \"192.168.0.0/16\"]\nca_bundles = [\"/a.pem\", \"/b.pem\"]",
+        b"engine = \"docker\"\n[gateway]\nhosts = { \"a.b\" = \"10.0.0.2\", \"c.d\" = \"10.0.0.3\" }\nprivate_networks = [\"10.0.0.0/8\", \"192.168.0.0/16\"]\nca_bundles = [\"/a.pem\", \"/b.pem\"]",
         "s",
     );
     let merged = user.unwrap().above(system.unwrap());
     assert_eq!(merged.engine(), &Engine::Podman);
-    assert_eq!(merged.files(), Files::Mounts);
     let hosts: Vec<_> = merged
         .gateway
         .hosts

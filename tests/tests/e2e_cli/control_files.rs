@@ -18,6 +18,15 @@ const FILES: &[&str] = &[
     ".envrc",
     ".mcp.json",
     ".aider.conf.yml",
+    "opencode.json",
+    "opencode.jsonc",
+    "crush.json",
+    ".crush.json",
+    ".exrc",
+    ".nvim.lua",
+    ".dir-locals.el",
+    ".mise.toml",
+    "mise.toml",
 ];
 const DIRECTORIES: &[&str] = &[
     ".devcontainer",
@@ -32,6 +41,13 @@ const DIRECTORIES: &[&str] = &[
     ".opencode",
     ".windsurf",
     ".continue",
+    ".amazonq",
+    ".junie",
+    ".kiro",
+    ".qwen",
+    ".roo",
+    ".trae",
+    ".helix",
 ];
 
 /// Tries to make each of them, in every way that a shell has, and says which came about.
@@ -252,6 +268,89 @@ fn a_config_that_was_written_on_the_host_meanwhile_is_not_the_containers_to_writ
     on_host(&path, "git status");
     assert!(!path.join("pwned").exists());
     assert_eq!(on_host(&path, "git config branch.main.rebase"), "true");
+}
+
+/// A hook in a directory that no git looks into, and then in its place in a nested repository.
+const HOOK: &str =
+    "mkdir -p a && printf '#!/bin/sh\\ntouch ../pwned\\n' >a/pre-commit && chmod +x a/pre-commit";
+const MOVE: &str = "git init -q sub && rm -rf sub/.git/hooks && mv a sub/.git/hooks";
+const COMMIT: &str = "cd sub && git -c user.name=t -c user.email=t@t commit -q --allow-empty -m x";
+
+/// A plain container of the same user that does all of it.
+fn control(words: &[&str]) -> Workspace {
+    let workspace = Workspace::new();
+    repository(&workspace);
+    let bind = format!("type=bind,source={},target=/w", workspace.path().display());
+    let plain = Plain::start(
+        &["--user", "1000:1000", "--mount", &bind, "--workdir", "/w"],
+        &["sleep", "300"],
+    );
+    docker::attempt(&["exec", &plain.id, "sh", "-ec", &words.join(";")]);
+    workspace
+}
+
+#[test]
+fn hooks_of_overlapping_and_of_successive_sessions_do_not_stay() {
+    let free = control(&[HOOK, MOVE]);
+    on_host(&free.path(), COMMIT);
+    assert!(free.path().join("pwned").exists());
+
+    let (workspace, first, second) = (Workspace::new(), token("o"), token("p"));
+    repository(&workspace);
+    let one = workspace.session(&first);
+    one.inside(&format!("{HOOK} && {MOVE}")).status(0);
+    let two = workspace.session(&second);
+    workspace.cli(&["stop", &first]).status(0);
+    drop(one);
+    assert!(workspace.path().join("sub/.git/hooks/pre-commit").exists());
+    workspace.cli(&["stop", &second]).status(0);
+    drop(two);
+    on_host(&workspace.path(), COMMIT);
+    assert!(!workspace.path().join("pwned").exists());
+
+    let workspace = Workspace::new();
+    repository(&workspace);
+    workspace.inside(HOOK).status(0);
+    std::thread::sleep(Duration::from_millis(1100));
+    workspace.inside(MOVE).status(0).says("is a hook");
+    on_host(&workspace.path(), COMMIT);
+    assert!(!workspace.path().join("pwned").exists());
+}
+
+#[test]
+fn a_rebase_that_a_session_left_goes_on_without_its_commands() {
+    const REBASE: &str = "echo 2 >file; git -c user.name=t -c user.email=t@t commit -qam second; git -c sequence.editor='sed -i 1ibreak' -c user.name=t -c user.email=t@t rebase -qi HEAD~1; sed -i '1i exec touch pwned' .git/rebase-merge/git-rebase-todo";
+    const GO_ON: &str = "git -c user.name=t -c user.email=t@t rebase --continue";
+    let free = control(&[REBASE]);
+    on_host(&free.path(), GO_ON);
+    assert!(free.path().join("pwned").exists());
+
+    let workspace = Workspace::new();
+    repository(&workspace);
+    workspace
+        .inside(REBASE)
+        .status(0)
+        .says("would run: exec touch pwned");
+    on_host(&workspace.path(), GO_ON);
+    assert!(!workspace.path().join("pwned").exists());
+    assert_eq!(
+        on_host(
+            &workspace.path(),
+            "git status --porcelain; git log --format=%s"
+        ),
+        "second\nfirst"
+    );
+}
+
+#[test]
+fn control_files_below_the_root_are_named_when_a_session_changed_them() {
+    let workspace = Workspace::new();
+    workspace.write();
+    workspace.put("kept/.vscode/tasks.json", "{}");
+    let out = workspace.inside("mkdir -p pkg/.vscode && echo '{}' >pkg/.vscode/tasks.json");
+    out.status(0)
+        .says("pkg/.vscode/tasks.json is not as it was before the session");
+    assert!(!out.stderr.contains("kept/"), "{}", out.stderr);
 }
 
 #[test]

@@ -96,6 +96,37 @@ fn the_environment_holds_what_was_asked_for_and_nothing_of_the_host() {
 }
 
 #[test]
+fn doctor_sees_one_attempt_refused_and_one_answered() {
+    let out = Workspace::new().cli(&["doctor"]);
+    out.status(0)
+        .prints("refused 1 ")
+        .prints("answered HTTP/1.1 200");
+}
+
+#[test]
+fn a_variable_without_a_value_is_what_it_is_here() {
+    let (workspace, name) = (Workspace::new(), token("e"));
+    let session = workspace.session(&name);
+    let mut command = workspace.command([
+        "exec",
+        "-e",
+        "FROM_HERE",
+        "-e",
+        "NOT_SET",
+        "-e",
+        "PLAIN=x",
+        &name,
+        "--",
+        "env",
+    ]);
+    command.env("FROM_HERE", "here").env("OTHER", "leaked");
+    let out = outcome::finish(command, DEADLINE);
+    out.status(0).prints("FROM_HERE=here").prints("PLAIN=x");
+    assert!(!out.stdout.contains("leaked") && !out.stdout.contains("NOT_SET"));
+    drop(session);
+}
+
+#[test]
 fn the_workspace_is_mounted_and_the_control_file_is_read_only() {
     let workspace = Workspace::new();
     workspace.put("given", "from the host\n");
@@ -189,9 +220,15 @@ fn a_detached_session_is_listed_logged_stopped_and_removed() {
         let last = format!("{}{}", last.ok(), last.stderr);
         assert!(["second", "third"].contains(&last.trim()), "{last:?}");
     }
-    workspace.cli(&["stop", &name]).status(0);
-    workspace.cli(&["exec", &name, "--", "true"]).status(125);
-    workspace.cli(&["rm", &name]);
+    for word in ["stop", "rm"] {
+        let ended: Value =
+            serde_json::from_str(workspace.cli(&[word, "--json", &name]).ok()).unwrap();
+        assert_eq!(ended[0]["name"], json!(name), "{ended}");
+        workspace.cli(&["exec", &name, "--", "true"]).status(125);
+    }
+    let again = workspace.cli(&["rm", "--json", &name]);
+    let error: Value = serde_json::from_str(again.status(125).stderr.trim()).unwrap();
+    assert_eq!(error["code"], "no-session");
     assert!(
         !workspace
             .cli(&["ps", "--all", "--json"])

@@ -85,9 +85,36 @@ for _ in range(900): it.connect_ex((sys.argv[1], int(sys.argv[2])))",
         "No space left on device",
         &workspace,
     );
+    assert_eq!(held(&workspace), [""; 0]);
     workspace.cli(&["gc"]).status(0);
     workspace.cli(&["enforcer", "stop"]).status(0);
     docker::run(&["volume", "rm", &volume]);
+}
+
+/// What the kernel holds of the sessions that a workspace with its own state has had: their cgroups, and pinned programs as the
+/// enforcer sees them.
+fn held(workspace: &Workspace) -> Vec<String> {
+    let sessions = workspace.state().join("agentcontainer/sessions");
+    let ids: Vec<String> = std::fs::read_dir(sessions)
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    assert!(ids.len() >= 2, "{ids:?}");
+    let sidecar = workspace.cli(&["enforcer", "start"]).ok().to_owned();
+    let pid = docker::run(&["inspect", "--format", "{{.State.Pid}}", &sidecar]);
+    let find = [
+        "sh",
+        "-c",
+        "cd /proc/$1/root && ls -d sys/fs/cgroup/agentcontainer*/* sys/fs/bpf/agentcontainer/*/*",
+        "sh",
+        &pid,
+    ];
+    let found = Command::new(find[0]).args(&find[1..]).output().unwrap();
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(found.contains("cgroup.procs"), "{found}");
+    let of_ours = |line: &&str| ids.iter().any(|id| line.ends_with(id.as_str()));
+    found.lines().filter(of_ours).map(str::to_owned).collect()
 }
 
 /// Gives the workspace's own enforcer a state volume of 256 KiB; its name.

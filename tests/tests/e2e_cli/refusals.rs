@@ -98,8 +98,8 @@ fn what_would_unmake_the_sandbox_cannot_be_spelt() {
 fn what_is_not_enforced_yet_is_refused_in_words() {
     for (key, word) in [
         (
-            r#""credentials": { "github": { "hosts": ["api.github.com"] } }"#,
-            "credentials",
+            r#""secrets": { "NPM_TOKEN": "op://Engineering/npm/token" }"#,
+            "secrets",
         ),
         (
             r#""capabilities": { "filesystem": { "deniedPaths": ["**/.env"] } }"#,
@@ -110,8 +110,8 @@ fn what_is_not_enforced_yet_is_refused_in_words() {
             "tools",
         ),
         (
-            r#""capabilities": { "network": { "egress": { "rules": [{ "host": "a.test", "ports": [443], "methods": ["GET"] }] } } }"#,
-            "methods",
+            r#""capabilities": { "network": { "egress": { "rules": [{ "host": "a.test", "ports": [443], "programs": ["/usr/bin/git"] }] } } }"#,
+            "programs",
         ),
     ] {
         refused(
@@ -184,7 +184,19 @@ fn an_image_that_does_not_exist_is_one_clear_error() {
 fn unknown_words_are_refused_and_help_is_help() {
     let workspace = Workspace::new();
     assert_ne!(workspace.cli(&["frobnicate"]).status, 0);
-    assert_ne!(workspace.cli(&["run", "--frobnicate"]).status, 0);
+    for wrong in [
+        &["run", "--frobnicate"][..],
+        &["exec"],
+        &["exec", "x", "--", ""],
+        &["run", "-e", "AGENTCONTAINER_X=y", "--", "true"],
+        &["exec", "-e", "1=2", "x", "--", "true"],
+    ] {
+        workspace.cli(wrong).status(125);
+    }
+    for right in [&["run", "--help"], &["exec", "--help"]] {
+        workspace.cli(right).status(0);
+    }
+    workspace.cli(&["ps", "--frobnicate"]).status(2);
     workspace.cli(&["--help"]).status(0).prints("run");
     workspace.cli(&["--version"]).status(0);
     workspace

@@ -1,8 +1,9 @@
 //! Allowed and denied by name, port, wildcard and network.
 
+use agentcontainer_tests::peer::{INNER_PORT, Inner, NameServer};
 use agentcontainer_tests::place::token;
 use agentcontainer_tests::receiver::Receiver;
-use agentcontainer_tests::rig;
+use agentcontainer_tests::{Workspace, rig};
 
 use crate::standard::{name, standard, workspace};
 
@@ -132,34 +133,64 @@ fn a_raw_address_is_eperm_although_an_allowed_name_leads_there() {
     receiver.silent();
 }
 
+/// A workspace with a sidecar of its own, beside which these addresses answer.
+fn beside(addresses: &[&str]) -> (Workspace, Inner) {
+    let workspace = Workspace::new().with_own_state().without_private_networks();
+    workspace.put("dial.py", include_str!("../../probe/dial.py"));
+    workspace.write();
+    let sidecar = workspace.cli(&["enforcer", "start"]).ok().to_owned();
+    (workspace, Inner::start(&sidecar, addresses))
+}
+
+#[test]
+fn a_network_with_a_prefix_opens_what_is_in_it_and_nothing_beside_it() {
+    let (first, last, beyond) = ("10.77.0.1", "10.77.0.2", "10.77.0.5");
+    let (workspace, inner) = beside(&[first, last, beyond]);
+    let dial =
+        |address: &str, port: u16| format!("python3 dial.py tcp {address} {port} {address};");
+    let out = workspace
+        .network(&format!("10.77.0.0/30:{INNER_PORT}"))
+        .inside(
+            &[
+                dial(first, INNER_PORT),
+                dial(last, INNER_PORT),
+                dial(beyond, INNER_PORT),
+                dial(first, INNER_PORT + 1),
+                dial("10.76.255.255", INNER_PORT),
+                dial("10.77.0.4", INNER_PORT),
+            ]
+            .concat(),
+        );
+    let eperm = "error connect EPERM";
+    let answers = [first, last].map(|address| format!("answer {address}"));
+    assert_eq!(
+        out.ok().lines().collect::<Vec<_>>(),
+        [&answers[0], &answers[1], eperm, eperm, eperm, eperm]
+    );
+    assert_eq!(inner.heard(first), [first]);
+    assert_eq!(inner.heard(last), [last]);
+    assert_eq!(inner.heard(beyond), [""; 0]);
+}
+
 #[test]
 fn a_name_that_leads_to_a_private_network_nobody_named_is_refused_after_resolution() {
-    let (host, receiver) = (name(), Receiver::start());
-    let bridge = rig().bridge;
-    let workspace = workspace()
-        .allow(&[&format!("{host}:{}", receiver.port())])
-        .without_private_networks();
-    // Answers of the host's own `hosts` table name their address themselves; a resolver's do not.
-    let out = workspace.inside(&format!(
-        "python3 dial.py tcp {host} {} named-by-host",
-        receiver.port()
-    ));
-    assert_eq!(out.ok(), "answer named-by-host");
-    for inner in ["127.0.0.1", "169.254.169.254"] {
-        let out = crate::standard::workspace()
-            .host(&host, inner.parse::<std::net::IpAddr>().unwrap())
-            .allow(&[&format!("{host}:{}", receiver.port())])
-            .inside(&format!(
-                "python3 dial.py tcp {host} {} inner",
-                receiver.port()
-            ));
-        assert!(
-            !out.stdout.contains("answer inner"),
-            "{inner} through {bridge}: {}",
-            out.stdout
-        );
-    }
-    assert!(!receiver.heard_bytes(b"inner"));
+    let (private, metadata, host) = ("10.77.1.1", "169.254.169.254", name());
+    let (mut workspace, inner) = beside(&[private, metadata]);
+    workspace = workspace.allow_without_host(&format!("{host}:{INNER_PORT}"));
+    let mut dial = |word: &str, address: &str, network: &[&str]| {
+        let names = NameServer::start(address.parse().unwrap());
+        let line = format!("resolver = \"{}:{}\"", rig().bridge, names.port);
+        workspace.set_gateway(&line, network);
+        let command = format!("python3 dial.py tcp {host} {INNER_PORT} {word}");
+        workspace.inside(&command).ok().to_owned()
+    };
+    // The resolver's word alone opens nothing, the host's opens its network, and nothing opens a metadata service.
+    assert!(!dial("closed", private, &[]).contains("answer"));
+    assert_eq!(inner.heard(private), [""; 0]);
+    assert_eq!(dial("open", private, &["10.77.0.0/16"]), "answer open");
+    assert_eq!(inner.heard(private), ["open"]);
+    assert!(!dial("never", metadata, &["169.254.0.0/16"]).contains("answer"));
+    assert_eq!(inner.heard(metadata), [""; 0]);
 }
 
 #[test]

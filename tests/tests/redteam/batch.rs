@@ -10,7 +10,7 @@ use agentcontainer_tests::attempt::{Attempt, Control, Line, Said, Verdict, layer
 use agentcontainer_tests::peer::Raw;
 use agentcontainer_tests::place::token;
 use agentcontainer_tests::receiver::Receiver;
-use agentcontainer_tests::{Outcome, Workspace, docker, rig, skip};
+use agentcontainer_tests::{Outcome, Workspace, docker, rig};
 use serde_json::{Value, json};
 
 use crate::list::ATTEMPTS;
@@ -71,7 +71,7 @@ pub fn judge(id: &str) {
     line.record();
     assert!(!leaked, "{id} got out: {said:?}");
     if let (Err(why), Control::Plain(_)) = (control, attempt.control) {
-        skip(id, &why);
+        panic!("{id} proves nothing: its control {why}");
     }
 }
 
@@ -111,8 +111,8 @@ fn make() -> Results {
     let targets: BTreeMap<&str, Target> = ATTEMPTS
         .iter()
         .map(|attempt| {
-            // IPv6 receivers listen on every address, the others on the bridge alone.
-            let receiver = if attempt.id.starts_with("N02") {
+            // IPv6 receivers listen on every address (IPv4 included), the others on the bridge alone.
+            let receiver = if attempt.id.starts_with("N02") || attempt.id == "N05" {
                 Receiver::on(Ipv6Addr::UNSPECIFIED, 0)
             } else {
                 Receiver::start()

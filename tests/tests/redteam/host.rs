@@ -13,7 +13,7 @@ use agentcontainer_tests::{Workspace, docker, rig};
 use crate::singly::{container, record};
 
 /// The cgroup v2 mount, wherever this machine has it.
-fn cgroup2() -> PathBuf {
+pub fn cgroup2() -> PathBuf {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     let line = mounts
         .lines()
@@ -177,7 +177,7 @@ impl Drop for MovedTag<'_> {
     }
 }
 
-fn wait_for<T>(look: impl Fn() -> Option<T>) -> T {
+pub fn wait_for<T>(look: impl Fn() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = look() {

@@ -28,6 +28,7 @@ attempts! {
     n03_an_ipv4_mapped_address "N03" "connect to ::ffff:IPv4" Plain(""), Receiver;
     n03_an_ipv4_mapped_address_over_udp "N03u" "datagram to ::ffff:IPv4" Plain(""), Receiver;
     n04_addresses_that_embed_an_ipv4_address "N04" "NAT64, 6to4, Teredo, ISATAP, compatible" Impossible("nothing here translates them"), Receiver;
+    n05_addresses_of_its_own "N05" "0.0.0.0, ::, unique local and link-local IPv6" Plain("--network host"), Receiver;
     n06_a_datagram "N06" "sendto over UDP" Plain(""), Receiver;
     n07_a_batch_of_datagrams "N07" "sendmmsg, the second message to a denied address" Plain(""), Receiver;
     n09_an_ipv4_address_on_an_ipv6_socket "N09" "sockaddr_in on an AF_INET6 socket" Plain(""), Receiver;

@@ -2,6 +2,7 @@
 
 use agentcontainer_tests::attempt::Line;
 use agentcontainer_tests::docker::{self, Plain};
+use agentcontainer_tests::peer::NameServer;
 use agentcontainer_tests::place::token;
 use agentcontainer_tests::receiver::Receiver;
 use agentcontainer_tests::{Workspace, outcome, rig};
@@ -19,7 +20,7 @@ pub fn record(id: &str, title: &str, control: &str, layer: &str) {
 }
 
 /// A shell command that dials the receiver by its raw address and says a word.
-fn dial(receiver: &Receiver, word: &str) -> String {
+pub fn dial(receiver: &Receiver, word: &str) -> String {
     format!(
         "timeout 5 bash -c 'exec 3<>/dev/tcp/{}/{} && echo {word} >&3'",
         receiver.address.ip(),
@@ -46,33 +47,29 @@ fn c08_a_process_that_the_engine_execs_is_held_too() {
     let (workspace, name) = (Workspace::new(), token("c8"));
     let _session = workspace.session(&name);
     let id = container(&name);
+    // An engine that has not every capability itself can give no exec all of them, in a plain container either.
+    let privileged = docker::attempt(&["exec", "--privileged", &plain.id, "true"]).status == 0;
+    let tried = format!("{}; echo tried", dial(&receiver, "governed"));
     for user in ["0", "1000"] {
-        docker::attempt(&[
-            "exec",
-            "--user",
-            user,
-            &id,
-            "sh",
-            "-c",
-            &dial(&receiver, "governed"),
-        ]);
-        docker::attempt(&[
-            "exec",
-            "--privileged",
-            "--user",
-            user,
-            &id,
-            "sh",
-            "-c",
-            &dial(&receiver, "governed"),
-        ]);
+        for more in [&["--user", user][..], &["--privileged", "--user", user]] {
+            let words = [&["exec"], more, &[&id, "sh", "-c", &tried]].concat();
+            if more.contains(&"--privileged") && !privileged {
+                continue;
+            }
+            let out = docker::attempt(&words);
+            assert!(out.stdout.ends_with("tried\n"), "{out:?}");
+        }
     }
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert!(!receiver.heard_bytes(b"governed"));
     record(
         "C08",
         "foreign docker exec, privileged too",
-        "works",
+        if privileged {
+            "works"
+        } else {
+            "works; privileged ones this engine cannot make"
+        },
         "gate, empty network namespace",
     );
 }
@@ -128,7 +125,8 @@ fn c23_another_container_on_the_bridge_is_no_relay() {
         assert!(began.elapsed().as_secs() < 20);
         docker::attempt(&["exec", &plain.id, "sh", "-c", &dial("control")]);
     }
-    Workspace::new().inside(&dial("governed"));
+    let out = Workspace::new().inside(&format!("{}; echo tried", dial("governed")));
+    assert_eq!(out.ok(), "tried");
     assert!(!heard().contains("governed"));
     record(
         "C23",
@@ -169,20 +167,14 @@ fn k05_lifecycle_commands_run_under_the_policy() {
 
 #[test]
 fn x07_a_container_started_without_us_never_runs_its_program() {
-    let (workspace, name) = (Workspace::new(), token("x7"));
+    // With an enforcer of its own, which is stopped on the way.
+    let (workspace, name) = (Workspace::new().with_own_state(), token("x7"));
     workspace.write();
+    let sidecar = workspace.cli(&["enforcer", "start"]).ok().to_owned();
+    let script = "echo ran >>runs; sleep 300";
+    let words = ["run", "--yes", "--detach", "--name", &name, "--"];
     workspace
-        .cli(&[
-            "run",
-            "--yes",
-            "--detach",
-            "--name",
-            &name,
-            "--",
-            "sh",
-            "-c",
-            "echo ran >>runs; sleep 300",
-        ])
+        .cli(&[&words[..], &["sh", "-c", script]].concat())
         .status(0);
     let id = container(&name);
     let runs = || {
@@ -191,24 +183,54 @@ fn x07_a_container_started_without_us_never_runs_its_program() {
             .lines()
             .count()
     };
-    let began = std::time::Instant::now();
-    while runs() == 0 {
-        assert!(began.elapsed().as_secs() < 30, "the program does not start");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    // Killed and started again by the engine, in the same cgroup, with nobody's leave: it waits for a challenge, and there is none.
-    docker::attempt(&["kill", &id]);
-    workspace.cli(&["stop", &name]);
-    if docker::attempt(&["start", &id]).status == 0 {
-        let status = docker::run(&["wait", &id]);
-        assert_eq!(status, "125");
-        docker::attempt(&["rm", "--force", &id]);
-    }
-    assert_eq!(runs(), 1);
+    let ran = |times: usize| {
+        let began = std::time::Instant::now();
+        while runs() < times {
+            assert!(began.elapsed().as_secs() < 30, "it ran {} times", runs());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    // Started by hand, and it does start; what init says then is the container's own status.
+    let never_runs = |id: &str, times: usize| {
+        docker::run(&["start", id]);
+        let began = std::time::Instant::now();
+        let state = || {
+            docker::run(&[
+                "inspect",
+                "--format",
+                "{{.State.Status}} {{.State.ExitCode}}",
+                id,
+            ])
+        };
+        while state().starts_with("running") {
+            assert_eq!(runs(), times, "it ran");
+            assert!(began.elapsed().as_secs() < 60, "init waits for ever");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        assert_eq!((state().as_str(), runs()), ("exited 125", times));
+    };
+    ran(1);
+    // The very request, labels and cgroup and init and all, a second time: while the session's own container runs...
+    let copy = docker::copy(&id);
+    never_runs(&copy, 1);
+    // ... and both with nobody there to ask.
+    docker::run(&["stop", &sidecar]);
+    docker::run(&["kill", &id]);
+    never_runs(&id, 1);
+    never_runs(&copy, 1);
+    // Control: where the enforcer is there to be asked, they run.
+    workspace.cli(&["enforcer", "start"]).status(0);
+    docker::run(&["start", &copy]);
+    ran(2);
+    docker::run(&["kill", &copy]);
+    docker::run(&["start", &id]);
+    ran(3);
+    docker::run(&["rm", "--force", &copy]);
+    workspace.cli(&["stop", &name]).status(0);
     record(
         "X07",
-        "docker start without the enforcer's leave",
-        "the first start ran",
+        "docker start without the enforcer's leave, a copy of the request",
+        "both run where the enforcer is there",
         "init: no challenge",
     );
 }
@@ -394,41 +416,4 @@ fn d05_a_name_that_leads_inside_is_refused_after_resolution() {
         "works",
         "gateway: address class",
     );
-}
-
-/// A name server that answers every A query with one address.
-struct NameServer {
-    port: u16,
-}
-
-impl NameServer {
-    fn start(address: std::net::Ipv4Addr) -> Self {
-        let socket = std::net::UdpSocket::bind((rig().bridge, 0)).unwrap();
-        let port = socket.local_addr().unwrap().port();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 2048];
-            while let Ok((count, from)) = socket.recv_from(&mut buffer) {
-                let Some(answer) = Self::answer(&buffer[..count], address) else {
-                    continue;
-                };
-                let _ = socket.send_to(&answer, from);
-            }
-        });
-        Self { port }
-    }
-
-    /// The question back, with one A record (or none, for other types), a second to live.
-    fn answer(query: &[u8], address: std::net::Ipv4Addr) -> Option<Vec<u8>> {
-        let end = 12 + query.get(12..)?.iter().position(|byte| *byte == 0)? + 5;
-        let question = query.get(12..end)?;
-        let found = question.ends_with(&[0, 1, 0, 1]);
-        let mut answer = query.get(..2)?.to_vec();
-        answer.extend([0x81, 0x80, 0, 1, 0, u8::from(found), 0, 0, 0, 0]);
-        answer.extend(question);
-        if found {
-            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
-            answer.extend(address.octets());
-        }
-        Some(answer)
-    }
 }

@@ -1,0 +1,302 @@
+//! Values of the session's credentials, from the host's sources to the control channel: fetched after review and before anything
+//! is created, kept out of the create request, the records and every line that is printed. Inside there are placeholders.
+
+use std::collections::BTreeMap;
+
+use api::v1;
+use engine::request::CreateRequest;
+use policy::{Credential, EffectivePolicy};
+use schema::credential::Source;
+use schema::diag::Diagnostic;
+use schema::hostconfig::{Grant, HostConfig, Setting};
+use secrets::{EXEC_DEADLINE, Secret};
+use serde_json::Value;
+
+use crate::loaded::Loaded;
+use crate::report::Failure;
+
+/// One credential with its value, which is wiped when this goes.
+#[derive(Debug)]
+pub struct Resolved {
+    name: String,
+    env: Option<String>,
+    value: Secret,
+    /// Empty where nothing stands for it inside.
+    placeholder: String,
+}
+
+/// Fetches every credential of the effective policy.
+///
+/// # Errors
+/// Whatever keeps one of them from being fetched, at its grant's place in config.toml.
+pub async fn resolve(loaded: &Loaded) -> Result<Vec<Resolved>, Failure> {
+    let mut out = Vec::new();
+    for credential in &loaded.policy.credentials {
+        out.push(resolve_one(&loaded.host, credential).await?);
+    }
+    Ok(out)
+}
+
+async fn resolve_one(host: &HostConfig, credential: &Credential) -> Result<Resolved, Failure> {
+    let name = &credential.name;
+    let Some(grant) = host.credentials.get(name.as_str()) else {
+        return Err(Failure::new(
+            "credential-not-granted",
+            format!("this host grants no credential {name}"),
+        ));
+    };
+    let value = fetch(name, grant).await?;
+    let placeholder = match &credential.env {
+        Some(_) => secrets::placeholder(&value).map_err(|e| unfit(name, grant, &e.to_string()))?,
+        None => String::new(),
+    };
+    Ok(Resolved {
+        name: name.clone(),
+        env: credential.env.clone(),
+        value,
+        placeholder,
+    })
+}
+
+/// A grant's value; from here on this process is neither traced nor dumped.
+pub async fn fetch(name: &str, grant: &Setting<Grant>) -> Result<Secret, Failure> {
+    nix::sys::prctl::set_dumpable(false).map_err(|e| {
+        Failure::new(
+            "core-dumps",
+            format!("cannot keep values out of core dumps: {e}"),
+        )
+    })?;
+    secrets::fetch(
+        &grant.value.source,
+        |name| std::env::var_os(name),
+        EXEC_DEADLINE,
+    )
+    .await
+    .map_err(|e| unfit(name, grant, &e.to_string()))
+}
+
+fn unfit(name: &str, grant: &Setting<Grant>, why: &str) -> Failure {
+    Diagnostic::new(
+        "credential-source",
+        format!("credential {name} cannot be had: {why}"),
+    )
+    .at(grant.file.clone(), grant.at)
+    .help(format!(
+        "`agentcontainer credential test {name}` tries it again"
+    ))
+    .into()
+}
+
+/// For the control channel.
+pub fn for_channel(resolved: &[Resolved]) -> Vec<v1::Secret> {
+    let secret = |resolved: &Resolved| v1::Secret {
+        credential: resolved.name.clone(),
+        value: resolved.value.expose().to_vec(),
+        placeholder: resolved.placeholder.clone(),
+    };
+    resolved.iter().map(secret).collect()
+}
+
+/// The variables inside, and what they are set to.
+pub fn placeholders(resolved: &[Resolved]) -> BTreeMap<String, String> {
+    let variable =
+        |resolved: &Resolved| Some((resolved.env.clone()?, resolved.placeholder.clone()));
+    resolved.iter().filter_map(variable).collect()
+}
+
+/// The same before there is a placeholder.
+pub fn unresolved(policy: &EffectivePolicy) -> BTreeMap<String, String> {
+    let variable = |credential: &Credential| {
+        let words = format!("(a placeholder of {}, made at the start)", credential.name);
+        Some((credential.env.clone()?, words))
+    };
+    policy.credentials.iter().filter_map(variable).collect()
+}
+
+/// Refuses variables of the command line that hold placeholders.
+pub fn check_variables(
+    policy: &EffectivePolicy,
+    env: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
+    for credential in &policy.credentials {
+        if let Some(name) = credential
+            .env
+            .as_ref()
+            .filter(|name| env.contains_key(*name))
+        {
+            return Err(Failure::new(
+                "conflicting-variables",
+                format!(
+                    "{name} holds the placeholder of credential {} inside, and cannot be set to anything else",
+                    credential.name
+                ),
+            )
+            .help("leave out `-e`; the gateway puts the value on the wire"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a request that would carry a value into the container, whichever way it came in.
+pub fn check_request(resolved: &[Resolved], request: &CreateRequest) -> Result<(), Failure> {
+    let request = serde_json::to_value(request).unwrap_or_default();
+    for resolved in resolved {
+        if let Some(place) = find(&request, resolved.value.expose(), "") {
+            return Err(Failure::new(
+                "credential-exposed",
+                format!(
+                    "the value of credential {} would be inside the container, in `{place}` of what would be created",
+                    resolved.name
+                ),
+            )
+            .help("nothing inside needs it: take out what puts it there, such as `${localEnv:…}`"));
+        }
+    }
+    Ok(())
+}
+
+/// Where in the request the value is. Keys that hold it are not repeated.
+fn find(request: &Value, value: &[u8], path: &str) -> Option<String> {
+    let holds = |text: &str| {
+        text.as_bytes()
+            .windows(value.len())
+            .any(|part| part == value)
+    };
+    match request {
+        Value::String(text) if holds(text) => Some(path.to_owned()),
+        Value::Array(elements) => elements
+            .iter()
+            .enumerate()
+            .find_map(|(i, element)| find(element, value, &format!("{path}[{i}]"))),
+        Value::Object(members) => members.iter().find_map(|(key, member)| {
+            if holds(key) {
+                return Some(format!("{path}, a key of it"));
+            }
+            let path = match path {
+                "" => key.clone(),
+                path => format!("{path}.{key}"),
+            };
+            find(member, value, &path)
+        }),
+        _ => None,
+    }
+}
+
+/// What the banner says of one credential.
+pub fn shown(credential: &Credential) -> String {
+    let places: Vec<String> = credential
+        .places
+        .iter()
+        .map(|place| match place.port {
+            443 => place.host.to_string(),
+            _ => place.to_string(),
+        })
+        .collect();
+    let how = match &credential.env {
+        Some(env) => format!("{env} holds a placeholder"),
+        None => format!("written into {} of every request", credential.header),
+    };
+    format!("{} for {} ({how})", credential.name, places.join(" "))
+}
+
+/// A source as it is shown: a program without its arguments.
+pub fn source(source: &Source) -> String {
+    match source {
+        Source::Exec { program, .. } => format!("exec://{}", program.display()),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn policy() -> EffectivePolicy {
+        let config = schema::config::parse(
+            br#"{ "image": "x", "agent": {
+                "capabilities": { "network": { "egress": { "allowedDomains": ["a.test", "b.test"] } } },
+                "credentials": { "one": { "hosts": ["a.test"], "env": "ONE" }, "two": {} } } }"#,
+            "agentcontainer.json",
+        );
+        policy::effective(&config.unwrap(), &host()).unwrap()
+    }
+
+    fn host() -> HostConfig {
+        let text = "[credentials.one]\nsource = \"exec:///bin/echo sesame-0123456789-abcdef\"\nhosts = [\"a.test\"]\n\
+                    [credentials.two]\nsource = \"exec:///bin/echo short-one\"\nhosts = [\"b.test\"]\n";
+        schema::hostconfig::parse(text.as_bytes(), "config.toml").unwrap()
+    }
+
+    async fn resolved() -> Vec<Resolved> {
+        let mut out = Vec::new();
+        for credential in &policy().credentials {
+            out.push(resolve_one(&host(), credential).await.unwrap());
+        }
+        out
+    }
+
+    #[tokio::test]
+    async fn a_value_goes_to_the_channel_and_a_placeholder_inside() {
+        let resolved = resolved().await;
+        let sent = for_channel(&resolved);
+        assert_eq!(sent[0].credential, "one");
+        assert_eq!(sent[0].value, b"sesame-0123456789-abcdef");
+        assert_eq!(sent[0].placeholder.len(), sent[0].value.len());
+        assert_eq!(
+            (sent[1].value.as_slice(), sent[1].placeholder.as_str()),
+            (b"short-one".as_slice(), "")
+        );
+        let inside = placeholders(&resolved);
+        assert_eq!(
+            inside,
+            BTreeMap::from([("ONE".to_owned(), sent[0].placeholder.clone())])
+        );
+        assert!(!format!("{resolved:?}").contains("sesame"));
+        let planned = unresolved(&policy());
+        assert_eq!(planned.keys().collect::<Vec<_>>(), ["ONE"]);
+    }
+
+    #[tokio::test]
+    async fn a_value_anywhere_in_the_request_stops_the_start_and_is_not_repeated() {
+        let value = b"sesame-0123456789-abcdef";
+        for (request, place) in [
+            (
+                serde_json::json!({ "env": { "A": "x sesame-0123456789-abcdef" } }),
+                "env.A",
+            ),
+            (
+                serde_json::json!({ "init": { "program": ["a", "sesame-0123456789-abcdef"] } }),
+                "init.program[1]",
+            ),
+            (
+                serde_json::json!({ "env": { "sesame-0123456789-abcdef": null } }),
+                "env, a key of it",
+            ),
+        ] {
+            assert_eq!(find(&request, value, "").as_deref(), Some(place));
+        }
+        assert_eq!(
+            find(&serde_json::json!({ "a": ["sesame", 1, null] }), value, ""),
+            None
+        );
+    }
+
+    #[test]
+    fn what_is_shown_names_places_and_variables() {
+        let policy = policy();
+        let lines: Vec<String> = policy.credentials.iter().map(shown).collect();
+        assert_eq!(
+            lines,
+            [
+                "one for a.test (ONE holds a placeholder)",
+                "two for b.test (written into authorization of every request)"
+            ]
+        );
+        let env = |name: &str| BTreeMap::from([(name.to_owned(), "x".to_owned())]);
+        assert!(check_variables(&policy, &env("TWO")).is_ok());
+        assert!(check_variables(&policy, &env("ONE")).is_err());
+        let exec = "exec:///bin/echo sesame".parse().unwrap();
+        assert_eq!(source(&exec), "exec:///bin/echo");
+    }
+}

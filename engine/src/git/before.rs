@@ -1,0 +1,215 @@
+//! What the repositories of a workspace were like before the first of its sessions that has not been looked through yet: one
+//! file a workspace, beside the sessions' directories. It is written when a session begins and none is there, and goes when
+//! the last one has ended. What it does not know is a session's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use schema::digest::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::obeyed::{self, Kind, Thing};
+use super::{Facts, write_new};
+use crate::EngineError;
+use crate::look::Seen;
+
+/// The most things that are remembered; what is beyond is told by its time.
+pub const MAX_THINGS: usize = 100_000;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Before {
+    /// Seconds since 1970.
+    since: i64,
+    /// More was there than is remembered: then what is unknown and older than `since` is not a session's.
+    partial: bool,
+    /// By the digest of the path.
+    marks: BTreeMap<String, String>,
+    /// Of rebases that waited: the digests of their commands.
+    commands: BTreeMap<String, Vec<String>>,
+    /// The workspace's own repository, where it had one that is bound.
+    pub(super) own: Option<Own>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Own {
+    pub config: String,
+    pub facts: Facts,
+    /// Device and inode of the directory of hooks.
+    pub hooks: Option<(u64, u64)>,
+}
+
+/// Where it lies. `session_dir` is any session's.
+fn place(workspace: &Path, session_dir: &Path) -> PathBuf {
+    let name = Digest::of(workspace.as_os_str().as_bytes()).hex();
+    session_dir.with_file_name(format!("{}.before", &name[..32]))
+}
+
+fn key(path: &Path) -> String {
+    Digest::of(path.as_os_str().as_bytes()).hex()
+}
+
+impl Before {
+    /// Looks at what is there now.
+    pub fn of(workspace: &Path, seen: &Seen, most: usize) -> Self {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
+        let mut before = Self {
+            since,
+            partial: seen.cut_off,
+            ..Self::default()
+        };
+        let repositories = seen.repositories.iter().flat_map(|repository| {
+            let mut things = obeyed::configs(workspace, repository);
+            things.extend(obeyed::others(workspace, repository));
+            things
+        });
+        let pointers = seen.pointers.iter().map(|path| Thing {
+            kind: Kind::Pointer,
+            path: path.clone(),
+        });
+        for thing in repositories.chain(pointers) {
+            before.add(&thing.path, most);
+            if thing.kind == Kind::Todo
+                && let Ok(bytes) = super::read_bytes(&thing.path)
+            {
+                let commands = bytes.split(|&b| b == b'\n');
+                before.commands.insert(
+                    key(&thing.path),
+                    commands
+                        .filter(|line| obeyed::is_command(line))
+                        .map(|line| Digest::of(line.trim_ascii()).hex())
+                        .collect(),
+                );
+            }
+        }
+        for path in &seen.controls {
+            before.add(path, most);
+        }
+        before
+    }
+
+    fn add(&mut self, path: &Path, most: usize) {
+        let Some(mark) = obeyed::mark(path) else {
+            return;
+        };
+        if self.marks.len() < most {
+            self.marks.insert(key(path), mark);
+        } else {
+            self.partial = true;
+        }
+    }
+
+    /// What is remembered of a workspace whose sessions have not all been looked through, else what is there now.
+    pub(super) fn begin(
+        workspace: &Path,
+        session_dir: &Path,
+        seen: &Seen,
+        own: Option<Own>,
+    ) -> Result<Self, EngineError> {
+        if let Some(before) = Self::load(workspace, session_dir)? {
+            return Ok(before);
+        }
+        let mut before = Self::of(workspace, seen, MAX_THINGS);
+        before.own = own;
+        let path = place(workspace, session_dir);
+        let bytes = serde_json::to_vec(&before)
+            .map_err(|e| EngineError::io("write", &path)(std::io::Error::other(e)))?;
+        let new = path.with_extension("before.new");
+        let _ = fs::remove_file(&new);
+        write_new(&new, &bytes, 0o600)?;
+        fs::rename(&new, &path).map_err(EngineError::io("write", &path))?;
+        Ok(before)
+    }
+
+    /// `None` where no session of the workspace is left that could have changed anything. One that cannot be read knows
+    /// nothing.
+    pub fn load(workspace: &Path, session_dir: &Path) -> Result<Option<Self>, EngineError> {
+        let path = place(workspace, session_dir);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).unwrap_or_default())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(EngineError::io("read", &path)(e)),
+        }
+    }
+
+    pub fn forget(workspace: &Path, session_dir: &Path) {
+        let _ = fs::remove_file(place(workspace, session_dir));
+    }
+
+    /// Whether what lies at a path now is what lay there then.
+    pub fn knows(&self, path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let Some(mark) = obeyed::mark(path) else {
+            return true;
+        };
+        let older = || {
+            path.symlink_metadata()
+                .is_ok_and(|meta| meta.ctime() < self.since)
+        };
+        match self.marks.get(&key(path)) {
+            Some(known) => *known == mark,
+            None => self.partial && older(),
+        }
+    }
+
+    /// Whether a rebase that waits had this command then.
+    pub fn knows_command(&self, path: &Path, line: &[u8]) -> bool {
+        let line = Digest::of(line.trim_ascii()).hex();
+        self.commands
+            .get(&key(path))
+            .is_some_and(|known| known.contains(&line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::look;
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_what_is_beyond_is_told_by_its_time() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            let git = dir.path().join(name).join(".git");
+            fs::create_dir_all(git.join("objects")).unwrap();
+            fs::write(git.join("HEAD"), "").unwrap();
+            fs::write(git.join("config"), "").unwrap();
+        }
+        let seen = look::through(dir.path(), look::MAX_ENTRIES);
+        assert!(!Before::of(dir.path(), &seen, 2).partial);
+        let mut before = Before::of(dir.path(), &seen, 1);
+        assert!(before.partial && before.marks.len() == 1);
+        before.since = i64::MAX;
+        assert!(before.knows(&dir.path().join("b/.git/config")));
+        before.since = 0;
+        let known = ["a", "b"].map(|at| before.knows(&dir.path().join(at).join(".git/config")));
+        assert_eq!(known.iter().filter(|known| **known).count(), 1);
+    }
+
+    #[test]
+    fn the_first_session_of_a_workspace_writes_it_and_the_last_takes_it_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let (workspace, session) = (dir.path().join("w"), dir.path().join("sessions/a"));
+        fs::create_dir_all(&session).unwrap();
+        fs::create_dir_all(workspace.join("sub/.git/objects")).unwrap();
+        fs::write(workspace.join("sub/.git/HEAD"), "").unwrap();
+        let begin = || {
+            let seen = look::through(&workspace, look::MAX_ENTRIES);
+            Before::begin(&workspace, &session, &seen, None).unwrap()
+        };
+        let config = workspace.join("sub/.git/config");
+        begin();
+        fs::write(&config, "").unwrap();
+        assert!(!begin().knows(&config));
+        Before::forget(&workspace, &session);
+        assert!(begin().knows(&config));
+        // One that cannot be read knows nothing.
+        fs::write(place(&workspace, &session), "{").unwrap();
+        assert!(!begin().knows(&config));
+    }
+}

@@ -1,0 +1,232 @@
+//! What git obeys in a repository, thing by thing: its configuration and what that includes, hooks, files that lead it
+//! elsewhere, a rebase that waits to go on. The same list is made when a session begins and when it ends; a thing is the
+//! same when at the same path the same bytes lie.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use schema::digest::Digest;
+
+use super::{MAX_CONFIG, NONBLOCK, config, plain, read_config};
+
+/// The most configuration files that one includes.
+pub const MAX_INCLUDES: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A `.git` that is no directory.
+    Pointer,
+    Config,
+    Hook,
+    /// In place of a directory of hooks.
+    Hooks,
+    Commondir,
+    /// The steps of a rebase that waits, some of which may be commands.
+    Todo,
+    /// What makes an older git run a script of the rebase's own.
+    Script,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thing {
+    pub kind: Kind,
+    pub path: PathBuf,
+}
+
+fn thing(kind: Kind, path: PathBuf) -> Thing {
+    Thing { kind, path }
+}
+
+/// The files of a repository's configuration: its own, and what they include of the workspace.
+pub fn configs(workspace: &Path, repository: &Path) -> Vec<Thing> {
+    let mut paths: Vec<PathBuf> = ["config", "config.worktree"]
+        .map(|name| repository.join(name))
+        .into();
+    let mut at = 0;
+    while let Some(path) = paths.get(at).cloned() {
+        at += 1;
+        let (Ok(text), Some(base)) = (read_config(&path), path.parent()) else {
+            continue;
+        };
+        for to in config::parse(&text).included() {
+            let to = plain(&base.join(to));
+            if to.starts_with(workspace) && !paths.contains(&to) && paths.len() < MAX_INCLUDES {
+                paths.push(to);
+            }
+        }
+    }
+    paths
+        .into_iter()
+        .filter(|path| path.symlink_metadata().is_ok())
+        .map(|path| thing(Kind::Config, path))
+        .collect()
+}
+
+/// Everything else, as the configuration is now.
+pub fn others(workspace: &Path, repository: &Path) -> Vec<Thing> {
+    let mut things = hooks(&repository.join("hooks"));
+    let base = repository.parent().unwrap_or(repository);
+    let elsewhere: BTreeSet<PathBuf> = configs(workspace, repository)
+        .iter()
+        .filter_map(|thing| read_config(&thing.path).ok())
+        .flat_map(|text| {
+            config::parse(&text)
+                .values("core", None, "hookspath")
+                .map(|to| plain(&base.join(to)))
+                .collect::<Vec<_>>()
+        })
+        .filter(|to| to.starts_with(workspace))
+        .collect();
+    for to in elsewhere {
+        things.extend(hooks(&to));
+    }
+    things.extend(state(repository));
+    things
+}
+
+/// What is in a repository whose configuration and hooks are held otherwise.
+pub fn state(repository: &Path) -> Vec<Thing> {
+    let mut things = Vec::new();
+    let mut add = |kind, path: PathBuf| {
+        if path.symlink_metadata().is_ok() {
+            things.push(thing(kind, path));
+        }
+    };
+    add(Kind::Commondir, repository.join("commondir"));
+    let rebase = repository.join("rebase-merge");
+    if rebase.is_symlink() {
+        add(Kind::Script, rebase);
+    } else {
+        add(Kind::Todo, rebase.join("git-rebase-todo"));
+        // git before 2.34 reads a shell script of such a rebase.
+        add(Kind::Script, rebase.join("rewritten"));
+    }
+    things
+}
+
+/// The files of a directory of hooks.
+pub fn hooks(hooks: &Path) -> Vec<Thing> {
+    match hooks.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => return vec![thing(Kind::Hooks, hooks.to_owned())],
+        Err(_) => return Vec::new(),
+    }
+    let Ok(entries) = fs::read_dir(hooks) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        // A name with a dot is no hook's.
+        .filter(|entry| !entry.file_name().as_bytes().contains(&b'.'))
+        .filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()))
+        .map(|entry| thing(Kind::Hook, entry.path()))
+        .collect()
+}
+
+/// What tells a thing from another at the same path: the bytes, and whether it may be run; of a link also where it leads.
+pub fn mark(path: &Path) -> Option<String> {
+    let meta = path.symlink_metadata().ok()?;
+    if meta.is_symlink() {
+        let to = fs::read_link(path).ok()?;
+        let behind = open(path).and_then(|(file, meta)| content(file, &meta));
+        return Some(format!(
+            "link {} {}",
+            Digest::of(to.as_os_str().as_bytes()).hex(),
+            behind.unwrap_or_default()
+        ));
+    }
+    let bytes = (meta.is_file())
+        .then(|| open(path).and_then(|(file, meta)| content(file, &meta)))
+        .flatten();
+    Some(bytes.unwrap_or_else(|| identity(&meta)))
+}
+
+fn open(path: &Path) -> Option<(File, Metadata)> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(NONBLOCK)
+        .open(path)
+        .ok()?;
+    let meta = file.metadata().ok()?;
+    meta.is_file().then_some((file, meta))
+}
+
+fn content(file: File, meta: &Metadata) -> Option<String> {
+    let mut bytes = Vec::new();
+    file.take(MAX_CONFIG + 1).read_to_end(&mut bytes).ok()?;
+    if bytes.len() as u64 > MAX_CONFIG {
+        return Some(identity(meta));
+    }
+    let runs = if meta.mode() & 0o111 != 0 { "x" } else { "-" };
+    Some(format!("{runs} {}", Digest::of(&bytes).hex()))
+}
+
+/// The change time is the kernel's to set.
+fn identity(meta: &Metadata) -> String {
+    format!(
+        "{:o} {}:{} {}.{:09}",
+        meta.mode(),
+        meta.dev(),
+        meta.ino(),
+        meta.ctime(),
+        meta.ctime_nsec()
+    )
+}
+
+/// Whether git would run a line of a rebase's steps as a command (git-rebase(1), "exec").
+pub fn is_command(line: &[u8]) -> bool {
+    let line = line.trim_ascii_start();
+    [&b"exec"[..], b"x"].iter().any(|word| {
+        line.strip_prefix(*word)
+            .is_some_and(|rest| rest.first().is_none_or(|b| b" \t\r\n".contains(b)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_mark_tells_bytes_and_mode_and_what_is_behind_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("f"), dir.path().join("l"));
+        symlink("f", &link).unwrap();
+        let mut seen = BTreeSet::new();
+        let mut new = |path: &Path| seen.insert(mark(path).unwrap());
+        assert!(new(&link));
+        fs::write(&file, "a").unwrap();
+        assert!(new(&file) && new(&link));
+        fs::write(&file, "b").unwrap();
+        assert!(new(&file) && new(&link));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(new(&file) && new(&link));
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, "b").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(!new(&file) && !new(&link));
+        // What is too large to be read is itself, and nothing that is like it.
+        for size in [MAX_CONFIG, MAX_CONFIG + 1] {
+            fs::write(&file, vec![b'x'; size as usize]).unwrap();
+            assert!(new(&file));
+            fs::copy(&file, dir.path().join("copy")).unwrap();
+            fs::rename(dir.path().join("copy"), &file).unwrap();
+            assert_eq!(new(&file), size > MAX_CONFIG);
+        }
+    }
+
+    #[test]
+    fn what_a_rebase_would_run_is_known_by_its_first_word() {
+        for line in ["exec x", "x y", "  x y", "\texec\tz", "x", "exec\r"] {
+            assert!(is_command(line.as_bytes()), "{line}");
+        }
+        for line in ["pick 1 exec", "# exec x", "xpick", "execute x", "", "X y"] {
+            assert!(!is_command(line.as_bytes()), "{line}");
+        }
+    }
+}

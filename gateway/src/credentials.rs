@@ -1,0 +1,507 @@
+//! Credentials on the wire: what stands for one inside is exchanged for its value in the field that policy names, on the way to
+//! a place it may go, and nowhere else; a value that comes back is exchanged again. Values come with the first snapshot and
+//! stay in this process's memory. Used by `http::forward` for each request.
+
+pub mod window;
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use policy::Credential;
+use zeroize::Zeroizing;
+
+use crate::http::head::Scheme;
+use crate::state::{Intent, Place};
+use window::Patterns;
+
+/// A value, and what stands for it.
+#[derive(Clone)]
+pub struct Secret {
+    pub name: String,
+    pub value: Zeroizing<Vec<u8>>,
+    pub placeholder: String,
+}
+
+impl From<api::v1::Secret> for Secret {
+    fn from(secret: api::v1::Secret) -> Self {
+        Self {
+            name: secret.credential,
+            value: Zeroizing::new(secret.value),
+            placeholder: secret.placeholder,
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secret")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Held {
+    rule: Credential,
+    header: HeaderName,
+    /// `None`: the enforcer has lost it, and only the person can give it again.
+    secret: Option<Secret>,
+    /// What stands for it; its value, with what stands for it.
+    placeholder: Patterns,
+    answers: Arc<Patterns>,
+}
+
+/// The credentials of one generation of the policy.
+#[derive(Default)]
+pub struct Credentials {
+    held: Vec<Held>,
+    /// What stands for any of them, to be told where it does not belong.
+    placeholders: Arc<Patterns>,
+}
+
+/// Why a request is not carried.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("what stands for credential \"{0}\" is not to be sent to this place: it may go to {1}")]
+    Elsewhere(String, String),
+    #[error("what stands for credential \"{0}\" belongs in the field {1} alone")]
+    Misplaced(String, String),
+    #[error("what stands for a credential is in the request's body, where it does not belong")]
+    Body,
+    #[error(
+        "the value of credential \"{0}\" is not there any more: the session has to be started again"
+    )]
+    Gone(String),
+    #[error("the value of credential \"{0}\" cannot stand in a field")]
+    Unfit(String),
+}
+
+impl Refusal {
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Elsewhere(..) => "credential-elsewhere",
+            Self::Misplaced(..) | Self::Body => "credential-misplaced",
+            Self::Gone(_) | Self::Unfit(_) => "credential-unavailable",
+        }
+    }
+
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Gone(_) | Self::Unfit(_) => 503,
+            _ => 403,
+        }
+    }
+}
+
+/// What was done with a request's head.
+#[derive(Default)]
+pub struct Applied {
+    /// The credential that was put in.
+    pub name: Option<String>,
+    /// Values that may come back from there, with what stands for them.
+    pub answers: Option<Arc<Patterns>>,
+    /// What the body may not hold.
+    pub body: Option<Arc<Patterns>>,
+}
+
+impl Credentials {
+    pub fn new(rules: &[Credential], secrets: &[Secret]) -> Self {
+        let mut placeholders = Patterns::default();
+        let held = rules
+            .iter()
+            .filter_map(|rule| {
+                // Checked by policy: a name of a field.
+                let header = HeaderName::try_from(rule.header.as_str()).ok()?;
+                let secret = secrets.iter().find(|secret| secret.name == rule.name);
+                let (mut placeholder, mut answers) = (Patterns::default(), Patterns::default());
+                if let Some(secret) = secret {
+                    let text = secret.placeholder.as_bytes();
+                    placeholder.add(text, text);
+                    answers.add(&secret.value, secret.stand_in().as_bytes());
+                }
+                placeholders = std::mem::take(&mut placeholders).with(&placeholder);
+                Some(Held {
+                    rule: rule.clone(),
+                    header,
+                    secret: secret.cloned(),
+                    placeholder,
+                    answers: Arc::new(answers),
+                })
+            })
+            .collect();
+        Self {
+            held,
+            placeholders: Arc::new(placeholders),
+        }
+    }
+
+    /// Exchanges what is in its place, and refuses a request that has it anywhere else.
+    pub fn apply(
+        &self,
+        parts: &mut Parts,
+        intent: &Intent,
+        scheme: Scheme,
+    ) -> Result<Applied, Refusal> {
+        let mut applied = Applied::default();
+        if self.held.is_empty() {
+            return Ok(applied);
+        }
+        for held in &self.held {
+            let fits = scheme == Scheme::Https
+                && matches!(&intent.place, Place::Name(name) if held.rule.fits(name, intent.port));
+            held.elsewhere_in_target(parts, fits)?;
+            if held.in_fields(&mut parts.headers, fits)? {
+                applied.name = Some(held.rule.name.clone());
+            }
+            if fits && !held.answers.is_empty() {
+                applied.answers = Some(match applied.answers.take() {
+                    None => Arc::clone(&held.answers),
+                    Some(before) => Arc::new((*before).clone().with(&held.answers)),
+                });
+            }
+        }
+        if !self.placeholders.is_empty() {
+            applied.body = Some(Arc::clone(&self.placeholders));
+        }
+        Ok(applied)
+    }
+}
+
+impl Secret {
+    /// As long as the value, whatever it is.
+    fn stand_in(&self) -> String {
+        if self.placeholder.len() == self.value.len() {
+            self.placeholder.clone()
+        } else {
+            "*".repeat(self.value.len())
+        }
+    }
+}
+
+impl Held {
+    fn refusal(&self, fits: bool) -> Refusal {
+        let name = self.rule.name.clone();
+        if fits {
+            Refusal::Misplaced(name, self.rule.header.clone())
+        } else {
+            let places: Vec<String> = self
+                .rule
+                .places
+                .iter()
+                .map(|place| format!("{}:{}", place.host, place.port))
+                .collect();
+            Refusal::Elsewhere(name, places.join(", "))
+        }
+    }
+
+    fn elsewhere_in_target(&self, parts: &Parts, fits: bool) -> Result<(), Refusal> {
+        let target = parts.uri.path_and_query().map_or("", |t| t.as_str());
+        if is_in(&self.placeholder, target.as_bytes()) {
+            return Err(self.refusal(fits));
+        }
+        Ok(())
+    }
+
+    /// True when the value was put in.
+    fn in_fields(&self, headers: &mut HeaderMap, fits: bool) -> Result<bool, Refusal> {
+        if self.rule.env.is_none() {
+            return self.write(headers, fits);
+        }
+        let Some(secret) = &self.secret else {
+            return Ok(false);
+        };
+        let mut put = false;
+        for (name, value) in headers.iter_mut() {
+            if !is_in(&self.placeholder, value.as_bytes()) {
+                continue;
+            }
+            if !fits || *name != self.header {
+                return Err(self.refusal(fits));
+            }
+            let exchanged = exchange(value.as_bytes(), secret).ok_or_else(|| self.refusal(fits))?;
+            let mut field = HeaderValue::from_bytes(&exchanged)
+                .map_err(|_| Refusal::Unfit(self.rule.name.clone()))?;
+            field.set_sensitive(true);
+            *value = field;
+            put = true;
+        }
+        Ok(put)
+    }
+
+    /// The whole field, for a credential that nothing stands for inside.
+    fn write(&self, headers: &mut HeaderMap, fits: bool) -> Result<bool, Refusal> {
+        if !fits {
+            return Ok(false);
+        }
+        let Some(secret) = &self.secret else {
+            return Err(Refusal::Gone(self.rule.name.clone()));
+        };
+        let mut text = Zeroizing::new(self.rule.prefix.clone().into_bytes());
+        text.extend_from_slice(&secret.value);
+        text.extend_from_slice(self.rule.suffix.as_bytes());
+        let mut field =
+            HeaderValue::from_bytes(&text).map_err(|_| Refusal::Unfit(self.rule.name.clone()))?;
+        field.set_sensitive(true);
+        headers.insert(self.header.clone(), field);
+        Ok(true)
+    }
+}
+
+/// As it is, in Base64, or percent-encoded.
+fn is_in(patterns: &Patterns, text: &[u8]) -> bool {
+    patterns.is_in(text) || text.contains(&b'%') && patterns.is_in(&percent_decoded(text))
+}
+
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let digit = |b: Option<&u8>| b.and_then(|&b| char::from(b).to_digit(16));
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        let pair = (digit(text.get(at + 1)), digit(text.get(at + 2)));
+        match (text[at], pair) {
+            (b'%', (Some(high), Some(low))) => {
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, _) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+/// The field with the value: raw, or within `Basic` (RFC 7617). `None` where it stands in another way.
+fn exchange(field: &[u8], secret: &Secret) -> Option<Zeroizing<Vec<u8>>> {
+    let raw = replaced(field, secret);
+    if raw.is_some() {
+        return raw;
+    }
+    let space = field.iter().position(|&b| b == b' ')?;
+    let (scheme, rest) = field.split_at(space);
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return None;
+    }
+    let decoded = Zeroizing::new(STANDARD.decode(rest.trim_ascii()).ok()?);
+    let inner = replaced(&decoded, secret)?;
+    let encoded = Zeroizing::new(STANDARD.encode(inner.as_slice()));
+    Some(Zeroizing::new([b"Basic ", encoded.as_bytes()].concat()))
+}
+
+fn replaced(text: &[u8], secret: &Secret) -> Option<Zeroizing<Vec<u8>>> {
+    let wanted = secret.placeholder.as_bytes();
+    let mut out = Zeroizing::new(Vec::with_capacity(text.len() + secret.value.len()));
+    let (mut at, mut any) = (0, false);
+    while at < text.len() {
+        if text[at..].starts_with(wanted) {
+            out.extend_from_slice(&secret.value);
+            at += wanted.len();
+            any = true;
+        } else {
+            out.push(text[at]);
+            at += 1;
+        }
+    }
+    any.then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use hyper::Request;
+    use schema::host::HostName;
+
+    const VALUE: &str = "ghp_RealRealRealRealReal";
+    const STAND_IN: &str = "ghp_FakeFakeFakeFakeFake";
+
+    fn credentials(env: Option<&str>) -> Credentials {
+        let origin = policy::Origin {
+            file: "agentcontainer.json".into(),
+            line: 1,
+            column: 1,
+        };
+        let rule = Credential {
+            name: "github".into(),
+            places: vec![policy::credential::Place {
+                host: "api.github.com".parse().unwrap(),
+                port: 443,
+            }],
+            header: "authorization".into(),
+            prefix: "Bearer ".into(),
+            suffix: String::new(),
+            env: env.map(str::to_owned),
+            origin,
+        };
+        let secret = Secret {
+            name: "github".into(),
+            value: Zeroizing::new(VALUE.into()),
+            placeholder: if env.is_some() { STAND_IN } else { "" }.into(),
+        };
+        Credentials::new(&[rule], &[secret])
+    }
+
+    fn intent(name: &str) -> Intent {
+        Intent {
+            place: Place::Name(HostName::parse(name).unwrap()),
+            port: 443,
+        }
+    }
+
+    fn apply(
+        credentials: &Credentials,
+        name: &str,
+        scheme: Scheme,
+        target: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<(Option<String>, HeaderMap), Refusal> {
+        let mut request = Request::builder().uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        let applied = credentials.apply(&mut parts, &intent(name), scheme)?;
+        Ok((applied.name, parts.headers))
+    }
+
+    #[test]
+    fn it_is_exchanged_in_its_field_in_every_spelling() {
+        let credentials = credentials(Some("GITHUB_TOKEN"));
+        let basic = |token: &str| format!("Basic {}", STANDARD.encode(format!("x:{token}")));
+        for (sent, wanted) in [
+            (format!("Bearer {STAND_IN}"), format!("Bearer {VALUE}")),
+            (format!("token {STAND_IN}"), format!("token {VALUE}")),
+            (STAND_IN.to_owned(), VALUE.to_owned()),
+            (basic(STAND_IN), basic(VALUE)),
+        ] {
+            let fields = [("authorization", sent.as_str())];
+            let (name, headers) =
+                apply(&credentials, "api.github.com", Scheme::Https, "/", &fields).unwrap();
+            assert_eq!(name.as_deref(), Some("github"));
+            assert_eq!(headers["authorization"], wanted);
+            assert!(headers["authorization"].is_sensitive());
+        }
+        let (name, _) = apply(&credentials, "api.github.com", Scheme::Https, "/", &[]).unwrap();
+        assert_eq!(name, None);
+    }
+
+    #[test]
+    fn it_is_refused_anywhere_else() {
+        let credentials = credentials(Some("GITHUB_TOKEN"));
+        let bearer = format!("Bearer {STAND_IN}");
+        let basic = format!("Basic {}", STANDARD.encode(format!("ab:{STAND_IN}")));
+        let escaped: String = STAND_IN.bytes().map(|b| format!("%{b:02X}")).collect();
+        let (https, http) = (Scheme::Https, Scheme::Http);
+        let fine = "api.github.com";
+        for (host, scheme, target, field, code) in [
+            (
+                "evil.example",
+                https,
+                "/",
+                ("authorization", bearer.as_str()),
+                "credential-elsewhere",
+            ),
+            (
+                "evil.example",
+                https,
+                "/",
+                ("authorization", basic.as_str()),
+                "credential-elsewhere",
+            ),
+            (
+                fine,
+                http,
+                "/",
+                ("authorization", bearer.as_str()),
+                "credential-elsewhere",
+            ),
+            (
+                fine,
+                https,
+                "/",
+                ("x-token", STAND_IN),
+                "credential-misplaced",
+            ),
+            (
+                fine,
+                https,
+                "/",
+                ("cookie", escaped.as_str()),
+                "credential-misplaced",
+            ),
+            (
+                fine,
+                https,
+                &format!("/?t={STAND_IN}"),
+                ("x", "y"),
+                "credential-misplaced",
+            ),
+            (
+                fine,
+                https,
+                &format!("/{escaped}"),
+                ("x", "y"),
+                "credential-misplaced",
+            ),
+            (
+                "evil.example",
+                https,
+                &format!("/{}", STANDARD.encode(STAND_IN)),
+                ("x", "y"),
+                "credential-elsewhere",
+            ),
+            (
+                fine,
+                https,
+                "/",
+                (
+                    "authorization",
+                    &format!("Digest {}", STANDARD.encode(STAND_IN)),
+                ),
+                "credential-misplaced",
+            ),
+        ] {
+            let refusal = apply(&credentials, host, scheme, target, &[field]).unwrap_err();
+            assert_eq!(refusal.code(), code, "{host} {target} {field:?}");
+            assert!(
+                !refusal.to_string().contains(VALUE) && !refusal.to_string().contains(STAND_IN)
+            );
+        }
+    }
+
+    #[test]
+    fn one_that_nothing_stands_for_is_written_where_it_belongs_and_nowhere_else() {
+        let credentials = credentials(None);
+        let own = [("authorization", "Bearer mine")];
+        let (name, headers) =
+            apply(&credentials, "api.github.com", Scheme::Https, "/", &own).unwrap();
+        assert_eq!(name.as_deref(), Some("github"));
+        assert_eq!(headers["authorization"], format!("Bearer {VALUE}"));
+        for (host, scheme) in [
+            ("evil.example", Scheme::Https),
+            ("api.github.com", Scheme::Http),
+        ] {
+            let (name, headers) = apply(&credentials, host, scheme, "/", &own).unwrap();
+            assert_eq!(
+                (name, headers["authorization"].as_bytes()),
+                (None, &b"Bearer mine"[..])
+            );
+        }
+    }
+
+    #[test]
+    fn a_value_that_was_lost_is_not_done_without() {
+        let rules: Vec<Credential> = credentials(None)
+            .held
+            .iter()
+            .map(|held| held.rule.clone())
+            .collect();
+        let lost = Credentials::new(&rules, &[]);
+        let refusal = apply(&lost, "api.github.com", Scheme::Https, "/", &[]).unwrap_err();
+        assert_eq!(refusal.code(), "credential-unavailable");
+    }
+}

@@ -1,0 +1,331 @@
+//! A text that is looked for in a stream of bytes, however it is cut into pieces: as it is, and in Base64 at any alignment.
+//! What may be the beginning of one is held back until the next piece, and nothing else is, so that a stream is not
+//! slowed. The one who reads the stream may see what is held back, and may have written what is in it: so less than a guess could
+//! hit is never held, and what was passed on of one that then comes whole is its public beginning and little more. Used on bodies in
+//! both directions; fuzzed as `placeholder`.
+
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use zeroize::Zeroizing;
+
+/// One of a pair; it may be a credential's value.
+type Text = Zeroizing<Vec<u8>>;
+
+/// Characters of a value that nobody guesses at once.
+const UNGUESSED: usize = 10;
+
+#[derive(Clone)]
+struct Pair {
+    from: Text,
+    to: Text,
+    /// A beginning shorter than this is not held back. Where so much of it would be most of it, everything is held back that could
+    /// be one, whatever it is: 0.
+    least: usize,
+}
+
+/// What is looked for, and what would stand in its place: pairs of equal length.
+#[derive(Clone)]
+pub struct Patterns {
+    pairs: Vec<Pair>,
+    /// First bytes of them all.
+    starts: [bool; 256],
+    longest: usize,
+}
+
+impl Default for Patterns {
+    fn default() -> Self {
+        Self {
+            pairs: Vec::new(),
+            starts: [false; 256],
+            longest: 0,
+        }
+    }
+}
+
+impl Patterns {
+    /// All of both.
+    pub fn with(mut self, other: &Self) -> Self {
+        self.pairs.extend(other.pairs.iter().cloned());
+        self.longest = self.longest.max(other.longest);
+        for (start, other) in self.starts.iter_mut().zip(other.starts) {
+            *start |= other;
+        }
+        self
+    }
+
+    /// Looks for `from` too, and would put `to` in its place, which is as long.
+    pub fn add(&mut self, from: &[u8], to: &[u8]) {
+        if from.is_empty() || from.len() != to.len() {
+            return;
+        }
+        let mut add = |from: &[u8], to: &[u8]| {
+            if let Some(&first) = from.first()
+                && !self.pairs.iter().any(|known| known.from.as_slice() == from)
+            {
+                // What both begin with is known to everybody.
+                let public = from.iter().zip(to).take_while(|(a, b)| a == b).count();
+                let least = if public == from.len() {
+                    1
+                } else if public + 2 * UNGUESSED <= from.len() {
+                    public + UNGUESSED
+                } else {
+                    0
+                };
+                self.starts[usize::from(first)] = true;
+                self.longest = self.longest.max(from.len());
+                self.pairs.push(Pair {
+                    from: from.to_vec().into(),
+                    to: to.to_vec().into(),
+                    least,
+                });
+            }
+        };
+        add(from, to);
+        for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+            for before in 0..3 {
+                let core = |text: &[u8]| aligned(text, before, &engine);
+                add(&core(from), &core(to));
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// Whether any of them is in a text that is whole.
+    pub fn is_in(&self, text: &[u8]) -> bool {
+        self.first(text, 0).is_some()
+    }
+
+    /// Puts what would stand there in the place of each one in a text that is whole. Whether there was any.
+    pub fn replace(&self, text: &mut [u8]) -> bool {
+        let mut at = 0;
+        let mut any = false;
+        while let Some((start, pair)) = self.first(text, at) {
+            let to = &self.pairs[pair].to;
+            text[start..start + to.len()].copy_from_slice(to);
+            at = start + to.len();
+            any = true;
+        }
+        any
+    }
+
+    /// Where the first one at or behind `from` begins, and which it is.
+    fn first(&self, text: &[u8], from: usize) -> Option<(usize, usize)> {
+        (from..text.len())
+            .filter(|&at| self.starts[usize::from(text[at])])
+            .find_map(|at| {
+                let rest = &text[at..];
+                let pair = self.pairs.iter().position(|p| rest.starts_with(&p.from))?;
+                Some((at, pair))
+            })
+    }
+
+    /// Bytes that are held back whatever they are.
+    fn always(&self) -> usize {
+        let short = self.pairs.iter().filter(|p| p.least == 0);
+        short.map(|p| p.from.len() - 1).max().unwrap_or(0)
+    }
+
+    /// How many bytes at the end of a text may be the beginning of one, as far as they are held back.
+    fn begun(&self, text: &[u8]) -> usize {
+        let from = text.len().saturating_sub(self.longest.saturating_sub(1));
+        (from..text.len())
+            .filter(|&at| self.starts[usize::from(text[at])])
+            .find(|&at| {
+                let rest = &text[at..];
+                let mut long = self.pairs.iter().filter(|p| rest.len() >= p.least.max(1));
+                long.any(|p| p.from.starts_with(rest))
+            })
+            .map_or(0, |at| text.len() - at)
+            .max(self.always().min(text.len()))
+    }
+}
+
+/// The characters of Base64 that a text alone decides when `before` bytes stand before it in its group of three.
+fn aligned(text: &[u8], before: usize, engine: &impl base64::Engine) -> Vec<u8> {
+    let mut padded = vec![0; before];
+    padded.extend_from_slice(text);
+    let encoded = engine.encode(&padded).into_bytes();
+    let skip = [0, 2, 3][before];
+    let end = (padded.len() * 8 / 6).max(skip);
+    encoded[skip..end].to_vec()
+}
+
+/// One stream.
+pub struct Window {
+    patterns: std::sync::Arc<Patterns>,
+    held: Vec<u8>,
+    /// The last of what was handed on: one may have begun in it.
+    passed: Vec<u8>,
+}
+
+impl Window {
+    pub fn new(patterns: std::sync::Arc<Patterns>) -> Self {
+        Self {
+            patterns,
+            held: Vec::new(),
+            passed: Vec::new(),
+        }
+    }
+
+    /// Takes the next piece and gives what can be handed on. True: one was found in it, and replaced.
+    pub fn push(&mut self, piece: &[u8]) -> (Vec<u8>, bool) {
+        let before = self.passed.len();
+        let mut text = std::mem::take(&mut self.passed);
+        text.append(&mut self.held);
+        text.extend_from_slice(piece);
+        let found = self.patterns.replace(&mut text);
+        let begun = self.patterns.begun(&text).min(text.len() - before);
+        self.held = text.split_off(text.len() - begun);
+        let out = text.split_off(before);
+        text.extend_from_slice(&out);
+        let kept = self.patterns.longest.saturating_sub(1).min(text.len());
+        self.passed = text.split_off(text.len() - kept);
+        (out, found)
+    }
+
+    /// Bytes that are held back.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// What was held back, at the end.
+    pub fn finish(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use std::sync::Arc;
+
+    const VALUE: &[u8] = b"ghp_RealRealRealRealReal";
+    const OTHER: &[u8] = b"ghp_FakeFakeFakeFakeFake";
+
+    fn patterns() -> Arc<Patterns> {
+        let mut patterns = Patterns::default();
+        patterns.add(VALUE, OTHER);
+        Arc::new(patterns)
+    }
+
+    fn through(text: &[u8], size: usize) -> (Vec<u8>, bool) {
+        let mut window = Window::new(patterns());
+        let (mut out, mut found) = (Vec::new(), false);
+        for piece in text.chunks(size.max(1)) {
+            let (bytes, one) = window.push(piece);
+            out.extend(bytes);
+            found |= one;
+        }
+        out.extend(window.finish());
+        (out, found)
+    }
+
+    #[test]
+    fn it_is_found_however_it_is_cut() {
+        let text = [b"{\"token\":\"", VALUE, b"\",\"again\":\"", VALUE, b"\"}"].concat();
+        let want = [b"{\"token\":\"", OTHER, b"\",\"again\":\"", OTHER, b"\"}"].concat();
+        for size in 1..=text.len() {
+            let (out, found) = through(&text, size);
+            assert!(found, "{size}");
+            assert_eq!(out.len(), want.len());
+            // Cut in small pieces, its public beginning and ten characters of it were passed on before it was whole.
+            let most = &VALUE[..4 + UNGUESSED];
+            assert!(!out.windows(most.len()).any(|part| part == most), "{size}");
+        }
+        assert_eq!(through(&text, text.len()), (want, true));
+    }
+
+    #[test]
+    fn it_is_found_in_base64_at_every_alignment() {
+        for before in ["", "a", "ab", "user:", "x-access-token:"] {
+            for after in ["", "z", "zz", ":end"] {
+                let wrap = |text: &[u8]| [before.as_bytes(), text, after.as_bytes()].concat();
+                let encoded = STANDARD.encode(wrap(VALUE));
+                let (out, found) = through(encoded.as_bytes(), 7);
+                assert!(found, "{before} {after}");
+                assert_eq!(out.len(), encoded.len());
+                let decoded = STANDARD.decode(&out).unwrap();
+                assert!(
+                    !decoded.windows(20).any(|w| w == &VALUE[..20]),
+                    "{before} {after}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_part_of_it_is_not_held_back() {
+        let mut window = Window::new(patterns());
+        assert_eq!(
+            window.push(b"data: hello\n\n"),
+            (b"data: hello\n\n".to_vec(), false)
+        );
+        let (out, found) = window.push(b"data: ghp_RealReal");
+        assert_eq!((out, found), (b"data: ghp_RealReal".to_vec(), false));
+        let mut window = Window::new(patterns());
+        assert_eq!(window.push(b"ghp_RealRealRe").0, b"");
+        assert_eq!(window.push(b"x").0, b"ghp_RealRealRex");
+        assert_eq!(window.push(b"ghp_RealRealReal").0, b"");
+        assert_eq!(window.finish(), b"ghp_RealRealReal");
+    }
+
+    #[test]
+    fn a_guess_of_a_few_characters_is_not_seen_in_what_is_held_back() {
+        for guess in [
+            &b"ghp_"[..],
+            b"ghp_R",
+            b"ghp_X",
+            b"ghp_RealRealR",
+            b"ghp_RealRealX",
+        ] {
+            let mut window = Window::new(patterns());
+            assert_eq!(window.push(guess).0, guess);
+        }
+        // One that began in what was passed on is exchanged from there on.
+        let mut window = Window::new(patterns());
+        let mut out = window.push(b"ghp_RealRealR").0;
+        let (rest, found) = window.push(b"ealRealReal.");
+        out.extend(rest);
+        out.extend(window.finish());
+        assert!(found);
+        assert_eq!(out, b"ghp_RealRealRakeFakeFake.");
+    }
+
+    #[test]
+    fn of_a_short_one_everything_is_held_back_that_could_be_it() {
+        let mut patterns = Patterns::default();
+        patterns.add(b"hunter2hunter2", b"**************");
+        let patterns = Arc::new(patterns);
+        for text in [
+            &b"nothing at all of it, nor in Base64 of any kind"[..],
+            b"hunter2hunter2hunter2hunter2 and so on and on",
+        ] {
+            let mut window = Window::new(Arc::clone(&patterns));
+            let held = text.len() - window.push(text).0.len();
+            assert!(held >= 13, "{held}");
+        }
+        let mut one = Window::new(Arc::clone(&patterns));
+        let mut other = Window::new(patterns);
+        let padding = [b'.'; 64];
+        let guess = [&padding[..], b"hunt"].concat();
+        let wrong = [&padding[..], b"huns"].concat();
+        assert_eq!(one.push(&guess).0.len(), other.push(&wrong).0.len());
+    }
+
+    #[test]
+    fn only_what_is_as_long_can_take_its_place() {
+        let mut patterns = Patterns::default();
+        patterns.add(b"", b"");
+        patterns.add(b"long", b"longer");
+        assert!(patterns.is_empty());
+    }
+}

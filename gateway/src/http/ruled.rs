@@ -1,0 +1,120 @@
+//! What rules say about one request, asked before anything of it is sent: method and path, how long its body may be, how
+//! often. Used by `http::forward`.
+
+use hyper::header::{self, HeaderMap};
+use hyper::http::request::Parts;
+use policy::{RequestDenial, RequestRules};
+
+use crate::state::State;
+
+/// Fields by which some servers take another method, or another path, than the one that was decided about.
+const OTHER_METHOD: [&str; 3] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+];
+const OTHER_PATH: [&str; 2] = ["x-original-url", "x-rewrite-url"];
+
+/// Whether a field of these names is there, with `_` for `-` too, as some servers read it.
+fn has(headers: &HeaderMap, names: &[&str]) -> bool {
+    let mut fields = headers.keys().map(|name| name.as_str().replace('_', "-"));
+    fields.any(|field| names.contains(&field.as_str()))
+}
+
+/// Whether the method could be read as another one.
+fn other_method(parts: &Parts) -> bool {
+    let method = parts.method.as_str();
+    let plain = |b: u8| b.is_ascii_uppercase() || b == b'-' || b == b'_';
+    let query = parts.uri.query().unwrap_or_default();
+    let named = |parameter: &str| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        name.eq_ignore_ascii_case("_method") || name.contains('%')
+    };
+    !method.bytes().all(plain)
+        || has(&parts.headers, &OTHER_METHOD)
+        || query
+            .split('&')
+            .any(|parameter| named(parameter) && !parameter.is_empty())
+}
+
+/// Why a request is not carried.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("{0} denies this request")]
+    Denied(String),
+    #[error("no rule allows this method and path; {0} allows others")]
+    NotListed(String),
+    #[error("the path is not in its canonical spelling, and rules are about paths here")]
+    NotCanonical,
+    #[error(
+        "a method in lower case, or a field or parameter that overrides method or path, where rules are about them"
+    )]
+    Override,
+    #[error("a WebSocket has no end, and a rule bounds a request's body here")]
+    Endless,
+    #[error("a body of more than the {0} bytes that a rule allows")]
+    TooLong(u64),
+    #[error("{rule} allows {per_second} requests a second")]
+    TooMany { rule: String, per_second: u32 },
+}
+
+impl Refusal {
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "request-denied",
+            Self::NotListed(_) => "request-not-listed",
+            Self::NotCanonical => "path-not-canonical",
+            Self::Override => "method-override",
+            Self::Endless => "upgrade-unbounded",
+            Self::TooLong(_) => "body-too-long",
+            Self::TooMany { .. } => "rate-limited",
+        }
+    }
+
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Denied(_) | Self::NotListed(_) | Self::Endless => 403,
+            Self::NotCanonical | Self::Override => 400,
+            Self::TooLong(_) => 413,
+            Self::TooMany { .. } => 429,
+        }
+    }
+}
+
+/// Whether the request may be carried, and how long its body may be. `announced`: what its length says, if it does.
+pub fn check(
+    rules: &RequestRules,
+    state: &State,
+    parts: &Parts,
+    announced: u64,
+) -> Result<Option<u64>, Refusal> {
+    if rules.rules_methods() && other_method(parts)
+        || rules.rules_paths() && has(&parts.headers, &OTHER_PATH)
+    {
+        return Err(Refusal::Override);
+    }
+    let permit = rules
+        .decide(parts.method.as_str(), parts.uri.path())
+        .map_err(|denial| match denial {
+            RequestDenial::NotCanonical => Refusal::NotCanonical,
+            RequestDenial::Denied(rule) => Refusal::Denied(rule.name.clone()),
+            RequestDenial::NotListed(rule) => Refusal::NotListed(rule.name.clone()),
+        })?;
+    if permit.max_body_bytes.is_some() && parts.headers.contains_key(header::UPGRADE) {
+        return Err(Refusal::Endless);
+    }
+    if let Some(longest) = permit.max_body_bytes
+        && announced > longest
+    {
+        return Err(Refusal::TooLong(longest));
+    }
+    for (origin, rate) in &permit.rates {
+        if !state.within(origin, *rate) {
+            return Err(Refusal::TooMany {
+                rule: format!("the rule at {origin}"),
+                per_second: rate.per_second,
+            });
+        }
+    }
+    Ok(permit.max_body_bytes)
+}

@@ -1,0 +1,197 @@
+//! Rules about requests: methods, paths, bodies and rates, with curl by both versions of HTTP.
+
+use policy::Action;
+use schema::request::{RateLimit, Requests};
+
+use crate::harness::*;
+use crate::https::{NAME, Scene, World, origin};
+
+fn requests(methods: &[&str], paths: &[&str]) -> Requests {
+    Requests {
+        methods: methods.iter().map(|m| m.parse().unwrap()).collect(),
+        paths: paths.iter().map(|p| p.parse().unwrap()).collect(),
+        ..Requests::default()
+    }
+}
+
+async fn scene(rules: &[(Action, Requests)]) -> Scene {
+    let world = World::new();
+    let (port, seen) = origin(world.certified(NAME, |_| {}), &["h2", "http/1.1"]).await;
+    let mut policy = PolicyBuilder::default();
+    for (action, requests) in rules {
+        policy = policy.requests(NAME, port, *action, requests.clone());
+    }
+    Scene::of(&world, policy, port, seen).await
+}
+
+fn blocked(headers: &str) -> &str {
+    let field = headers
+        .lines()
+        .find_map(|line| line.strip_prefix("x-agentcontainer-blocked: "));
+    field.unwrap_or_default().trim()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn methods_and_paths_are_held_to_what_rules_say() {
+    let scene = scene(&[
+        (
+            Action::Allow,
+            requests(&["GET", "HEAD"], &["/repos/acme/**"]),
+        ),
+        (
+            Action::Allow,
+            requests(&["POST"], &["/repos/acme/*/issues"]),
+        ),
+        (Action::Deny, requests(&[], &["/repos/acme/secret/**"])),
+    ])
+    .await;
+    for version in ["--http1.1", "--http2"] {
+        scene.seen.lock().unwrap().clear();
+        let as_is = "--path-as-is";
+        for (path, arguments, status, code) in [
+            ("/repos/acme/a", &[][..], 200, ""),
+            ("/repos/acme/a?x=../..", &[], 200, ""),
+            ("/repos/acme/a", &["-I"], 200, ""),
+            ("/repos/acme/a/issues", &["-d", "x"], 200, ""),
+            ("/repos/acme/a", &["-d", "x"], 403, "request-not-listed"),
+            ("/repos/other/a", &[], 403, "request-not-listed"),
+            (
+                "/repos/acme/a",
+                &["-X", "DELETE"],
+                403,
+                "request-not-listed",
+            ),
+            ("/repos/acme/secret/a", &[], 403, "request-denied"),
+            (
+                "/repos/acme/../other/a",
+                &[as_is],
+                400,
+                "path-not-canonical",
+            ),
+            (
+                "/repos/acme/%2e%2e/other/a",
+                &[as_is],
+                400,
+                "path-not-canonical",
+            ),
+            (
+                "/repos/acme/a%2F..%2Fb",
+                &[as_is],
+                400,
+                "path-not-canonical",
+            ),
+            ("/repos//acme/a", &[as_is], 400, "path-not-canonical"),
+            (
+                "/repos/acme/a",
+                &["-H", "X-HTTP-Method-Override: DELETE"],
+                400,
+                "method-override",
+            ),
+            (
+                "/repos/acme/a",
+                &["-H", "X_HTTP_Method_Override: DELETE"],
+                400,
+                "method-override",
+            ),
+            (
+                "/repos/acme/a",
+                &["-H", "X-Original-URL: /secret"],
+                400,
+                "method-override",
+            ),
+            ("/repos/acme/a?_method=DELETE", &[], 400, "method-override"),
+            ("/repos/acme/a", &["-X", "get"], 400, "method-override"),
+            (
+                "/repos/acme/secret;x/a",
+                &[as_is],
+                400,
+                "path-not-canonical",
+            ),
+            ("/repos/acme/%40a", &[as_is], 400, "path-not-canonical"),
+        ] {
+            let got = scene.curl(path, &[&[version], arguments].concat()).await;
+            assert_eq!(
+                (got.status, blocked(&got.headers)),
+                (status, code),
+                "{version} {path} {arguments:?}"
+            );
+        }
+        assert_eq!(
+            scene.seen.lock().unwrap().len(),
+            4,
+            "the server heard what was allowed alone"
+        );
+    }
+    let event = scene.session.event("request-not-listed").await;
+    assert_eq!(event.verdict, audit::Verdict::Deny);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_ends_where_its_rule_does() {
+    let bounded = Requests {
+        max_body_bytes: Some(1000),
+        ..Requests::default()
+    };
+    let scene = scene(&[(Action::Allow, bounded)]).await;
+    let file = scene.ca().with_file_name("body");
+    for version in ["--http1.1", "--http2"] {
+        for (bytes, announced, fine) in [
+            (1000, true, true),
+            (1001, true, false),
+            (1000, false, true),
+            (1001, false, false),
+        ] {
+            scene.seen.lock().unwrap().clear();
+            std::fs::write(&file, vec![b'x'; bytes]).unwrap();
+            let data = format!("@{}", file.display());
+            let chunked = ["-H", "Transfer-Encoding: chunked"];
+            let unannounced = if announced { &[][..] } else { &chunked };
+            let arguments = [
+                &[version, "--data-binary", &data, "-H", "Expect:"],
+                unannounced,
+            ];
+            let got = scene.curl("/take", &arguments.concat()).await;
+            // curl of HTTP/2 announces the length whatever it is told.
+            assert_eq!(
+                got.status,
+                if fine { 200 } else { 413 },
+                "{version} {bytes} {announced}"
+            );
+            let whole = scene
+                .seen
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|seen| seen.len() == bytes);
+            assert_eq!(whole, fine, "{version} {bytes} {announced}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_is_kept_across_connections() {
+    let slow = Requests {
+        rate_limit: Some(RateLimit {
+            per_second: 1,
+            burst: 3,
+        }),
+        ..Requests::default()
+    };
+    let scene = scene(&[(Action::Allow, slow)]).await;
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        let got = scene.curl("/", &[]).await;
+        if got.status == 429 {
+            assert!(
+                got.headers.to_lowercase().contains("retry-after: 1"),
+                "{}",
+                got.headers
+            );
+        }
+        statuses.push(got.status);
+    }
+    assert_eq!(statuses[..3], [200, 200, 200]);
+    assert!(statuses[3..].contains(&429), "{statuses:?}");
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    assert_eq!(scene.curl("/", &[]).await.status, 200);
+}

@@ -1,0 +1,78 @@
+//! Credentials as policy knows them: which one may go where, and in which field. Their values are not here: they travel
+//! beside the policy and only to the gateway, which decides by this.
+
+use std::fmt;
+
+use schema::host::{HostName, HostPattern};
+use serde::{Deserialize, Serialize};
+
+use crate::effective::{Origin, PolicyError};
+
+/// Most credentials in one policy.
+pub const MAX_CREDENTIALS: usize = 64;
+/// Most places in one credential.
+pub const MAX_CREDENTIAL_PLACES: usize = 64;
+/// Longest name, field name, prefix or suffix in bytes.
+pub const MAX_CREDENTIAL_TEXT: usize = 256;
+
+/// One credential.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Credential {
+    pub name: String,
+    /// Where it may go, `https` only; that traffic may go there at all is the network's to say.
+    pub places: Vec<Place>,
+    /// The field it stands in, in lower case.
+    pub header: String,
+    /// What stands around it where the gateway writes the whole field: `Bearer ` and nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub suffix: String,
+    /// The variable that holds its placeholder inside. Without one the gateway writes the field into every request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<String>,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    pub host: HostPattern,
+    pub port: u16,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl Credential {
+    /// Whether it may go to that name and port.
+    pub fn fits(&self, name: &HostName, port: u16) -> bool {
+        self.places
+            .iter()
+            .any(|place| place.port == port && place.host.matches(name))
+    }
+
+    pub(crate) fn check(&self) -> Result<(), PolicyError> {
+        let texts = [&self.name, &self.header, &self.prefix, &self.suffix];
+        let visible = |text: &str| text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+        let token = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
+        let fine = texts
+            .iter()
+            .all(|text| text.len() <= MAX_CREDENTIAL_TEXT && visible(text))
+            && !self.name.is_empty()
+            && !self.header.is_empty()
+            && self.header.bytes().all(token)
+            && !self.places.is_empty()
+            && self.places.len() <= MAX_CREDENTIAL_PLACES
+            && self.places.iter().all(|place| place.port != 0);
+        if fine {
+            Ok(())
+        } else {
+            Err(PolicyError::Credential(self.origin.clone()))
+        }
+    }
+}

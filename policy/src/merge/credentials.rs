@@ -1,0 +1,210 @@
+//! Which credential may go where: what the workspace asks for, within what the host grants, within what traffic is allowed as
+//! `https` at all. The workspace's hosts narrow the grant's; whatever is asked for and would not happen is an error.
+
+use schema::config::Config;
+use schema::config::agent;
+use schema::credential::CredentialName;
+use schema::diag::{Diagnostic, Spanned};
+use schema::host::{HostName, HostPattern};
+use schema::hostconfig::{Grant, HostConfig};
+use schema::net::{Protocol, Transport};
+
+use crate::compiled::Compiled;
+use crate::credential::{Credential, MAX_CREDENTIAL_PLACES, Place};
+use crate::decision::Decision;
+use crate::effective::{Action, EffectivePolicy, Origin};
+use crate::text;
+
+/// The credentials of a workspace on this host; `policy` is about its traffic.
+pub fn credentials(
+    config: &Config,
+    host: &HostConfig,
+    policy: &EffectivePolicy,
+    found: &mut Vec<Diagnostic>,
+) -> Vec<Credential> {
+    let traffic = Traffic {
+        policy,
+        compiled: policy.compile(),
+    };
+    let mut out: Vec<Credential> = Vec::new();
+    for (name, asked) in &config.agent.credentials {
+        let Some(grant) = host.credentials.get(name) else {
+            let message = format!("this host grants no credential {name}");
+            let help = format!(
+                "to grant it, add [credentials.{name}] with `source` and `hosts` to agentcontainer/config.toml in your configuration directory"
+            );
+            found.push(
+                config
+                    .diagnostic(asked.at, "credential-not-granted", message)
+                    .help(help),
+            );
+            continue;
+        };
+        let before = found.len();
+        let places = places(config, name, asked, &grant.value, &traffic, found);
+        if found.len() > before {
+            continue;
+        }
+        let credential = Credential {
+            name: name.to_string(),
+            places,
+            header: grant.value.header.to_string(),
+            prefix: grant.value.format.prefix().to_owned(),
+            suffix: grant.value.format.suffix().to_owned(),
+            env: asked.env.as_ref().map(|env| env.as_str().to_owned()),
+            origin: Origin {
+                file: config.file.clone(),
+                line: asked.at.line,
+                column: asked.at.column,
+            },
+        };
+        if let Some(other) = out.iter().find(|other| one_field(other, &credential)) {
+            let message = format!(
+                "credentials {} and {name} go to the same host in the same header, and one of them is written into every request",
+                other.name
+            );
+            let help = "give both an `env`, or divide their hosts";
+            found.push(
+                config
+                    .diagnostic(asked.at, "conflicting-credentials", message)
+                    .help(help),
+            );
+        }
+        out.push(credential);
+    }
+    out
+}
+
+fn places(
+    config: &Config,
+    name: &CredentialName,
+    asked: &Spanned<agent::Credential>,
+    grant: &Grant,
+    traffic: &Traffic<'_>,
+    found: &mut Vec<Diagnostic>,
+) -> Vec<Place> {
+    let granted: Vec<Place> = grant
+        .hosts
+        .iter()
+        .map(|host| Place {
+            host: host.host.clone(),
+            port: host.https_port(),
+        })
+        .collect();
+    let mut out = Vec::new();
+    for host in &asked.hosts {
+        let wanted = Place {
+            host: host.host.clone(),
+            port: host.https_port(),
+        };
+        let within: Vec<Place> = granted
+            .iter()
+            .filter_map(|place| both(place, &wanted))
+            .collect();
+        if within.is_empty() {
+            let all: Vec<String> = granted.iter().map(ToString::to_string).collect();
+            let message = format!(
+                "credential {name} is asked for {wanted}, and this host grants it to {}",
+                all.join(", ")
+            );
+            let help = format!(
+                "add it to `hosts` under [credentials.{name}] in config.toml, or take it out here"
+            );
+            found.push(
+                config
+                    .diagnostic(host.at, "credential-host", message)
+                    .help(help),
+            );
+        } else if !within.iter().any(|place| traffic.carries(place)) {
+            found.push(unreachable(config, name, host.at, &wanted));
+        }
+        out.extend(within);
+    }
+    if asked.hosts.is_empty() {
+        // All that the grant names and traffic may go to.
+        out = granted
+            .iter()
+            .filter(|place| traffic.carries(place))
+            .cloned()
+            .collect();
+        if let (true, Some(first)) = (out.is_empty(), granted.first()) {
+            found.push(unreachable(config, name, asked.at, first));
+        }
+    }
+    out.sort();
+    out.dedup();
+    if out.len() > MAX_CREDENTIAL_PLACES {
+        let message = format!(
+            "credential {name} goes to {} hosts, the limit is {MAX_CREDENTIAL_PLACES}",
+            out.len()
+        );
+        found.push(config.diagnostic(asked.at, "too-many", message));
+    }
+    out
+}
+
+fn unreachable(
+    config: &Config,
+    name: &CredentialName,
+    at: schema::diag::Position,
+    place: &Place,
+) -> Diagnostic {
+    let message = format!("credential {name} would go to {place}, where nothing may go as https");
+    config
+        .diagnostic(at, "credential-unreachable", message)
+        .help(text::remedy_https(&place.host, place.port))
+}
+
+/// What both places name.
+fn both(a: &Place, b: &Place) -> Option<Place> {
+    let host = a.host.intersect(&b.host).filter(|_| a.port == b.port)?;
+    Some(Place { host, port: a.port })
+}
+
+/// Whether the gateway would have to write two values into one field.
+fn one_field(a: &Credential, b: &Credential) -> bool {
+    (a.env.is_none() || b.env.is_none())
+        && a.header == b.header
+        && a.places
+            .iter()
+            .any(|place| b.places.iter().any(|other| both(place, other).is_some()))
+}
+
+/// Where traffic may go.
+struct Traffic<'a> {
+    policy: &'a EffectivePolicy,
+    compiled: Compiled,
+}
+
+impl Traffic<'_> {
+    /// Whether some name of the place is reached as `https`.
+    fn carries(&self, place: &Place) -> bool {
+        let https = |name: &HostName| {
+            matches!(self.compiled.decide(name, place.port, Transport::Tcp),
+                Decision::Allow(grant) if grant.protocol == Protocol::Https)
+        };
+        let HostPattern::Wildcard(_) = &place.host else {
+            return https(place.host.name());
+        };
+        let layers = self.policy.network.layers().iter();
+        let mut named = layers.flat_map(|layer| {
+            let rules = layer
+                .rules
+                .iter()
+                .filter(|rule| rule.action == Action::Allow);
+            let domains = layer.allowed.iter().map(|domain| &domain.host);
+            domains.chain(rules.map(|rule| &rule.host))
+        });
+        named.any(|pattern| match pattern.intersect(&place.host) {
+            Some(HostPattern::Exact(name)) => https(&name),
+            // Any name below it that no other entry is about.
+            Some(HostPattern::Wildcard(base)) => {
+                HostName::parse(&format!("any.{base}")).is_ok_and(|name| https(&name))
+            }
+            None => false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::merge::effective;
+
+const GRANT: &str = "[credentials.github]\nsource = \"env://GITHUB_TOKEN\"\nhosts = [\"api.github.com\", \"*.corp.example\", \"ghe.corp.example:8443\"]\n";
+
+fn merged(egress: &str, credentials: &str, host: &str) -> Result<EffectivePolicy, Vec<String>> {
+    let text = format!(
+        r#"{{ "image": "debian", "agent": {{ "capabilities": {{ "network": {{ "egress": {egress} }} }},
+"credentials": {credentials} }} }}"#
+    );
+    let config = schema::config::parse(text.as_bytes(), "agentcontainer.json").unwrap();
+    let host = schema::hostconfig::parse(host.as_bytes(), "config.toml").unwrap();
+    effective(&config, &host).map_err(|found| found.iter().map(ToString::to_string).collect())
+}
+
+fn places(policy: &EffectivePolicy, name: &str) -> Vec<String> {
+    let credential = policy.credentials.iter().find(|c| c.name == name).unwrap();
+    credential.places.iter().map(ToString::to_string).collect()
+}
+
+const EVERYWHERE: &str = r#"{ "allowedDomains": ["api.github.com", "*.corp.example", "other.example"],
+    "rules": [{ "host": "ghe.corp.example", "ports": [8443], "protocol": "https" }] }"#;
+
+#[test]
+fn a_credential_carries_the_hosts_field_and_the_workspaces_place() {
+    let policy = merged(
+        EVERYWHERE,
+        r#"{ "github": { "hosts": ["api.github.com"], "env": "GITHUB_TOKEN" } }"#,
+        &format!("{GRANT}header = \"X-Token\"\nformat = \"t={{}};\"\n"),
+    )
+    .unwrap();
+    assert_eq!(places(&policy, "github"), ["api.github.com:443"]);
+    let [github] = policy.credentials.as_slice() else {
+        panic!("{:?}", policy.credentials);
+    };
+    assert_eq!(github.header, "x-token");
+    assert_eq!(
+        (github.prefix.as_str(), github.suffix.as_str()),
+        ("t=", ";")
+    );
+    assert_eq!(github.env.as_deref(), Some("GITHUB_TOKEN"));
+    assert_eq!(github.origin.to_string(), "agentcontainer.json:3:18");
+    let again = EffectivePolicy::from_json(&policy.to_json()).unwrap();
+    assert_eq!(again, policy);
+}
+
+#[test]
+fn the_workspaces_hosts_narrow_the_grants_label_by_label_and_port_by_port() {
+    for (hosts, expected) in [
+        (r#"["a.b.corp.example"]"#, vec!["a.b.corp.example:443"]),
+        (r#"["*.b.corp.example"]"#, vec!["*.b.corp.example:443"]),
+        (r#"["*.corp.example"]"#, vec!["*.corp.example:443"]),
+        (
+            r#"["ghe.corp.example:8443"]"#,
+            vec!["ghe.corp.example:8443"],
+        ),
+        (
+            r#"["api.github.com", "API.github.com.", "ghe.corp.example"]"#,
+            vec!["api.github.com:443", "ghe.corp.example:443"],
+        ),
+    ] {
+        let policy = merged(
+            EVERYWHERE,
+            &format!(r#"{{ "github": {{ "hosts": {hosts} }} }}"#),
+            GRANT,
+        );
+        assert_eq!(places(&policy.unwrap(), "github"), expected, "{hosts}");
+    }
+    let all = merged(EVERYWHERE, r#"{ "github": {} }"#, GRANT).unwrap();
+    assert_eq!(
+        places(&all, "github"),
+        [
+            "api.github.com:443",
+            "ghe.corp.example:8443",
+            "*.corp.example:443"
+        ]
+    );
+    // Of what the grant names, that which traffic may go to.
+    let some = merged(
+        r#"{ "allowedDomains": ["api.github.com"] }"#,
+        r#"{ "github": {} }"#,
+        GRANT,
+    );
+    assert_eq!(places(&some.unwrap(), "github"), ["api.github.com:443"]);
+}
+
+#[test]
+fn what_would_not_happen_is_an_error_at_its_place() {
+    let refused = |egress: &str, credentials: &str, code: &str| {
+        let found = merged(egress, credentials, GRANT).unwrap_err();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(&format!("[{code}]")), "{found:?}");
+        assert!(found[0].starts_with("agentcontainer.json:"), "{found:?}");
+        found.concat()
+    };
+    let words = refused("{}", r#"{ "npm": {} }"#, "credential-not-granted");
+    assert!(
+        words.contains("grants no credential npm") && words.contains("[credentials.npm]"),
+        "{words}"
+    );
+    for host in [
+        "other.example",
+        "corp.example",
+        "api.github.com:8443",
+        "evilcorp.example",
+        "*.api.github.com",
+    ] {
+        let asked = format!(r#"{{ "github": {{ "hosts": ["{host}"] }} }}"#);
+        let words = refused(EVERYWHERE, &asked, "credential-host");
+        assert!(
+            words.contains("grants it to api.github.com:443, *.corp.example:443"),
+            "{words}"
+        );
+    }
+    // Allowed by name and not as https, or not at all.
+    for egress in [
+        "{}",
+        r#"{ "allowedDomains": ["api.github.com:80"] }"#,
+        r#"{ "rules": [{ "host": "api.github.com", "ports": [443], "protocol": "tls" }] }"#,
+        r#"{ "allowedDomains": ["api.github.com"], "deniedDomains": ["api.github.com"] }"#,
+        r#"{ "allowedDomains": ["x.corp.example:8443"] }"#,
+    ] {
+        for credentials in [
+            r#"{ "github": { "hosts": ["api.github.com"] } }"#,
+            r#"{ "github": {} }"#,
+        ] {
+            let words = refused(egress, credentials, "credential-unreachable");
+            assert!(words.contains("add \"api.github.com\" to"), "{words}");
+        }
+    }
+    refused(
+        r#"{ "allowedDomains": ["ghe.corp.example:8443"] }"#,
+        r#"{ "github": { "hosts": ["ghe.corp.example:8443"] } }"#,
+        "credential-unreachable",
+    );
+}
+
+#[test]
+fn a_wildcard_is_reached_where_any_name_of_it_is() {
+    for (egress, fits) in [
+        (r#"["a.corp.example"]"#, true),
+        (r#"["*.b.corp.example"]"#, true),
+        (r#"["corp.example"]"#, false),
+        (r#"["a.corp.example:80"]"#, false),
+        (r#"["evilcorp.example"]"#, false),
+    ] {
+        let policy = merged(
+            &format!(r#"{{ "allowedDomains": {egress} }}"#),
+            r#"{ "github": { "hosts": ["*.corp.example"] } }"#,
+            GRANT,
+        );
+        assert_eq!(policy.is_ok(), fits, "{egress}: {policy:?}");
+    }
+}
+
+#[test]
+fn two_values_for_one_field_are_refused_unless_placeholders_tell_them_apart() {
+    let host = format!(
+        "{GRANT}[credentials.second]\nsource = \"file:///x\"\nhosts = [\"api.github.com\"]\n"
+    );
+    let both = |first: &str, second: &str| {
+        let asked = format!(r#"{{ "github": {{ {first} }}, "second": {{ {second} }} }}"#);
+        merged(EVERYWHERE, &asked, &host)
+    };
+    assert!(both(r#""env": "A""#, r#""env": "B""#).is_ok());
+    for (first, second) in [("", ""), (r#""env": "A""#, ""), ("", r#""env": "B""#)] {
+        let found = both(first, second).unwrap_err();
+        assert!(found[0].contains("[conflicting-credentials]"), "{found:?}");
+    }
+    assert!(both(r#""hosts": ["*.corp.example"]"#, "").is_ok());
+}
+
+#[test]
+fn explain_and_difference_name_a_credential() {
+    let with = merged(EVERYWHERE, r#"{ "github": { "env": "T" } }"#, GRANT).unwrap();
+    let without = merged(EVERYWHERE, "{}", GRANT).unwrap();
+    let explain = |target: &str| {
+        let target = target.parse().unwrap();
+        crate::explain(&with.compile(), &target, "agentcontainer.json")
+            .with_credentials(&with.credentials)
+            .to_string()
+    };
+    let words = explain("api.github.com");
+    assert_eq!(
+        words.matches("credentials \"github\"").count(),
+        1,
+        "{words}"
+    );
+    assert!(
+        words.ends_with("in authorization: Bearer {}, by the placeholder in T"),
+        "{words}"
+    );
+    assert!(!explain("other.example").contains("credentials \""));
+    assert!(!explain("api.github.com:80").contains("credentials \""));
+    let changes = crate::difference::difference(&without, &with);
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].what, "added");
+    assert!(changes[0].rule.starts_with("credentials \"github\""));
+}

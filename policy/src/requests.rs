@@ -1,0 +1,227 @@
+//! What rules say about the requests of one connection: taken out of the policy when the connection is admitted, asked for
+//! each request. Every layer has to allow; within one a denial wins, and what no rule is about is denied.
+
+use std::sync::Arc;
+
+use schema::request::{RateLimit, Requests, is_canonical};
+
+use crate::effective::{Action, Origin};
+
+/// One rule that is about a connection's host and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestRule {
+    pub name: String,
+    pub origin: Origin,
+    pub action: Action,
+    pub requests: Arc<Requests>,
+}
+
+/// The rules of every layer that says anything about requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestRules {
+    pub(crate) layers: Vec<Vec<RequestRule>>,
+}
+
+/// A request that may be carried, and within what bounds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permit {
+    /// The smallest of those that apply, in bytes.
+    pub max_body_bytes: Option<u64>,
+    /// Rules that bound how often, by where they stand.
+    pub rates: Vec<(Origin, RateLimit)>,
+}
+
+/// Why a request is not carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestDenial<'a> {
+    /// The path is not in its one canonical spelling, and a rule is about paths.
+    NotCanonical,
+    /// A rule denies it.
+    Denied(&'a RequestRule),
+    /// No rule allows it; the one that is named allows others.
+    NotListed(&'a RequestRule),
+}
+
+impl RequestRules {
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// Whether the method decides, so that a field that overrides it could change what is meant.
+    pub fn rules_methods(&self) -> bool {
+        self.all().any(|rule| !rule.requests.methods.is_empty())
+    }
+
+    /// Whether the path decides.
+    pub fn rules_paths(&self) -> bool {
+        self.all().any(|rule| !rule.requests.paths.is_empty())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &RequestRule> {
+        self.layers.iter().flatten()
+    }
+
+    /// Whether a request may be carried; `path` is as it stands on the wire, without its query.
+    pub fn decide(&self, method: &str, path: &str) -> Result<Permit, RequestDenial<'_>> {
+        // `OPTIONS *` is about no path.
+        if self.rules_paths() && !is_canonical(path) {
+            return Err(RequestDenial::NotCanonical);
+        }
+        let mut permit = Permit::default();
+        for layer in &self.layers {
+            let about = |rule: &&RequestRule| rule.requests.matches(method, path);
+            let denies = |rule: &&RequestRule| rule.action == Action::Deny;
+            if let Some(rule) = layer.iter().filter(about).find(denies) {
+                return Err(RequestDenial::Denied(rule));
+            }
+            let allowing = || layer.iter().filter(|rule| !denies(rule));
+            if let Some(rule) = allowing().next()
+                && !allowing().any(|rule| about(&rule))
+            {
+                return Err(RequestDenial::NotListed(rule));
+            }
+            // Every rule that is about it bounds it. Where there are denials alone, it was allowed otherwise.
+            for rule in allowing().filter(about) {
+                if let Some(limit) = rule.requests.max_body_bytes {
+                    let least = permit.max_body_bytes.map_or(limit, |m| m.min(limit));
+                    permit.max_body_bytes = Some(least);
+                }
+                if let Some(rate) = rule.requests.rate_limit {
+                    permit.rates.push((rule.origin.clone(), rate));
+                }
+            }
+        }
+        Ok(permit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{EffectivePolicy, Layer, Network, Rule};
+    use schema::net::Protocol;
+
+    fn rule(line: u32, host: &str, action: Action, methods: &[&str], paths: &[&str]) -> Rule {
+        Rule {
+            host: host.parse().unwrap(),
+            ports: vec![443],
+            protocol: None,
+            action,
+            requests: Requests {
+                methods: methods.iter().map(|m| m.parse().unwrap()).collect(),
+                paths: paths.iter().map(|p| p.parse().unwrap()).collect(),
+                ..Requests::default()
+            },
+            origin: Origin {
+                file: "f".into(),
+                line,
+                column: 1,
+            },
+        }
+    }
+
+    fn rules(layers: &[Vec<Rule>]) -> Option<RequestRules> {
+        let layers = layers.iter().map(|rules| Layer {
+            rules: rules.clone(),
+            ..Layer::default()
+        });
+        let network = Network::new(layers).unwrap();
+        let policy = EffectivePolicy::new(network, crate::Gateway::default()).unwrap();
+        let name = schema::host::HostName::parse("a.example.com").unwrap();
+        let compiled = policy.compile();
+        assert!(
+            compiled
+                .decide(&name, 443, Protocol::Https.transport())
+                .is_allow()
+        );
+        compiled.requests(&name, 443)
+    }
+
+    #[test]
+    fn rules_that_say_nothing_of_requests_cost_nothing() {
+        let plain = rule(1, "a.example.com", Action::Allow, &[], &[]);
+        assert_eq!(rules(&[vec![plain]]), None);
+    }
+
+    #[test]
+    fn every_layer_has_to_allow_and_a_denial_wins() {
+        let allow =
+            |line, methods, paths| rule(line, "a.example.com", Action::Allow, methods, paths);
+        let one = vec![
+            allow(1, &["GET"], &["/a/**"]),
+            rule(2, "*.example.com", Action::Deny, &[], &["/a/secret"]),
+        ];
+        let other = vec![allow(3, &[], &["/a/*"])];
+        let both = rules(&[one, other]).unwrap();
+        let decide = |method: &str, path: &str| match both.decide(method, path) {
+            Ok(_) => 0,
+            Err(RequestDenial::Denied(rule)) => rule.origin.line,
+            Err(RequestDenial::NotListed(rule)) => rule.origin.line * 10,
+            Err(RequestDenial::NotCanonical) => 1000,
+        };
+        assert_eq!(decide("GET", "/a/b"), 0);
+        assert_eq!(decide("GET", "/a/secret"), 2);
+        assert_eq!(decide("GET", "/a/b/c"), 30, "the other layer says no");
+        assert_eq!(decide("POST", "/a/b"), 10);
+        assert_eq!(decide("GET", "/a/../b"), 1000);
+        assert!(both.rules_methods());
+    }
+
+    #[test]
+    fn the_smallest_bound_of_all_layers_holds() {
+        let with = |line, limit| {
+            let mut rule = rule(line, "a.example.com", Action::Allow, &[], &[]);
+            rule.requests.max_body_bytes = limit;
+            rule
+        };
+        let both = rules(&[vec![with(1, Some(10))], vec![with(2, Some(7))]]).unwrap();
+        assert_eq!(both.decide("GET", "/").unwrap().max_body_bytes, Some(7));
+    }
+
+    #[test]
+    fn every_rule_that_is_about_a_request_bounds_it() {
+        let mut bounded = rule(2, "a.example.com", Action::Allow, &["POST"], &[]);
+        bounded.requests.max_body_bytes = Some(10);
+        let both = rules(&[vec![
+            rule(1, "a.example.com", Action::Allow, &["GET", "POST"], &[]),
+            bounded,
+        ]])
+        .unwrap();
+        assert_eq!(both.decide("POST", "/").unwrap().max_body_bytes, Some(10));
+        assert_eq!(both.decide("GET", "/").unwrap().max_body_bytes, None);
+    }
+
+    #[test]
+    fn what_is_not_read_is_not_carried_where_rules_are_about_requests() {
+        let mut unread = rule(1, "a.example.com", Action::Allow, &[], &[]);
+        unread.protocol = Some(Protocol::Tls);
+        let network = Network::new([Layer {
+            rules: vec![
+                unread,
+                rule(2, "*.example.com", Action::Deny, &[], &["/admin/**"]),
+            ],
+            ..Layer::default()
+        }])
+        .unwrap();
+        let policy = EffectivePolicy::new(network, crate::Gateway::default()).unwrap();
+        let name = schema::host::HostName::parse("a.example.com").unwrap();
+        let transport = Protocol::Https.transport();
+        assert!(!policy.compile().decide(&name, 443, transport).is_allow());
+    }
+
+    #[test]
+    fn a_rule_about_requests_needs_a_wire_that_is_read() {
+        let mut bad = rule(1, "a.example.com", Action::Allow, &["GET"], &[]);
+        bad.protocol = Some(Protocol::Tls);
+        let network = Network::new([Layer {
+            rules: vec![bad],
+            ..Layer::default()
+        }])
+        .unwrap();
+        assert!(matches!(
+            EffectivePolicy::new(network, crate::Gateway::default()),
+            Err(crate::PolicyError::NotHttp(_))
+        ));
+    }
+}

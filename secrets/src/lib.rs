@@ -1,0 +1,11 @@
+//! Values of credentials on the host: fetched from where the host's config says, held in memory that is wiped, shown nowhere,
+//! and the placeholders that stand for them inside a container. Called by the CLI, and by nothing that runs inside.
+#![forbid(unsafe_code)]
+
+mod placeholder;
+mod source;
+mod value;
+
+pub use placeholder::{MIN_RANDOM, PlaceholderError, placeholder};
+pub use source::{EXEC_DEADLINE, MAX_STDERR_BYTES, SourceError, fetch};
+pub use value::{MAX_VALUE_BYTES, MIN_VALUE_BYTES, Secret, ValueError};

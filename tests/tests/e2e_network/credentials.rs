@@ -1,0 +1,119 @@
+//! Credentials on the wire, from a real session: the server is told the value, the session never is, and nobody else hears
+//! even what stands for it.
+
+use agentcontainer_tests::place::token;
+use serde_json::{Value, json};
+
+use crate::standard::{name, standard, workspace};
+
+/// Of the shape of a key, and found nowhere else.
+fn value() -> String {
+    let random = token("").replace(|c: char| !c.is_ascii_alphanumeric(), "");
+    format!("ghp_{:Z<36}", format!("{random}AbCdEfGhIjKlMnOpQrStUvWx"))
+}
+
+/// The field with which a request of that name was heard.
+fn authorization(heard: &[Value]) -> Vec<String> {
+    heard
+        .iter()
+        .map(|one| {
+            one["headers"]["Authorization"]
+                .as_str()
+                .or_else(|| one["headers"]["authorization"].as_str())
+                .unwrap_or_default()
+                .to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn a_credential_reaches_the_servers_it_may_go_to_and_nobody_else() {
+    let (good, other, value) = (name(), name(), value());
+    let workspace = workspace()
+        .allow(&[&good, &other])
+        .credential("github", json!({ "hosts": [good], "env": "GITHUB_TOKEN" }));
+    let file = workspace.put_outside("token", format!("{value}\n"));
+    let grant = format!(
+        "source = \"file://{}\"\nhosts = [\"{good}\"]",
+        file.display()
+    );
+    let workspace = workspace.grant("github", &grant);
+    let ask = |url: &str, how: &str| {
+        format!(
+            "curl -s -o /dev/null -w '%{{http_code}} %header{{x-agentcontainer-blocked}}\\n' --max-time 30 {how} {url}"
+        )
+    };
+    let bearer = "-H \"Authorization: Bearer $GITHUB_TOKEN\"";
+    let script = [
+        ask(&format!("https://{good}/hello"), bearer),
+        ask(&format!("https://{good}/hello"), "-u \"x-access-token:$GITHUB_TOKEN\""),
+        "python3 -c \"import os, requests; print(requests.get('https://GOOD/hello', headers={'Authorization': 'token ' + os.environ['GITHUB_TOKEN']}).status_code)\""
+            .replace("GOOD", &good),
+        ask(&format!("https://{other}/hello"), bearer),
+        ask(&format!("http://{good}/hello"), bearer),
+        ask(&format!("'https://{good}/hello?t='$GITHUB_TOKEN"), ""),
+        ask(&format!("https://{good}/up"), "-d \"token=$GITHUB_TOKEN\""),
+        ask(&format!("https://{other}/hello"), ""),
+    ]
+    .join("\n");
+    let out = workspace.inside(&script);
+    let lines: Vec<&str> = out.ok().lines().map(str::trim).collect();
+    assert_eq!(
+        lines,
+        [
+            "200",
+            "200",
+            "200",
+            "403 credential-elsewhere",
+            "403 credential-elsewhere",
+            "403 credential-misplaced",
+            "403 credential-misplaced",
+            "200",
+        ],
+        "{}",
+        out.stderr
+    );
+    use base64::Engine as _;
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{value}"));
+    let heard = standard().requests(&good);
+    assert_eq!(
+        authorization(&heard)[..3],
+        [
+            format!("Bearer {value}"),
+            format!("Basic {basic}"),
+            format!("token {value}")
+        ]
+    );
+    // The control was heard, and nothing that held a placeholder.
+    let elsewhere = standard().requests(&other);
+    assert_eq!(authorization(&elsewhere), [""]);
+    let placeholder = workspace.inside("printenv GITHUB_TOKEN").ok().to_owned();
+    assert_eq!(placeholder.len(), value.len());
+    let said = format!("{out:?}");
+    assert!(!said.contains(&value), "the session was told the value");
+}
+
+#[test]
+fn a_value_that_a_server_sends_back_is_taken_out() {
+    let (host, value) = (name(), value());
+    let workspace = workspace()
+        .allow(&[&host])
+        .credential("github", json!({ "hosts": [host], "env": "GITHUB_TOKEN" }));
+    let file = workspace.put_outside("token", format!("{value}\n"));
+    let grant = format!(
+        "source = \"file://{}\"\nhosts = [\"{host}\"]",
+        file.display()
+    );
+    let out = workspace.grant("github", &grant).inside(&format!(
+        "curl -sS --max-time 30 -H \"Authorization: Bearer $GITHUB_TOKEN\" https://{host}/echo-headers; echo; printenv GITHUB_TOKEN"
+    ));
+    let placeholder = out.ok().lines().last().unwrap_or_default().to_owned();
+    assert!(
+        out.stdout.contains(&format!("Bearer {placeholder}")),
+        "{}",
+        out.stdout
+    );
+    assert!(!format!("{out:?}").contains(&value));
+    let heard = authorization(&standard().requests(&host));
+    assert_eq!(heard, [format!("Bearer {value}")], "the server was told it");
+}
