@@ -43,7 +43,7 @@ enum Command {
     Exec(exec::Args),
     /// List sessions
     Ps(ps::Args),
-    /// Show what a session wrote
+    /// Show what a session wrote, or what it reached and was refused
     Logs(logs::Args),
     /// End sessions
     Stop(stop::Args),
@@ -59,7 +59,7 @@ enum Command {
     Audit(audit::Args),
     /// Check or show the workspace's config
     Config(config::Args),
-    /// Show or explain the effective policy
+    /// Show or explain the effective policy, or suggest entries from what was refused
     Policy(policy::Args),
     /// List or try the credentials that this host grants
     Credential(credential::Args),

@@ -88,7 +88,7 @@ pub fn wire(protocol: Protocol, name: &HostName) -> String {
     match protocol {
         Protocol::Https => {
             format!(
-                "the wire: TLS with SNI {name} and no ECH; Host and :authority {name} where the gateway terminates TLS"
+                "the wire: TLS with SNI {name} and no ECH, which ends at the gateway; in it HTTP with Host or :authority {name}"
             )
         }
         Protocol::Http => format!("the wire: HTTP with Host {name}; never carries a credential"),

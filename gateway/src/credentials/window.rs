@@ -185,6 +185,10 @@ impl Window {
         (out, found)
     }
 
+    pub fn patterns(&self) -> &Patterns {
+        &self.patterns
+    }
+
     /// Bytes that are held back.
     pub fn len(&self) -> usize {
         self.held.len()

@@ -38,9 +38,9 @@ pub struct Broken {
 enum Watch {
     Nothing,
     /// It breaks off before the first byte of it, and this is set.
-    Refuse(Window, Arc<Patterns>),
+    Refuse(Window),
     /// What stands for it takes its place.
-    Exchange(Window, Arc<Patterns>),
+    Exchange(Window),
 }
 
 pub struct Counted {
@@ -53,6 +53,8 @@ pub struct Counted {
     broken: Arc<Broken>,
     /// The body itself has come to its end.
     ended: bool,
+    /// It was broken off, here or before.
+    failed: bool,
     /// Trailers that wait for the last of the data.
     owed: Option<HeaderMap>,
     /// Called once: true when the body came to its end, false when it broke off.
@@ -69,6 +71,7 @@ impl Counted {
             left: u64::MAX,
             broken: Arc::default(),
             ended: false,
+            failed: false,
             owed: None,
             on_end: None,
         }
@@ -82,7 +85,7 @@ impl Counted {
         broken: Arc<Broken>,
     ) -> Self {
         if let Some(patterns) = patterns {
-            self.watch = Watch::Refuse(Window::new(Arc::clone(&patterns)), patterns);
+            self.watch = Watch::Refuse(Window::new(patterns));
         }
         self.left = longest.unwrap_or(u64::MAX);
         self.broken = broken;
@@ -98,7 +101,7 @@ impl Counted {
     /// Exchanges every one of them.
     pub fn exchange(mut self, patterns: Option<Arc<Patterns>>) -> Self {
         if let Some(patterns) = patterns {
-            self.watch = Watch::Exchange(Window::new(Arc::clone(&patterns)), patterns);
+            self.watch = Watch::Exchange(Window::new(patterns));
         }
         self
     }
@@ -118,7 +121,7 @@ impl Counted {
         }
         match &mut self.watch {
             Watch::Nothing => Ok(data),
-            Watch::Refuse(window, _) => {
+            Watch::Refuse(window) => {
                 let (bytes, found) = window.push(&data);
                 if found {
                     self.broken.placeholder.store(true, Ordering::Relaxed);
@@ -126,7 +129,7 @@ impl Counted {
                 }
                 Ok(bytes.into())
             }
-            Watch::Exchange(window, _) => Ok(window.push(&data).0.into()),
+            Watch::Exchange(window) => Ok(window.push(&data).0.into()),
         }
     }
 
@@ -136,16 +139,16 @@ impl Counted {
         }
         match &self.watch {
             Watch::Nothing => {}
-            Watch::Refuse(_, patterns) => {
+            Watch::Refuse(window) => {
                 if trailers
                     .values()
-                    .any(|value| patterns.is_in(value.as_bytes()))
+                    .any(|value| window.patterns().is_in(value.as_bytes()))
                 {
                     self.broken.placeholder.store(true, Ordering::Relaxed);
                     return Err(BodyError::Placeholder);
                 }
             }
-            Watch::Exchange(_, patterns) => exchange(trailers, patterns),
+            Watch::Exchange(window) => exchange(trailers, window.patterns()),
         }
         Ok(())
     }
@@ -154,7 +157,7 @@ impl Counted {
     fn rest(&mut self) -> Bytes {
         match &mut self.watch {
             Watch::Nothing => Bytes::new(),
-            Watch::Refuse(window, _) | Watch::Exchange(window, _) => window.finish().into(),
+            Watch::Refuse(window) | Watch::Exchange(window) => window.finish().into(),
         }
     }
 }
@@ -163,6 +166,7 @@ impl Counted {
 struct Inflate {
     decoder: flate2::write::MultiGzDecoder<Vec<u8>>,
     waiting: Bytes,
+    begun: bool,
 }
 
 impl Default for Inflate {
@@ -170,6 +174,7 @@ impl Default for Inflate {
         Self {
             decoder: flate2::write::MultiGzDecoder::new(Vec::new()),
             waiting: Bytes::new(),
+            begun: false,
         }
     }
 }
@@ -180,6 +185,7 @@ impl Inflate {
         if self.waiting.is_empty() {
             return None;
         }
+        self.begun = true;
         let piece = self
             .waiting
             .split_to(self.waiting.len().min(limits::INFLATE));
@@ -188,9 +194,13 @@ impl Inflate {
         Some(written.map(|()| std::mem::take(self.decoder.get_mut()).into()))
     }
 
-    /// What was read is whole. It was flushed after each piece, so nothing more comes of this.
+    /// What was read is whole: it was flushed after each piece, so nothing more comes of this. No body at all (HEAD, 304) is whole.
     fn finish(mut self) -> std::io::Result<()> {
-        self.decoder.try_finish()
+        if self.begun {
+            self.decoder.try_finish()
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -206,14 +216,8 @@ pub fn exchange(headers: &mut HeaderMap, patterns: &Patterns) {
     }
 }
 
-impl Body for Counted {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+impl Counted {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(trailers) = self.owed.take() {
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
@@ -279,11 +283,25 @@ impl Body for Counted {
             }
         }
     }
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(self.poll_next(cx));
+        self.failed |= matches!(frame, Some(Err(_)));
+        Poll::Ready(frame)
+    }
 
     fn is_end_stream(&self) -> bool {
         let holds = match &self.watch {
             Watch::Nothing => false,
-            Watch::Refuse(window, _) | Watch::Exchange(window, _) => !window.is_empty(),
+            Watch::Refuse(window) | Watch::Exchange(window) => !window.is_empty(),
         };
         self.inner.is_end_stream() && !holds && self.owed.is_none() && self.inflate.is_none()
     }
@@ -295,7 +313,7 @@ impl Body for Counted {
         // What takes a place is as long as what was there; what is held back is owed.
         let held = match &self.watch {
             Watch::Nothing => 0,
-            Watch::Refuse(window, _) | Watch::Exchange(window, _) => window.len() as u64,
+            Watch::Refuse(window) | Watch::Exchange(window) => window.len() as u64,
         };
         let mut hint = self.inner.size_hint();
         if let Some(upper) = hint.upper() {
@@ -309,7 +327,7 @@ impl Body for Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         if let Some(on_end) = self.on_end.take() {
-            on_end(self.inner.is_end_stream());
+            on_end(self.is_end_stream() && !self.failed);
         }
     }
 }

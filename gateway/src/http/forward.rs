@@ -67,6 +67,46 @@ pub enum Failure {
     TooLong,
 }
 
+impl Failure {
+    /// Status, stable code, words.
+    fn facts(&self) -> (u16, &'static str, String) {
+        match self {
+            Self::Credential(refusal) => (refusal.status(), refusal.code(), refusal.to_string()),
+            Self::Ruled(refusal) => (refusal.status(), refusal.code(), refusal.to_string()),
+            Self::TooLong => (
+                413,
+                "body-too-long",
+                "the body is longer than a rule allows".to_owned(),
+            ),
+            Self::Encoded => (
+                502,
+                "response-encoded",
+                "the server compressed its answer although it was asked not to, and an answer to a request with a credential is looked through".to_owned(),
+            ),
+            Self::NotRecorded => (
+                503,
+                "not-recorded",
+                "the event log takes no more events, and nothing is carried that is not recorded".to_owned(),
+            ),
+            Self::Dial(error) => {
+                let status = match error {
+                    error if error.is_refusal() => 403,
+                    error if error.is_timeout() => 504,
+                    _ => 502,
+                };
+                (status, error.code(), error.to_string())
+            }
+            Self::Tls(error) => {
+                let status = if error.is_timeout() { 504 } else { 502 };
+                (status, error.code(), error.to_string())
+            }
+            Self::Upstream(error) => (502, "upstream-failed", error.to_string()),
+            Self::Response(why) => (502, "http-framing", why.to_string()),
+            Self::Switch(why) => (502, "http-upgrade", why.to_string()),
+        }
+    }
+}
+
 impl Forward {
     pub fn new(granted: Granted, entry: Arc<Entry>) -> Self {
         Self {
@@ -166,7 +206,6 @@ impl Forward {
                     close_after(&mut response);
                     return response;
                 }
-                let detail;
                 let failure = if broken.placeholder.load(Ordering::Relaxed) {
                     Failure::Credential(credentials::Refusal::Body)
                 } else if broken.too_long.load(Ordering::Relaxed) {
@@ -174,58 +213,8 @@ impl Forward {
                 } else {
                     failure
                 };
-                let facts = match &failure {
-                    Failure::Credential(refusal) => {
-                        detail = refusal.to_string();
-                        (refusal.status(), refusal.code(), detail.as_str())
-                    }
-                    Failure::Ruled(refusal) => {
-                        detail = refusal.to_string();
-                        (refusal.status(), refusal.code(), detail.as_str())
-                    }
-                    Failure::TooLong => (
-                        413,
-                        "body-too-long",
-                        "the body is longer than a rule allows",
-                    ),
-                    Failure::Encoded => (
-                        502,
-                        "response-encoded",
-                        "the server compressed its answer although it was asked not to, and an answer to a request with a credential is looked through",
-                    ),
-                    Failure::NotRecorded => (
-                        503,
-                        "not-recorded",
-                        "the event log takes no more events, and nothing is carried that is not recorded",
-                    ),
-                    Failure::Dial(error) => {
-                        detail = error.to_string();
-                        let status = match error {
-                            error if error.is_refusal() => 403,
-                            error if error.is_timeout() => 504,
-                            _ => 502,
-                        };
-                        (status, error.code(), detail.as_str())
-                    }
-                    Failure::Tls(error) => {
-                        detail = error.to_string();
-                        let status = if error.is_timeout() { 504 } else { 502 };
-                        (status, error.code(), detail.as_str())
-                    }
-                    Failure::Upstream(error) => {
-                        detail = error.to_string();
-                        (502, "upstream-failed", detail.as_str())
-                    }
-                    Failure::Response(why) => {
-                        detail = why.to_string();
-                        (502, "http-framing", detail.as_str())
-                    }
-                    Failure::Switch(why) => {
-                        detail = why.to_string();
-                        (502, "http-upgrade", detail.as_str())
-                    }
-                };
-                self.failed(client, &recorded, facts, form)
+                let (status, code, why) = failure.facts();
+                self.failed(client, &recorded, (status, code, &why), form)
             }
         }
     }

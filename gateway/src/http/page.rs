@@ -104,6 +104,16 @@ pub fn blocked(facts: Blocked<'_>, form: Form) -> Page {
                 "add \"{entry}\" to agent.capabilities.network.egress.allowedDomains; it takes effect when a person has approved it"
             )
         }
+        ("request-not-listed", _) => format!(
+            "add the method and path to a rule of {host}:{port} in agent.capabilities.network.egress.rules; it takes effect when a person has approved it"
+        ),
+        ("request-denied", _) => "a rule denies it: a denial wins over everything that allows".to_owned(),
+        ("credential-elsewhere", _) => {
+            "agent.credentials names where a credential may go, within what the host's config.toml grants".to_owned()
+        }
+        ("upstream-certificate", _) => {
+            "nothing in policy: a certificate that the host should trust is named in its config.toml, gateway.ca_bundles".to_owned()
+        }
         _ => "nothing in policy: what was sent is at fault, or the world behind it".to_owned(),
     };
     let command = format!("agentcontainer policy explain {host}:{port}");

@@ -231,6 +231,13 @@ async fn one_that_nothing_stands_for_is_written_by_the_gateway() {
             "{version}"
         );
         assert!(!got.headers.contains("content-encoding"), "{}", got.headers);
+        let got = scene.curl("/gzip", &[version, "-I"]).await;
+        assert_eq!(
+            (got.status, got.code),
+            (200, 0),
+            "{version}: {}",
+            got.headers
+        );
         let got = scene.curl("/broken", &[version]).await;
         assert_ne!(got.code, 0, "{version}: what is cut does not look whole");
     }

@@ -162,6 +162,9 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Answer {
             if path == "/broken" {
                 gzip.truncate(gzip.len() - 20);
             }
+            if *request.method() == hyper::Method::HEAD {
+                gzip.clear();
+            }
             let name = if path == "/br" { "br" } else { "gzip" };
             Response::builder()
                 .header("content-encoding", name)

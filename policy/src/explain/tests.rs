@@ -28,7 +28,7 @@ fn an_allowed_port_names_rule_place_and_wire() {
         "api.example:80/tcp is allowed as http\n  by allowedDomains \"api.example\" at agentcontainer.json:2:22\n  \
          the wire: HTTP with Host api.example; never carries a credential\n\
          api.example:443/tcp is allowed as https\n  by allowedDomains \"api.example\" at agentcontainer.json:2:22\n  \
-         the wire: TLS with SNI api.example and no ECH; Host and :authority api.example where the gateway terminates TLS"
+         the wire: TLS with SNI api.example and no ECH, which ends at the gateway; in it HTTP with Host or :authority api.example"
     );
     assert_eq!(
         shown("pin.example:443"),

@@ -55,3 +55,49 @@ fn a_server_hears_the_methods_and_paths_that_rules_are_about_and_nothing_else() 
     }
     assert_eq!(heard.len(), 2 * fine.len(), "{heard:?}");
 }
+
+#[test]
+fn bodies_and_rates_are_held_to_what_rules_say() {
+    let host = name();
+    let workspace = workspace()
+        .host(&host, agentcontainer_tests::rig().bridge)
+        .rules(&json!([
+            { "host": host, "ports": [443], "maxBodyBytes": 1000, "rateLimit": { "perSecond": 1, "burst": 4 } }
+        ]));
+    let ask = |how: &str| {
+        format!(
+            "curl -s -o /dev/null -w '%{{http_code}} %header{{x-agentcontainer-blocked}}\\n' --max-time 30 {how} https://{host}/up"
+        )
+    };
+    let script = [
+        "head -c 1000 /dev/zero >fits; head -c 1001 /dev/zero >long".to_owned(),
+        ask("-T fits"),
+        ask("-T long"),
+        "for i in 1 2 3 4 5 6; do".to_owned(),
+        ask("-T fits"),
+        "done".to_owned(),
+    ]
+    .join("\n");
+    let out = workspace.inside(&script);
+    let lines: Vec<&str> = out.ok().lines().map(str::trim).collect();
+    assert_eq!(lines[..2], ["200", "413 body-too-long"], "{}", out.stdout);
+    assert!(lines[2..].contains(&"429 rate-limited"), "{}", out.stdout);
+    let through = lines.iter().filter(|line| **line == "200").count();
+    assert_eq!(standard().requests(&host).len(), through, "{}", out.stdout);
+}
+
+#[test]
+fn a_server_whose_certificate_the_host_does_not_trust_is_told_nothing() {
+    let host = name();
+    let ask = format!(
+        "curl -s -o /dev/null -w '%{{http_code}} %header{{x-agentcontainer-blocked}}\\n' --max-time 30 https://{host}/hello"
+    );
+    let stranger = agentcontainer_tests::Workspace::new().allow(&[&host]);
+    assert_eq!(
+        stranger.inside(&ask).ok().trim(),
+        "502 upstream-certificate"
+    );
+    assert!(standard().requests(&host).is_empty(), "it heard a request");
+    let out = workspace().allow(&[&host]).inside(&ask);
+    assert_eq!(out.ok().trim(), "200");
+}
