@@ -2,6 +2,7 @@
 //! with nothing open but its channel. It is started from one thread that lives as long as the enforcer, because the
 //! parent-death signal is tied to the thread that forked (prctl(2)).
 
+use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -15,6 +16,9 @@ use crate::cgroup::Cgroup;
 
 /// First of the user ids that gateways run as: far above what hosts and containers use, one for each session.
 pub const FIRST_UID: u32 = 0x0ac0_0000;
+
+/// Where gateways stand before the OOM killer.
+const OOM_SCORE: &CStr = c"500";
 
 /// Where the channel is in the gateway's process.
 const CHANNEL_FD: i32 = 3;
@@ -115,7 +119,19 @@ fn start(order: Order) -> io::Result<Child> {
                 }
             };
             // "0" moves the writer (kernel cgroup-v2.rst, cgroup.procs).
+            let check_fd = |fd: libc::c_int| check(fd).map(|()| fd);
             check(libc::write(cgroup.as_raw_fd(), c"0".as_ptr().cast(), 1) as libc::c_int)?;
+            // Its parent may stand last before the OOM killer; it holds what an agent makes it hold, and stands before the
+            // agent (proc(5), oom_score_adj). While still root: the file is root's once the user changes.
+            let score = check_fd(libc::open(
+                c"/proc/self/oom_score_adj".as_ptr(),
+                libc::O_WRONLY | libc::O_CLOEXEC,
+            ))?;
+            check(
+                libc::write(score, OOM_SCORE.as_ptr().cast(), OOM_SCORE.count_bytes())
+                    as libc::c_int,
+            )?;
+            check(libc::close(score))?;
             check(libc::dup2(channel.as_raw_fd(), CHANNEL_FD))?;
             check(libc::setgroups(0, std::ptr::null()))?;
             check(libc::setresgid(uid, uid, uid))?;

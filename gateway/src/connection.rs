@@ -19,6 +19,7 @@ use crate::channel::Channel;
 use crate::dial::{DialError, dial};
 use crate::events;
 use crate::http::head::Scheme;
+use crate::http::pool::Pool;
 use crate::http::{self, Site, Visit};
 use crate::limits;
 use crate::plan;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub slots: Arc<Semaphore>,
     /// Upstream connections beyond the one that every slot stands for.
     pub extra: Arc<Semaphore>,
+    /// Those that rest between two client connections.
+    pub pool: Arc<Pool>,
     pub authority: Authority,
 }
 
@@ -261,7 +264,7 @@ async fn carry(
                 intent: intent.clone(),
                 flow,
                 scheme: Scheme::Http,
-                site: Site::upstream(granted.clone(), entry),
+                site: Site::upstream(granted.clone(), entry, shared),
                 carried,
             };
             ending.reason = http::serve(stream, visit, false).await;
@@ -354,7 +357,7 @@ async fn carry_https(
         intent: intent.clone(),
         flow,
         scheme: Scheme::Https,
-        site: Site::upstream(granted.clone(), Arc::clone(entry)),
+        site: Site::upstream(granted.clone(), Arc::clone(entry), shared),
         carried,
     };
     let h2 = ended.is_h2();

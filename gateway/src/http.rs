@@ -9,6 +9,7 @@ mod guard;
 mod h2;
 pub mod head;
 pub mod page;
+pub mod pool;
 mod response;
 mod ruled;
 mod serve;

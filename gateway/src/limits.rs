@@ -8,6 +8,9 @@ use std::time::Duration;
 
 /// Agent connections served at once; the next ones wait in the listener's backlog.
 pub const CONNECTIONS: usize = 4096;
+/// Private memory of the gateway's process (RLIMIT_DATA), which the bounds of single connections multiplied could pass: beyond
+/// it the process ends, its connections reset, and the enforcer starts another.
+pub const MEMORY: u64 = 1024 * 1024 * 1024;
 /// File descriptors kept back from connections: channel, listeners, resolver sockets, DNS connections, pipes.
 pub const RESERVED_FDS: u64 = 256 + 2 * PIPES as u64 + EXTRA_UPSTREAMS as u64;
 /// Descriptors of one connection: the agent's and the upstream's. Pipes come out of what is kept back.
@@ -103,6 +106,10 @@ pub const H2_SEND_BUFFER: usize = 64 * 1024;
 pub const HTTP1_UPSTREAMS: usize = 8;
 /// Those beyond the first one, in the whole session.
 pub const EXTRA_UPSTREAMS: usize = 512;
+/// No refusal: upstream connections of HTTP/1 that rest between two client connections; the oldest makes room.
+pub const RESTING_UPSTREAMS: usize = 256;
+/// No refusal: how long one rests, shorter than servers keep theirs (Node's: 5 s).
+pub const RESTING_UPSTREAM: Duration = Duration::from_secs(4);
 /// No refusal: rules whose rates are kept; beyond it they are counted anew.
 pub const RATES: usize = 10_000;
 /// No refusal: compressed bytes that are taken at once, so that what comes of them (DEFLATE: at most 1,032 times as much) stays small.

@@ -20,6 +20,7 @@ use crate::channel::{Channel, ChannelError, Incoming};
 use crate::connection::{Destination, Shared, accept};
 use crate::dial::tune;
 use crate::dns;
+use crate::http::pool::Pool;
 use crate::limits;
 use crate::relay::{Patience, Pipes};
 use crate::resolve::System;
@@ -130,6 +131,7 @@ pub async fn serve(channel: OwnedFd, options: Options) -> Result<Infallible, Run
     let channel = Arc::new(Channel::new(channel)?);
     let authority = Authority::new(options.lives)?;
     let ca_certificate = authority.certificate().to_vec();
+    let extra = Arc::new(Semaphore::new(limits::EXTRA_UPSTREAMS));
     let shared = Arc::new(Shared {
         state: State::new(options.system)?,
         channel: Arc::clone(&channel),
@@ -137,7 +139,8 @@ pub async fn serve(channel: OwnedFd, options: Options) -> Result<Infallible, Run
         pipes: Pipes::default(),
         patience: options.patience,
         slots: Arc::new(Semaphore::new(options.connections)),
-        extra: Arc::new(Semaphore::new(limits::EXTRA_UPSTREAMS)),
+        pool: Arc::new(Pool::new(Arc::clone(&extra))),
+        extra,
         authority,
     });
     channel
@@ -196,6 +199,7 @@ async fn obey(
             }) => {
                 let document = read_snapshot(document)?;
                 shared.state.apply(generation, document).await?;
+                shared.pool.clear();
                 let generation = shared.state.active().generation;
                 let applied = from_gateway::Message::Applied(v1::Applied { generation });
                 shared.channel.tell(applied).await?;

@@ -50,6 +50,8 @@ pub fn prepare(require_unprivileged: bool) -> Result<(), SandboxError> {
     prctl::set_dumpable(false).map_err(call("become undumpable"))?;
     prctl::set_no_new_privs().map_err(call("set no_new_privs"))?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(call("limit core files"))?;
+    setrlimit(Resource::RLIMIT_DATA, limits::MEMORY, limits::MEMORY)
+        .map_err(call("limit the memory"))?;
     let (_, hard) =
         getrlimit(Resource::RLIMIT_NOFILE).map_err(call("read the descriptor limit"))?;
     let wanted = limits::CONNECTIONS as u64 * limits::FDS_PER_CONNECTION + limits::RESERVED_FDS;

@@ -216,6 +216,40 @@ fn under_load(scene: &Scene, session: &Session<'_>, times: usize, kill: impl Fn(
     let _ = std::fs::remove_file(scene.workspace.path().join("stop"));
 }
 
+/// `"Max core file size"` → what the process may at most have of it.
+fn bound(pid: u32, name: &str) -> String {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
+    line[name.len()..]
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .to_owned()
+}
+
+#[test]
+fn what_holds_values_leaves_no_core_and_a_gateway_takes_no_more_than_its_memory() {
+    let scene = Scene::new();
+    let session = scene.workspace.session(&token("m"));
+    scene.resumes(&session);
+    let (enforcers, gateways) = (
+        processes("agentcontainer-enforcer"),
+        processes("agentcontainer-gateway"),
+    );
+    assert!(!enforcers.is_empty() && !gateways.is_empty());
+    for pid in enforcers.iter().chain(&gateways) {
+        assert_eq!(bound(*pid, "Max core file size"), "0");
+        // What is not dumpable is root's, whoever it runs as (proc_pid_mem(5)).
+        let owner = std::fs::metadata(format!("/proc/{pid}/environ")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 0);
+    }
+    for pid in gateways {
+        assert_eq!(bound(pid, "Max data size"), (1u64 << 30).to_string());
+        let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        assert_eq!(score.trim(), "500");
+    }
+}
+
 #[test]
 fn a_killed_gateway_is_replaced_and_lets_nothing_through() {
     let scene = Scene::new();

@@ -6,6 +6,7 @@ mod carry;
 mod driver;
 mod gate;
 mod haproxy;
+mod https;
 mod memory;
 mod report;
 mod rig;
@@ -42,6 +43,8 @@ enum Section {
     Gate,
     /// Bytes and connections through the gateway, against none and against haproxy
     Carry,
+    /// Requests through `https`, against none and against nginx, haproxy and mitmproxy
+    Https,
     /// Enforcer and gateway, idle and with 1,000 connections
     Memory,
     /// From the command line to the program's first instruction, against `docker run`
@@ -107,9 +110,22 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         );
     }
     report::machine()?;
-    if [Section::Gate, Section::Carry, Section::Memory]
-        .into_iter()
-        .any(wanted)
+    if wanted(Section::Https) {
+        for program in ["nginx", "openssl", "wrk"] {
+            ensure!(
+                sh::there(program),
+                "{program} is not installed: cargo xtask setup"
+            );
+        }
+    }
+    if [
+        Section::Gate,
+        Section::Carry,
+        Section::Https,
+        Section::Memory,
+    ]
+    .into_iter()
+    .any(wanted)
     {
         let mut words = vec!["--mount", "--net", "--propagation", "private", "--", "env"]
             .into_iter()
@@ -147,6 +163,9 @@ fn inside(wanted: &dyn Fn(Section) -> bool, effort: Effort) -> Result<()> {
     }
     if wanted(Section::Carry) {
         carry::run(&rig, effort)?;
+    }
+    if wanted(Section::Https) {
+        https::run(&rig, effort)?;
     }
     rig.show_opened();
     Ok(())

@@ -17,6 +17,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 use super::body::{self, Broken, Counted};
 use super::head::Authority;
 use super::page::{self, Blocked, Form};
+use super::pool::Pool;
 use super::response::{self, Ambiguous};
 use super::ruled;
 use super::serve::{self, Body, Client, page_response, refuse};
@@ -108,12 +109,12 @@ impl Failure {
 }
 
 impl Forward {
-    pub fn new(granted: Granted, entry: Arc<Entry>) -> Self {
+    pub fn new(granted: Granted, entry: Arc<Entry>, pool: Arc<Pool>) -> Self {
         Self {
             granted,
             entry,
             connected: OnceCell::new(),
-            upstreams: Upstreams::new(),
+            upstreams: Upstreams::new(pool),
         }
     }
 
@@ -235,7 +236,11 @@ impl Forward {
             client.authority.scheme,
             Some(recorded),
         );
-        let lease = || self.upstreams.lease(client, &self.granted, &self.entry);
+        let lease = || {
+            let credential = recorded.credential.as_deref();
+            self.upstreams
+                .lease(client, &self.granted, &self.entry, credential)
+        };
         let written = async {
             let connected = self
                 .connected

@@ -63,8 +63,8 @@ impl Client {
 }
 
 impl Site {
-    pub fn upstream(granted: Granted, entry: Arc<Entry>) -> Self {
-        Self::Upstream(Forward::new(granted, entry))
+    pub fn upstream(granted: Granted, entry: Arc<Entry>, shared: &Shared) -> Self {
+        Self::Upstream(Forward::new(granted, entry, Arc::clone(&shared.pool)))
     }
 
     fn rule(&self) -> Option<&audit::Rule> {

@@ -1,5 +1,6 @@
-//! The connections out that one client connection owns: one of HTTP/2 for all its requests, or as many of HTTP/1 as it has
-//! requests under way, bounded. Nothing is shared between client connections. Used by `http::forward`.
+//! The connections out that one client connection owns: one of HTTP/2 for all its requests of one credential, or as many of
+//! HTTP/1 as it has requests under way, bounded. When it ends, those of HTTP/1 that are at rest go to the session's `pool`,
+//! from which the next ones are taken. Used by `http::forward`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::body::Counted;
 use super::forward::Failure;
+use super::pool::{Pool, Use};
 use super::serve::Client;
 use crate::connection::record_dropped;
 use crate::dial::dial;
@@ -21,6 +23,7 @@ use crate::state::{Entry, Granted};
 use crate::tls::upstream::Leg;
 
 pub struct Upstreams {
+    pool: Arc<Pool>,
     inner: Mutex<Inner>,
     /// Until it is known what the upstream speaks, one dials for all.
     dialling: tokio::sync::Mutex<()>,
@@ -30,17 +33,36 @@ pub struct Upstreams {
 
 #[derive(Default)]
 struct Inner {
-    two: Option<Two>,
+    twos: Vec<(Use, Two)>,
     /// Those that rest, and those whose response is still being read.
-    ones: Vec<One>,
+    ones: Vec<(Use, One)>,
     speaks_one: bool,
 }
 
-struct One {
+pub struct One {
     sender: http1::SendRequest<Counted>,
     _driver: Driver,
     /// A descriptor beyond the one that every client connection has for its upstream.
-    _extra: Option<OwnedSemaphorePermit>,
+    extra: Option<OwnedSemaphorePermit>,
+}
+
+impl One {
+    /// Whether it can take a request now: the last response has been read to its end.
+    pub fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    pub fn holds_permit(&self) -> bool {
+        self.extra.is_some()
+    }
+
+    pub fn hold(&mut self, permit: OwnedSemaphorePermit) {
+        self.extra = Some(permit);
+    }
 }
 
 struct Two {
@@ -59,6 +81,7 @@ impl Drop for Driver {
 
 /// A connection for one request.
 pub struct Lease {
+    what: Use,
     sender: Sender,
     /// Kept until the response has been read.
     permit: Option<OwnedSemaphorePermit>,
@@ -90,9 +113,19 @@ impl Lease {
     }
 }
 
+impl Drop for Upstreams {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (what, one) in inner.ones.drain(..) {
+            self.pool.put(what, one);
+        }
+    }
+}
+
 impl Upstreams {
-    pub fn new() -> Self {
+    pub fn new(pool: Arc<Pool>) -> Self {
         Self {
+            pool,
             inner: Mutex::default(),
             dialling: tokio::sync::Mutex::new(()),
             permits: Arc::new(Semaphore::new(limits::HTTP1_UPSTREAMS)),
@@ -104,14 +137,20 @@ impl Upstreams {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection that can take a request now: one there is, or a new one.
+    /// A connection that can take a request now: one there is, or a new one. `credential`: what its requests carry.
     pub async fn lease(
         &self,
         client: &Client,
         granted: &Granted,
         entry: &Entry,
+        credential: Option<&str>,
     ) -> Result<Lease, Failure> {
-        if let Some(lease) = self.two() {
+        let what = Use {
+            intent: client.intent.clone(),
+            generation: entry.active.generation,
+            credential: credential.map(Into::into),
+        };
+        if let Some(lease) = self.two(&what) {
             return Ok(lease);
         }
         // HTTP/1 clients ask one thing at a time; of the others one finds out for all what the upstream speaks.
@@ -120,46 +159,62 @@ impl Upstreams {
         } else {
             None
         };
-        if let Some(lease) = self.two() {
+        if let Some(lease) = self.two(&what) {
             return Ok(lease);
         }
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
-        if let Some(one) = self.rested(client.h2).await {
+        if let Some(one) = self.rested(&what, client.h2).await {
             return Ok(Lease {
+                what,
                 sender: Sender::One(one),
                 permit,
             });
         }
-        let sender = self.connect(client, granted, entry).await?;
+        let sender = self.connect(client, granted, entry, &what).await?;
         drop(first);
         let permit = permit.filter(|_| matches!(sender, Sender::One(_)));
-        Ok(Lease { sender, permit })
+        Ok(Lease {
+            what,
+            sender,
+            permit,
+        })
     }
 
-    fn two(&self) -> Option<Lease> {
+    fn two(&self, what: &Use) -> Option<Lease> {
         let mut inner = self.lock();
-        if inner.two.as_ref().is_some_and(|two| two.sender.is_closed()) {
-            inner.two = None;
-        }
-        inner.two.as_ref().map(|two| Lease {
+        inner.twos.retain(|(_, two)| !two.sender.is_closed());
+        let (what, two) = inner.twos.iter().find(|(of, _)| of == what)?;
+        Some(Lease {
+            what: what.clone(),
             sender: Sender::Two(two.sender.clone()),
             permit: None,
         })
     }
 
-    /// A connection of HTTP/1 that is ready for another request.
-    async fn rested(&self, many: bool) -> Option<One> {
+    /// A connection of HTTP/1 that is ready for another request: this client connection's, or one that another has left.
+    async fn rested(&self, what: &Use, many: bool) -> Option<One> {
         loop {
             let mut one = {
                 let mut inner = self.lock();
-                inner.ones.retain(|one| !one.sender.is_closed());
-                let ready = inner.ones.iter().position(|one| one.sender.is_ready());
-                let full = inner.ones.len() >= limits::HTTP1_UPSTREAMS;
-                match ready {
-                    Some(at) => inner.ones.swap_remove(at),
-                    // The last response has been read, which its driver may not have noticed yet.
-                    None if !many || full => inner.ones.pop()?,
-                    None => return None,
+                inner.ones.retain(|(_, one)| !one.is_closed());
+                let fits = |(of, _): &(Use, One)| of == what;
+                let ready = |had: &(Use, One)| fits(had) && had.1.is_ready();
+                match inner.ones.iter().position(ready) {
+                    Some(at) => inner.ones.swap_remove(at).1,
+                    None => {
+                        let full = inner.ones.len() >= limits::HTTP1_UPSTREAMS;
+                        // The last response has been read, which its driver may not have noticed yet.
+                        match inner.ones.iter().position(fits) {
+                            Some(at) if !many || full => inner.ones.swap_remove(at).1,
+                            // Of another credential, and in the way.
+                            None if full => {
+                                inner.ones.remove(0);
+                                return None;
+                            }
+                            _ if many => return None,
+                            _ => return self.pool.take(what),
+                        }
+                    }
                 }
             };
             if one.sender.ready().await.is_ok() {
@@ -173,6 +228,7 @@ impl Upstreams {
         client: &Client,
         granted: &Granted,
         entry: &Entry,
+        what: &Use,
     ) -> Result<Sender, Failure> {
         let extra = if client.h2 && self.lock().speaks_one {
             let extra = Arc::clone(&client.shared.extra);
@@ -200,14 +256,14 @@ impl Upstreams {
             _ => Leg::Plain(dialled.stream),
         };
         if leg.is_h2() {
-            self.speak_two(leg).await
+            self.speak_two(leg, what).await
         } else {
             self.lock().speaks_one = true;
             speak_one(leg, extra).await
         }
     }
 
-    async fn speak_two(&self, leg: Leg) -> Result<Sender, Failure> {
+    async fn speak_two(&self, leg: Leg, what: &Use) -> Result<Sender, Failure> {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_header_list_size(limits::HTTP_RESPONSE_HEAD as u32)
@@ -221,17 +277,18 @@ impl Upstreams {
             // Its error comes out of the requests that were under way.
             let _ = connection.await;
         });
-        self.lock().two = Some(Two {
+        let two = Two {
             sender: sender.clone(),
             _driver: Driver(driver.abort_handle()),
-        });
+        };
+        self.lock().twos.push((what.clone(), two));
         Ok(Sender::Two(sender))
     }
 
     /// Takes a connection back whose response began in good order: it takes another request once that was read.
     pub fn give_back(&self, lease: Lease) {
         if let Sender::One(one) = lease.sender {
-            self.lock().ones.push(one);
+            self.lock().ones.push((lease.what, one));
         }
     }
 }
@@ -251,6 +308,6 @@ async fn speak_one(leg: Leg, extra: Option<OwnedSemaphorePermit>) -> Result<Send
     Ok(Sender::One(One {
         sender,
         _driver: Driver(driver.abort_handle()),
-        _extra: extra,
+        extra,
     }))
 }

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -69,22 +70,24 @@ impl World {
 pub type Seen = Arc<Mutex<Vec<String>>>;
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
-/// A server that says what it saw and sends back what it was sent. Returns its port and the requests it saw.
+/// A server that says what it saw, on which of its connections (from 0), and sends back what it was sent. Returns its port and the requests it saw.
 pub async fn origin(mut config: ServerConfig, alpn: &[&str]) -> (u16, Seen) {
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let seen = Seen::default();
     let port = {
         let seen = Arc::clone(&seen);
+        let connections = Arc::new(AtomicU64::new(0));
         upstream(move |stream| {
             let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
+            let connection = connections.fetch_add(1, Ordering::Relaxed);
             async move {
                 let Ok(stream) = acceptor.accept(stream).await else {
                     return;
                 };
                 let service = service_fn(move |request| {
                     let seen = Arc::clone(&seen);
-                    async move { Ok::<_, Infallible>(answer(request, &seen).await) }
+                    async move { Ok::<_, Infallible>(answer(request, &seen, connection).await) }
                 });
                 let two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let stream = TokioIo::new(stream);
@@ -104,7 +107,7 @@ pub async fn origin(mut config: ServerConfig, alpn: &[&str]) -> (u16, Seen) {
     (port, seen)
 }
 
-async fn answer(request: Request<Incoming>, seen: &Seen) -> Answer {
+async fn answer(request: Request<Incoming>, seen: &Seen, connection: u64) -> Answer {
     let host = request
         .headers()
         .get("host")
@@ -126,6 +129,7 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Answer {
         .map(|c| c.to_str().unwrap().to_owned())
         .collect();
     match path.as_str() {
+        "/connection" => text(&connection.to_string()),
         "/echo" => Response::new(request.into_body().map_err(|_| unreachable!()).boxed()),
         "/auth" => {
             let fields = request.headers().clone();

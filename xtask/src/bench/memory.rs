@@ -39,7 +39,7 @@ pub fn run(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
-fn memory(pid: u32) -> Result<String> {
+pub fn memory(pid: u32) -> Result<String> {
     // proc_pid_smaps_rollup(5), in KiB.
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let field = |name: &str| -> Result<f64> {

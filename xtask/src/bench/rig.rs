@@ -103,9 +103,20 @@ impl Rig {
 
     /// Opens a session; `cpus` is where its load may run.
     pub fn session(&self, id: &str, policy: &serde_json::Value, cpus: &str) -> Result<Session<'_>> {
+        self.session_that_trusts(id, policy, cpus, &[])
+    }
+
+    /// The same, whose upstreams are verified with that certificate (DER).
+    pub fn session_that_trusts(
+        &self,
+        id: &str,
+        policy: &serde_json::Value,
+        cpus: &str,
+        root: &[u8],
+    ) -> Result<Session<'_>> {
         let id = format!("{id}_{}", std::process::id());
         let began = Instant::now();
-        let parent = rpc::open(&self.socket(), &id, policy.to_string().as_bytes())
+        let parent = rpc::open(&self.socket(), &id, policy.to_string().as_bytes(), root)
             .with_context(|| self.said())?;
         let rules = policy["network"][0]["rules"].as_array().map_or(0, Vec::len);
         self.opened.borrow_mut().push((rules, began.elapsed()));
@@ -193,6 +204,17 @@ impl Session<'_> {
             [pid] => Ok(pid),
             ref pids => bail!("the session has {} gateways", pids.len()),
         }
+    }
+
+    /// The beginning of a command line that runs what follows as one of the session's programs.
+    pub fn inside(&self) -> Result<Command> {
+        let enter = format!("--net=/proc/{}/ns/net", self.init()?);
+        let mut command = sh::command("sh", ["-c"]);
+        command
+            .arg("echo 0 >\"$0\" && exec nsenter \"$@\"")
+            .arg(self.container().join("cgroup.procs"))
+            .arg(enter);
+        Ok(command)
     }
 
     /// Another load, in the session's network namespace but outside its cgroup: no gate.

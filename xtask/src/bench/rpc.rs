@@ -63,13 +63,17 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Opens a session; gives the cgroup that what runs in it has to be under, as the enforcer spells it.
-pub fn open(socket: &Path, session: &str, policy: &[u8]) -> Result<String> {
-    let message = [
+/// `root`: what upstreams are verified with, in DER; empty for none.
+pub fn open(socket: &Path, session: &str, policy: &[u8], root: &[u8]) -> Result<String> {
+    let mut message = [
         field(1, session.as_bytes()),
         field(2, b"/bench"),
         field(3, policy),
     ]
     .concat();
+    if !root.is_empty() {
+        message.extend(field(4, root));
+    }
     let reply = call(socket, "OpenSession", &message)?;
     // cgroup_parent is field 1, and short.
     let [0x0a, length, rest @ ..] = &reply[..] else {
