@@ -8,6 +8,7 @@ mod commands;
 mod credentials;
 mod embedded;
 mod events;
+mod grants;
 mod loaded;
 mod network;
 mod patch;

@@ -255,7 +255,7 @@ impl Lines {
                 add(format!("{}:{}", host.host, host.https_port()));
             }
             if credential.hosts.is_empty() {
-                add("every host that config.toml grants it to".to_owned());
+                add("every host that it is granted for".to_owned());
             }
         }
     }

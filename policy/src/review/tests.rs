@@ -38,7 +38,7 @@ fn everything_that_is_asked_for_is_a_line() {
         r"agentcontainer.json
   credential github for api.example:443, as GH_TOKEN
   credential github for ghe.example:8443, as GH_TOKEN
-  credential model for every host that config.toml grants it to, in every request
+  credential model for every host that it is granted for, in every request
   reach address 10.0.0.0/8:22 (tcp)
   reach api.example:443 (https)
   reach api.example:80 (http)

@@ -242,12 +242,16 @@ fn grant(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Grant> {
     let format = object
         .take("format")
         .map(|node| unsaid(reader, node, &format!("{path}.format")));
+    let env = object
+        .take("env")
+        .and_then(|node| reader.parsed(node, &format!("{path}.env"), "invalid-value", str::parse));
     reader.close(object);
     Some(Grant {
         source: source?,
         hosts: hosts?.into_iter().map(|host| host.value).collect(),
         header: header.unwrap_or_else(|| Some(Default::default()))?,
         format: format.unwrap_or_else(|| Some(Default::default()))?,
+        env: env.map(|env| env.value),
     })
 }
 
