@@ -22,7 +22,7 @@ use super::response::{self, Ambiguous};
 use super::ruled;
 use super::serve::{self, Body, Client, page_response, refuse};
 use super::upstream::{Lease, Upstreams};
-use super::websocket::{Key, Mismatch, Switched};
+use super::websocket::{Handover, Key, Mismatch, Switched};
 use crate::credentials::{self, window::Patterns};
 use crate::dial::DialError;
 use crate::events;
@@ -164,10 +164,13 @@ impl Forward {
                 .exchange(client, request, key.as_ref(), &recorded)
                 .await?;
             if upstream.status() == StatusCode::SWITCHING_PROTOCOLS {
-                let head = self
+                return self
                     .switch(client, upstream, key, (&recorded, since), applied.answers)
-                    .await?;
-                return Ok(Response::from_parts(head, serve::nothing()));
+                    .await;
+            }
+            if client.h2 && key.is_some() && upstream.status().is_success() {
+                // Would be the stream's own switch.
+                return Err(Failure::Switch(Mismatch::Ordinary));
             }
             let (status, version) = (upstream.status(), upstream.version());
             // Where it cannot be told, what comes next on this connection is anybody's guess: it is not used again.
@@ -238,8 +241,12 @@ impl Forward {
         );
         let lease = || {
             let credential = recorded.credential.as_deref();
-            self.upstreams
-                .lease(client, &self.granted, &self.entry, credential)
+            self.upstreams.lease(
+                client,
+                &self.granted,
+                &self.entry,
+                (credential, key.is_some()),
+            )
         };
         let written = async {
             let connected = self
@@ -287,7 +294,7 @@ impl Forward {
         Err(Failure::Dial(DialError::NoAddress))
     }
 
-    /// Checks the upstream's 101, records it, and leaves the socket to be connected with the client's.
+    /// Checks the upstream's 101, records it, and hands the socket over to be connected with the client's.
     async fn switch(
         &self,
         client: &Client,
@@ -295,7 +302,7 @@ impl Forward {
         key: Option<Key>,
         (recorded, since): (&events::Request, Instant),
         answers: Option<Arc<Patterns>>,
-    ) -> Result<hyper::http::response::Parts, Failure> {
+    ) -> Result<Response<Body>, Failure> {
         let key = key.ok_or(Failure::Switch(Mismatch::Unasked))?;
         key.check(upstream.version(), upstream.headers())
             .map_err(Failure::Switch)?;
@@ -319,14 +326,14 @@ impl Forward {
         );
         let written = client.shared.channel.record(&event, Some(client.flow));
         written.await.map_err(|_| Failure::NotRecorded)?;
-        client.switch(switched);
         let (mut parts, _) = upstream.into_parts();
         neighbourly(&mut parts, client.h2);
         if let Some(answers) = &answers {
             body::exchange(&mut parts.headers, answers);
         }
         key.answer(&mut parts.headers);
-        Ok(parts)
+        parts.extensions.insert(Handover::new(switched));
+        Ok(Response::from_parts(parts, serve::nothing()))
     }
 
     /// The request as it goes out: the canonical authority, nothing that is between neighbours but what makes a WebSocket.

@@ -10,16 +10,18 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framer::Refused;
 use super::head::{self, Authority, Refusal, content_length};
-use super::serve::{Body, Client, Site, page_response, refuse, respond};
+use super::serve::{self, Body, Client, Site, page_response, refuse, respond};
+use super::websocket::{self, Handover, Key};
 use crate::limits;
 use crate::relay::{Carried, rested};
 use crate::wire::Wire;
@@ -47,11 +49,12 @@ pub async fn serve<W: Wire>(
     };
     let service = service_fn(move |request: Request<Incoming>| {
         let (client, site) = (Arc::clone(&client), Arc::clone(&site));
-        async move { Ok::<_, Infallible>(answer(&client, &site, request).await) }
+        async move { Ok::<_, Infallible>(answer(&client, site, request).await) }
     });
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits::H2_STREAMS)
+        .enable_connect_protocol()
         .max_header_list_size(limits::HTTP_HEAD as u32)
         .max_send_buf_size(limits::H2_SEND_BUFFER)
         .initial_stream_window_size(limits::H2_STREAM_WINDOW)
@@ -64,24 +67,80 @@ pub async fn serve<W: Wire>(
     }
 }
 
-async fn answer(client: &Client, site: &Site, request: Request<Incoming>) -> Response<Body> {
+async fn answer(client: &Client, site: Arc<Site>, request: Request<Incoming>) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    match check(&parts, &client.authority) {
-        Ok(()) => respond(client, site, Request::from_parts(parts, body)).await,
-        Err(refusal) => {
-            let line = format!("{} {}", parts.method, parts.uri);
-            let refused = Refused {
-                refusal,
-                request_line: Some(crate::events::bounded(&line, limits::RECORDED_URL)),
-            };
-            page_response(refuse(client, site, &refused))
+    if let Err(refusal) = check(&parts, &client.authority) {
+        let line = format!("{} {}", parts.method, parts.uri);
+        let refused = Refused {
+            refusal,
+            request_line: Some(crate::events::bounded(&line, limits::RECORDED_URL)),
+        };
+        return page_response(refuse(client, &site, &refused));
+    }
+    let request = Request::from_parts(parts, body);
+    if *request.method() == Method::CONNECT {
+        connect(client, site, request).await
+    } else {
+        respond(client, &site, request).await
+    }
+}
+
+/// A WebSocket on one stream (RFC 8441, 5): asked for and decided about as the request of HTTP/1 that it stands for.
+async fn connect(
+    client: &Client,
+    site: Arc<Site>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let stream = hyper::upgrade::on(&mut request);
+    *request.method_mut() = Method::GET;
+    let Some(key) = Key::random() else {
+        let mut response = Response::new(serve::nothing());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        return response;
+    };
+    key.ask(request.headers_mut());
+    let mut response = respond(client, &site, request).await;
+    if let Some(switched) = Handover::take(&mut response) {
+        let shared = Arc::clone(&client.shared);
+        tokio::spawn(async move {
+            // Held, so that whoever takes the right away knows when this has ended.
+            let _site = site;
+            if let Ok(stream) = stream.await {
+                let stream = websocket::Stream::new(stream);
+                let carried = Carried::default();
+                let (pipes, patience) = (&shared.pipes, shared.patience);
+                switched
+                    .carry(stream, Vec::new(), &carried, pipes, patience)
+                    .await;
+            }
+        });
+        *response.status_mut() = StatusCode::OK;
+        for name in [
+            header::CONNECTION,
+            header::UPGRADE,
+            header::SEC_WEBSOCKET_ACCEPT,
+        ] {
+            response.headers_mut().remove(name);
         }
     }
+    response
 }
 
 /// Holds a request of HTTP/2 to what `head` holds one of HTTP/1 to.
 pub fn check(parts: &Parts, authority: &Authority) -> Result<(), Refusal> {
-    head::check_method(parts.method.as_str())?;
+    match parts.extensions.get::<Protocol>() {
+        Some(protocol) if parts.method == Method::CONNECT => {
+            if protocol.as_str() != "websocket" {
+                return Err(Refusal::Upgrade);
+            }
+            let mut versions = parts.headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
+            match (versions.next(), versions.next()) {
+                (Some(version), None) if version.as_bytes() == websocket::VERSION => {}
+                _ => return Err(Refusal::WebSocket),
+            }
+        }
+        _ => head::check_method(parts.method.as_str())?,
+    }
     let uri = &parts.uri;
     if uri.scheme_str() != Some(authority.scheme.as_str()) {
         return Err(Refusal::TargetForm);

@@ -19,7 +19,7 @@ use super::guard::{Guard, Refusals};
 use super::h2;
 use super::head::{Authority, Scheme};
 use super::page::{self, Blocked, Form, Page};
-use super::websocket::{Key, Switched};
+use super::websocket::{Handover, Key, Switched};
 use crate::connection::{Shared, linger};
 use crate::events;
 use crate::limits;
@@ -53,7 +53,7 @@ pub struct Client {
 
 impl Client {
     /// The upstream has switched: once the client has its 101, the two are connected.
-    pub fn switch(&self, switched: Switched) {
+    fn switch(&self, switched: Switched) {
         *self.lock() = Some(switched);
     }
 
@@ -173,6 +173,9 @@ async fn serve_one<W: Wire>(
 async fn answer(client: &Client, site: &Site, request: Request<Incoming>) -> Response<Body> {
     let asked = Key::of(request.headers()).is_some();
     let mut response = respond(client, site, request).await;
+    if let Some(switched) = Handover::take(&mut response) {
+        client.switch(switched);
+    }
     // Whatever follows a request for WebSocket is no request.
     if asked && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let close = HeaderValue::from_static("close");

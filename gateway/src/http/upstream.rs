@@ -137,29 +137,31 @@ impl Upstreams {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection that can take a request now: one there is, or a new one. `credential`: what its requests carry.
+    /// A connection that can take a request now: one there is, or a new one. `credential`: what its requests carry;
+    /// `switches`: what it asks for is a switch, which is HTTP/1's.
     pub async fn lease(
         &self,
         client: &Client,
         granted: &Granted,
         entry: &Entry,
-        credential: Option<&str>,
+        (credential, switches): (Option<&str>, bool),
     ) -> Result<Lease, Failure> {
         let what = Use {
             intent: client.intent.clone(),
             generation: entry.active.generation,
             credential: credential.map(Into::into),
         };
-        if let Some(lease) = self.two(&what) {
+        let h2 = client.h2 && !switches;
+        if h2 && let Some(lease) = self.two(&what) {
             return Ok(lease);
         }
         // HTTP/1 clients ask one thing at a time; of the others one finds out for all what the upstream speaks.
-        let first = if client.h2 && !self.lock().speaks_one {
+        let first = if h2 && !self.lock().speaks_one {
             Some(self.dialling.lock().await)
         } else {
             None
         };
-        if let Some(lease) = self.two(&what) {
+        if h2 && let Some(lease) = self.two(&what) {
             return Ok(lease);
         }
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
@@ -170,7 +172,7 @@ impl Upstreams {
                 permit,
             });
         }
-        let sender = self.connect(client, granted, entry, &what).await?;
+        let sender = self.connect(client, granted, entry, (&what, h2)).await?;
         drop(first);
         let permit = permit.filter(|_| matches!(sender, Sender::One(_)));
         Ok(Lease {
@@ -228,9 +230,9 @@ impl Upstreams {
         client: &Client,
         granted: &Granted,
         entry: &Entry,
-        what: &Use,
+        (what, h2): (&Use, bool),
     ) -> Result<Sender, Failure> {
-        let extra = if client.h2 && self.lock().speaks_one {
+        let extra = if client.h2 && (!h2 || self.lock().speaks_one) {
             let extra = Arc::clone(&client.shared.extra);
             extra.acquire_owned().await.ok()
         } else {
@@ -250,7 +252,7 @@ impl Upstreams {
             Protocol::Https => {
                 let roots = &entry.active.roots;
                 let place = &client.intent.place;
-                let stream = roots.connect(dialled.stream, place, client.h2).await;
+                let stream = roots.connect(dialled.stream, place, h2).await;
                 Leg::Tls(Box::new(stream.map_err(Failure::Tls)?))
             }
             _ => Leg::Plain(dialled.stream),
@@ -258,7 +260,9 @@ impl Upstreams {
         if leg.is_h2() {
             self.speak_two(leg, what).await
         } else {
-            self.lock().speaks_one = true;
+            if h2 {
+                self.lock().speaks_one = true;
+            }
             speak_one(leg, extra).await
         }
     }

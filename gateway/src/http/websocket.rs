@@ -1,22 +1,27 @@
 //! The one switch of protocols that is carried: WebSocket (RFC 6455, 4). What a request has to say is checked by `head`,
 //! what the upstream has to answer here; behind the switch the bytes are opaque and counted. Called by `http::forward`
-//! on the way there and by `http::serve` once the client has its 101.
+//! on the way there, and by `http::serve` once the client has its 101, or by `http::h2` its 200.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hyper::Version;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::upgrade::Upgraded;
+use hyper::{Response, Version};
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::connection::Guarded;
 use crate::relay::{Carried, End, Patience, Pipes, exchange, relay, rested};
 use crate::tls::upstream::Leg;
 use crate::wire::Wire;
-use std::sync::atomic::Ordering;
 
 /// RFC 6455, 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -38,6 +43,8 @@ pub enum Mismatch {
     Protocol,
     #[error("the upstream's Sec-WebSocket-Accept does not belong to the key that was sent")]
     Accept,
+    #[error("the upstream answered a request for WebSocket with an ordinary answer")]
+    Ordinary,
 }
 
 /// An upstream connection behind its 101.
@@ -54,6 +61,13 @@ impl Key {
             return None;
         }
         HeaderValue::from_bytes(value).ok().map(Self)
+    }
+
+    /// One for a request that a client of HTTP/2 made without (RFC 6455, 4.1: 16 random bytes). `None`: the kernel gives none.
+    pub fn random() -> Option<Self> {
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).ok()?;
+        HeaderValue::try_from(STANDARD.encode(nonce)).ok().map(Self)
     }
 
     /// The key of a request that `head` let through; `None` where it asks for no switch, or for one that is not carried.
@@ -126,6 +140,70 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue
     match (values.next(), values.next()) {
         (Some(value), None) => Some(value),
         _ => None,
+    }
+}
+
+/// What a response of 101 brings along for whoever has the client's side of it.
+#[derive(Clone)]
+pub struct Handover(Arc<Mutex<Option<Switched>>>);
+
+impl Handover {
+    pub fn new(switched: Switched) -> Self {
+        Self(Arc::new(Mutex::new(Some(switched))))
+    }
+
+    pub fn take<B>(response: &mut Response<B>) -> Option<Switched> {
+        let Self(switched) = response.extensions_mut().remove()?;
+        switched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+/// A stream of HTTP/2 that became a WebSocket.
+pub struct Stream(TokioIo<Upgraded>);
+
+impl Stream {
+    pub fn new(stream: Upgraded) -> Self {
+        Self(TokioIo::new(stream))
+    }
+}
+
+impl Wire for Stream {
+    /// Nothing to be told apart: its end is the stream's, and WebSocket has a word of its own for a good one.
+    fn disarm(&mut self) {}
+
+    fn plain(self) -> Result<Guarded, Self> {
+        Err(self)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

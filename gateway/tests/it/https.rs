@@ -547,7 +547,7 @@ async fn a_stream_of_events_comes_as_it_is_sent_and_ends_with_the_right_to_it() 
 }
 
 /// TLS with the gateway as a client that has the session's certificate.
-async fn speak(
+pub async fn speak(
     scene: &Scene,
     alpn: &[u8],
 ) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {

@@ -16,3 +16,4 @@ mod smuggling;
 mod speed;
 mod tls;
 mod websocket;
+mod websocket_two;

@@ -183,6 +183,46 @@ class Ws {
 }
 
 #[test]
+fn a_websocket_of_node_on_a_stream_of_http_2() {
+    let (good, bad) = (name(), name());
+    let workspace = workspace().allow(&[&good]).host(&bad, rig().bridge);
+    workspace.put(
+        "ws.js",
+        "const http2 = require('http2');
+async function ask(host) {
+  const session = http2.connect('https://' + host);
+  session.on('error', (error) => { console.log(String(error)); process.exit(1); });
+  const settings = await new Promise((done) => session.once('remoteSettings', done));
+  const stream = session.request({ ':method': 'CONNECT', ':protocol': 'websocket', ':path': '/ws', 'sec-websocket-version': '13' });
+  const text = Buffer.alloc(50000, 'x');
+  const answer = await new Promise((done) => stream.once('response', done));
+  if (answer[':status'] !== 200) { session.destroy(); return 'refused ' + answer[':status'] + ' ' + answer['x-agentcontainer-blocked']; }
+  const head = Buffer.from([0x81, 0xfe, 0, 0, 0, 0, 0, 0]);
+  head.writeUInt16BE(text.length, 2);
+  stream.write(Buffer.concat([head, text]));
+  let heard = Buffer.alloc(0);
+  for await (const part of stream) {
+    heard = Buffer.concat([heard, part]);
+    if (heard.length >= 4 + text.length) break;
+  }
+  session.destroy();
+  return 'heard ' + heard.readUInt16BE(2) + ' ' + heard.subarray(4).equals(text) + ' ' + settings.enableConnectProtocol;
+}
+(async () => { for (const host of process.argv.slice(2)) console.log(await ask(host)); })();
+",
+    );
+    let out = workspace.inside(&format!("node ws.js {good} {bad}"));
+    assert_eq!(
+        out.ok(),
+        "heard 50000 true true\nrefused 403 not-listed",
+        "{}",
+        out.stderr
+    );
+    assert_eq!(standard().requests(&good).len(), 1);
+    assert!(standard().requests(&bad).is_empty());
+}
+
+#[test]
 fn busybox() {
     greets(|host| format!("busybox wget -q -O - http://{host}/hello"));
 }
