@@ -3,6 +3,7 @@
 
 mod channel;
 mod credentials;
+mod differential;
 mod dns;
 mod harness;
 mod http;
