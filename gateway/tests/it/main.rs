@@ -7,6 +7,7 @@ mod dns;
 mod harness;
 mod http;
 mod https;
+mod inspection;
 mod proxy;
 mod relay;
 mod ruled;
