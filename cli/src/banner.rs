@@ -28,6 +28,9 @@ pub fn print(loaded: &Loaded, record: &Record, ready: &Ready) {
     for credential in &loaded.policy.credentials {
         report::banner("credentials", credentials::shown(credential));
     }
+    if let Some(line) = inspection(&loaded.policy) {
+        report::banner("inspection", line);
+    }
     let hooks: Vec<&str> = ready.opened.hooks.iter().map(|h| h.name.as_str()).collect();
     report::banner("held by", format!("kernel ({}), gateway", hooks.join(" ")));
     for line in opaque(&loaded.policy) {
@@ -86,6 +89,15 @@ fn shown(mut places: Vec<String>) -> String {
     }
 }
 
+/// The levels that are not as by default.
+fn inspection(policy: &EffectivePolicy) -> Option<String> {
+    let unusual = policy.inspection.unusual();
+    let words: Vec<String> = unusual
+        .map(|(inspector, level)| format!("{} {}", inspector.as_str(), level.as_str()))
+        .collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
 /// What is carried without being read, said so.
 fn opaque(policy: &EffectivePolicy) -> Vec<String> {
     let unread = |protocol: Protocol| matches!(protocol, Protocol::Tls | Protocol::Tcp);
@@ -131,6 +143,7 @@ pub fn plan(loaded: &Loaded, record: &Record, planned: &Planned) -> String {
     ];
     let credentials = loaded.policy.credentials.iter().map(credentials::shown);
     lines.extend(credentials.map(|line| format!("credentials  {line}")));
+    lines.extend(inspection(&loaded.policy).map(|line| format!("inspection   {line}")));
     lines.extend(
         opaque(&loaded.policy)
             .into_iter()

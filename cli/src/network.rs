@@ -134,6 +134,9 @@ impl Line {
             let name = process.program.as_deref().unwrap_or(&process.comm);
             line.rest += &format!(" by {}", escape(name));
         }
+        if let (true, Some(detail)) = (event.reason.starts_with("inspection-"), &event.detail) {
+            line.rest += &escape(&format!(": {detail}"));
+        }
         if let Some(rule) = &event.rule {
             line.rest += &escape(&format!(" ({} at {})", rule.name, rule.origin));
         }

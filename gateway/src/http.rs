@@ -8,6 +8,7 @@ pub mod framer;
 mod guard;
 mod h2;
 pub mod head;
+mod inspected;
 pub mod page;
 pub mod pool;
 mod response;

@@ -12,6 +12,7 @@ mod dial;
 pub mod dns;
 mod events;
 pub mod http;
+pub mod inspect;
 pub mod limits;
 pub mod plan;
 mod relay;

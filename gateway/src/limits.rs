@@ -114,6 +114,12 @@ pub const RESTING_UPSTREAM: Duration = Duration::from_secs(4);
 pub const RATES: usize = 10_000;
 /// No refusal: compressed bytes that are taken at once, so that what comes of them (DEFLATE: at most 1,032 times as much) stays small.
 pub const INFLATE: usize = 1024;
+/// No refusal: bytes that inspectors look at again with what follows them; what they find is shorter.
+pub const INSPECTED_OVERLAP: usize = 1024;
+/// No refusal: bytes that inspectors look at at once.
+pub const INSPECTED_AT_ONCE: usize = 16 * 1024;
+/// What one compressed body may stand for and be looked through; beyond it, it counts as one that cannot be read.
+pub const INSPECTED_INFLATED: u64 = 256 * 1024 * 1024;
 /// Bytes of a URL that an event keeps.
 pub const RECORDED_URL: usize = 2 * 1024;
 

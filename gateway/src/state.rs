@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use crate::bucket::Bucket;
 use crate::credentials::{Credentials, Secret};
 use crate::http::head::{Authority, Host, Scheme};
+use crate::inspect::Chain;
 use crate::limits;
 use crate::plan;
 use crate::resolve::{Resolver, System};
@@ -96,6 +97,7 @@ pub struct Active {
     /// What upstreams are verified with.
     pub roots: Roots,
     pub credentials: Credentials,
+    pub inspectors: Arc<Chain>,
     /// Hosts that rules name in full, and what wildcards stand below: for the bounds on names an agent chooses.
     exact: HashSet<HostName>,
     bases: HashSet<HostName>,
@@ -125,10 +127,16 @@ impl Active {
             ResolverSetting::System => Resolver::system(system),
             ResolverSetting::Address(address) => Resolver::address(*address),
         };
+        let known = secrets.iter().map(|secret| secret.placeholder.clone());
+        let known = known.filter(|known| !known.is_empty());
         Self {
             generation,
             session,
             credentials: Credentials::new(&policy.credentials, secrets),
+            inspectors: Arc::new(Chain::new(
+                &policy.inspection,
+                known.map(String::into_bytes).collect(),
+            )),
             compiled: policy.compile(),
             policy,
             resolver,
@@ -359,6 +367,10 @@ impl State {
             &secrets,
             &self.system,
         ));
+        let stricter = active
+            .policy
+            .inspection
+            .is_stricter_than(&before.policy.inspection);
         let revoked: Vec<u64> = {
             let mut inner = self.lock();
             for (host, address) in names {
@@ -369,7 +381,11 @@ impl State {
                 .open
                 .iter()
                 .filter(|(_, open)| {
-                    !matches!(active.decide(&open.intent),
+                    // What is open would go on as it was looked at when it began.
+                    let unread =
+                        stricter && matches!(open.protocol, Protocol::Http | Protocol::Https);
+                    unread
+                        || !matches!(active.decide(&open.intent),
                         Ruling::Allow(granted) if granted.protocol == open.protocol
                             && granted.requests == open.requests)
                 })

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use schema::inspection::Inspector;
 use serde::Serialize;
 
 use crate::effective::{EffectivePolicy, Origin};
@@ -70,6 +71,12 @@ fn entries(policy: &EffectivePolicy) -> BTreeMap<String, Option<Origin>> {
         out.insert(
             text::credential(credential),
             Some(credential.origin.clone()),
+        );
+    }
+    for inspector in Inspector::ALL {
+        out.insert(
+            text::inspection(inspector, &policy.inspection),
+            policy.inspection.origin(inspector).cloned(),
         );
     }
     let gateway = &policy.gateway;

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::address_class::{self, Class};
 use crate::credential::{Credential, MAX_CREDENTIALS};
+use crate::inspection::Inspection;
 
 /// Version of the JSON form; another one is refused.
 pub const VERSION: u32 = 1;
@@ -49,6 +50,8 @@ pub struct EffectivePolicy {
     pub gateway: Gateway,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<Credential>,
+    #[serde(default, skip_serializing_if = "Inspection::is_empty")]
+    pub inspection: Inspection,
 }
 
 /// At least one layer; in canonical order and without duplicates.
@@ -200,6 +203,7 @@ impl EffectivePolicy {
             network,
             gateway,
             credentials: Vec::new(),
+            inspection: Inspection::default(),
         };
         policy.check()?;
         Ok(policy)
@@ -215,6 +219,13 @@ impl EffectivePolicy {
         Ok(self)
     }
 
+    /// The same with these levels of inspection.
+    #[must_use]
+    pub fn with_inspection(mut self, inspection: Inspection) -> Self {
+        self.inspection = inspection;
+        self
+    }
+
     /// One layer that allows nothing.
     pub fn deny_all() -> Self {
         Self {
@@ -222,6 +233,7 @@ impl EffectivePolicy {
             network: Network::deny_all(),
             gateway: Gateway::default(),
             credentials: Vec::new(),
+            inspection: Inspection::default(),
         }
     }
 

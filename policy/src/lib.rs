@@ -10,6 +10,7 @@ mod decision;
 pub mod difference;
 mod effective;
 pub mod explain;
+pub mod inspection;
 pub mod merge;
 mod requests;
 pub mod review;
@@ -25,6 +26,7 @@ pub use effective::{
     Rule,
 };
 pub use explain::explain;
+pub use inspection::Inspection;
 pub use merge::effective;
 pub use requests::{Permit, RequestDenial, RequestRule, RequestRules};
 pub use review::Review;

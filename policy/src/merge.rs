@@ -19,6 +19,7 @@ use crate::effective::{
     Action, DomainRule, EffectivePolicy, Gateway, Layer, MAX_RULES, Network, NetworkRule, Origin,
     PolicyError, Rule, private_network_fits,
 };
+use crate::inspection::Inspection;
 
 /// Names that the gateway answers itself, with everything below them.
 pub const RESERVED_HOSTS: [&str; 1] = ["agentcontainer.internal"];
@@ -44,7 +45,8 @@ pub fn effective(config: &Config, host: &HostConfig) -> Result<EffectivePolicy, 
     if !found.is_empty() {
         return Err(found);
     }
-    policy.with_credentials(credentials).map_err(outside)
+    let policy = policy.with_credentials(credentials).map_err(outside)?;
+    Ok(policy.with_inspection(Inspection::of(config, host)))
 }
 
 fn workspace_layer(config: &Config, found: &mut Vec<Diagnostic>) -> Layer {

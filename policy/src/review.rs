@@ -11,9 +11,11 @@ use schema::config::lifecycle::Lifecycle;
 use schema::config::template::Template;
 use schema::diag::escape;
 use schema::digest::Digest;
+use schema::inspection::{Inspector, Level};
 use schema::net::Protocol;
 use serde::{Deserialize, Serialize};
 
+use crate::inspection::default_level;
 use crate::text;
 
 /// What a line does when it is there.
@@ -65,6 +67,7 @@ impl Review {
         lines.commands(config);
         lines.egress(config);
         lines.credentials(config);
+        lines.inspection(config);
         Self {
             path: config.file.clone(),
             lines: lines.0,
@@ -256,6 +259,35 @@ impl Lines {
             }
             if credential.hosts.is_empty() {
                 add("every host that it is granted for".to_owned());
+            }
+        }
+    }
+
+    /// Each step below the default opens, each above it closes: a step either way is one line.
+    fn inspection(&mut self, config: &Config) {
+        for inspector in Inspector::ALL {
+            let Some(level) = config.agent.inspection.of(inspector) else {
+                continue;
+            };
+            let (name, usual) = (inspector.as_str(), default_level(inspector));
+            let steps = [
+                (
+                    Level::Flag,
+                    format!("no inspector {name}"),
+                    format!("inspector {name} at least records"),
+                ),
+                (
+                    Level::Block,
+                    format!("carry what inspector {name} finds, which is otherwise refused"),
+                    format!("inspector {name} refuses"),
+                ),
+            ];
+            for (step, without, with) in steps {
+                match (level.value >= step, usual >= step) {
+                    (true, false) => self.add(Effect::Closes, with),
+                    (false, true) => self.add(Effect::Opens, without),
+                    _ => {}
+                }
             }
         }
     }

@@ -257,6 +257,9 @@ impl Denied {
             "address-refused" => without(
                 "it leads to an address that is not public: a person who wants that names it in the host's config.toml",
             ),
+            code if code.starts_with("inspection-") => without(
+                "an inspector found something in what was sent: look at that before `agent.inspection`",
+            ),
             _ => without("no entry of the config would change this"),
         }
     }

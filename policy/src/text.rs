@@ -6,12 +6,14 @@ use std::net::Ipv4Addr;
 use schema::config::agent;
 use schema::credential::CredentialName;
 use schema::host::{HostName, HostPattern};
+use schema::inspection::Inspector;
 use schema::net::Protocol;
 use schema::request::{Method, Requests};
 
 use crate::credential::Credential;
 use crate::decision::DenyReason;
 use crate::effective::{Action, DomainRule, NetworkRule, Rule};
+use crate::inspection::Inspection;
 
 const EGRESS: &str = "agent.capabilities.network.egress";
 
@@ -83,6 +85,14 @@ pub fn credential(credential: &Credential) -> String {
             None => ", in every request".to_owned(),
         }
     )
+}
+
+pub fn inspection(inspector: Inspector, levels: &Inspection) -> String {
+    let (name, level) = (inspector.as_str(), levels.level(inspector).as_str());
+    match levels.origin(inspector) {
+        Some(_) => format!("inspection {name} {level}"),
+        None => format!("inspection {name} {level}, by default"),
+    }
 }
 
 /// What the wire has to say to `name`.

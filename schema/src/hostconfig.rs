@@ -17,6 +17,7 @@ use crate::credential::{CredentialName, Format, HeaderName, MAX_CREDENTIALS, MAX
 use crate::diag::{Diagnostic, Position};
 use crate::gateway::{HttpProxy, Resolver};
 use crate::host::HostName;
+use crate::inspection::{Inspector, Level};
 use crate::toml_tree::{self, MAX_FILE_BYTES};
 
 /// Most entries in each list and table.
@@ -44,6 +45,9 @@ pub struct HostConfig {
     /// Grants by name, for every workspace that asks for one.
     #[schemars(default, extend("maxProperties" = MAX_CREDENTIALS))]
     pub credentials: BTreeMap<CredentialName, Setting<Grant>>,
+    /// The least that is done about what inspectors find; a workspace may ask for more.
+    #[schemars(default, schema_with = "inspection")]
+    pub inspection: BTreeMap<Inspector, Setting<Level>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +190,8 @@ impl HostConfig {
         hosts.extend(self.gateway.hosts);
         let mut credentials = below.credentials;
         credentials.extend(self.credentials);
+        let mut inspection = below.inspection;
+        inspection.extend(self.inspection);
         let private_networks = united(
             self.gateway.private_networks,
             below.gateway.private_networks,
@@ -201,6 +207,7 @@ impl HostConfig {
                 ca_bundles,
             },
             credentials,
+            inspection,
         }
     }
 
@@ -251,6 +258,16 @@ fn hosts(_: &mut SchemaGenerator) -> Schema {
 
 fn networks(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": MAX_ENTRIES, "items": { "type": "string" } })
+}
+
+fn inspection(_: &mut SchemaGenerator) -> Schema {
+    let words: Vec<&str> = Level::WORDS.iter().map(|(word, _)| *word).collect();
+    let level = |inspector: Inspector| {
+        let level = serde_json::json!({ "type": "string", "enum": words });
+        (inspector.as_toml().to_owned(), level)
+    };
+    let levels: serde_json::Map<_, _> = Inspector::ALL.into_iter().map(level).collect();
+    json_schema!({ "type": "object", "additionalProperties": false, "properties": levels })
 }
 
 fn ca_bundles(_: &mut SchemaGenerator) -> Schema {

@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod host;
 pub mod hostconfig;
 pub mod image;
+pub mod inspection;
 pub mod json_schema;
 pub mod jsonc;
 pub mod net;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use policy::explain::Target;
 use policy::text;
+use schema::inspection::Inspector;
 
 use super::{json, suggest};
 use crate::loaded::Loaded;
@@ -120,5 +121,14 @@ fn show(loaded: &Loaded, as_json: bool) -> Result<u8, Failure> {
         report::out(lines(&report::table(&rows)));
         report::out("everything else is denied");
     }
+    let inspection = &loaded.policy.inspection;
+    let levels = Inspector::ALL.map(|inspector| {
+        let origin = inspection.origin(inspector).map(ToString::to_string);
+        vec![
+            text::inspection(inspector, inspection),
+            origin.unwrap_or_default(),
+        ]
+    });
+    report::out(lines(&report::table(&levels)));
     Ok(0)
 }

@@ -12,6 +12,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderMap, HeaderValue};
 
 use super::framer;
+use super::inspected::{Blocked, Inspected};
 use crate::credentials::window::{Patterns, Window};
 use crate::limits;
 
@@ -23,6 +24,8 @@ pub enum BodyError {
     Placeholder,
     #[error("the body is longer than a rule allows")]
     TooLong,
+    #[error("an inspector blocks the body")]
+    Inspected,
     #[error("the body is not the gzip that its head says: {0}")]
     Gzip(std::io::Error),
 }
@@ -32,6 +35,7 @@ pub enum BodyError {
 pub struct Broken {
     pub placeholder: AtomicBool,
     pub too_long: AtomicBool,
+    pub inspected: Arc<Blocked>,
 }
 
 /// What is done about what is found.
@@ -46,6 +50,7 @@ enum Watch {
 pub struct Counted {
     inner: Incoming,
     count: Arc<AtomicU64>,
+    inspected: Option<Inspected>,
     watch: Watch,
     inflate: Option<Inflate>,
     /// Bytes that may still come.
@@ -66,6 +71,7 @@ impl Counted {
         Self {
             inner,
             count,
+            inspected: None,
             watch: Watch::Nothing,
             inflate: None,
             left: u64::MAX,
@@ -89,6 +95,12 @@ impl Counted {
         }
         self.left = longest.unwrap_or(u64::MAX);
         self.broken = broken;
+        self
+    }
+
+    /// Breaks off where an inspector blocks.
+    pub fn inspected(mut self, inspected: Option<Inspected>) -> Self {
+        self.inspected = inspected;
         self
     }
 
@@ -119,6 +131,14 @@ impl Counted {
                 return Err(BodyError::TooLong);
             }
         }
+        let data = match &mut self.inspected {
+            Some(inspected) => inspected.push(data).ok_or(BodyError::Inspected)?,
+            None => data,
+        };
+        self.watched(data)
+    }
+
+    fn watched(&mut self, data: Bytes) -> Result<Bytes, BodyError> {
         match &mut self.watch {
             Watch::Nothing => Ok(data),
             Watch::Refuse(window) => {
@@ -137,6 +157,9 @@ impl Counted {
         for name in framer::NOT_IN_TRAILERS {
             trailers.remove(name);
         }
+        if let Some(inspected) = &self.inspected {
+            inspected.trailers(trailers).ok_or(BodyError::Inspected)?;
+        }
         match &self.watch {
             Watch::Nothing => {}
             Watch::Refuse(window) => {
@@ -154,11 +177,16 @@ impl Counted {
     }
 
     /// What was held back for what might have come.
-    fn rest(&mut self) -> Bytes {
-        match &mut self.watch {
-            Watch::Nothing => Bytes::new(),
-            Watch::Refuse(window) | Watch::Exchange(window) => window.finish().into(),
+    fn rest(&mut self) -> Result<Bytes, BodyError> {
+        let held = match &mut self.inspected {
+            Some(inspected) => inspected.finish().ok_or(BodyError::Inspected)?,
+            None => Bytes::new(),
+        };
+        let mut rest = self.watched(held)?;
+        if let Watch::Refuse(window) | Watch::Exchange(window) = &mut self.watch {
+            rest = [&rest[..], &window.finish()].concat().into();
         }
+        Ok(rest)
     }
 }
 
@@ -256,7 +284,7 @@ impl Counted {
                                 inflate.finish().map_err(BodyError::Gzip)?;
                             }
                             self.trailers(&mut trailers)?;
-                            let rest = self.rest();
+                            let rest = self.rest()?;
                             if rest.is_empty() {
                                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                             }
@@ -271,7 +299,7 @@ impl Counted {
                     if let Some(inflate) = self.inflate.take() {
                         inflate.finish().map_err(BodyError::Gzip)?;
                     }
-                    let rest = self.rest();
+                    let rest = self.rest()?;
                     if !rest.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(rest))));
                     }
@@ -303,7 +331,12 @@ impl Body for Counted {
             Watch::Nothing => false,
             Watch::Refuse(window) | Watch::Exchange(window) => !window.is_empty(),
         };
-        self.inner.is_end_stream() && !holds && self.owed.is_none() && self.inflate.is_none()
+        let inspecting = self.inspected.as_ref().is_some_and(Inspected::is_open);
+        self.inner.is_end_stream()
+            && !inspecting
+            && !holds
+            && self.owed.is_none()
+            && self.inflate.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -315,6 +348,7 @@ impl Body for Counted {
             Watch::Nothing => 0,
             Watch::Refuse(window) | Watch::Exchange(window) => window.len() as u64,
         };
+        let held = held + self.inspected.as_ref().map_or(0, Inspected::held) as u64;
         let mut hint = self.inner.size_hint();
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper + held);

@@ -16,6 +16,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
 use super::body::{self, Broken, Counted};
 use super::head::Authority;
+use super::inspected;
 use super::page::{self, Blocked, Form};
 use super::pool::Pool;
 use super::response::{self, Ambiguous};
@@ -26,6 +27,7 @@ use super::websocket::{Handover, Key, Mismatch, Switched};
 use crate::credentials::{self, window::Patterns};
 use crate::dial::DialError;
 use crate::events;
+use crate::inspect::Finding;
 use crate::limits;
 use crate::state::{Entry, Granted};
 use crate::tls::upstream::UpstreamError;
@@ -66,6 +68,7 @@ pub enum Failure {
     Ruled(ruled::Refusal),
     /// The body turned out longer than a rule allows.
     TooLong,
+    Inspected(Finding),
 }
 
 impl Failure {
@@ -79,6 +82,7 @@ impl Failure {
                 "body-too-long",
                 "the body is longer than a rule allows".to_owned(),
             ),
+            Self::Inspected(finding) => (403, finding.code, finding.to_string()),
             Self::Encoded => (
                 502,
                 "response-encoded",
@@ -141,6 +145,12 @@ impl Forward {
             };
             // Of the policy that is in force now, however old the connection is.
             let active = client.shared.state.active();
+            // Before a credential is put in: no value of ours is ever looked at.
+            let (chain, blocked) = (&active.inspectors, &broken.inspected);
+            let granted = &self.granted;
+            let inspected =
+                inspected::request(chain, client, granted, &head, &mut recorded, blocked)
+                    .map_err(Failure::Inspected)?;
             let credentials = &active.credentials;
             let applied = credentials
                 .apply(&mut head, &client.intent, client.authority.scheme)
@@ -154,15 +164,16 @@ impl Forward {
                 head.headers.remove(header::RANGE);
                 head.headers.remove(header::IF_RANGE);
             }
-            let body = Counted::new(body, Arc::clone(&sent)).refuse(
-                applied.body,
-                longest,
-                Arc::clone(&broken),
-            );
+            let body = Counted::new(body, Arc::clone(&sent))
+                .refuse(applied.body, longest, Arc::clone(&broken))
+                .inspected(inspected);
             let request = Request::from_parts(head, body);
             let (mut upstream, mut lease) = self
                 .exchange(client, request, key.as_ref(), &recorded)
                 .await?;
+            if let Some(finding) = broken.inspected.answered() {
+                return Err(Failure::Inspected(finding));
+            }
             if upstream.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return self
                     .switch(client, upstream, key, (&recorded, since), applied.answers)
@@ -210,7 +221,9 @@ impl Forward {
                     close_after(&mut response);
                     return response;
                 }
-                let failure = if broken.placeholder.load(Ordering::Relaxed) {
+                let failure = if let Some(finding) = broken.inspected.finding() {
+                    Failure::Inspected(finding)
+                } else if broken.placeholder.load(Ordering::Relaxed) {
                     Failure::Credential(credentials::Refusal::Body)
                 } else if broken.too_long.load(Ordering::Relaxed) {
                     Failure::TooLong

@@ -111,6 +111,9 @@ pub fn blocked(facts: Blocked<'_>, form: Form) -> Page {
         ("credential-elsewhere", _) => {
             "agent.credentials names where a credential may go, within what the host's config.toml grants".to_owned()
         }
+        (code, _) if code.starts_with("inspection-") => {
+            "agent.inspection says what is done about what an inspector finds, within the host's config.toml; a key that a server needs is for agent.credentials".to_owned()
+        }
         ("upstream-certificate", _) => {
             "nothing in policy: a certificate that the host should trust is named in its config.toml, gateway.ca_bundles".to_owned()
         }

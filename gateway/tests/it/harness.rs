@@ -65,6 +65,7 @@ pub struct PolicyBuilder {
     pub roots: Vec<Vec<u8>>,
     pub secrets: Vec<v1::Secret>,
     pub credentials: Vec<policy::Credential>,
+    pub inspection: policy::Inspection,
 }
 
 fn origin() -> Origin {
@@ -154,6 +155,18 @@ impl PolicyBuilder {
             .unwrap()
             .with_credentials(self.credentials)
             .unwrap()
+            .with_inspection(self.inspection)
+    }
+
+    /// Levels of inspectors, by their names in the config.
+    pub fn inspect(mut self, levels: &[(&str, &str)]) -> Self {
+        let level = |&(name, level): &(&str, &str)| {
+            let said = serde_json::json!({ "level": level, "origin": origin() });
+            (name.to_owned(), said)
+        };
+        let levels: serde_json::Map<_, _> = levels.iter().map(level).collect();
+        self.inspection = serde_json::from_value(levels.into()).unwrap();
+        self
     }
 }
 

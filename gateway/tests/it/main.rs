@@ -8,6 +8,7 @@ mod dns;
 mod harness;
 mod http;
 mod https;
+mod inspection;
 mod pool;
 mod proxy;
 mod relay;

@@ -13,6 +13,7 @@ use super::units::{Cpus, MemorySize, VariableName, inline_schema};
 use crate::credential::{CredentialName, MAX_CREDENTIALS, MAX_HOSTS};
 use crate::diag::Spanned;
 use crate::host::{HostError, HostPattern, MAX_SPELLING_BYTES};
+use crate::inspection::{Inspector, Level};
 use crate::net::{Cidr, CidrError, Protocol};
 use crate::request::{MAX_IN_RULE, Method, PathGlob, RateLimit, Requests};
 
@@ -36,6 +37,29 @@ pub struct Agent {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(default, extend("maxProperties" = MAX_CREDENTIALS))]
     pub credentials: BTreeMap<CredentialName, Spanned<Credential>>,
+    /// What is done about what inspectors find in requests and in frames of WebSockets; the host may ask for more.
+    #[serde(skip_serializing_if = "Inspection::is_empty")]
+    #[schemars(default)]
+    pub inspection: Inspection,
+}
+
+/// A level for each inspector, where one is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Inspection {
+    /// Keys of known formats, on their way to a host where they do not belong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Spanned<Level>>,
+    /// Words that look random, in queries, fields and bodies of text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<Spanned<Level>>,
+    /// A body that is something else than its head says, or that is encoded in a way that is not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<Spanned<Level>>,
+    /// Base64 that stands for a key of a known format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base64: Option<Spanned<Level>>,
 }
 
 /// What a workspace may say of a credential that the host grants.
@@ -200,7 +224,7 @@ impl Rule {
 
 impl Agent {
     pub fn is_empty(&self) -> bool {
-        self.capabilities.is_empty() && self.credentials.is_empty()
+        self.capabilities.is_empty() && self.credentials.is_empty() && self.inspection.is_empty()
     }
 
     pub fn egress(&self) -> &Egress {
@@ -209,6 +233,21 @@ impl Agent {
 
     pub fn resources(&self) -> &Resources {
         &self.capabilities.resources
+    }
+}
+
+impl Inspection {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub fn of(&self, inspector: Inspector) -> Option<&Spanned<Level>> {
+        match inspector {
+            Inspector::Secrets => self.secrets.as_ref(),
+            Inspector::Entropy => self.entropy.as_ref(),
+            Inspector::ContentType => self.content_type.as_ref(),
+            Inspector::Base64 => self.base64.as_ref(),
+        }
     }
 }
 

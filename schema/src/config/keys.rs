@@ -177,12 +177,6 @@ pub const REFUSED: &[Key] = &[
     ),
     key(
         Parent::Agent,
-        "inspection",
-        Accepted::EmptyObject,
-        "requests are not inspected by this version",
-    ),
-    key(
-        Parent::Agent,
         "policy",
         Accepted::EmptyObject,
         "workspace policies are not fetched by this version",

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 
 use super::agent::{
-    Action, Agent, Capabilities, Domain, Egress, MAX_DOMAINS, MAX_NETWORKS, MAX_PIDS,
+    Action, Agent, Capabilities, Domain, Egress, Inspection, MAX_DOMAINS, MAX_NETWORKS, MAX_PIDS,
     MAX_PORTS_PER_RULE, Network, NetworkPort, Resources, Rule,
 };
 use super::discover::Flavour;
@@ -20,6 +20,7 @@ use super::{Config, HostRequirements, MAX_MOUNTS, MAX_VARIABLES};
 use crate::diag::{Diagnostic, Spanned};
 use crate::host::HostPattern;
 use crate::image::ImageRef;
+use crate::inspection::{Inspector, Level};
 use crate::net::Protocol;
 use crate::node::{Member, Node, Value};
 use crate::read::{Object, Reader};
@@ -423,11 +424,33 @@ fn agent(reader: &mut Reader<'_>, node: &Node) -> Option<Agent> {
     let credentials = object
         .take("credentials")
         .map(|node| credentials::credentials(reader, node));
+    let inspection = object
+        .take("inspection")
+        .and_then(|node| inspection(reader, node));
     reader.close(object);
     Some(Agent {
         capabilities: capabilities.unwrap_or_default(),
         credentials: credentials.unwrap_or_default(),
+        inspection: inspection.unwrap_or_default(),
     })
+}
+
+fn inspection(reader: &mut Reader<'_>, node: &Node) -> Option<Inspection> {
+    let mut object = reader.object(node, "agent.inspection")?;
+    let mut level = |inspector: Inspector| {
+        let key = inspector.as_str();
+        let node = object.take(key)?;
+        let level = reader.word(node, &object.path_of(key), &Level::WORDS)?;
+        Some(Spanned::new(level, node.at))
+    };
+    let inspection = Inspection {
+        secrets: level(Inspector::Secrets),
+        entropy: level(Inspector::Entropy),
+        content_type: level(Inspector::ContentType),
+        base64: level(Inspector::Base64),
+    };
+    reader.close(object);
+    Some(inspection)
 }
 
 fn capabilities(reader: &mut Reader<'_>, node: &Node) -> Option<Capabilities> {

@@ -67,7 +67,7 @@ const FULL: &str = r#"{
       "filesystem": {}, "tools": {},
       "resources": { "memory": "4g", "cpus": 2.5, "pids": 512 }
     },
-    "credentials": { "github": { "hosts": ["api.github.com"], "env": "GITHUB_TOKEN" } }, "secrets": {}, "inspection": {}, "policy": {}, "provenance": {}, "tools": {}
+    "credentials": { "github": { "hosts": ["api.github.com"], "env": "GITHUB_TOKEN" } }, "secrets": {}, "inspection": { "secrets": "block", "contentType": "off" }, "policy": {}, "provenance": {}, "tools": {}
   }
 }"#;
 
@@ -628,4 +628,44 @@ fn the_devcontainers_own_mistakes_are_explained() {
         codes(r#"{ "dockerComposeFile": "c.yml", "service": "x" }"#),
         ["not-enforced", "not-enforced"]
     );
+}
+
+#[test]
+fn levels_of_inspectors_are_read_with_their_places_and_nothing_else_is() {
+    use crate::inspection::{Inspector, Level};
+    let read = |levels: &str| {
+        let text =
+            format!("{{ \"image\": \"x\", \"agent\": {{ \"inspection\": {{ {levels} }} }} }}");
+        super::parse(text.as_bytes(), "c")
+    };
+    let config =
+        read(r#""secrets": "block", "entropy": "flag", "contentType": "off", "base64": "flag""#)
+            .unwrap();
+    let level = |inspector| config.agent.inspection.of(inspector).unwrap();
+    assert_eq!(level(Inspector::Secrets).value, Level::Block);
+    assert_eq!(level(Inspector::Entropy).value, Level::Flag);
+    assert_eq!(level(Inspector::ContentType).value, Level::Off);
+    assert_eq!(level(Inspector::Base64).at.column, 115);
+    for (levels, code, help) in [
+        (
+            r#""secret": "block""#,
+            "unknown-key",
+            "did you mean `secrets`?",
+        ),
+        (
+            r#""secrets": "blok""#,
+            "invalid-value",
+            "did you mean `block`?",
+        ),
+        (r#""secrets": true"#, "wrong-type", ""),
+        (
+            r#""content_type": "off""#,
+            "unknown-key",
+            "did you mean `contentType`?",
+        ),
+    ] {
+        let found = read(levels).unwrap_err();
+        assert_eq!(found[0].code, code, "{levels}");
+        assert!(found[0].to_string().contains(help), "{}", found[0]);
+    }
 }

@@ -13,6 +13,7 @@ use crate::config::read::credentials as shared;
 use crate::credential::{CredentialError, CredentialName, MAX_CREDENTIALS};
 use crate::diag::Diagnostic;
 use crate::host::HostName;
+use crate::inspection::{Inspector, Level};
 use crate::node::{Node, Value};
 use crate::read::{Object, Reader};
 
@@ -74,12 +75,33 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
     let credentials = object
         .take("credentials")
         .map(|node| credentials(reader, node));
+    let inspection = object
+        .take("inspection")
+        .map(|node| inspection(reader, node));
     reader.close(object);
     Some(HostConfig {
         engine,
         gateway: gateway.unwrap_or_default(),
         credentials: credentials.unwrap_or_default(),
+        inspection: inspection.unwrap_or_default(),
     })
+}
+
+fn inspection(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<Inspector, Setting<Level>> {
+    let mut out = BTreeMap::new();
+    let Some(mut object) = reader.object(node, "inspection") else {
+        return out;
+    };
+    for inspector in Inspector::ALL {
+        let key = inspector.as_toml();
+        if let Some(node) = object.take(key)
+            && let Some(level) = reader.word(node, &object.path_of(key), &Level::WORDS)
+        {
+            out.insert(inspector, setting(reader, node, level));
+        }
+    }
+    reader.close(object);
+    out
 }
 
 fn gateway(reader: &mut Reader<'_>, node: &Node) -> Option<GatewayConfig> {

@@ -270,3 +270,33 @@ fn files_are_loaded_strongest_first_and_need_not_exist() {
         "not-a-file"
     );
 }
+
+#[test]
+fn the_hosts_levels_of_inspectors_are_read_and_the_users_win() {
+    use crate::inspection::{Inspector, Level};
+    let user = parse(b"[inspection]\nsecrets = \"flag\"\n", "u.toml").unwrap();
+    let system = parse(
+        b"[inspection]\nsecrets = \"block\"\ncontent_type = \"block\"\n",
+        "s.toml",
+    )
+    .unwrap();
+    let both = user.above(system);
+    let level = |inspector| {
+        let setting = both.inspection.get(&inspector)?;
+        Some((setting.value, setting.file.as_str()))
+    };
+    assert_eq!(level(Inspector::Secrets), Some((Level::Flag, "u.toml")));
+    assert_eq!(
+        level(Inspector::ContentType),
+        Some((Level::Block, "s.toml"))
+    );
+    assert_eq!(level(Inspector::Entropy), None);
+    for (text, code) in [
+        (&b"[inspection]\ncontentType = \"off\""[..], "unknown-key"),
+        (b"[inspection]\nsecrets = \"on\"", "invalid-value"),
+        (b"inspection = \"off\"", "wrong-type"),
+    ] {
+        let found = parse(text, "c.toml").unwrap_err();
+        assert_eq!(found[0].code, code);
+    }
+}

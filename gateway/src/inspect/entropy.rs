@@ -1,0 +1,157 @@
+//! Words that look random: long enough, of capitals, small letters and digits, with nearly as much information as their
+//! length can hold. What programs send all the time and is none (digests, ids, signatures of fields) is left out. It finds
+//! keys of formats that nobody knows, and more that are no keys at all: `docs/inspection.md` has its rate.
+
+use super::{Field, Found, Inspector, Look, Text};
+
+const LEAST: usize = 20;
+/// Longer ones are data.
+const MOST: usize = 128;
+
+/// Fields that hold tokens, tags and signatures by their meaning.
+const LEFT_OUT: &[&str] = &[
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "content-type",
+    "content-digest",
+    "content-md5",
+    "digest",
+    "repr-digest",
+    "etag",
+    "if-match",
+    "if-none-match",
+    "sec-websocket-key",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "x-api-key",
+    "x-goog-api-key",
+    "x-request-id",
+    "idempotency-key",
+];
+
+pub struct Entropy;
+
+impl Inspector for Entropy {
+    fn code(&self) -> &'static str {
+        "inspection-entropy"
+    }
+
+    fn look(&self, text: &Text<'_>) -> Look {
+        let looked_at = match text.field {
+            Field::Path => false,
+            Field::Header(name) | Field::Trailer(name) => {
+                !LEFT_OUT.contains(&name.as_str()) && !name.starts_with("x-amz-")
+            }
+            Field::Body => is_text(text.media),
+            Field::Query | Field::Message => true,
+        };
+        if looked_at {
+            search(text)
+        } else {
+            Look::default()
+        }
+    }
+}
+
+/// Bodies whose words are words; of one that says nothing too.
+fn is_text(media: Option<&str>) -> bool {
+    media.is_none_or(|media| {
+        media.starts_with("text/")
+            || media.ends_with("json")
+            || media.ends_with("xml")
+            || media == "application/x-www-form-urlencoded"
+            || media == "application/x-ndjson"
+    })
+}
+
+fn search(text: &Text<'_>) -> Look {
+    let bytes = text.bytes;
+    // The overlap may begin within a word, which was decided about before.
+    let cut = bytes.iter().position(|&b| !is_part(b));
+    let mut at = if text.at == 0 { 0 } else { cut.unwrap_or(0) };
+    while at < bytes.len() {
+        let run = bytes[at..].iter().position(|&b| !is_part(b));
+        let end = run.map_or(bytes.len(), |run| at + run);
+        let open = text.more && end == bytes.len();
+        if open && end - at <= MOST {
+            return Look {
+                found: None,
+                pending: end - at,
+            };
+        }
+        let word = &bytes[at..end];
+        if (LEAST..=MOST).contains(&word.len())
+            && !is_digest(&bytes[..at], word)
+            && is_random(word)
+            && !text.known.iter().any(|known| known == word)
+        {
+            return Look {
+                found: Some(Found {
+                    kind: "a word that looks random",
+                    at,
+                    length: word.len(),
+                }),
+                pending: 0,
+            };
+        }
+        at = end + 1;
+    }
+    Look::default()
+}
+
+fn is_part(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b == b'+' || b == b'_' || b == b'-'
+}
+
+/// A digest by its name (`sha512-…`, `h1:…`), or by its alphabet: git's ids, UUIDs.
+fn is_digest(ahead: &[u8], word: &[u8]) -> bool {
+    const NAMES: [&[u8]; 6] = [
+        b"sha1-", b"sha256-", b"sha384-", b"sha512-", b"SHA256", b"h1",
+    ];
+    NAMES.iter().any(|name| word.starts_with(name))
+        || ahead.ends_with(b"SHA256:")
+        || ahead.ends_with(b"h1:")
+        || word.iter().all(|&b| b.is_ascii_hexdigit() || b == b'-')
+}
+
+/// Three kinds of characters, often enough changing, and information close to what so many characters can hold.
+fn is_random(word: &[u8]) -> bool {
+    let mut counts = [0u16; 256];
+    let (mut digits, mut upper, mut lower) = (0, 0, 0);
+    for &b in word {
+        counts[usize::from(b)] += 1;
+        digits += usize::from(b.is_ascii_digit());
+        upper += usize::from(b.is_ascii_uppercase());
+        lower += usize::from(b.is_ascii_lowercase());
+    }
+    if digits < 2 || upper < 3 || lower < 3 {
+        return false;
+    }
+    let length = word.len() as f64;
+    let information: f64 = counts
+        .iter()
+        .filter(|&&count| count > 0)
+        .map(|&count| {
+            let share = f64::from(count) / length;
+            -share * share.log2()
+        })
+        .sum();
+    // Of characters drawn from 62, words of this length have about 0.95 of it.
+    let most = length.log2().min(62f64.log2());
+    let changes = word
+        .windows(2)
+        .filter(|pair| kind(pair[0]) != kind(pair[1]))
+        .count();
+    information > 0.85 * most && changes * 5 > word.len() * 2
+}
+
+fn kind(b: u8) -> u8 {
+    match b {
+        b'0'..=b'9' => 0,
+        b'A'..=b'Z' => 1,
+        b'a'..=b'z' => 2,
+        _ => 3,
+    }
+}
