@@ -95,7 +95,6 @@ pub struct Active {
     pub resolver: Resolver,
     /// What upstreams are verified with.
     pub roots: Roots,
-    pub credentials: Credentials,
     /// Hosts that rules name in full, and what wildcards stand below: for the bounds on names an agent chooses.
     exact: HashSet<HostName>,
     bases: HashSet<HostName>,
@@ -107,7 +106,6 @@ impl Active {
         session: String,
         policy: EffectivePolicy,
         roots: Roots,
-        secrets: &[Secret],
         system: &System,
     ) -> Self {
         let mut exact = HashSet::new();
@@ -128,7 +126,6 @@ impl Active {
         Self {
             generation,
             session,
-            credentials: Credentials::new(&policy.credentials, secrets),
             compiled: policy.compile(),
             policy,
             resolver,
@@ -197,6 +194,8 @@ struct Names {
 
 struct Inner {
     active: Arc<Active>,
+    /// Beside it: a connection keeps the generation that it was admitted by, and is to keep no value.
+    credentials: Arc<Credentials>,
     names: Names,
     open: HashMap<u64, Open>,
     next: u64,
@@ -208,6 +207,8 @@ struct Open {
     intent: Intent,
     protocol: Protocol,
     requests: Option<Arc<RequestRules>>,
+    /// Credentials that were sent on it.
+    carries: Vec<String>,
     revoked: Arc<Notify>,
 }
 
@@ -218,8 +219,8 @@ pub struct State {
     closed: Notify,
     system: System,
     choosing: Bucket,
-    /// Values of credentials, as the first snapshot brought them.
-    secrets: Mutex<Vec<Secret>>,
+    /// Values of credentials, and the generation that brought them.
+    secrets: Mutex<(u32, Vec<Secret>)>,
     /// How often each rule that bounds it was used: by where it stands and what it says.
     rates: Mutex<HashMap<(Origin, RateLimit), Bucket>>,
 }
@@ -235,6 +236,30 @@ pub struct Entry {
 impl Entry {
     pub async fn revoked(&self) {
         self.revoked.notified().await;
+    }
+
+    /// Notes that these credentials are about to be sent on it, so that it ends when one of them is taken away.
+    ///
+    /// # Errors
+    /// The name of one that was taken away meanwhile.
+    pub fn carry(&self, names: &[String]) -> Result<(), String> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut inner = self.state.lock();
+        let credentials = Arc::clone(&inner.credentials);
+        let Some(open) = inner.open.get_mut(&self.id) else {
+            return Ok(());
+        };
+        for name in names {
+            if !credentials.carries(name, &open.intent) {
+                return Err(name.clone());
+            }
+            if !open.carries.contains(name) {
+                open.carries.push(name.clone());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -273,12 +298,12 @@ impl State {
             String::new(),
             EffectivePolicy::deny_all(),
             Roots::new([])?,
-            &[],
             &System::default(),
         );
         Ok(Arc::new(Self {
             inner: Mutex::new(Inner {
                 active: Arc::new(active),
+                credentials: Arc::default(),
                 names: Names {
                     by_address: HashMap::new(),
                     by_name: HashMap::new(),
@@ -307,6 +332,11 @@ impl State {
 
     pub fn active(&self) -> Arc<Active> {
         Arc::clone(&self.lock().active)
+    }
+
+    /// What is exchanged now.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.lock().credentials)
     }
 
     /// Decides by a new generation from now on, and returns once the connections that lost their right are closed.
@@ -339,10 +369,17 @@ impl State {
         };
         let secrets = {
             let mut kept = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-            if !document.secrets.is_empty() {
-                *kept = document.secrets.into_iter().map(Secret::from).collect();
+            // One that was overtaken would bring back what was taken away since.
+            if !document.secrets.is_empty() && generation >= kept.0 {
+                let mut all: Vec<Secret> = document.secrets.into_iter().map(Secret::from).collect();
+                for secret in &mut all {
+                    if let Some(earlier) = kept.1.iter().find(|s| s.name == secret.name) {
+                        secret.succeed(earlier);
+                    }
+                }
+                *kept = (generation, all);
             }
-            kept.clone()
+            kept.1.clone()
         };
         // A first snapshot may have been overtaken by a policy change: what it brings besides is taken, its policy is not.
         let before = self.active();
@@ -356,20 +393,24 @@ impl State {
             document.session,
             policy,
             roots,
-            &secrets,
             &self.system,
         ));
+        let credentials = Arc::new(Credentials::new(&active.policy.credentials, &secrets));
+        drop(secrets);
         let revoked: Vec<u64> = {
             let mut inner = self.lock();
             for (host, address) in names {
                 inner.names.insert(host, address);
             }
             inner.active = Arc::clone(&active);
+            inner.credentials = Arc::clone(&credentials);
             inner
                 .open
                 .iter()
                 .filter(|(_, open)| {
-                    !matches!(active.decide(&open.intent),
+                    let mut carries = open.carries.iter();
+                    carries.any(|name| !credentials.carries(name, &open.intent))
+                        || !matches!(active.decide(&open.intent),
                         Ruling::Allow(granted) if granted.protocol == open.protocol
                             && granted.requests == open.requests)
                 })
@@ -418,6 +459,7 @@ impl State {
                 intent: intent.clone(),
                 protocol: granted.protocol,
                 requests: granted.requests.clone(),
+                carries: Vec::new(),
                 revoked: Arc::clone(&revoked),
             },
         );

@@ -139,12 +139,13 @@ impl Forward {
                 None => None,
             };
             // Of the policy that is in force now, however old the connection is.
-            let active = client.shared.state.active();
-            let credentials = &active.credentials;
+            let credentials = client.shared.state.credentials();
             let applied = credentials
                 .apply(&mut head, &client.intent, client.authority.scheme)
                 .map_err(Failure::Credential)?;
-            recorded.credential = applied.name;
+            let carried = self.entry.carry(&applied.names);
+            carried.map_err(|name| Failure::Credential(credentials::Refusal::Revoked(name)))?;
+            recorded.credential = applied.names.last().cloned();
             if applied.answers.is_some() {
                 // What comes back is looked through: it has to come as it is.
                 let identity = HeaderValue::from_static("identity");

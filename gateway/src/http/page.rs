@@ -111,6 +111,12 @@ pub fn blocked(facts: Blocked<'_>, form: Form) -> Page {
         ("credential-elsewhere", _) => {
             "agent.credentials names where a credential may go, within what the host's config.toml grants".to_owned()
         }
+        ("credential-revoked", _) => {
+            "nothing in policy: a person took it away with `agentcontainer credential revoke`".to_owned()
+        }
+        ("credential-expired" | "credential-unavailable", _) => {
+            "nothing in policy: a person hands it anew with `agentcontainer credential rotate`".to_owned()
+        }
         ("upstream-certificate", _) => {
             "nothing in policy: a certificate that the host should trust is named in its config.toml, gateway.ca_bundles".to_owned()
         }
