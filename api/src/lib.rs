@@ -23,6 +23,7 @@ mod tests {
                 credential: "github".into(),
                 value: b"s3cret".to_vec(),
                 placeholder: "stand-in".into(),
+                ..Default::default()
             }],
             ..Default::default()
         };

@@ -64,7 +64,7 @@ enum Command {
     Policy(policy::Args),
     /// Let a workspace use a credential, or take that back
     Grant(grant::Args),
-    /// List or try the credentials that this host grants
+    /// List or try what is granted, take it from open sessions, or hand them new values
     Credential(credential::Args),
     /// List or revoke approvals
     Trust(trust::Args),
@@ -90,7 +90,7 @@ pub async fn dispatch(cli: Cli) -> u8 {
         Command::Audit(args) => audit::run(&args).await,
         Command::Config(args) => config::run(&args),
         Command::Policy(args) => policy::run(&args).await,
-        Command::Grant(args) => grant::run(&args),
+        Command::Grant(args) => grant::run(&args).await,
         Command::Credential(args) => credential::run(&args).await,
         Command::Trust(args) => trust::run(&args),
         Command::Completions(args) => completions::run(&args),

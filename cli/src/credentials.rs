@@ -1,6 +1,9 @@
 //! Values of the session's credentials, from the host's sources to the control channel: fetched after review and before anything
 //! is created, kept out of the create request, the records and every line that is printed. Inside there are placeholders.
 
+pub mod hand;
+pub mod keep;
+
 use std::collections::BTreeMap;
 
 use api::v1;
@@ -9,18 +12,18 @@ use policy::{Credential, EffectivePolicy};
 use schema::credential::Source;
 use schema::diag::Diagnostic;
 use schema::hostconfig::{Grant, HostConfig, Setting};
-use secrets::{EXEC_DEADLINE, Secret};
+use secrets::{EXEC_DEADLINE, Fetched};
 use serde_json::Value;
 
 use crate::loaded::Loaded;
 use crate::report::Failure;
 
 /// One credential with its value, which is wiped when this goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Resolved {
     name: String,
     env: Option<String>,
-    value: Secret,
+    fetched: Fetched,
     /// Empty where nothing stands for it inside.
     placeholder: String,
 }
@@ -45,21 +48,23 @@ async fn resolve_one(host: &HostConfig, credential: &Credential) -> Result<Resol
             format!("this host grants no credential {name}"),
         ));
     };
-    let value = fetch(name, grant).await?;
+    let fetched = fetch(name, grant).await?;
     let placeholder = match &credential.env {
-        Some(_) => secrets::placeholder(&value).map_err(|e| unfit(name, grant, &e.to_string()))?,
+        Some(_) => {
+            secrets::placeholder(&fetched.value).map_err(|e| unfit(name, grant, &e.to_string()))?
+        }
         None => String::new(),
     };
     Ok(Resolved {
         name: name.clone(),
         env: credential.env.clone(),
-        value,
+        fetched,
         placeholder,
     })
 }
 
 /// A grant's value; from here on this process is neither traced nor dumped.
-pub async fn fetch(name: &str, grant: &Setting<Grant>) -> Result<Secret, Failure> {
+pub async fn fetch(name: &str, grant: &Setting<Grant>) -> Result<Fetched, Failure> {
     nix::sys::prctl::set_dumpable(false).map_err(|e| {
         Failure::new(
             "core-dumps",
@@ -73,6 +78,11 @@ pub async fn fetch(name: &str, grant: &Setting<Grant>) -> Result<Secret, Failure
     )
     .await
     .map_err(|e| unfit(name, grant, &e.to_string()))
+}
+
+/// The same for a session that runs.
+pub async fn fetch_again(name: &str, grant: &Setting<Grant>) -> Result<Fetched, Failure> {
+    fetch(name, grant).await
 }
 
 fn unfit(name: &str, grant: &Setting<Grant>, why: &str) -> Failure {
@@ -91,8 +101,10 @@ fn unfit(name: &str, grant: &Setting<Grant>, why: &str) -> Failure {
 pub fn for_channel(resolved: &[Resolved]) -> Vec<v1::Secret> {
     let secret = |resolved: &Resolved| v1::Secret {
         credential: resolved.name.clone(),
-        value: resolved.value.expose().to_vec(),
+        value: resolved.fetched.value.expose().to_vec(),
         placeholder: resolved.placeholder.clone(),
+        expires: resolved.fetched.expires.unwrap_or_default(),
+        ..Default::default()
     };
     resolved.iter().map(secret).collect()
 }
@@ -141,7 +153,7 @@ pub fn check_variables(
 pub fn check_request(resolved: &[Resolved], request: &CreateRequest) -> Result<(), Failure> {
     let request = serde_json::to_value(request).unwrap_or_default();
     for resolved in resolved {
-        if let Some(place) = find(&request, resolved.value.expose(), "") {
+        if let Some(place) = find(&request, resolved.fetched.value.expose(), "") {
             return Err(Failure::new(
                 "credential-exposed",
                 format!(

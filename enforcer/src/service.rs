@@ -256,6 +256,15 @@ impl Enforcer {
         Ok(v1::SetPolicyReply { generation })
     }
 
+    async fn set_secrets(
+        self: Arc<Self>,
+        request: v1::SetSecretsRequest,
+    ) -> Result<v1::SetSecretsReply, Status> {
+        let session = self.session(&request.session).await?;
+        let refused = session.set_secrets(request.secrets).await.map_err(failed)?;
+        Ok(v1::SetSecretsReply { refused })
+    }
+
     async fn close(
         self: Arc<Self>,
         request: v1::CloseSessionRequest,
@@ -331,6 +340,13 @@ impl enforcer_server::Enforcer for Service {
         request: Request<v1::SetPolicyRequest>,
     ) -> Result<Response<v1::SetPolicyReply>, Status> {
         whole(Arc::clone(&self.0).change(request.into_inner())).await
+    }
+
+    async fn set_secrets(
+        &self,
+        request: Request<v1::SetSecretsRequest>,
+    ) -> Result<Response<v1::SetSecretsReply>, Status> {
+        whole(Arc::clone(&self.0).set_secrets(request.into_inner())).await
     }
 
     async fn close_session(

@@ -1,12 +1,13 @@
 //! One session: its cgroups, kernel side, names, policy generations, gateway and log, from open to close. Everything that
 //! changes it goes through here, under one lock; what is slow (wiring, waiting for the gateway) happens outside it.
 
+mod credentials;
 mod ending;
 mod gateway_link;
 mod kernel_events;
 mod wiring;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -28,7 +29,7 @@ use crate::gateway;
 use crate::kernel::{HookState, Kernel, KernelError, SessionMaps};
 use crate::names::{Known, Names};
 use crate::places::{CGROUP, Places};
-use crate::store::{Record, Store, StoreError};
+use crate::store::{Credential, Record, Store, StoreError};
 use crate::trusted::Trusted;
 use crate::wire::Wired;
 
@@ -197,7 +198,7 @@ pub struct Session {
     over: AtomicBool,
     link: gateway_link::Link,
     restarts: AtomicU32,
-    trusted: Trusted,
+    trusted: std::sync::Mutex<Trusted>,
 }
 
 impl Session {
@@ -214,7 +215,17 @@ impl Session {
         let begun = store
             .save_roots(&trusted.roots)
             .map_err(SessionError::from)
-            .and_then(|()| Self::begin(&places, &id, &workspace, &policy, gateway_index));
+            .and_then(|()| {
+                let credentials = trusted.kept();
+                Self::begin(
+                    &places,
+                    &id,
+                    &workspace,
+                    &policy,
+                    credentials,
+                    gateway_index,
+                )
+            });
         let (cgroup, gateway_cgroup, kernel, maps, log, record) = match begun {
             Ok(begun) => begun,
             Err(error) => {
@@ -266,6 +277,7 @@ impl Session {
         id: &SessionId,
         workspace: &str,
         policy: &EffectivePolicy,
+        credentials: BTreeMap<String, Credential>,
         gateway_index: u32,
     ) -> Result<(Cgroup, Cgroup, Kernel, crate::kernel::Maps, Log, Record), SessionError> {
         let name = id.as_str();
@@ -284,6 +296,7 @@ impl Session {
             generation: 0,
             gateway_uid: gateway::FIRST_UID + gateway_index,
             released: false,
+            credentials,
         };
         let mut opened = Event::new(Kind::Lifecycle, Verdict::Allow, "session-opened");
         opened.layer = Some("enforcer".into());
@@ -304,11 +317,8 @@ impl Session {
         let bytes = record.policy.to_string();
         let document = EffectivePolicy::from_json(bytes.as_bytes())
             .map_err(|e| SessionError::Policy(e.to_string()))?;
-        // Values of credentials are nowhere but in memory: what needs one is refused from here on.
-        let trusted = Trusted {
-            roots: store.roots()?,
-            secrets: Vec::new(),
-        };
+        // Values of credentials are nowhere but in memory: what needs one is refused until it is handed anew.
+        let trusted = Trusted::restored(store.roots()?, &record.credentials);
         let settings = maps.session.settings()?;
         // The kernel's word, in case the enforcer died between the flip and the record.
         let current = Generation::new(settings.generation, document);
@@ -384,7 +394,7 @@ impl Session {
             over: AtomicBool::new(false),
             link: gateway_link::Link::default(),
             restarts: AtomicU32::new(0),
-            trusted,
+            trusted: std::sync::Mutex::new(trusted),
         })
     }
 
@@ -464,6 +474,15 @@ impl Session {
     /// then each decides by the old one or the new one, never by a mixture.
     pub async fn set_policy(&self, document: EffectivePolicy) -> Result<u32, SessionError> {
         let _one = self.change.lock().await;
+        self.next_generation(document, &Trusted::default()).await
+    }
+
+    /// The same under the lock of changes, with what else the gateway is to be told.
+    async fn next_generation(
+        &self,
+        document: EffectivePolicy,
+        told: &Trusted,
+    ) -> Result<u32, SessionError> {
         let next = {
             let mut state = self.state.lock().await;
             // A number is used once: the gateway may have heard of one whose change came to nothing.
@@ -474,7 +493,7 @@ impl Session {
             next
         };
         let result = match self.prepare(&next).await {
-            Ok(()) => self.flip(&next).await,
+            Ok(()) => self.flip(&next, told).await,
             Err(error) => Err(error),
         };
         let mut state = self.state.lock().await;
@@ -500,9 +519,9 @@ impl Session {
         Ok(())
     }
 
-    async fn flip(&self, next: &Generation) -> Result<(), SessionError> {
+    async fn flip(&self, next: &Generation, told: &Trusted) -> Result<(), SessionError> {
         self.link
-            .apply(next, self, APPLY)
+            .apply(next, self, told, APPLY)
             .await
             .map_err(SessionError::Gateway)?;
         {
@@ -595,6 +614,7 @@ impl Session {
             }
             .to_owned(),
             ca_certificate: self.link.ca_certificate(),
+            credentials: self.trusted().held(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What an enforcer needs to take up a session again: one JSON file a session, replaced whole, and an append-only file of
 //! the names it gave addresses to, written before the address is told.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
@@ -46,6 +47,17 @@ pub struct Record {
     pub gateway_uid: u32,
     /// Whether init was released: it is not challenged again.
     pub released: bool,
+    /// What stands for its credentials, by name; their values are never written.
+    #[serde(default)]
+    pub credentials: BTreeMap<String, Credential>,
+}
+
+/// What is kept of a credential.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    pub placeholder: String,
+    pub revoked: bool,
 }
 
 /// One session's files.

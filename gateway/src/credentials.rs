@@ -22,8 +22,14 @@ use window::Patterns;
 #[derive(Clone)]
 pub struct Secret {
     pub name: String,
+    /// Empty: it was lost, or taken away.
     pub value: Zeroizing<Vec<u8>>,
     pub placeholder: String,
+    /// Seconds since 1970 from when on it is not sent; 0: never.
+    pub expires: u64,
+    pub revoked: bool,
+    /// Values before this one, which may still come back.
+    previous: Vec<Zeroizing<Vec<u8>>>,
 }
 
 impl From<api::v1::Secret> for Secret {
@@ -32,6 +38,9 @@ impl From<api::v1::Secret> for Secret {
             name: secret.credential,
             value: Zeroizing::new(secret.value),
             placeholder: secret.placeholder,
+            expires: secret.expires,
+            revoked: secret.revoked,
+            previous: Vec::new(),
         }
     }
 }
@@ -72,9 +81,15 @@ pub enum Refusal {
     #[error("what stands for a credential is in the request's body, where it does not belong")]
     Body,
     #[error(
-        "the value of credential \"{0}\" is not there any more: the session has to be started again"
+        "the value of credential \"{0}\" is not there since the enforcer was started again: `agentcontainer credential rotate {0}` hands it anew"
     )]
     Gone(String),
+    #[error("credential \"{0}\" was taken away from this session")]
+    Revoked(String),
+    #[error(
+        "the value of credential \"{0}\" has expired and nobody renewed it: `agentcontainer credential rotate {0}` does"
+    )]
+    Expired(String),
     #[error("the value of credential \"{0}\" cannot stand in a field")]
     Unfit(String),
 }
@@ -85,12 +100,14 @@ impl Refusal {
             Self::Elsewhere(..) => "credential-elsewhere",
             Self::Misplaced(..) | Self::Body => "credential-misplaced",
             Self::Gone(_) | Self::Unfit(_) => "credential-unavailable",
+            Self::Revoked(_) => "credential-revoked",
+            Self::Expired(_) => "credential-expired",
         }
     }
 
     pub fn status(&self) -> u16 {
         match self {
-            Self::Gone(_) | Self::Unfit(_) => 503,
+            Self::Gone(_) | Self::Unfit(_) | Self::Expired(_) => 503,
             _ => 403,
         }
     }
@@ -99,8 +116,8 @@ impl Refusal {
 /// What was done with a request's head.
 #[derive(Default)]
 pub struct Applied {
-    /// The credential that was put in.
-    pub name: Option<String>,
+    /// The credentials that were put in.
+    pub names: Vec<String>,
     /// Values that may come back from there, with what stands for them.
     pub answers: Option<Arc<Patterns>>,
     /// What the body may not hold.
@@ -120,7 +137,9 @@ impl Credentials {
                 if let Some(secret) = secret {
                     let text = secret.placeholder.as_bytes();
                     placeholder.add(text, text);
-                    answers.add(&secret.value, secret.stand_in().as_bytes());
+                    for value in secret.previous.iter().chain([&secret.value]) {
+                        answers.add(value, secret.stand_in(value).as_bytes());
+                    }
                 }
                 placeholders = std::mem::take(&mut placeholders).with(&placeholder);
                 Some(Held {
@@ -136,6 +155,18 @@ impl Credentials {
             held,
             placeholders: Arc::new(placeholders),
         }
+    }
+
+    /// Whether a connection to that place may go on that has sent this credential.
+    pub fn carries(&self, name: &str, intent: &Intent) -> bool {
+        self.held.iter().any(|held| {
+            held.rule.name == name
+                && matches!(&intent.place, Place::Name(host) if held.rule.fits(host, intent.port))
+                && held
+                    .secret
+                    .as_ref()
+                    .is_some_and(|secret| !secret.revoked && !secret.value.is_empty())
+        })
     }
 
     /// Exchanges what is in its place, and refuses a request that has it anywhere else.
@@ -154,7 +185,7 @@ impl Credentials {
                 && matches!(&intent.place, Place::Name(name) if held.rule.fits(name, intent.port));
             held.elsewhere_in_target(parts, fits)?;
             if held.in_fields(&mut parts.headers, fits)? {
-                applied.name = Some(held.rule.name.clone());
+                applied.names.push(held.rule.name.clone());
             }
             if fits && !held.answers.is_empty() {
                 applied.answers = Some(match applied.answers.take() {
@@ -170,15 +201,37 @@ impl Credentials {
     }
 }
 
+/// So many values before the current one are still taken out of answers.
+const PREVIOUS: usize = 4;
+
 impl Secret {
     /// As long as the value, whatever it is.
-    fn stand_in(&self) -> String {
-        if self.placeholder.len() == self.value.len() {
+    fn stand_in(&self, value: &[u8]) -> String {
+        if self.placeholder.len() == value.len() {
             self.placeholder.clone()
         } else {
-            "*".repeat(self.value.len())
+            "*".repeat(value.len())
         }
     }
+
+    /// Takes the place of an earlier value, which a server may still send back. Of one that was taken away nothing is kept.
+    pub fn succeed(&mut self, earlier: &Self) {
+        if self.revoked || self.value.is_empty() {
+            return;
+        }
+        self.previous = earlier.previous.clone();
+        if !earlier.value.is_empty() && earlier.value != self.value {
+            self.previous.push(earlier.value.clone());
+        }
+        let beyond = self.previous.len().saturating_sub(PREVIOUS);
+        self.previous.drain(..beyond);
+    }
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(u64::MAX, |now| now.as_secs())
 }
 
 impl Held {
@@ -197,6 +250,20 @@ impl Held {
         }
     }
 
+    /// Its value, if it may be sent now.
+    fn usable(&self) -> Result<&Secret, Refusal> {
+        let name = || self.rule.name.clone();
+        match &self.secret {
+            Some(secret) if secret.revoked => Err(Refusal::Revoked(name())),
+            Some(secret) if secret.value.is_empty() => Err(Refusal::Gone(name())),
+            Some(secret) if secret.expires != 0 && secret.expires <= now() => {
+                Err(Refusal::Expired(name()))
+            }
+            Some(secret) => Ok(secret),
+            None => Err(Refusal::Gone(name())),
+        }
+    }
+
     fn elsewhere_in_target(&self, parts: &Parts, fits: bool) -> Result<(), Refusal> {
         let target = parts.uri.path_and_query().map_or("", |t| t.as_str());
         if is_in(&self.placeholder, target.as_bytes()) {
@@ -210,9 +277,6 @@ impl Held {
         if self.rule.env.is_none() {
             return self.write(headers, fits);
         }
-        let Some(secret) = &self.secret else {
-            return Ok(false);
-        };
         let mut put = false;
         for (name, value) in headers.iter_mut() {
             if !is_in(&self.placeholder, value.as_bytes()) {
@@ -221,6 +285,7 @@ impl Held {
             if !fits || *name != self.header {
                 return Err(self.refusal(fits));
             }
+            let secret = self.usable()?;
             let exchanged = exchange(value.as_bytes(), secret).ok_or_else(|| self.refusal(fits))?;
             let mut field = HeaderValue::from_bytes(&exchanged)
                 .map_err(|_| Refusal::Unfit(self.rule.name.clone()))?;
@@ -236,9 +301,7 @@ impl Held {
         if !fits {
             return Ok(false);
         }
-        let Some(secret) = &self.secret else {
-            return Err(Refusal::Gone(self.rule.name.clone()));
-        };
+        let secret = self.usable()?;
         let mut text = Zeroizing::new(self.rule.prefix.clone().into_bytes());
         text.extend_from_slice(&secret.value);
         text.extend_from_slice(self.rule.suffix.as_bytes());
@@ -337,12 +400,13 @@ mod tests {
             env: env.map(str::to_owned),
             origin,
         };
-        let secret = Secret {
-            name: "github".into(),
-            value: Zeroizing::new(VALUE.into()),
+        let secret = api::v1::Secret {
+            credential: "github".into(),
+            value: VALUE.into(),
             placeholder: if env.is_some() { STAND_IN } else { "" }.into(),
+            ..Default::default()
         };
-        Credentials::new(&[rule], &[secret])
+        Credentials::new(&[rule], &[secret.into()])
     }
 
     fn intent(name: &str) -> Intent {
@@ -365,7 +429,7 @@ mod tests {
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
         let applied = credentials.apply(&mut parts, &intent(name), scheme)?;
-        Ok((applied.name, parts.headers))
+        Ok((applied.names.first().cloned(), parts.headers))
     }
 
     #[test]

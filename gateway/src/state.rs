@@ -96,7 +96,6 @@ pub struct Active {
     pub resolver: Resolver,
     /// What upstreams are verified with.
     pub roots: Roots,
-    pub credentials: Credentials,
     pub inspectors: Arc<Chain>,
     /// Hosts that rules name in full, and what wildcards stand below: for the bounds on names an agent chooses.
     exact: HashSet<HostName>,
@@ -132,7 +131,6 @@ impl Active {
         Self {
             generation,
             session,
-            credentials: Credentials::new(&policy.credentials, secrets),
             inspectors: Arc::new(Chain::new(
                 &policy.inspection,
                 known.map(String::into_bytes).collect(),
@@ -205,6 +203,8 @@ struct Names {
 
 struct Inner {
     active: Arc<Active>,
+    /// Beside it: a connection keeps the generation that it was admitted by, and is to keep no value.
+    credentials: Arc<Credentials>,
     names: Names,
     open: HashMap<u64, Open>,
     next: u64,
@@ -216,6 +216,8 @@ struct Open {
     intent: Intent,
     protocol: Protocol,
     requests: Option<Arc<RequestRules>>,
+    /// Credentials that were sent on it.
+    carries: Vec<String>,
     revoked: Arc<Notify>,
 }
 
@@ -226,8 +228,8 @@ pub struct State {
     closed: Notify,
     system: System,
     choosing: Bucket,
-    /// Values of credentials, as the first snapshot brought them.
-    secrets: Mutex<Vec<Secret>>,
+    /// Values of credentials, and the generation that brought them.
+    secrets: Mutex<(u32, Vec<Secret>)>,
     /// How often each rule that bounds it was used: by where it stands and what it says.
     rates: Mutex<HashMap<(Origin, RateLimit), Bucket>>,
 }
@@ -243,6 +245,30 @@ pub struct Entry {
 impl Entry {
     pub async fn revoked(&self) {
         self.revoked.notified().await;
+    }
+
+    /// Notes that these credentials are about to be sent on it, so that it ends when one of them is taken away.
+    ///
+    /// # Errors
+    /// The name of one that was taken away meanwhile.
+    pub fn carry(&self, names: &[String]) -> Result<(), String> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut inner = self.state.lock();
+        let credentials = Arc::clone(&inner.credentials);
+        let Some(open) = inner.open.get_mut(&self.id) else {
+            return Ok(());
+        };
+        for name in names {
+            if !credentials.carries(name, &open.intent) {
+                return Err(name.clone());
+            }
+            if !open.carries.contains(name) {
+                open.carries.push(name.clone());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -287,6 +313,7 @@ impl State {
         Ok(Arc::new(Self {
             inner: Mutex::new(Inner {
                 active: Arc::new(active),
+                credentials: Arc::default(),
                 names: Names {
                     by_address: HashMap::new(),
                     by_name: HashMap::new(),
@@ -315,6 +342,11 @@ impl State {
 
     pub fn active(&self) -> Arc<Active> {
         Arc::clone(&self.lock().active)
+    }
+
+    /// What is exchanged now.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.lock().credentials)
     }
 
     /// Decides by a new generation from now on, and returns once the connections that lost their right are closed.
@@ -347,10 +379,17 @@ impl State {
         };
         let secrets = {
             let mut kept = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-            if !document.secrets.is_empty() {
-                *kept = document.secrets.into_iter().map(Secret::from).collect();
+            // One that was overtaken would bring back what was taken away since.
+            if !document.secrets.is_empty() && generation >= kept.0 {
+                let mut all: Vec<Secret> = document.secrets.into_iter().map(Secret::from).collect();
+                for secret in &mut all {
+                    if let Some(earlier) = kept.1.iter().find(|s| s.name == secret.name) {
+                        secret.succeed(earlier);
+                    }
+                }
+                *kept = (generation, all);
             }
-            kept.clone()
+            kept.1.clone()
         };
         // A first snapshot may have been overtaken by a policy change: what it brings besides is taken, its policy is not.
         let before = self.active();
@@ -371,12 +410,19 @@ impl State {
             .policy
             .inspection
             .is_stricter_than(&before.policy.inspection);
+        let credentials = Arc::new(Credentials::new(&active.policy.credentials, &secrets));
+        drop(secrets);
+        let carries_lost = |open: &Open| {
+            let mut carries = open.carries.iter();
+            carries.any(|name| !credentials.carries(name, &open.intent))
+        };
         let revoked: Vec<u64> = {
             let mut inner = self.lock();
             for (host, address) in names {
                 inner.names.insert(host, address);
             }
             inner.active = Arc::clone(&active);
+            inner.credentials = Arc::clone(&credentials);
             inner
                 .open
                 .iter()
@@ -385,6 +431,7 @@ impl State {
                     let unread =
                         stricter && matches!(open.protocol, Protocol::Http | Protocol::Https);
                     unread
+                        || carries_lost(open)
                         || !matches!(active.decide(&open.intent),
                         Ruling::Allow(granted) if granted.protocol == open.protocol
                             && granted.requests == open.requests)
@@ -434,6 +481,7 @@ impl State {
                 intent: intent.clone(),
                 protocol: granted.protocol,
                 requests: granted.requests.clone(),
+                carries: Vec::new(),
                 revoked: Arc::clone(&revoked),
             },
         );

@@ -8,4 +8,4 @@ mod value;
 
 pub use placeholder::{MIN_RANDOM, PlaceholderError, placeholder};
 pub use source::{EXEC_DEADLINE, MAX_STDERR_BYTES, SourceError, fetch};
-pub use value::{MAX_VALUE_BYTES, MIN_VALUE_BYTES, Secret, ValueError};
+pub use value::{Fetched, MAX_VALUE_BYTES, MIN_VALUE_BYTES, Secret, ValueError};

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use zeroize::Zeroizing;
 
-use crate::value::{READ_BYTES, Secret, ValueError};
+use crate::value::{Fetched, READ_BYTES, Secret, ValueError};
 
 /// How long a program may take.
 pub const EXEC_DEADLINE: Duration = Duration::from_secs(30);
@@ -77,7 +77,7 @@ pub async fn fetch(
     source: &Source,
     env: impl Fn(&str) -> Option<OsString>,
     deadline: Duration,
-) -> Result<Secret, SourceError> {
+) -> Result<Fetched, SourceError> {
     let bytes = match source {
         Source::Env(name) => env(name)
             .map(OsString::into_vec)
@@ -85,13 +85,17 @@ pub async fn fetch(
         Source::File(path) => file(path)?,
         Source::Exec { program, arguments } => exec(program, arguments, deadline).await?,
     };
-    Secret::new(bytes).map_err(|error| SourceError::Value {
+    let value = Secret::new(bytes).map_err(|error| SourceError::Value {
         // Arguments are left out: people put more into them than they should.
         from: match source {
             Source::Exec { program, .. } => escape(&program.to_string_lossy()),
             other => escape(&other.to_string()),
         },
         error,
+    })?;
+    Ok(Fetched {
+        value,
+        expires: None,
     })
 }
 

@@ -13,7 +13,16 @@ pub const MIN_VALUE_BYTES: usize = 8;
 pub(crate) const READ_BYTES: usize = MAX_VALUE_BYTES + 3;
 
 /// The value of a credential.
+#[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
+
+/// A value as its source gave it.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    pub value: Secret,
+    /// Seconds since 1970 from when on it is worth nothing; `None`: the source does not say.
+    pub expires: Option<u64>,
+}
 
 /// Why bytes are no value. Says nothing of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -1,7 +1,7 @@
 """An HTTP/1.1 server, plain or over TLS, that prints one JSON line for each connection and each request.
 
 web.py ADDRESS PORT [CERTIFICATE KEY]. It prints {"port": N} when it listens.
-GET /hello, /bytes/N, /chunked, /slow; /ws is a WebSocket that says everything back; PUT and POST anything: the answer is the digest of the body. Other paths: files below --root.
+GET /hello, /bytes/N, /chunked, /slow, /forever; /ws is a WebSocket that says everything back; PUT and POST anything: the answer is the digest of the body. Other paths: files below --root.
 """
 import argparse, base64, hashlib, http.server, json, os, socketserver, ssl, sys, threading, time
 
@@ -73,12 +73,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for _ in range(20):
                 self.wfile.write(b".")
                 time.sleep(0.1)
+        elif path == "/forever":
+            self.forever()
         elif path == "/echo-headers":
             self.answer(str(self.headers).encode())
         elif path == "/ws":
             self.websocket()
         else:
             self.file(path)
+
+    def forever(self):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.close_connection = True
+        try:
+            while True:
+                self.wfile.write(b"1\r\n.\r\n")
+                time.sleep(0.02)
+        except OSError:
+            say(kind="ended", host=self.headers.get("Host"), path=self.path, at=time.time())
 
     def websocket(self):
         key = self.headers["Sec-WebSocket-Key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

@@ -5,6 +5,8 @@
 mod bulk;
 #[path = "e2e_network/clients.rs"]
 mod clients;
+#[path = "e2e_network/credential_life.rs"]
+mod credential_life;
 #[path = "e2e_network/credentials.rs"]
 mod credentials;
 #[path = "e2e_network/proxied.rs"]

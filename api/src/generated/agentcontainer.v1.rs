@@ -64,6 +64,12 @@ pub struct Secret {
     /// what stands for it inside, as long as the value; empty: nothing does
     #[prost(string, tag = "3")]
     pub placeholder: ::prost::alloc::string::String,
+    /// seconds since 1970, from when on it is not sent any more; 0: never
+    #[prost(uint64, tag = "4")]
+    pub expires: u64,
+    /// taken away, without a value; it does not come back in this session
+    #[prost(bool, tag = "5")]
+    pub revoked: bool,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -104,6 +110,22 @@ pub struct SetPolicyRequest {
 pub struct SetPolicyReply {
     #[prost(uint32, tag = "1")]
     pub generation: u32,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SetSecretsRequest {
+    #[prost(string, tag = "1")]
+    pub session: ::prost::alloc::string::String,
+    /// without placeholders: the session's stay
+    #[prost(message, repeated, tag = "2")]
+    pub secrets: ::prost::alloc::vec::Vec<Secret>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetSecretsReply {
+    /// names that the session does not have, or that were taken away
+    #[prost(string, repeated, tag = "1")]
+    pub refused: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -165,6 +187,20 @@ pub struct Session {
     /// of the gateway that serves now: a restarted one has a CA of its own
     #[prost(bytes = "vec", tag = "12")]
     pub ca_certificate: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, repeated, tag = "13")]
+    pub credentials: ::prost::alloc::vec::Vec<Held>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Held {
+    #[prost(string, tag = "1")]
+    pub credential: ::prost::alloc::string::String,
+    /// held | missing (since a restart of the enforcer) | revoked
+    #[prost(string, tag = "2")]
+    pub state: ::prost::alloc::string::String,
+    /// seconds since 1970; 0: never
+    #[prost(uint64, tag = "3")]
+    pub expires: u64,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -229,7 +265,7 @@ pub struct SnapshotDocument {
     /// OpenSessionRequest's, with the first snapshot
     #[prost(bytes = "vec", repeated, tag = "5")]
     pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
-    /// the same
+    /// the same, and again with each change of them, all of them; none: no change
     #[prost(message, repeated, tag = "6")]
     pub secrets: ::prost::alloc::vec::Vec<Secret>,
 }
@@ -495,6 +531,32 @@ pub mod enforcer_client {
                 .insert(GrpcMethod::new("agentcontainer.v1.Enforcer", "SetPolicy"));
             self.inner.unary(req, path, codec).await
         }
+        /// Hands values of a session's credentials anew, or takes them away for good; returns when its gateway goes by it and
+        /// connections that carried what was taken away are closed.
+        pub async fn set_secrets(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetSecretsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetSecretsReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/agentcontainer.v1.Enforcer/SetSecrets",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("agentcontainer.v1.Enforcer", "SetSecrets"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Ends a session: kills what still runs in its cgroup, then gateway, links, maps, cgroup; the log gets its last record.
         pub async fn close_session(
             &mut self,
@@ -602,6 +664,12 @@ pub mod enforcer_server {
             &self,
             request: tonic::Request<super::SetPolicyRequest>,
         ) -> std::result::Result<tonic::Response<super::SetPolicyReply>, tonic::Status>;
+        /// Hands values of a session's credentials anew, or takes them away for good; returns when its gateway goes by it and
+        /// connections that carried what was taken away are closed.
+        async fn set_secrets(
+            &self,
+            request: tonic::Request<super::SetSecretsRequest>,
+        ) -> std::result::Result<tonic::Response<super::SetSecretsReply>, tonic::Status>;
         /// Ends a session: kills what still runs in its cgroup, then gateway, links, maps, cgroup; the log gets its last record.
         async fn close_session(
             &self,
@@ -823,6 +891,51 @@ pub mod enforcer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetPolicySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/agentcontainer.v1.Enforcer/SetSecrets" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetSecretsSvc<T: Enforcer>(pub Arc<T>);
+                    impl<
+                        T: Enforcer,
+                    > tonic::server::UnaryService<super::SetSecretsRequest>
+                    for SetSecretsSvc<T> {
+                        type Response = super::SetSecretsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetSecretsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Enforcer>::set_secrets(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetSecretsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -1,12 +1,16 @@
-//! `agentcontainer credential list|test`: what this host grants, and whether its values can be had. Values are fetched and
-//! thrown away; nothing of them is shown.
+//! `agentcontainer credential list|test|revoke|rotate`: what this host grants, whether its values can be had, and values of open
+//! sessions taken away or handed anew. Nothing of a value is shown.
+
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde_json::json;
 
 use super::json;
+use crate::credentials::hand;
 use crate::places::Places;
 use crate::report::{self, Failure, escape};
-use crate::{credentials, loaded};
+use crate::{credentials, grants, loaded};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -27,6 +31,22 @@ enum Command {
         /// Its name
         name: String,
     },
+    /// Take a credential away from sessions that are open, for as long as they live
+    Revoke {
+        /// Its name
+        name: String,
+        /// From this session alone: its id or name
+        #[arg(long)]
+        session: Option<String>,
+    },
+    /// Fetch a credential's value anew and hand it to every open session that has it
+    Rotate {
+        /// Its name
+        name: String,
+        /// To this session alone: its id or name
+        #[arg(long)]
+        session: Option<String>,
+    },
 }
 
 pub async fn run(args: &Args) -> Result<u8, Failure> {
@@ -36,6 +56,8 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
             list(as_json).await
         }
         Command::Test { name } => test(name).await,
+        Command::Revoke { name, session } => revoke(name, session.as_deref()).await,
+        Command::Rotate { name, session } => rotate(name, session.as_deref()).await,
     }
 }
 
@@ -105,4 +127,71 @@ async fn test(name: &str) -> Result<u8, Failure> {
         escape(&credentials::source(&grant.value.source))
     ));
     Ok(0)
+}
+
+async fn revoke(name: &str, session: Option<&str>) -> Result<u8, Failure> {
+    let places = Places::from_env()?;
+    let had = hand::revoke(&places, name, session, None).await?;
+    if had.is_empty() {
+        return Err(nobody(name));
+    }
+    for holder in &had {
+        report::out(format!("revoked: {name} from {}", escape(holder.shown())));
+    }
+    let workspaces: BTreeSet<&Path> = had.iter().map(|h| h.workspace.as_path()).collect();
+    for workspace in workspaces {
+        let host = loaded::host_for(&places, workspace)?;
+        let Some(grant) = host.credentials.get(name) else {
+            continue;
+        };
+        let how = if grants::is_ours(&places, grant) {
+            format!(
+                "`agentcontainer grant --revoke {name} --workspace {}`",
+                workspace.display()
+            )
+        } else {
+            format!("{}:{}", grant.file, grant.at.line)
+        };
+        report::note(format!(
+            "the next session of {} gets it again: the grant is taken back by {how}",
+            workspace.display()
+        ));
+    }
+    Ok(0)
+}
+
+async fn rotate(name: &str, session: Option<&str>) -> Result<u8, Failure> {
+    let places = Places::from_env()?;
+    let rotated = hand::rotate(&places, name, session).await?;
+    if rotated.is_empty() {
+        return Err(nobody(name));
+    }
+    let mut status = 1;
+    for (holder, result) in &rotated {
+        match result {
+            Ok(()) => {
+                status = 0;
+                report::out(format!("rotated: {name} in {}", escape(holder.shown())));
+            }
+            Err(failure) => failure.print(),
+        }
+    }
+    // What a person took away is no failure of the others.
+    let failed = |result: &Result<(), Failure>| {
+        let code = result.as_ref().err().and_then(|f| f.diagnostics.first());
+        code.is_some_and(|d| d.code != "credential-revoked")
+    };
+    if rotated.iter().any(|(_, result)| failed(result)) {
+        status = 1;
+    }
+    Ok(status)
+}
+
+fn nobody(name: &str) -> Failure {
+    Failure::new(
+        "no-session",
+        format!("no open session that is meant has a credential {name}"),
+    )
+    .help("`agentcontainer ps` lists what is open")
+    .status(1)
 }

@@ -52,7 +52,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args) -> Result<u8, Failure> {
+pub async fn run(args: &Args) -> Result<u8, Failure> {
     let as_json = json(args.json);
     let places = Places::from_env()?;
     if args.list {
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Result<u8, Failure> {
         None => loaded::workspace()?,
     };
     match (&args.revoke, &args.name) {
-        (Some(name), _) => revoke(&places, &workspace, &parsed("credential-name", name)?),
+        (Some(name), _) => revoke(&places, &workspace, &parsed("credential-name", name)?).await,
         (None, Some(name)) => grant(&places, &workspace, &parsed("credential-name", name)?, args),
         (None, None) => Ok(report::OURS),
     }
@@ -249,7 +249,7 @@ fn words(grant: &Grant) -> String {
     words
 }
 
-fn revoke(places: &Places, workspace: &Path, name: &CredentialName) -> Result<u8, Failure> {
+async fn revoke(places: &Places, workspace: &Path, name: &CredentialName) -> Result<u8, Failure> {
     let shown = escape(&workspace.display().to_string());
     if !grants::revoke(places, workspace, name)? {
         return Err(Failure::new(
@@ -259,6 +259,10 @@ fn revoke(places: &Places, workspace: &Path, name: &CredentialName) -> Result<u8
         .help("`agentcontainer grant --list` shows what was; what config.toml grants is taken back there"));
     }
     report::out(format!("revoked: {name} for {shown}"));
+    let had = credentials::hand::revoke(places, name.as_str(), None, Some(workspace)).await?;
+    for holder in had {
+        report::out(format!("revoked: {name} from {}", escape(holder.shown())));
+    }
     Ok(0)
 }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::json;
 use crate::channel::Enforcer;
+use crate::credentials::keep::Keeper;
 use crate::credentials::{self, Resolved};
 use crate::events::{self, Denials};
 use crate::loaded::Loaded;
@@ -161,7 +162,8 @@ async fn bring_up(
     if asked.detached {
         detached(ready, record).await
     } else {
-        attached(ready, record, asked, signals).await
+        let keeper = Keeper::new(loaded, credentials);
+        attached(ready, record, asked, signals, keeper).await
     }
 }
 
@@ -271,6 +273,7 @@ async fn attached(
     record: &Record,
     asked: &Asked,
     signals: &mut Signals,
+    keeper: Keeper,
 ) -> Result<u8, Failure> {
     let (engine, container) = (&ready.engine, ready.container.as_str());
     let (input, output) = engine.attach(container, asked.tty, true).await?;
@@ -285,7 +288,13 @@ async fn attached(
         told,
         replaced,
     ));
-    // Ends with the one that tells it.
+    // Both end with the one that tells them.
+    let kept = keeper.keep(
+        ready.enforcer.clone(),
+        record.session.clone(),
+        gateways.clone(),
+    );
+    tokio::spawn(kept);
     tokio::spawn(authority::keep(
         ready.enforcer.clone(),
         record.session.clone(),

@@ -96,14 +96,13 @@ impl Link {
         &self,
         next: &Generation,
         session: &Session,
+        told: &Trusted,
         limit: Duration,
     ) -> Result<(), String> {
         let mut applied = self.applied.subscribe();
         if let Some(channel) = self.channel() {
             // A failure here is the channel's end: the supervisor starts another gateway, with this generation.
-            let _ = session
-                .send_snapshot(&channel, next, &Trusted::default())
-                .await;
+            let _ = session.send_snapshot(&channel, next, told).await;
         }
         let number = next.number;
         tokio::time::timeout(limit, applied.wait_for(|at| *at >= number))
@@ -250,9 +249,9 @@ impl Session {
                         .clone()
                         .unwrap_or_else(|| state.current.clone())
                 };
-                // They stay for the gateway's life: later snapshots come without.
-                self.send_snapshot(channel, &generation, &self.trusted)
-                    .await?;
+                // They stay for the gateway's life: later snapshots come without, but where they change.
+                let trusted = self.trusted().clone();
+                self.send_snapshot(channel, &generation, &trusted).await?;
             }
             Some(Message::Applied(applied)) => {
                 let first = *self.link.applied.borrow() == 0;

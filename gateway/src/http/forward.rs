@@ -151,11 +151,13 @@ impl Forward {
             let inspected =
                 inspected::request(chain, client, granted, &head, &mut recorded, blocked)
                     .map_err(Failure::Inspected)?;
-            let credentials = &active.credentials;
+            let credentials = client.shared.state.credentials();
             let applied = credentials
                 .apply(&mut head, &client.intent, client.authority.scheme)
                 .map_err(Failure::Credential)?;
-            recorded.credential = applied.name;
+            let carried = self.entry.carry(&applied.names);
+            carried.map_err(|name| Failure::Credential(credentials::Refusal::Revoked(name)))?;
+            recorded.credential = applied.names.last().cloned();
             if applied.answers.is_some() {
                 // What comes back is looked through: it has to come as it is.
                 let identity = HeaderValue::from_static("identity");
@@ -169,7 +171,7 @@ impl Forward {
                 .inspected(inspected);
             let request = Request::from_parts(head, body);
             let (mut upstream, mut lease) = self
-                .exchange(client, request, key.as_ref(), &recorded)
+                .exchange(client, request, key.as_ref(), &recorded, &applied.names)
                 .await?;
             if let Some(finding) = broken.inspected.answered() {
                 return Err(Failure::Inspected(finding));
@@ -243,6 +245,7 @@ impl Forward {
         request: Request<Counted>,
         key: Option<&Key>,
         recorded: &events::Request,
+        credentials: &[String],
     ) -> Result<(Response<Incoming>, Lease), Failure> {
         let event = events::request(
             &client.intent,
@@ -253,13 +256,9 @@ impl Forward {
             Some(recorded),
         );
         let lease = || {
-            let credential = recorded.credential.as_deref();
-            self.upstreams.lease(
-                client,
-                &self.granted,
-                &self.entry,
-                (credential, key.is_some()),
-            )
+            let uses = (credentials, key.is_some());
+            self.upstreams
+                .lease(client, &self.granted, &self.entry, uses)
         };
         let written = async {
             let connected = self

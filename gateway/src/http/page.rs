@@ -114,6 +114,12 @@ pub fn blocked(facts: Blocked<'_>, form: Form) -> Page {
         (code, _) if code.starts_with("inspection-") => {
             "agent.inspection says what is done about what an inspector finds, within the host's config.toml; a key that a server needs is for agent.credentials".to_owned()
         }
+        ("credential-revoked", _) => {
+            "nothing in policy: a person took it away with `agentcontainer credential revoke`".to_owned()
+        }
+        ("credential-expired" | "credential-unavailable", _) => {
+            "nothing in policy: a person hands it anew with `agentcontainer credential rotate`".to_owned()
+        }
         ("upstream-certificate", _) => {
             "nothing in policy: a certificate that the host should trust is named in its config.toml, gateway.ca_bundles".to_owned()
         }

@@ -17,8 +17,8 @@ pub struct Use {
     pub intent: Intent,
     /// Of the policy that it was dialled under.
     pub generation: u32,
-    /// The credential that its requests carried, by name.
-    pub credential: Option<Box<str>>,
+    /// The credentials that its requests carried, by name.
+    pub credentials: Vec<String>,
 }
 
 struct Resting {

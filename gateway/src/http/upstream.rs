@@ -137,19 +137,19 @@ impl Upstreams {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection that can take a request now: one there is, or a new one. `credential`: what its requests carry;
+    /// A connection that can take a request now: one there is, or a new one. `credentials`: what its requests carry;
     /// `switches`: what it asks for is a switch, which is HTTP/1's.
     pub async fn lease(
         &self,
         client: &Client,
         granted: &Granted,
         entry: &Entry,
-        (credential, switches): (Option<&str>, bool),
+        (credentials, switches): (&[String], bool),
     ) -> Result<Lease, Failure> {
         let what = Use {
             intent: client.intent.clone(),
             generation: entry.active.generation,
-            credential: credential.map(Into::into),
+            credentials: credentials.to_vec(),
         };
         let h2 = client.h2 && !switches;
         if h2 && let Some(lease) = self.two(&what) {

@@ -40,6 +40,7 @@ pub fn grant(policy: &mut PolicyBuilder, port: u16, env: Option<&str>) {
         credential: "github".into(),
         value: VALUE.into(),
         placeholder: if env.is_some() { STAND_IN } else { "" }.into(),
+        ..Default::default()
     });
 }
 

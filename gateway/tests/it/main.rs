@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod channel;
+mod credential_life;
 mod credentials;
 mod differential;
 mod dns;

@@ -12,7 +12,7 @@ async fn get(source: &str) -> Result<String, String> {
     let env = |name: &str| (name == "SESAME").then(|| VALUE.into());
     let source = source.parse().unwrap();
     match fetch(&source, env, Duration::from_secs(5)).await {
-        Ok(secret) => Ok(String::from_utf8(secret.expose().to_vec()).unwrap()),
+        Ok(fetched) => Ok(String::from_utf8(fetched.value.expose().to_vec()).unwrap()),
         Err(error) => Err(format!("{error} {error:?}")),
     }
 }

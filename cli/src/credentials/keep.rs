@@ -1,0 +1,164 @@
+//! Keeps the values of a session in the foreground there: renewed before they end, and handed again to an enforcer that was
+//! started anew, which has kept none. What a person took away meanwhile stays away: the enforcer refuses it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use api::v1;
+use schema::hostconfig::{Grant, Setting};
+use schema::session::SessionId;
+use secrets::Fetched;
+use tokio::sync::watch;
+
+use super::{Resolved, hand};
+use crate::channel::Enforcer;
+use crate::loaded::Loaded;
+use crate::record::now;
+use crate::report::{self, Failure};
+
+/// How long an enforcer that is back is asked for the session.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(100);
+/// Between two tries to renew what could not be renewed, at least.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// One value that is kept.
+struct Kept {
+    grant: Setting<Grant>,
+    fetched: Fetched,
+    /// When it is to be renewed.
+    due: Option<Instant>,
+}
+
+/// What is kept, by name.
+pub struct Keeper(BTreeMap<String, Kept>);
+
+impl Keeper {
+    pub fn new(loaded: &Loaded, resolved: &[Resolved]) -> Self {
+        let kept = |resolved: &Resolved| {
+            let grant = loaded.host.credentials.get(resolved.name.as_str())?.clone();
+            let due = due(&resolved.fetched);
+            let kept = Kept {
+                grant,
+                fetched: resolved.fetched.clone(),
+                due,
+            };
+            Some((resolved.name.clone(), kept))
+        };
+        Self(resolved.iter().filter_map(kept).collect())
+    }
+
+    /// Until the other end of `changed`, which is told of an enforcer or gateway that came back, is gone.
+    pub async fn keep(
+        mut self,
+        mut enforcer: Enforcer,
+        session: SessionId,
+        mut changed: watch::Receiver<u64>,
+    ) {
+        if self.0.is_empty() {
+            return;
+        }
+        loop {
+            let due = self.0.values().filter_map(|kept| kept.due).min();
+            let result = tokio::select! {
+                told = changed.changed() => match told {
+                    Ok(()) => self.restore(&mut enforcer, &session).await,
+                    Err(_) => return,
+                },
+                () = until(due), if due.is_some() => self.renew(&mut enforcer, &session).await,
+            };
+            if let Err(failure) = result {
+                for diagnostic in &failure.diagnostics {
+                    report::warning(&diagnostic.message);
+                }
+            }
+        }
+    }
+
+    /// Hands what the session is missing. A source is asked again, for its value may be another by now; what it does not
+    /// give is what it gave before.
+    async fn restore(
+        &mut self,
+        enforcer: &mut Enforcer,
+        session: &SessionId,
+    ) -> Result<(), Failure> {
+        let began = Instant::now();
+        let missing = loop {
+            match missing(enforcer, session).await {
+                Some(missing) => break missing,
+                None if began.elapsed() > PATIENCE => return Ok(()),
+                None => tokio::time::sleep(PAUSE).await,
+            }
+        };
+        for name in missing {
+            let Some(kept) = self.0.get_mut(&name) else {
+                continue;
+            };
+            if let Ok(fetched) = super::fetch_again(&name, &kept.grant).await {
+                kept.due = due(&fetched);
+                kept.fetched = fetched;
+            }
+            hand::give(enforcer, session.as_str(), &[(&name, &kept.fetched)]).await?;
+        }
+        Ok(())
+    }
+
+    /// Renews what is due.
+    async fn renew(&mut self, enforcer: &mut Enforcer, session: &SessionId) -> Result<(), Failure> {
+        let now = Instant::now();
+        let mut result = Ok(());
+        for (name, kept) in &mut self.0 {
+            if kept.due.is_none_or(|due| due > now) {
+                continue;
+            }
+            let renewed = match super::fetch_again(name, &kept.grant).await {
+                Ok(fetched) => {
+                    let given = hand::give(enforcer, session.as_str(), &[(name, &fetched)]).await;
+                    kept.fetched = fetched;
+                    given.map(drop)
+                }
+                Err(failure) => Err(failure),
+            };
+            kept.due = match renewed {
+                Ok(()) => due(&kept.fetched),
+                Err(failure) => {
+                    result = Err(failure);
+                    Some(now + remaining(&kept.fetched).div_f32(2.0).max(AGAIN))
+                }
+            };
+        }
+        result
+    }
+}
+
+/// With a fifth of its time left, and not at once again.
+fn due(fetched: &Fetched) -> Option<Instant> {
+    fetched.expires?;
+    let wait = remaining(fetched).mul_f32(0.8).max(Duration::from_secs(1));
+    Some(Instant::now() + wait)
+}
+
+fn remaining(fetched: &Fetched) -> Duration {
+    Duration::from_secs(fetched.expires.unwrap_or_default().saturating_sub(now()))
+}
+
+async fn until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due.into()).await;
+    }
+}
+
+/// Names of which the session has no value. `None`: nobody says so yet.
+async fn missing(enforcer: &mut Enforcer, session: &SessionId) -> Option<Vec<String>> {
+    let listed = enforcer
+        .list_sessions(v1::ListSessionsRequest {})
+        .await
+        .ok()?;
+    let mut sessions = listed.into_inner().sessions.into_iter();
+    let ours = sessions.find(|s| s.session == session.as_str())?;
+    let missing = ours
+        .credentials
+        .into_iter()
+        .filter(|h| h.state == "missing");
+    Some(missing.map(|held| held.credential).collect())
+}
