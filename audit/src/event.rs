@@ -101,6 +101,15 @@ pub struct Event {
     /// The name of the credential that was put in; never its value.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub credential: Option<String>,
+    /// The question that a person was asked, by the id that it was answered by.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub approval: Option<String>,
+    /// How long it waited for a person.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub held_ms: Option<u64>,
+    /// The user id of whoever answered, as the kernel says it of the peer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<u32>,
     /// Which layer decided: gate, gateway, dns, init, enforcer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub layer: Option<String>,
@@ -135,6 +144,9 @@ impl Event {
             bytes_out: None,
             duration_ms: None,
             credential: None,
+            approval: None,
+            held_ms: None,
+            by: None,
             layer: None,
             lost: None,
             detail: None,

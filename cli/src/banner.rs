@@ -25,6 +25,9 @@ pub fn print(loaded: &Loaded, record: &Record, ready: &Ready) {
     report::banner("image", image(record, request));
     report::banner("user", format!("{} ({})", request.user, ready.identity.by));
     report::banner("network", reach(&loaded.policy));
+    if let Some(asked) = asked(&loaded.policy) {
+        report::banner("asked first", asked);
+    }
     for credential in &loaded.policy.credentials {
         report::banner("credentials", credentials::shown(credential));
     }
@@ -72,20 +75,36 @@ pub fn reach(policy: &EffectivePolicy) -> String {
     if places.is_empty() {
         return "nothing".to_owned();
     }
-    shown(places)
+    shown(places, " ")
+}
+
+/// What a person is asked about, in a line.
+fn asked(policy: &EffectivePolicy) -> Option<String> {
+    let mut places: Vec<String> = Vec::new();
+    for layer in policy.network.layers() {
+        for rule in layer.rules.iter().filter(|r| r.action == Action::Ask) {
+            let ports: Vec<String> = rule.ports.iter().map(u16::to_string).collect();
+            let requests = policy::text::requests(&rule.requests);
+            places.push(format!("{}:{}{requests}", rule.host, ports.join(",")));
+        }
+        if layer.ask_unlisted.is_some() {
+            places.push("whatever is not listed".to_owned());
+        }
+    }
+    (!places.is_empty()).then(|| format!("{} (agentcontainer approvals)", shown(places, ", ")))
 }
 
 /// In order, written out up to a bound.
-fn shown(mut places: Vec<String>) -> String {
+fn shown(mut places: Vec<String>, between: &str) -> String {
     places.sort();
     places.dedup();
     match places.len() {
         n if n > MAX_SHOWN => format!(
             "{} and {} more",
-            places[..MAX_SHOWN].join(" "),
+            places[..MAX_SHOWN].join(between),
             n - MAX_SHOWN
         ),
-        _ => places.join(" "),
+        _ => places.join(between),
     }
 }
 
@@ -110,7 +129,7 @@ fn opaque(policy: &EffectivePolicy) -> Vec<String> {
                 places.push(format!("{}:{port}", domain.host));
             }
         }
-        for rule in layer.rules.iter().filter(|r| r.action == Action::Allow) {
+        for rule in layer.rules.iter().filter(|r| r.action != Action::Deny) {
             for &port in &rule.ports {
                 if unread(rule.protocol.unwrap_or(Protocol::default_for_port(port))) {
                     places.push(format!("{}:{port}", rule.host));
@@ -123,7 +142,7 @@ fn opaque(policy: &EffectivePolicy) -> Vec<String> {
     }
     let mut lines = Vec::new();
     if !places.is_empty() {
-        lines.push(format!("carried unread: {}", shown(places)));
+        lines.push(format!("carried unread: {}", shown(places, " ")));
     }
     if policy.gateway.upstream_proxy.is_some() {
         lines.push("an upstream proxy resolves names: rebinding is the proxy's to stop".to_owned());
@@ -141,6 +160,7 @@ pub fn plan(loaded: &Loaded, record: &Record, planned: &Planned) -> String {
         ),
         format!("network      {}", reach(&loaded.policy)),
     ];
+    lines.extend(asked(&loaded.policy).map(|line| format!("asked first  {line}")));
     let credentials = loaded.policy.credentials.iter().map(credentials::shown);
     lines.extend(credentials.map(|line| format!("credentials  {line}")));
     lines.extend(inspection(&loaded.policy).map(|line| format!("inspection   {line}")));
@@ -185,6 +205,15 @@ mod tests {
             ["carried unread: 10.1.0.0/16:5432 a.test:22 db.test:5432"]
         );
         assert!(opaque(&policy(r#"{ "allowedDomains": ["b.test"] }"#)).is_empty());
+        let asks = policy(
+            r#"{ "unlisted": "ask", "rules": [{ "host": "a.test", "ports": [443], "methods": ["POST"], "action": "ask" }] }"#,
+        );
+        assert_eq!(reach(&asks), "nothing");
+        assert_eq!(
+            asked(&asks).unwrap(),
+            "a.test:443 POST, whatever is not listed (agentcontainer approvals)"
+        );
+        assert_eq!(asked(&some), None);
         let none = policy("{}");
         assert_eq!(reach(&none), "nothing");
         assert!(opaque(&none).is_empty());

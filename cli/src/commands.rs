@@ -1,5 +1,7 @@
 //! The command line's shape (clap), and which file carries out which command.
 
+mod approvals;
+mod approve;
 mod audit;
 mod completions;
 mod config;
@@ -56,6 +58,12 @@ enum Command {
     Doctor(doctor::Args),
     /// Start, stop or look at the enforcer
     Enforcer(enforcer::Args),
+    /// Show what waits for a person
+    Approvals(approvals::Args),
+    /// Allow what waits, once, for the session, or for good
+    Approve(approve::Args),
+    /// Deny what waits
+    Deny(approve::DenyArgs),
     /// Look at what is on record
     Audit(audit::Args),
     /// Check or show the workspace's config
@@ -87,6 +95,9 @@ pub async fn dispatch(cli: Cli) -> u8 {
         Command::Gc(args) => gc::run(&args).await,
         Command::Doctor(args) => doctor::run(&args).await,
         Command::Enforcer(args) => enforcer::run(&args).await,
+        Command::Approvals(args) => approvals::run(&args).await,
+        Command::Approve(args) => approve::run(&args).await,
+        Command::Deny(args) => approve::deny(&args).await,
         Command::Audit(args) => audit::run(&args).await,
         Command::Config(args) => config::run(&args),
         Command::Policy(args) => policy::run(&args).await,
@@ -144,6 +155,8 @@ impl Desk {
         crate::record::pick(&self.sessions, name, &crate::loaded::workspace()?, fits)
     }
 }
+
+pub use suggest::absolute;
 
 /// `--json` of a command: also how its failures are printed.
 fn json(on: bool) -> bool {

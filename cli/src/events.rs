@@ -78,6 +78,15 @@ pub fn line(event: &Event) -> String {
         text += &format!(", {} at {}", rule.name, rule.origin);
     }
     text.push(')');
+    if let Some(question) = &event.approval {
+        text += &format!(" question {question}");
+    }
+    if let Some(by) = event.by {
+        text += &format!(" answered by user {by}");
+    }
+    if let Some(held) = event.held_ms {
+        text += &format!(" held {held} ms");
+    }
     if let (Some(sent), Some(received)) = (event.bytes_out, event.bytes_in) {
         text += &format!(" {sent} bytes out, {received} in");
     }

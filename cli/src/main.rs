@@ -1,6 +1,7 @@
 //! `agentcontainer`: reads the command line, hands it to the command's own file, and turns what comes back into an exit
 //! status. 125 is ours; 126, 127 and everything else of `run` and `exec` is the program's; checks answer 0, 1 or 2.
 
+mod always;
 mod authority;
 mod banner;
 mod channel;
@@ -14,6 +15,8 @@ mod network;
 mod patch;
 mod places;
 mod progress;
+mod prompt;
+mod question;
 mod record;
 mod relay;
 mod report;

@@ -67,6 +67,7 @@ impl Line {
                 format!("{} events", event.lost.unwrap_or_default()),
                 "lost",
             ),
+            Kind::Approval => Self::approval(event),
             // Init's own attempts, which have to be refused before anything starts.
             _ if !tried || event.reason == "self-test" => return None,
             Kind::Response => Self::response(event),
@@ -140,6 +141,36 @@ impl Line {
         if let Some(rule) = &event.rule {
             line.rest += &escape(&format!(" ({} at {})", rule.name, rule.origin));
         }
+        line.rest += &took(event);
+        line
+    }
+
+    /// What waits for a person, and what came of it.
+    fn approval(event: &Event) -> Self {
+        let what = match &event.method {
+            Some(_) => request(event),
+            None => connection(event),
+        };
+        let (tone, verdict) = match event.verdict {
+            Verdict::Allow => (Tone::Good, "YES "),
+            Verdict::Deny => (Tone::Bad, "NO "),
+            _ => (Tone::Doubtful, "ASK "),
+        };
+        let question = event.approval.as_deref().unwrap_or("-");
+        let mut line = Self::new(tone, what, escape(&format!("{} {question}", event.reason)));
+        line.verdict = verdict;
+        if event.verdict == Verdict::Ask {
+            if let Some(process) = &event.process {
+                let name = process.program.as_deref().unwrap_or(&process.comm);
+                line.rest += &format!(" by {}", escape(name));
+            }
+            if let Some(rule) = &event.rule {
+                line.rest += &escape(&format!(" ({} at {})", rule.name, rule.origin));
+            }
+        } else if let Some(by) = event.by {
+            line.rest += &format!(" by user {by}");
+        }
+        line.rest += &took(event);
         line
     }
 
@@ -234,10 +265,19 @@ fn time(text: &str, zone: &TimeZone) -> String {
 
 /// ` (89ms)`, ` (2.1s)`.
 fn took(event: &Event) -> String {
-    match event.duration_ms {
-        None => String::new(),
-        Some(ms @ ..1000) => format!(" ({ms}ms)"),
-        Some(ms) => format!(" ({}.{}s)", ms / 1000, ms % 1000 / 100),
+    let all = event.duration_ms.map(time_of);
+    let held = event.held_ms.map(|ms| format!("held {}", time_of(ms)));
+    let words: Vec<String> = all.into_iter().chain(held).collect();
+    match words.as_slice() {
+        [] => String::new(),
+        words => format!(" ({})", words.join(", ")),
+    }
+}
+
+fn time_of(ms: u64) -> String {
+    match ms {
+        ..1000 => format!("{ms}ms"),
+        ms => format!("{}.{}s", ms / 1000, ms % 1000 / 100),
     }
 }
 

@@ -59,6 +59,20 @@ pub fn add(text: &str, flavour: Flavour, entries: &[Suggestion]) -> Option<Strin
     Some(root.to_string())
 }
 
+/// The text with the action of one of its rules, by its place in the list, being to allow; `None` where there is none.
+pub fn allow(text: &str, flavour: Flavour, rule: usize) -> Option<String> {
+    let root = CstRootNode::parse(text, &ParseOptions::default()).ok()?;
+    let mut object: CstObject = root.object_value()?;
+    for key in place(flavour) {
+        object = object.object_value(key)?;
+    }
+    let rules: CstArray = object.array_value(list(List::Rules))?;
+    let rule = rules.elements().get(rule)?.as_object()?;
+    let action = rule.get("action")?;
+    action.set_value(CstInputValue::String("allow".to_owned()));
+    Some(root.to_string())
+}
+
 /// A value as the parser's tree takes it.
 pub fn input(value: &serde_json::Value) -> CstInputValue {
     match value {
@@ -288,6 +302,18 @@ mod tests {
                 .any(|l| l.starts_with("+ ") && l.contains("new.example.com"))
         );
         assert!(!lines.iter().any(|line| line.contains("Ours")), "{lines:?}");
+    }
+
+    #[test]
+    fn a_rule_that_asks_comes_to_allow_and_everything_else_stays() {
+        let text = TEXT.replace(
+            "      ],\n",
+            "      ],\n      \"rules\": [\n        { \"host\": \"a.b\", \"ports\": [1] },\n        // Money.\n        { \"host\": \"c.d\", \"ports\": [443], \"action\": \"ask\" /* always? */ },\n      ],\n",
+        );
+        let after = allow(&text, Flavour::Agentcontainer, 1).unwrap();
+        assert_eq!(after, text.replace("\"ask\"", "\"allow\""));
+        assert_eq!(allow(&text, Flavour::Agentcontainer, 0), None);
+        assert_eq!(allow(&text, Flavour::Agentcontainer, 2), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use engine::stream::{Channel, Input, Output};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::prompt;
 use crate::report::Failure;
 use crate::terminal;
 
@@ -102,10 +103,17 @@ pub async fn relay(
     }
     // Its own task: reading standard input cannot be interrupted, and must not hold up the output.
     let feeding = input.map(|input| tokio::spawn(feed(input)));
+    let mut piece: Option<(Channel, Vec<u8>)> = None;
     let result = loop {
         tokio::select! {
-            piece = output.next() => match piece {
-                Ok(Some((channel, bytes))) => write(channel, &bytes).await,
+            // While a person is being asked at the terminal, nothing else is written to it.
+            _screen = prompt::screen(), if piece.is_some() => {
+                if let Some((channel, bytes)) = piece.take() {
+                    write(channel, &bytes).await;
+                }
+            }
+            next = output.next(), if piece.is_none() => match next {
+                Ok(Some(next)) => piece = Some(next),
                 Ok(None) => break Ok(End::Output),
                 Err(e) => break Err(Failure::new("stream", format!("the program's output broke off: {e}"))),
             },

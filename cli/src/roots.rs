@@ -159,8 +159,9 @@ fn content(path: &Path) -> Result<pem::Read, RootsError> {
 pub fn reads_https(policy: &EffectivePolicy) -> bool {
     policy.network.layers().iter().any(|layer| {
         let listed = layer.allowed.iter();
-        let mut rules = layer.rules.iter().filter(|r| r.action == Action::Allow);
-        listed.into_iter().any(|d| d.port.is_none_or(|p| p == 443))
+        let mut rules = layer.rules.iter().filter(|r| r.action != Action::Deny);
+        layer.ask_unlisted.is_some()
+            || listed.into_iter().any(|d| d.port.is_none_or(|p| p == 443))
             || rules.any(|r| {
                 r.protocol
                     .map_or(r.ports.contains(&443), |p| p == Protocol::Https)

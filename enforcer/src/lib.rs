@@ -2,6 +2,7 @@
 //! namespaces, spawns a gateway for each session, attributes and records what happens. Small, root, and without any
 //! network of its own: it speaks to the CLI over a Unix socket and to its gateways over socket pairs.
 
+pub mod approvals;
 pub mod attribution;
 pub mod btf;
 pub mod cgroup;

@@ -9,16 +9,18 @@ use audit::Reader;
 use policy::EffectivePolicy;
 use schema::session::SessionId;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, broadcast, mpsc};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
+use crate::approvals::{Broker, Change, NoQuestion, Question};
 use crate::kernel;
 use crate::leftover;
 use crate::places::Places;
 use crate::retention;
-use crate::session::{self, Session, SessionError};
+use crate::session::{self, Answer, AnswerError, Session, SessionError};
 use crate::store;
 use crate::trusted::Trusted;
 
@@ -48,6 +50,8 @@ struct Enforcer {
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     /// One opening at a time: gateway user ids are given out under it.
     opening: Mutex<()>,
+    /// What waits for a person, of every session.
+    broker: Arc<Broker>,
     capabilities: Vec<v1::Capability>,
 }
 
@@ -64,12 +68,13 @@ pub async fn serve(places: Places) -> Result<(), ServeError> {
             detail: result.err().unwrap_or_default(),
         })
         .collect();
+    let broker = Arc::new(Broker::default());
     let mut sessions = HashMap::new();
     for id in store::sessions(&places.sessions)? {
         let Ok(session_id) = SessionId::parse(&id) else {
             continue;
         };
-        match Session::adopt(Arc::clone(&places), session_id).await {
+        match Session::adopt(Arc::clone(&places), session_id, Arc::clone(&broker)).await {
             Ok(session) => {
                 sessions.insert(id, session);
             }
@@ -84,6 +89,7 @@ pub async fn serve(places: Places) -> Result<(), ServeError> {
         places: Arc::clone(&places),
         sessions: Mutex::new(sessions),
         opening: Mutex::new(()),
+        broker,
         capabilities,
     };
     let listener = listen(&places)?;
@@ -232,6 +238,7 @@ impl Enforcer {
                 secrets: request.secrets,
             },
             index,
+            Arc::clone(&self.broker),
         )
         .await
         .map_err(failed)?;
@@ -374,6 +381,56 @@ impl enforcer_server::Enforcer for Service {
         Ok(Response::new(v1::ListSessionsReply { sessions: listed }))
     }
 
+    type ApprovalsStream = ReceiverStream<Result<v1::Approval, Status>>;
+
+    async fn approvals(
+        &self,
+        request: Request<v1::ApprovalsRequest>,
+    ) -> Result<Response<Self::ApprovalsStream>, Status> {
+        let v1::ApprovalsRequest { session, follow } = request.into_inner();
+        let session = Some(session).filter(|session| !session.is_empty());
+        let (open, changes) = self.0.broker.listen(session.as_deref());
+        let (sender, receiver) = mpsc::channel(64);
+        tokio::spawn(show(open, follow.then_some(changes), session, sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn answer(
+        &self,
+        request: Request<v1::AnswerRequest>,
+    ) -> Result<Response<v1::AnswerReply>, Status> {
+        let peer = request.extensions().get::<UdsConnectInfo>();
+        let by = peer.and_then(|peer| peer.peer_cred).map(|cred| cred.uid());
+        let request = request.into_inner();
+        let enforcer = Arc::clone(&self.0);
+        whole(async move {
+            let no = |error: NoQuestion| Status::not_found(error.to_string());
+            let question = enforcer.broker.look(&request.id).map_err(no)?;
+            let session = enforcer.session(&question.request.session).await?;
+            let answer = Answer {
+                allow: request.allow,
+                session: request.session,
+                by,
+            };
+            let question =
+                session
+                    .answer(&question.id, answer)
+                    .await
+                    .map_err(|error| match error {
+                        AnswerError::NoQuestion(error) => no(error),
+                        stale @ AnswerError::Stale(_) => Status::not_found(stale.to_string()),
+                        full @ AnswerError::TooMany(_) => {
+                            Status::resource_exhausted(full.to_string())
+                        }
+                        error @ AnswerError::NotRecorded(_) => Status::internal(error.to_string()),
+                    })?;
+            Ok(v1::AnswerReply {
+                question: Some((&question).into()),
+            })
+        })
+        .await
+    }
+
     type EventsStream = ReceiverStream<Result<v1::EventLine, Status>>;
 
     async fn events(
@@ -390,6 +447,55 @@ impl enforcer_server::Enforcer for Service {
         let (sender, receiver) = mpsc::channel(64);
         tokio::spawn(stream(reader, request.from_seq, follow, sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// What waits for a person, to one reader; with `changes`, for as long as it reads.
+async fn show(
+    open: Vec<Question>,
+    changes: Option<broadcast::Receiver<Change>>,
+    session: Option<String>,
+    sender: mpsc::Sender<Result<v1::Approval, Status>>,
+) {
+    use v1::approval::Change as Shown;
+    let send = async |change: Shown| {
+        let approval = v1::Approval {
+            change: Some(change),
+        };
+        sender.send(Ok(approval)).await.is_ok()
+    };
+    for question in &open {
+        if !send(Shown::Open(question.into())).await {
+            return;
+        }
+    }
+    if !send(Shown::Listed(v1::Listed {})).await {
+        return;
+    }
+    let Some(mut changes) = changes else { return };
+    let fits = |of: &str| session.as_deref().is_none_or(|session| session == of);
+    loop {
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            () = sender.closed() => return,
+        };
+        let shown = match change {
+            Ok(Change::Open(question)) if fits(&question.request.session) => {
+                Shown::Open((&*question).into())
+            }
+            Ok(Change::Gone { id, session, how }) if fits(&session) => {
+                Shown::Gone(v1::QuestionGone {
+                    id,
+                    how: how.to_owned(),
+                })
+            }
+            Ok(_) => continue,
+            // It is behind, and begins again.
+            Err(_) => return,
+        };
+        if !send(shown).await {
+            return;
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One session: its cgroups, kernel side, names, policy generations, gateway and log, from open to close. Everything that
 //! changes it goes through here, under one lock; what is slow (wiring, waiting for the gateway) happens outside it.
 
+mod asking;
 mod credentials;
 mod ending;
 mod gateway_link;
@@ -21,8 +22,10 @@ use schema::net::{Cidr, Transport};
 use schema::session::SessionId;
 use tokio::sync::{Mutex, watch};
 
+pub use asking::{Answer, AnswerError};
 pub use ending::discard;
 
+use crate::approvals::Broker;
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::dial::{self, Dial};
 use crate::gateway;
@@ -199,6 +202,8 @@ pub struct Session {
     link: gateway_link::Link,
     restarts: AtomicU32,
     trusted: std::sync::Mutex<Trusted>,
+    /// What waits for a person, of every session.
+    broker: Arc<Broker>,
 }
 
 impl Session {
@@ -210,6 +215,7 @@ impl Session {
         policy: EffectivePolicy,
         trusted: Trusted,
         gateway_index: u32,
+        broker: Arc<Broker>,
     ) -> Result<Arc<Self>, SessionError> {
         let store = Store::create(&places.sessions, id.as_str())?;
         let begun = store
@@ -238,6 +244,7 @@ impl Session {
         };
         let session = Self::assemble(
             places,
+            broker,
             id,
             workspace,
             trusted,
@@ -305,7 +312,11 @@ impl Session {
     }
 
     /// Takes up a session that an earlier run of this enforcer left. A mismatch is an error, by which the caller ends it.
-    pub async fn adopt(places: Arc<Places>, id: SessionId) -> Result<Arc<Self>, SessionError> {
+    pub async fn adopt(
+        places: Arc<Places>,
+        id: SessionId,
+        broker: Arc<Broker>,
+    ) -> Result<Arc<Self>, SessionError> {
         let store = Store::open(&places.sessions, id.as_str())?;
         let record = store.load()?;
         let cgroup = Cgroup::open(&places.session_cgroup(id.as_str()))?;
@@ -333,6 +344,7 @@ impl Session {
         let workspace = record.workspace.clone();
         let session = Self::assemble(
             places,
+            broker,
             id,
             workspace,
             trusted,
@@ -368,6 +380,7 @@ impl Session {
     #[allow(clippy::too_many_arguments)]
     fn assemble(
         places: Arc<Places>,
+        broker: Arc<Broker>,
         id: SessionId,
         workspace: String,
         trusted: Trusted,
@@ -395,6 +408,7 @@ impl Session {
             link: gateway_link::Link::default(),
             restarts: AtomicU32::new(0),
             trusted: std::sync::Mutex::new(trusted),
+            broker,
         })
     }
 
@@ -537,6 +551,7 @@ impl Session {
                 .map_err(|e| SessionError::Policy(e.to_string()))?;
             state.save()?;
         }
+        self.ask_by(next);
         // A program that read the old generation before the flip may still be looking its entries up.
         tokio::task::spawn_blocking(wait_for_running_programs)
             .await

@@ -213,6 +213,7 @@ async fn open(rig: &Rig, id: &str, policy: EffectivePolicy, index: u32) -> Arc<S
         policy,
         Trusted::default(),
         index,
+        Arc::default(),
     )
     .await
     .unwrap()
@@ -341,6 +342,7 @@ async fn a_session_that_cannot_begin_leaves_nothing() {
             policy,
             Trusted::default(),
             6,
+            Arc::default(),
         )
         .await
     };
@@ -393,7 +395,7 @@ async fn a_full_disk_does_not_keep_a_session_from_being_taken_up() {
         .is_ok()
     {}
     let session = SessionId::parse(&id).unwrap();
-    let second = Session::adopt(Arc::clone(&rig.places), session)
+    let second = Session::adopt(Arc::clone(&rig.places), session, Arc::default())
         .await
         .unwrap();
     assert_eq!(second.status().await.generation, 1);
@@ -471,9 +473,17 @@ async fn what_enforcers_that_are_gone_left_is_swept_up_and_nothing_else() {
     std::fs::create_dir(ours.sessions.join("known")).unwrap();
     let policy = allowing(&["api.example.test"], 1);
     let id = SessionId::parse("held").unwrap();
-    let held = Session::open(theirs, id, String::new(), policy, Trusted::default(), 7)
-        .await
-        .unwrap();
+    let held = Session::open(
+        theirs,
+        id,
+        String::new(),
+        policy,
+        Trusted::default(),
+        7,
+        Arc::default(),
+    )
+    .await
+    .unwrap();
 
     assert_eq!(
         sweep(&ours, Duration::from_secs(60)),

@@ -16,7 +16,7 @@ use nix::sys::socket::{self, MsgFlags};
 use prost::Message;
 use schema::host::HostName;
 use tokio::io::{Interest, unix::AsyncFd};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::{sleep_until, timeout};
 
 use crate::bucket::Bucket;
@@ -78,6 +78,8 @@ pub enum Incoming {
 enum Waiting {
     Allocate(oneshot::Sender<v1::Allocated>),
     Record(oneshot::Sender<bool>),
+    /// More than one answer may come: word that it waits, then the answer.
+    Ask(mpsc::UnboundedSender<v1::Answered>),
 }
 
 /// The gateway's end.
@@ -149,6 +151,12 @@ impl Channel {
                     if let Some(Waiting::Record(sender)) = lock(&self.waiting).remove(&recorded.id)
                     {
                         let _ = sender.send(recorded.ok);
+                    }
+                    continue;
+                }
+                Some(to_gateway::Message::Answered(answered)) => {
+                    if let Some(Waiting::Ask(sender)) = lock(&self.waiting).get(&answered.id) {
+                        let _ = sender.send(answered);
                     }
                     continue;
                 }
@@ -241,6 +249,23 @@ impl Channel {
             Ok(Some(allocated)) => Ok(Ipv4Addr::from_bits(allocated.address)),
             Ok(None) | Err(_) => Err(Refused::NoAnswer),
         }
+    }
+
+    /// Has a person asked. `None`: the channel has ended. Dropped before its last answer, the question is withdrawn.
+    pub async fn ask(&self, mut ask: v1::Ask) -> Option<Talk<'_>> {
+        let (sender, answers) = mpsc::unbounded_channel();
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        ask.id = id;
+        lock(&self.waiting).insert(id, Waiting::Ask(sender));
+        let talk = Talk {
+            forget: Forget { channel: self, id },
+            answers,
+            over: false,
+        };
+        self.send(&encode(from_gateway::Message::Ask(ask)))
+            .await
+            .ok()?;
+        Some(talk)
     }
 
     /// Records an event and waits until it is written.
@@ -389,6 +414,35 @@ struct Forget<'a> {
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
         lock(&self.channel.waiting).remove(&self.id);
+    }
+}
+
+/// A question that a person is asked.
+pub struct Talk<'a> {
+    forget: Forget<'a>,
+    answers: mpsc::UnboundedReceiver<v1::Answered>,
+    over: bool,
+}
+
+impl Talk<'_> {
+    /// What is said next of it; `None` once nothing more will be.
+    pub async fn next(&mut self) -> Option<v1::Answered> {
+        let said = self.answers.recv().await;
+        self.over |= said.as_ref().is_none_or(|said| said.outcome != "held");
+        said
+    }
+}
+
+impl Drop for Talk<'_> {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let Forget { channel, id } = self.forget;
+        // Never left out for want of room: as many as may be held is what there may be of them.
+        let message = encode(from_gateway::Message::Withdraw(v1::Withdraw { id }));
+        lock(&channel.queue).push_back(message);
+        channel.asked.notify_one();
     }
 }
 

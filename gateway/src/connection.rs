@@ -4,6 +4,7 @@
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::ops::{Deref, DerefMut};
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::approval;
 use crate::channel::Channel;
 use crate::dial::{DialError, dial};
 use crate::events;
@@ -157,7 +159,8 @@ async fn connection(shared: Arc<Shared>, stream: Guarded, peer: SocketAddr) {
     let intent = Intent { place, port };
     match shared.state.admit(&intent) {
         Err(why) => denied(&shared, stream, flow, intent, why).await,
-        Ok((granted, entry)) => {
+        Ok((granted, mut entry)) => {
+            entry.socket = stream.as_raw_fd();
             let entry = Arc::new(entry);
             tokio::select! {
                 biased;
@@ -386,7 +389,22 @@ async fn carry_bytes(
         first,
         tls,
     } = bytes;
-    let event = events::allowed(intent, granted);
+    let mut event = events::allowed(intent, granted);
+    if granted.asked {
+        let (held, answer) = ask(shared, flow, intent, granted, entry).await;
+        events::waited(&mut event, Some(&held));
+        if let Err(refusal) = answer {
+            let mut event = events::refused(intent, granted, refusal.code(), &refusal.to_string());
+            events::waited(&mut event, Some(&held));
+            shared.channel.post_denial(&event, Some(flow));
+            let host = intent.place.to_string();
+            shared.state.denied(host, Some(intent.port), refusal.code());
+            if tls {
+                linger(agent, &Alert::AccessDenied.record()).await;
+            }
+            return;
+        }
+    }
     let record = shared.channel.record(&event, Some(flow));
     let dial = dial(&shared.state, &entry.active, intent);
     let (recorded, dialled) = if entry.active.is_chosen(&intent.place) {
@@ -441,6 +459,24 @@ async fn carry_bytes(
         upstream.disarm();
     }
     ending.reason = end.code();
+}
+
+/// Has a person asked about a connection that is carried unread.
+async fn ask(
+    shared: &Shared,
+    flow: Flow,
+    intent: &Intent,
+    granted: &Granted,
+    entry: &Entry,
+) -> (approval::Held, Result<(), approval::Refusal>) {
+    let subject = approval::Subject {
+        rule: &granted.rule,
+        generation: entry.active.generation,
+        protocol: granted.protocol.as_str(),
+        request: None,
+    };
+    let socket = entry.socket;
+    approval::ask(shared, intent, subject, approval::Origin { flow, socket }).await
 }
 
 /// A name that leads to a place it may not lead to is worth a line even where another address of it would do.

@@ -8,6 +8,7 @@ use api::v1::Flow;
 use audit::{Event, Kind, Verdict};
 use schema::host::HostName;
 
+use crate::approval::Held;
 use crate::http::head::Scheme;
 use crate::limits;
 use crate::relay::Carried;
@@ -111,6 +112,8 @@ pub struct Request {
     pub url: String,
     /// The credential that was put in.
     pub credential: Option<String>,
+    /// How it waited for a person.
+    pub held: Option<Held>,
 }
 
 pub fn request(
@@ -128,8 +131,19 @@ pub fn request(
         event.method = Some(request.method.clone());
         event.url = Some(request.url.clone());
         event.credential = request.credential.clone();
+        waited(&mut event, request.held.as_ref());
     }
     event
+}
+
+/// Says how long something waited for a person, and by which question.
+pub fn waited(event: &mut Event, held: Option<&Held>) {
+    if let Some(held) = held {
+        event.held_ms = Some(held.held_ms);
+        if !held.question.is_empty() {
+            event.approval = Some(bounded(&held.question, 64));
+        }
+    }
 }
 
 /// What became of a request.
@@ -154,6 +168,7 @@ pub fn response(
     event.method = Some(request.method.clone());
     event.url = Some(request.url.clone());
     event.credential = request.credential.clone();
+    waited(&mut event, request.held.as_ref());
     event.status = Some(exchange.status);
     event.bytes_in = Some(exchange.bytes_in);
     event.bytes_out = Some(exchange.bytes_out);

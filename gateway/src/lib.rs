@@ -4,6 +4,7 @@
 //! a socket pair. Parsers of strangers' bytes: `dns::message`, `tls::client_hello`, `http::head`, `http::framer`.
 #![deny(unsafe_code)]
 
+mod approval;
 mod bucket;
 mod channel;
 mod connection;

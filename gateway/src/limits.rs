@@ -149,6 +149,11 @@ pub const WILDCARD_BURST: u32 = 128;
 /// …and for each second after it.
 pub const WILDCARD_PER_SECOND: u32 = 2;
 
+// === approvals ===
+
+/// How many may wait is the enforcer's to say. How often a client that waits is looked at, so that one that has gone is noticed.
+pub const HELD_LOOK: Duration = Duration::from_millis(250);
+
 // === control channel ===
 
 /// One message of the control channel.

@@ -2,9 +2,10 @@
 //! connections that are open. There is one intent type and one decision, whichever way the bytes came in. A connection is
 //! decided and entered under one lock with the policy's swap, so that none slips between two generations.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,8 @@ pub struct Granted {
     pub rule: audit::Rule,
     /// What rules say about its requests.
     pub requests: Option<Arc<RequestRules>>,
+    /// Nothing of it is read, and `rule` wants a person asked before it is dialled.
+    pub asked: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +70,40 @@ pub struct Shown {
     pub reason: String,
     #[serde(rename = "secondsAgo", serialize_with = "seconds_ago")]
     pub at: Instant,
+}
+
+/// Something that waits for a person, as `http://agentcontainer.internal/` shows it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Waiting {
+    pub question: String,
+    pub what: String,
+    pub rule: audit::Rule,
+    #[serde(rename = "secondsLeft", serialize_with = "seconds_left")]
+    pub until: Instant,
+}
+
+impl Waiting {
+    pub fn seconds_left(&self) -> u64 {
+        let left = self.until.saturating_duration_since(Instant::now());
+        left.as_secs()
+    }
+}
+
+fn seconds_left<S: serde::Serializer>(until: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
+    let left = until.saturating_duration_since(Instant::now());
+    serializer.serialize_u64(left.as_secs())
+}
+
+/// Shown for as long as it lives.
+pub struct Shows<'a> {
+    state: &'a State,
+    id: u64,
+}
+
+impl Drop for Shows<'_> {
+    fn drop(&mut self) {
+        self.state.lock().waiting.remove(&self.id);
+    }
 }
 
 fn seconds_ago<S: serde::Serializer>(at: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
@@ -156,15 +193,21 @@ impl Active {
             name: rule.name.to_owned(),
             origin: rule.origin.to_string(),
         };
+        let asks = matches!(decision, Decision::Ask(_));
         match decision {
-            Decision::Allow(grant) => Ruling::Allow(Granted {
-                protocol: grant.protocol,
-                rule: rule(grant.rule),
-                requests: match &intent.place {
-                    Place::Name(name) => self.compiled.requests(name, intent.port).map(Arc::new),
-                    Place::Address(_) => None,
-                },
-            }),
+            Decision::Allow(grant) | Decision::Ask(grant) => {
+                let read = matches!(grant.protocol, Protocol::Http | Protocol::Https);
+                let requests = match &intent.place {
+                    Place::Name(name) if read => self.compiled.requests(name, intent.port),
+                    _ => None,
+                };
+                Ruling::Allow(Granted {
+                    protocol: grant.protocol,
+                    rule: rule(grant.rule),
+                    requests: requests.map(Arc::new),
+                    asked: asks && !read,
+                })
+            }
             Decision::Deny(denial) => Ruling::Deny(Denied {
                 code: denial.reason.code(),
                 rule: denial.rule.map(rule),
@@ -179,6 +222,14 @@ impl Active {
 
     pub fn compiled(&self) -> &Compiled {
         &self.compiled
+    }
+
+    /// Whether a person may be asked about a name that nothing lists.
+    pub fn may_ask(&self, name: &HostName) -> bool {
+        [443, 80].into_iter().any(|port| {
+            let decision = self.compiled.decide(name, port, Transport::Tcp);
+            matches!(decision, Decision::Ask(_))
+        })
     }
 
     /// Whether part of a name is the agent's own, under a wildcard.
@@ -209,13 +260,13 @@ struct Inner {
     open: HashMap<u64, Open>,
     next: u64,
     denials: VecDeque<Shown>,
+    waiting: BTreeMap<u64, Waiting>,
     chosen: HashSet<HostName>,
 }
 
 struct Open {
     intent: Intent,
-    protocol: Protocol,
-    requests: Option<Arc<RequestRules>>,
+    granted: Granted,
     /// Credentials that were sent on it.
     carries: Vec<String>,
     revoked: Arc<Notify>,
@@ -240,6 +291,8 @@ pub struct Entry {
     id: u64,
     revoked: Arc<Notify>,
     pub active: Arc<Active>,
+    /// The agent's, to be looked at while it waits for a person.
+    pub socket: RawFd,
 }
 
 impl Entry {
@@ -321,6 +374,7 @@ impl State {
                 open: HashMap::new(),
                 next: 0,
                 denials: VecDeque::new(),
+                waiting: BTreeMap::new(),
                 chosen: HashSet::new(),
             }),
             closed: Notify::new(),
@@ -428,13 +482,14 @@ impl State {
                 .iter()
                 .filter(|(_, open)| {
                     // What is open would go on as it was looked at when it began.
-                    let unread =
-                        stricter && matches!(open.protocol, Protocol::Http | Protocol::Https);
+                    let unread = stricter
+                        && matches!(open.granted.protocol, Protocol::Http | Protocol::Https);
                     unread
                         || carries_lost(open)
                         || !matches!(active.decide(&open.intent),
-                        Ruling::Allow(granted) if granted.protocol == open.protocol
-                            && granted.requests == open.requests)
+                        Ruling::Allow(granted) if granted.protocol == open.granted.protocol
+                            && granted.requests == open.granted.requests
+                            && still_unasked(&granted, &open.granted))
                 })
                 .map(|(&id, open)| {
                     open.revoked.notify_one();
@@ -479,8 +534,7 @@ impl State {
             id,
             Open {
                 intent: intent.clone(),
-                protocol: granted.protocol,
-                requests: granted.requests.clone(),
+                granted: granted.clone(),
                 carries: Vec::new(),
                 revoked: Arc::clone(&revoked),
             },
@@ -494,6 +548,7 @@ impl State {
                 id,
                 revoked,
                 active,
+                socket: -1,
             },
         ))
     }
@@ -526,6 +581,19 @@ impl State {
             reason: reason.to_owned(),
             at: Instant::now(),
         });
+    }
+
+    /// Shows what waits for a person for as long as what comes back lives.
+    pub fn waits(&self, waiting: Waiting) -> Shows<'_> {
+        let mut inner = self.lock();
+        inner.next += 1;
+        let id = inner.next;
+        inner.waiting.insert(id, waiting);
+        Shows { state: self, id }
+    }
+
+    pub fn waiting(&self) -> Vec<Waiting> {
+        self.lock().waiting.values().cloned().collect()
     }
 
     pub fn denials(&self) -> Vec<Shown> {
@@ -567,6 +635,11 @@ impl State {
         inner.chosen.insert(name.clone());
         Ok(())
     }
+}
+
+/// Whether what was carried unasked, or was asked about by a rule, still is by what is said now.
+fn still_unasked(now: &Granted, then: &Granted) -> bool {
+    now.asked == then.asked && (!now.asked || now.rule == then.rule)
 }
 
 impl ChosenRefusal {

@@ -1,7 +1,7 @@
 //! The system calls that need `unsafe` or a raw structure, each once; everywhere else in this room unsafe code is denied.
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{self, ControlMessageOwned, MsgFlags, UnixAddr};
@@ -22,7 +22,7 @@ pub struct Received {
 
 /// Receives one datagram and the descriptors beside it, without waiting.
 pub fn receive(fd: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut control = nix::cmsg_space!([std::os::fd::RawFd; crate::limits::CHANNEL_FDS]);
+    let mut control = nix::cmsg_space!([RawFd; crate::limits::CHANNEL_FDS]);
     let mut iov = [IoSliceMut::new(buffer)];
     let message = socket::recvmsg::<UnixAddr>(
         fd.as_raw_fd(),
@@ -150,4 +150,16 @@ pub fn take_fd(number: i32) -> io::Result<OwnedFd> {
     }
     // SAFETY: it is open, it was handed to this process for this use, and this is called once, at start, by main.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Whether the peer of a connection has closed its side, whatever of its bytes is still unread.
+pub fn is_hung_up(socket: RawFd) -> bool {
+    let mut poll = libc::pollfd {
+        fd: socket,
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    // SAFETY: poll writes one pollfd, which lives until the call returns; it does not wait, and a number that is no
+    // descriptor any more is an answer too (POLLNVAL).
+    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
 }

@@ -33,6 +33,8 @@ struct Index {
     entries: Vec<Entry>,
     exact: HashMap<HostName, Ports>,
     below: HashMap<HostName, Ports>,
+    /// A person is asked about what nothing lists.
+    unlisted: Option<EntryId>,
 }
 
 /// One rule, for reference.
@@ -55,17 +57,23 @@ struct Ports {
 struct Port {
     denied: Option<EntryId>,
     rule: [Option<Allowed>; 2],
+    /// A rule that asks about everything here, whatever it carries.
+    ask: [Option<EntryId>; 2],
     domain: Option<Allowed>,
     /// Every rule, for what it says about requests.
     requests: Vec<(EntryId, Action, Arc<Requests>)>,
 }
 
-/// `protocol` is `None` when entries ask for wires that exclude one another.
+/// `protocol` is `None` when entries ask for wires that exclude one another; `asks`: not one of them allows unasked.
 #[derive(Clone, Copy, Debug)]
 struct Allowed {
     entry: EntryId,
     protocol: Option<Protocol>,
+    asks: bool,
 }
+
+/// Where a name that nothing lists may be asked about: the gateway hears of no other.
+const UNLISTED_PORTS: [u16; 2] = [80, 443];
 
 /// The literal networks that every layer allows.
 #[derive(Clone, Debug, Default)]
@@ -107,33 +115,40 @@ impl Compiled {
 
     /// Whether `name` may be dialled at `port`. Every layer has to allow it.
     pub fn decide(&self, name: &HostName, port: u16, transport: Transport) -> Decision<'_> {
-        let mut granted: Option<Grant<'_>> = None;
+        let mut granted: Option<(Grant<'_>, bool)> = None;
         for layer in &self.layers {
-            let grant = match layer.decide(name, port, transport) {
-                Decision::Allow(grant) => grant,
+            let (grant, asks) = match layer.decide(name, port, transport) {
+                Decision::Allow(grant) => (grant, false),
+                Decision::Ask(grant) => (grant, true),
                 denied @ Decision::Deny(_) => return denied,
             };
             granted = Some(match granted {
-                None => grant,
-                Some(before) => match stricter(before.protocol, grant.protocol) {
-                    Some(protocol) if protocol == before.protocol => before,
-                    Some(protocol) => Grant {
-                        protocol,
-                        rule: grant.rule,
-                    },
-                    None => return deny(DenyReason::ProtocolConflict, Some(grant.rule)),
-                },
+                None => (grant, asks),
+                Some((before, asked)) => {
+                    let Some(protocol) = stricter(before.protocol, grant.protocol) else {
+                        return deny(DenyReason::ProtocolConflict, Some(grant.rule));
+                    };
+                    // Who asks is named; else who says what the wire has to be.
+                    let rule = match (asked, asks) {
+                        (true, _) => before.rule,
+                        (false, true) => grant.rule,
+                        (false, false) if protocol == before.protocol => before.rule,
+                        (false, false) => grant.rule,
+                    };
+                    (Grant { protocol, rule }, asked || asks)
+                }
             });
         }
         match granted {
             // What is not read cannot be held to what rules say about requests.
-            Some(grant)
+            Some((grant, _))
                 if !matches!(grant.protocol, Protocol::Http | Protocol::Https)
-                    && self.requests(name, port).is_some() =>
+                    && self.layers.iter().any(|l| l.rules_requests(name, port)) =>
             {
                 deny(DenyReason::ProtocolConflict, Some(grant.rule))
             }
-            Some(grant) => Decision::Allow(grant),
+            Some((grant, true)) => Decision::Ask(grant),
+            Some((grant, false)) => Decision::Allow(grant),
             None => deny(DenyReason::NotListed, None),
         }
     }
@@ -160,17 +175,21 @@ impl Compiled {
         }
     }
 
-    /// What rules say about requests to `name` at `port`, beyond that it may be dialled; `None`: nothing.
+    /// What rules say about requests to `name` at `port`, beyond that it may be dialled: which, and whether a person is
+    /// asked; `None`: nothing.
     pub fn requests(&self, name: &HostName, port: u16) -> Option<RequestRules> {
         let layers = self.layers.iter().map(|layer| layer.requests(name, port));
-        let says = |layer: &Vec<RequestRule>| layer.iter().any(|rule| !rule.requests.is_empty());
+        let says = |layer: &Vec<RequestRule>| {
+            let says = |r: &RequestRule| !r.requests.is_empty() || r.action == Action::Ask;
+            layer.iter().any(says)
+        };
         let rules = RequestRules {
             layers: layers.filter(says).collect(),
         };
         (!rules.is_empty()).then_some(rules)
     }
 
-    /// Every port that `name` may be dialled at, in order.
+    /// Every port that `name` may be dialled at, asked or not, in order; those of names that nothing lists are not among them.
     pub fn ports(&self, name: &HostName) -> Vec<(u16, Transport)> {
         let Some(first) = self.layers.first() else {
             return Vec::new();
@@ -181,7 +200,7 @@ impl Compiled {
             .collect();
         let both = |port| [(port, Transport::Tcp), (port, Transport::Udp)];
         let allowed =
-            |&(port, transport): &(u16, Transport)| self.decide(name, port, transport).is_allow();
+            |&(port, transport): &(u16, Transport)| !self.decide(name, port, transport).is_deny();
         candidates
             .into_iter()
             .flat_map(both)
@@ -296,6 +315,10 @@ impl Index {
         for rule in by_origin(&layer.allowed, |rule| &rule.origin) {
             index.add_allowed(rule);
         }
+        index.unlisted = layer
+            .ask_unlisted
+            .as_ref()
+            .map(|origin| index.entry(text::UNLISTED.to_owned(), origin));
         index
     }
 
@@ -337,9 +360,14 @@ impl Index {
                 Action::Deny => {
                     port.denied.get_or_insert(id);
                 }
-                Action::Allow => {
+                action => {
                     let protocol = rule.protocol.unwrap_or(Protocol::default_for_port(number));
-                    Allowed::add(&mut port.rule[slot(protocol.transport())], id, protocol);
+                    let slot = slot(protocol.transport());
+                    let asks = action == Action::Ask;
+                    if asks && requests.is_empty() {
+                        port.ask[slot].get_or_insert(id);
+                    }
+                    Allowed::add(&mut port.rule[slot], id, protocol, asks);
                 }
             }
         }
@@ -350,7 +378,8 @@ impl Index {
         let ports = self.ports_of(&rule.host);
         for number in rule.port.map_or(vec![443, 80], |port| vec![port]) {
             let port = ports.by_port.entry(number).or_default();
-            Allowed::add(&mut port.domain, id, Protocol::default_for_port(number));
+            let protocol = Protocol::default_for_port(number);
+            Allowed::add(&mut port.domain, id, protocol, false);
         }
     }
 
@@ -364,6 +393,7 @@ impl Index {
 
     fn decide(&self, name: &HostName, port: u16, transport: Transport) -> Decision<'_> {
         let (mut rule, mut domain, mut known) = (None, None, false);
+        let (mut ask, mut unasked) = (None, false);
         for ports in self.said_about(name) {
             known = true;
             let at_port = ports.by_port.get(&port);
@@ -371,7 +401,10 @@ impl Index {
                 return deny(DenyReason::DeniedByRule, Some(self.rule_ref(id)));
             }
             if let Some(at_port) = at_port {
-                rule = rule.or(at_port.rule[slot(transport)]);
+                let by_rule = at_port.rule[slot(transport)];
+                rule = rule.or(by_rule);
+                ask = ask.or(at_port.ask[slot(transport)]);
+                unasked |= by_rule.is_some_and(|rule| !rule.asks);
                 domain = domain.or(at_port.domain.filter(|_| transport == Transport::Tcp));
             }
         }
@@ -379,32 +412,68 @@ impl Index {
             Some(Allowed {
                 entry,
                 protocol: Some(protocol),
-            }) => Decision::Allow(Grant {
-                protocol,
-                rule: self.rule_ref(entry),
-            }),
+                ..
+            }) => {
+                let asks = ask.or((rule.is_some() && !unasked).then_some(entry));
+                let grant = Grant {
+                    protocol,
+                    rule: self.rule_ref(asks.unwrap_or(entry)),
+                };
+                match asks {
+                    Some(_) => Decision::Ask(grant),
+                    None => Decision::Allow(grant),
+                }
+            }
             Some(Allowed {
                 entry,
                 protocol: None,
+                ..
             }) => deny(DenyReason::ProtocolConflict, Some(self.rule_ref(entry))),
+            None if let Some(id) = self.asks_unlisted(port, transport) => Decision::Ask(Grant {
+                protocol: Protocol::default_for_port(port),
+                rule: self.rule_ref(id),
+            }),
             None if known => deny(DenyReason::PortNotListed, None),
             None => deny(DenyReason::NotListed, None),
         }
     }
 
+    fn asks_unlisted(&self, port: u16, transport: Transport) -> Option<EntryId> {
+        let there = UNLISTED_PORTS.contains(&port) && transport == Transport::Tcp;
+        self.unlisted.filter(|_| there)
+    }
+
+    fn at_port(&self, name: &HostName, port: u16) -> impl Iterator<Item = &Port> {
+        let said = self.said_about(name);
+        said.filter_map(move |ports| ports.by_port.get(&port))
+    }
+
+    /// Whether a rule is about some requests alone.
+    fn rules_requests(&self, name: &HostName, port: u16) -> bool {
+        let mut rules = self.at_port(name, port).flat_map(|p| &p.requests);
+        rules.any(|(_, _, requests)| !requests.is_empty())
+    }
+
     /// The rules about one name and port, the most specific first.
     fn requests(&self, name: &HostName, port: u16) -> Vec<RequestRule> {
-        let said = self.said_about(name);
-        let at_port = said.filter_map(|ports| ports.by_port.get(&port));
-        at_port
+        let rule = |id: EntryId, action, requests| RequestRule {
+            name: self.entries[id].name.clone(),
+            origin: self.entries[id].origin.clone(),
+            action,
+            requests,
+        };
+        let mut rules: Vec<_> = self
+            .at_port(name, port)
             .flat_map(|at_port| &at_port.requests)
-            .map(|(id, action, requests)| RequestRule {
-                name: self.entries[*id].name.clone(),
-                origin: self.entries[*id].origin.clone(),
-                action: *action,
-                requests: Arc::clone(requests),
-            })
-            .collect()
+            .map(|(id, action, requests)| rule(*id, *action, Arc::clone(requests)))
+            .collect();
+        let lists = |p: &Port| p.domain.is_some() || p.rule[slot(Transport::Tcp)].is_some();
+        if let Some(id) = self.asks_unlisted(port, Transport::Tcp)
+            && !self.at_port(name, port).any(lists)
+        {
+            rules.push(rule(id, Action::Ask, Arc::default()));
+        }
+        rules
     }
 
     fn rule_ref(&self, id: EntryId) -> RuleRef<'_> {
@@ -423,15 +492,17 @@ fn by_origin<T>(rules: &[T], origin: impl Fn(&T) -> &Origin) -> Vec<&T> {
 // === impl Allowed ===
 
 impl Allowed {
-    fn add(slot: &mut Option<Self>, entry: EntryId, protocol: Protocol) {
+    fn add(slot: &mut Option<Self>, entry: EntryId, protocol: Protocol, asks: bool) {
         *slot = Some(match *slot {
             None => Self {
                 entry,
                 protocol: Some(protocol),
+                asks,
             },
             Some(before) => Self {
                 entry: before.entry,
                 protocol: before.protocol.and_then(|p| stricter(p, protocol)),
+                asks: before.asks && asks,
             },
         });
     }

@@ -7,6 +7,8 @@ use crate::effective::Origin;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision<'a> {
     Allow(Grant<'a>),
+    /// May be dialled, or each request be carried, once a person allows it; the rule is the one that asks.
+    Ask(Grant<'a>),
     Deny(Denial<'a>),
 }
 
@@ -47,8 +49,13 @@ pub enum DenyReason {
 // === impl Decision ===
 
 impl Decision<'_> {
+    /// Without anybody being asked.
     pub fn is_allow(&self) -> bool {
         matches!(self, Self::Allow(_))
+    }
+
+    pub fn is_deny(&self) -> bool {
+        matches!(self, Self::Deny(_))
     }
 }
 

@@ -58,7 +58,10 @@ fn entries(policy: &EffectivePolicy) -> BTreeMap<String, Option<Origin>> {
             .networks
             .iter()
             .map(|rule| (text::network(rule), &rule.origin));
-        for (words, origin) in allowed.chain(denied).chain(rules).chain(networks) {
+        let unlisted = layer.ask_unlisted.iter();
+        let unlisted = unlisted.map(|origin| (text::UNLISTED.to_owned(), origin));
+        let all = allowed.chain(denied).chain(rules).chain(networks);
+        for (words, origin) in all.chain(unlisted) {
             let words = if many {
                 format!("layer {i}: {words}")
             } else {
@@ -86,6 +89,12 @@ fn entries(policy: &EffectivePolicy) -> BTreeMap<String, Option<Origin>> {
     setting("resolver".into(), format!("resolver {}", gateway.resolver));
     if let Some(proxy) = &gateway.upstream_proxy {
         setting("upstream_proxy".into(), format!("upstream_proxy {proxy}"));
+    }
+    if let Some(seconds) = gateway.approval_seconds {
+        setting(
+            "approval_seconds".into(),
+            format!("approval_seconds {seconds}"),
+        );
     }
     for network in &gateway.private_networks {
         setting(

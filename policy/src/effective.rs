@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use schema::gateway::{HttpProxy, Resolver};
 use schema::host::{HostName, HostPattern};
+use schema::hostconfig::MAX_APPROVAL_SECONDS;
 use schema::net::{Cidr, Protocol};
 use schema::request::Requests;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -32,6 +33,8 @@ pub const MAX_NETWORKS: usize = 1024;
 pub const MAX_LAYERS: usize = 8;
 /// Most entries in each list of the gateway's settings.
 pub const MAX_GATEWAY_ENTRIES: usize = 1024;
+/// How long a person has to answer unless the host says otherwise.
+pub const APPROVAL_SECONDS: u32 = 120;
 
 /// Where an entry was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -77,6 +80,9 @@ pub struct Layer {
     /// `networks`: literal addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<NetworkRule>,
+    /// `"unlisted": "ask"`, where it says so: a name that nothing lists is asked about at 443 and 80. Without it, denied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask_unlisted: Option<Origin>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -92,6 +98,8 @@ pub struct DomainRule {
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     Allow,
+    /// A person is asked, each time. Wins over what allows, and loses to what denies.
+    Ask,
     Deny,
 }
 
@@ -133,7 +141,11 @@ pub struct Gateway {
     pub private_networks: Vec<IpNet>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_proxy: Option<HttpProxy>,
-    /// Where each setting was written: `resolver`, `hosts.NAME`, `private_networks.NETWORK`, `upstream_proxy`.
+    /// How long a person has to answer, in seconds; [`APPROVAL_SECONDS`] when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_seconds: Option<u32>,
+    /// Where each setting was written: `resolver`, `hosts.NAME`, `private_networks.NETWORK`, `upstream_proxy`,
+    /// `approval_seconds`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub origins: BTreeMap<String, Origin>,
 }
@@ -170,6 +182,8 @@ pub enum PolicyError {
     Credential(Origin),
     #[error("private network {0} contains addresses that can never be allowed")]
     PrivateNetwork(IpNet),
+    #[error("{0} seconds for an answer; it is 1 to {MAX_APPROVAL_SECONDS}")]
+    ApprovalSeconds(u32),
     #[error("address {address} of {host} can never be allowed: it is {class}")]
     HostAddress {
         host: HostName,
@@ -268,6 +282,19 @@ impl EffectivePolicy {
         self.gateway.check()
     }
 
+    /// What a person is asked by: each entry's words and where it stands.
+    pub fn asks(&self) -> BTreeSet<(String, &Origin)> {
+        let layers = self.network.layers.iter();
+        layers
+            .flat_map(|layer| {
+                let rules = layer.rules.iter().filter(|rule| rule.action == Action::Ask);
+                let rules = rules.map(|rule| (crate::text::rule(rule), &rule.origin));
+                let unlisted = layer.ask_unlisted.iter();
+                rules.chain(unlisted.map(|origin| (crate::text::UNLISTED.to_owned(), origin)))
+            })
+            .collect()
+    }
+
     /// Whether the gateway may dial `address`, which `name` resolved to, at `port`.
     ///
     /// # Errors
@@ -343,7 +370,7 @@ impl Layer {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.ask_unlisted.is_none()
     }
 
     /// Lists are sets: sorted, without duplicates.
@@ -425,8 +452,13 @@ impl Gateway {
         bound(
             "origins of gateway settings",
             self.origins.len(),
-            2 * MAX_GATEWAY_ENTRIES + 2,
+            2 * MAX_GATEWAY_ENTRIES + 3,
         )?;
+        if let Some(seconds) = self.approval_seconds
+            && !(1..=MAX_APPROVAL_SECONDS).contains(&seconds)
+        {
+            return Err(PolicyError::ApprovalSeconds(seconds));
+        }
         for network in &self.private_networks {
             if !private_network_fits(*network) {
                 return Err(PolicyError::PrivateNetwork(*network));

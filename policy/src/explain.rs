@@ -51,7 +51,7 @@ pub struct Explanation {
 pub struct Answer {
     pub port: u16,
     pub transport: Transport,
-    /// `allow` or `deny`.
+    /// `allow`, `ask` or `deny`.
     pub verdict: &'static str,
     /// Stable code of a denial.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,11 +160,19 @@ impl Answer {
     ) -> Self {
         let (rule, verdict) = match decision {
             Decision::Allow(grant) => (Some(grant.rule), "allow"),
+            Decision::Ask(grant) => (Some(grant.rule), "ask"),
             Decision::Deny(denial) => (denial.rule, "deny"),
         };
         let words = match (decision, place) {
             (Decision::Allow(grant), Destination::Name(name)) => text::wire(grant.protocol, name),
-            (Decision::Allow(_), Destination::Address(_)) => text::WIRE_OPAQUE.to_owned(),
+            (Decision::Ask(grant), Destination::Name(name)) => format!(
+                "{}\n  {}",
+                text::asked(grant.protocol),
+                text::wire(grant.protocol, name)
+            ),
+            (Decision::Allow(_) | Decision::Ask(_), Destination::Address(_)) => {
+                text::WIRE_OPAQUE.to_owned()
+            }
             (Decision::Deny(denial), Destination::Name(name)) => {
                 text::remedy(denial.reason, name, port, file)
             }
@@ -181,11 +189,11 @@ impl Answer {
             transport,
             verdict,
             reason: match decision {
-                Decision::Allow(_) => None,
+                Decision::Allow(_) | Decision::Ask(_) => None,
                 Decision::Deny(denial) => Some(DenyReason::code(denial.reason)),
             },
             protocol: match decision {
-                Decision::Allow(grant) => Some(grant.protocol.as_str()),
+                Decision::Allow(grant) | Decision::Ask(grant) => Some(grant.protocol.as_str()),
                 Decision::Deny(_) => None,
             },
             rule: rule.map(|rule| rule.name.to_owned()),
@@ -224,11 +232,13 @@ impl fmt::Display for Explanation {
                 port, transport, ..
             } = answer;
             match (answer.protocol, answer.reason) {
-                (Some(protocol), _) => write!(
-                    f,
-                    "{}:{port}/{transport} is allowed as {protocol}",
-                    self.target
-                )?,
+                (Some(protocol), _) => {
+                    let how = match answer.verdict {
+                        "ask" => "is asked about",
+                        _ => "is allowed",
+                    };
+                    write!(f, "{}:{port}/{transport} {how} as {protocol}", self.target)?;
+                }
                 (None, reason) => write!(
                     f,
                     "{}:{port}/{transport} is denied [{}]",

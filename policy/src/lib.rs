@@ -21,9 +21,9 @@ pub use compiled::Compiled;
 pub use credential::Credential;
 pub use decision::{Decision, Denial, DenyReason, Grant, RuleRef};
 pub use effective::{
-    Action, DomainRule, EffectivePolicy, Gateway, Layer, MAX_LAYERS, MAX_NETWORKS,
-    MAX_POLICY_BYTES, MAX_PORTS_PER_RULE, MAX_RULES, Network, NetworkRule, Origin, PolicyError,
-    Rule,
+    APPROVAL_SECONDS, Action, DomainRule, EffectivePolicy, Gateway, Layer, MAX_LAYERS,
+    MAX_NETWORKS, MAX_POLICY_BYTES, MAX_PORTS_PER_RULE, MAX_RULES, Network, NetworkRule, Origin,
+    PolicyError, Rule,
 };
 pub use explain::explain;
 pub use inspection::Inspection;

@@ -78,6 +78,7 @@ fn workspace_layer(config: &Config, found: &mut Vec<Diagnostic>) -> Layer {
                 protocol: rule.protocol,
                 action: match rule.action {
                     agent::Action::Allow => Action::Allow,
+                    agent::Action::Ask => Action::Ask,
                     agent::Action::Deny => Action::Deny,
                 },
                 requests: rule.requests(),
@@ -94,6 +95,11 @@ fn workspace_layer(config: &Config, found: &mut Vec<Diagnostic>) -> Layer {
                 origin: origin(network.at),
             })
             .collect(),
+        ask_unlisted: egress
+            .unlisted
+            .as_ref()
+            .filter(|unlisted| unlisted.value == agent::Unlisted::Ask)
+            .map(|unlisted| origin(unlisted.at)),
     }
 }
 
@@ -131,7 +137,7 @@ impl Check<'_> {
             for &port in rule
                 .ports
                 .iter()
-                .filter(|_| rule.action == agent::Action::Allow)
+                .filter(|_| rule.action != agent::Action::Deny)
             {
                 let protocol = rule.protocol.unwrap_or(Protocol::default_for_port(port));
                 let before = *protocols.entry((&rule.host, port)).or_insert(protocol);
@@ -199,6 +205,10 @@ fn gateway(config: &GatewayConfig, found: &mut Vec<Diagnostic>) -> Gateway {
     if let Some(proxy) = &config.upstream_proxy {
         gateway.upstream_proxy = Some(proxy.value.clone());
         origins.insert("upstream_proxy".to_owned(), origin(proxy));
+    }
+    if let Some(seconds) = &config.approval_seconds {
+        gateway.approval_seconds = Some(seconds.value);
+        origins.insert("approval_seconds".to_owned(), origin(seconds));
     }
     for network in &config.private_networks {
         if !private_network_fits(network.value) {

@@ -1,5 +1,6 @@
 //! What rules say about the requests of one connection: taken out of the policy when the connection is admitted, asked for
-//! each request. Every layer has to allow; within one a denial wins, and what no rule is about is denied.
+//! each request. Every layer has to allow; within one a denial wins, then a rule that asks a person, and what no rule is
+//! about is denied.
 
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub struct Permit {
     pub max_body_bytes: Option<u64>,
     /// Rules that bound how often, by where they stand.
     pub rates: Vec<(Origin, RateLimit)>,
+    /// The first of the rules that want a person asked.
+    pub ask: Option<RequestRule>,
 }
 
 /// Why a request is not carried.
@@ -82,6 +85,9 @@ impl RequestRules {
             }
             // Every rule that is about it bounds it. Where there are denials alone, it was allowed otherwise.
             for rule in allowing().filter(about) {
+                if rule.action == Action::Ask && permit.ask.is_none() {
+                    permit.ask = Some(rule.clone());
+                }
                 if let Some(limit) = rule.requests.max_body_bytes {
                     let least = permit.max_body_bytes.map_or(limit, |m| m.min(limit));
                     permit.max_body_bytes = Some(least);
@@ -131,9 +137,9 @@ mod tests {
         let name = schema::host::HostName::parse("a.example.com").unwrap();
         let compiled = policy.compile();
         assert!(
-            compiled
+            !compiled
                 .decide(&name, 443, Protocol::Https.transport())
-                .is_allow()
+                .is_deny()
         );
         compiled.requests(&name, 443)
     }
@@ -166,6 +172,86 @@ mod tests {
         assert_eq!(decide("POST", "/a/b"), 10);
         assert_eq!(decide("GET", "/a/../b"), 1000);
         assert!(both.rules_methods());
+    }
+
+    #[test]
+    fn a_denial_wins_over_who_asks_and_who_asks_over_who_allows() {
+        let one = vec![
+            rule(1, "a.example.com", Action::Allow, &["GET", "POST"], &[]),
+            rule(2, "*.example.com", Action::Ask, &["POST"], &[]),
+            rule(3, "a.example.com", Action::Deny, &[], &["/secret"]),
+        ];
+        let other = vec![rule(4, "a.example.com", Action::Ask, &[], &["/other"])];
+        let decide =
+            |rules: &RequestRules, method: &str, path: &str| match rules.decide(method, path) {
+                Ok(permit) => permit.ask.map_or(0, |rule| rule.origin.line),
+                Err(_) => 1000,
+            };
+        let rules_one = rules(std::slice::from_ref(&one)).unwrap();
+        assert_eq!(decide(&rules_one, "GET", "/a"), 0);
+        assert_eq!(decide(&rules_one, "POST", "/a"), 2);
+        assert_eq!(decide(&rules_one, "POST", "/secret"), 1000);
+        assert_eq!(decide(&rules_one, "PUT", "/a"), 1000);
+        let both = rules(&[one, other]).unwrap();
+        assert_eq!(decide(&both, "GET", "/other"), 4, "the other layer asks");
+        assert_eq!(decide(&both, "GET", "/a"), 1000, "and allows nothing else");
+    }
+
+    #[test]
+    fn a_rule_that_asks_about_everything_is_about_each_request() {
+        let ask = rule(1, "a.example.com", Action::Ask, &[], &[]);
+        let network = Network::new([Layer {
+            rules: vec![ask],
+            ..Layer::default()
+        }])
+        .unwrap();
+        let policy = EffectivePolicy::new(network, crate::Gateway::default()).unwrap();
+        let name = schema::host::HostName::parse("a.example.com").unwrap();
+        let permit = |port| {
+            let rules = policy.compile().requests(&name, port)?;
+            rules.decide("GET", "/").ok()?.ask
+        };
+        assert_eq!(permit(443).unwrap().origin.line, 1);
+        assert!(permit(80).is_none());
+    }
+
+    #[test]
+    fn what_nothing_lists_is_asked_about_where_that_is_wanted_at_443_and_80() {
+        let layer = Layer {
+            rules: vec![
+                rule(1, "a.example.com", Action::Allow, &[], &[]),
+                rule(2, "c.example.com", Action::Deny, &[], &[]),
+            ],
+            ask_unlisted: Some(Origin {
+                file: "f".into(),
+                line: 9,
+                column: 1,
+            }),
+            ..Layer::default()
+        };
+        let network = Network::new([layer]).unwrap();
+        let policy = EffectivePolicy::new(network, crate::Gateway::default()).unwrap();
+        let compiled = policy.compile();
+        let verdict = |host: &str, port| {
+            let name = schema::host::HostName::parse(host).unwrap();
+            let decision = compiled.decide(&name, port, Protocol::Tcp.transport());
+            let asks = compiled.requests(&name, port);
+            let asks = asks.and_then(|rules| rules.decide("GET", "/").ok()?.ask);
+            let asks = asks.is_some();
+            match decision {
+                crate::Decision::Allow(_) => ("allow", asks),
+                crate::Decision::Ask(_) => ("ask", asks),
+                crate::Decision::Deny(_) => ("deny", asks),
+            }
+        };
+        assert_eq!(verdict("b.example.com", 443), ("ask", true));
+        assert_eq!(verdict("b.example.com", 80), ("ask", true));
+        assert_eq!(verdict("b.example.com", 22).0, "deny");
+        assert_eq!(verdict("a.example.com", 443), ("allow", false));
+        assert_eq!(verdict("a.example.com", 80), ("ask", true));
+        assert_eq!(verdict("c.example.com", 443).0, "deny");
+        let name = schema::host::HostName::parse("b.example.com").unwrap();
+        assert_eq!(compiled.ports(&name), [], "it is still not listed");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use schema::config::Config;
-use schema::config::agent::{Action, Domain};
+use schema::config::agent::{Action, Domain, Unlisted};
 use schema::config::lifecycle::Lifecycle;
 use schema::config::template::Template;
 use schema::diag::escape;
@@ -323,6 +323,14 @@ impl Lines {
                             text::requests(&rule.requests())
                         ),
                     ),
+                    Action::Ask => self.add(
+                        Effect::Alters,
+                        format!(
+                            "reach by rule, once a person allows it, {}:{port} ({protocol}){}",
+                            rule.host,
+                            text::requests(&rule.requests())
+                        ),
+                    ),
                     Action::Deny => self.add(
                         Effect::Closes,
                         format!(
@@ -333,6 +341,14 @@ impl Lines {
                     ),
                 }
             }
+        }
+        if let Some(unlisted) = &egress.unlisted
+            && unlisted.value == Unlisted::Ask
+        {
+            self.add(
+                Effect::Opens,
+                "reach, once a person allows it, what is not listed (ports 443 and 80)",
+            );
         }
         for network in &egress.networks {
             self.add(

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::address_class::classify;
 use crate::compiled::Compiled;
 use crate::decision::{Decision, DenyReason};
+use crate::effective::Origin;
 use crate::merge::RESERVED_HOSTS;
 use crate::requests::RequestDenial;
 
@@ -200,6 +201,13 @@ fn rule(place: &Place, methods: &[Method], paths: &[(PathGlob, Programs)]) -> Su
     }
 }
 
+/// `approve --always` is the way to an entry there: it asks a person first.
+fn asked(rule: &str, origin: &Origin) -> Answer {
+    Answer::Without(format!(
+        "a person is asked by {rule} at {origin}: `agentcontainer approvals`"
+    ))
+}
+
 /// What is to be done about one denial.
 enum Answer {
     Domain(String),
@@ -254,6 +262,10 @@ impl Denied {
                 self.connection(policy, &name, port)
             }
             "request-not-listed" | "request-denied" => self.request(policy, &name, port),
+            reason if reason.starts_with("approval-") && self.request.is_some() => {
+                self.request(policy, &name, port)
+            }
+            reason if reason.starts_with("approval-") => self.connection(policy, &name, port),
             "address-refused" => without(
                 "it leads to an address that is not public: a person who wants that names it in the host's config.toml",
             ),
@@ -267,6 +279,7 @@ impl Denied {
     fn connection(&self, policy: &Compiled, name: &HostName, port: u16) -> Answer {
         let denial = match policy.decide(name, port, Transport::Tcp) {
             Decision::Allow(_) => return Answer::Allowed,
+            Decision::Ask(grant) => return asked(grant.rule.name, grant.rule.origin),
             Decision::Deny(denial) => denial,
         };
         match (denial.reason, denial.rule) {
@@ -283,7 +296,9 @@ impl Denied {
     }
 
     fn request(&self, policy: &Compiled, name: &HostName, port: u16) -> Answer {
-        let Decision::Allow(grant) = policy.decide(name, port, Transport::Tcp) else {
+        let (Decision::Allow(grant) | Decision::Ask(grant)) =
+            policy.decide(name, port, Transport::Tcp)
+        else {
             // Not even the connection is allowed by now.
             return self.connection(policy, name, port);
         };
@@ -292,7 +307,10 @@ impl Denied {
         };
         let rules = policy.requests(name, port).unwrap_or_default();
         let beside = match rules.decide(method, path) {
-            Ok(_) => return Answer::Allowed,
+            Ok(permit) => match permit.ask {
+                Some(rule) => return asked(&rule.name, &rule.origin),
+                None => return Answer::Allowed,
+            },
             Err(RequestDenial::Denied(rule)) => {
                 return Answer::Without(format!(
                     "denied by {} at {}: a denial wins over everything that allows",

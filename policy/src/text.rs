@@ -17,6 +17,9 @@ use crate::inspection::Inspection;
 
 const EGRESS: &str = "agent.capabilities.network.egress";
 
+/// What is asked about because nothing lists it.
+pub const UNLISTED: &str = "unlisted \"ask\"";
+
 /// What an opaque wire has to say.
 pub const WIRE_OPAQUE: &str = "the wire: anything, relayed unread";
 
@@ -42,8 +45,10 @@ pub fn rule(rule: &Rule) -> String {
         words.push(' ');
         words.push_str(protocol.as_str());
     }
-    if rule.action == Action::Deny {
-        words.push_str(" deny");
+    match rule.action {
+        Action::Allow => {}
+        Action::Ask => words.push_str(" ask"),
+        Action::Deny => words.push_str(" deny"),
     }
     words + &requests(&rule.requests)
 }
@@ -106,6 +111,16 @@ pub fn wire(protocol: Protocol, name: &HostName) -> String {
         Protocol::Http => format!("the wire: HTTP with Host {name}; never carries a credential"),
         Protocol::Tls => format!("the wire: TLS with SNI {name} and no ECH, relayed unread"),
         Protocol::Tcp | Protocol::Udp => WIRE_OPAQUE.to_owned(),
+    }
+}
+
+/// What happens where a person is asked.
+pub fn asked(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http | Protocol::Https => {
+            "each request waits until a person allows it: `agentcontainer approvals`"
+        }
+        _ => "each connection waits until a person allows it: `agentcontainer approvals`",
     }
 }
 

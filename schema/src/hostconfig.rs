@@ -23,6 +23,9 @@ use crate::toml_tree::{self, MAX_FILE_BYTES};
 /// Most entries in each list and table.
 pub const MAX_ENTRIES: usize = 1024;
 
+/// The longest that a person may be given to answer, in seconds.
+pub const MAX_APPROVAL_SECONDS: u32 = 3600;
+
 /// The file below the user's.
 pub const SYSTEM_FILE: &str = "/etc/agentcontainer/config.toml";
 
@@ -81,6 +84,9 @@ pub struct GatewayConfig {
     /// Files of certificates that upstreams are verified with, besides the system's own.
     #[schemars(default, schema_with = "ca_bundles")]
     pub ca_bundles: Vec<Setting<PathBuf>>,
+    /// How long a person has to answer what an `ask` holds, in seconds; 120 when absent. Then it is denied.
+    #[schemars(default, schema_with = "approval_seconds")]
+    pub approval_seconds: Option<Setting<u32>>,
 }
 
 /// Where a credential's value comes from, who may see it, and in which field.
@@ -205,6 +211,10 @@ impl HostConfig {
                 private_networks,
                 upstream_proxy: self.gateway.upstream_proxy.or(below.gateway.upstream_proxy),
                 ca_bundles,
+                approval_seconds: self
+                    .gateway
+                    .approval_seconds
+                    .or(below.gateway.approval_seconds),
             },
             credentials,
             inspection,
@@ -268,6 +278,10 @@ fn inspection(_: &mut SchemaGenerator) -> Schema {
     };
     let levels: serde_json::Map<_, _> = Inspector::ALL.into_iter().map(level).collect();
     json_schema!({ "type": "object", "additionalProperties": false, "properties": levels })
+}
+
+fn approval_seconds(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "minimum": 1, "maximum": MAX_APPROVAL_SECONDS })
 }
 
 fn ca_bundles(_: &mut SchemaGenerator) -> Schema {

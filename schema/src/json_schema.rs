@@ -105,7 +105,6 @@ fn insert(schema: &mut Value, parent: Parent, key: &str, value: Value) {
         Parent::Agent => schema.pointer_mut("/$defs/Agent"),
         Parent::Capabilities => schema.pointer_mut("/$defs/Capabilities"),
         Parent::Network => schema.pointer_mut("/$defs/Network"),
-        Parent::Egress => schema.pointer_mut("/$defs/Egress"),
         Parent::Rule => schema.pointer_mut("/$defs/Rule"),
     };
     if let Some(Value::Object(object)) = object {

@@ -308,6 +308,15 @@ impl Workspace {
         }
     }
 
+    /// A session that somebody else started, and ends.
+    pub fn running(&self, name: &str) -> Session<'_> {
+        Session {
+            workspace: self,
+            name: name.to_owned(),
+            child: None,
+        }
+    }
+
     /// Starts the CLI and returns at once; it leads its own process group.
     pub fn spawn(&self, words: &[&str]) -> Child {
         let mut command = self.command(words);

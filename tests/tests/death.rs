@@ -1,6 +1,8 @@
 //! Parts killed at bad moments: the receiver never hears what policy did not allow, and what can resume does.
 #![allow(clippy::unwrap_used)]
 
+#[path = "death/asked.rs"]
+mod asked;
 #[path = "death/engine.rs"]
 mod engine;
 #[path = "death/points.rs"]

@@ -1,6 +1,8 @@
 //! What a program inside can reach, and what it cannot, by real clients against real servers. The server's own record is the verdict.
 #![allow(clippy::unwrap_used)]
 
+#[path = "e2e_network/asked.rs"]
+mod asked;
 #[path = "e2e_network/bulk.rs"]
 mod bulk;
 #[path = "e2e_network/clients.rs"]

@@ -220,8 +220,124 @@ pub struct EventLine {
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApprovalsRequest {
+    #[prost(string, tag = "1")]
+    pub session: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub follow: bool,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Approval {
+    #[prost(oneof = "approval::Change", tags = "1, 2, 3")]
+    pub change: ::core::option::Option<approval::Change>,
+}
+/// Nested message and enum types in `Approval`.
+pub mod approval {
+    #[allow(clippy::all)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Change {
+        #[prost(message, tag = "1")]
+        Open(super::Question),
+        #[prost(message, tag = "2")]
+        Gone(super::QuestionGone),
+        /// what was open at the beginning has been sent
+        #[prost(message, tag = "3")]
+        Listed(super::Listed),
+    }
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Listed {}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuestionGone {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub how: ::prost::alloc::string::String,
+}
+/// What a person is asked: one thing that one process wants to do now.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Question {
+    /// short, of an enforcer's life unique among all sessions
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub session: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub workspace: ::prost::alloc::string::String,
+    /// which asks, as people write it
+    #[prost(string, tag = "4")]
+    pub rule: ::prost::alloc::string::String,
+    /// file:line:column of it
+    #[prost(string, tag = "5")]
+    pub origin: ::prost::alloc::string::String,
+    /// of the policy that asks
+    #[prost(uint32, tag = "6")]
+    pub generation: u32,
+    /// connect, request
+    #[prost(string, tag = "7")]
+    pub kind: ::prost::alloc::string::String,
+    /// canonical
+    #[prost(string, tag = "8")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "9")]
+    pub port: u32,
+    #[prost(string, tag = "10")]
+    pub protocol: ::prost::alloc::string::String,
+    /// of a request, else empty
+    #[prost(string, tag = "11")]
+    pub method: ::prost::alloc::string::String,
+    /// the same: path and query, as it would be sent
+    #[prost(string, tag = "12")]
+    pub target: ::prost::alloc::string::String,
+    /// absent: not known
+    #[prost(message, optional, tag = "13")]
+    pub asker: ::core::option::Option<Asker>,
+    /// since 1970
+    #[prost(uint64, tag = "14")]
+    pub asked_ms: u64,
+    /// then it is denied
+    #[prost(uint64, tag = "15")]
+    pub expires_ms: u64,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Asker {
+    #[prost(uint32, tag = "1")]
+    pub pid: u32,
+    #[prost(uint32, tag = "2")]
+    pub host_pid: u32,
+    #[prost(uint32, tag = "3")]
+    pub uid: u32,
+    #[prost(string, tag = "4")]
+    pub program: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub comm: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnswerRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub allow: bool,
+    /// what is the same in rule, host, port, protocol, method and path too, until the session ends
+    #[prost(bool, tag = "3")]
+    pub session: bool,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnswerReply {
+    #[prost(message, optional, tag = "1")]
+    pub question: ::core::option::Option<Question>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ToGateway {
-    #[prost(oneof = "to_gateway::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "to_gateway::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<to_gateway::Message>,
 }
 /// Nested message and enum types in `ToGateway`.
@@ -239,6 +355,8 @@ pub mod to_gateway {
         Allocated(super::Allocated),
         #[prost(message, tag = "4")]
         Recorded(super::Recorded),
+        #[prost(message, tag = "5")]
+        Answered(super::Answered),
     }
 }
 /// The whole of what a gateway knows. Sent at start and at each policy change; answered with Applied.
@@ -303,10 +421,26 @@ pub struct Recorded {
     #[prost(bool, tag = "2")]
     pub ok: bool,
 }
+/// Answer to Ask, or (`outcome` = held) word that it waits.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Answered {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Question.id; empty where nobody was asked
+    #[prost(string, tag = "2")]
+    pub question: ::prost::alloc::string::String,
+    /// held, allowed, or the code of a denial
+    #[prost(string, tag = "3")]
+    pub outcome: ::prost::alloc::string::String,
+    /// held: how long it may wait
+    #[prost(uint32, tag = "4")]
+    pub seconds: u32,
+}
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FromGateway {
-    #[prost(oneof = "from_gateway::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "from_gateway::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<from_gateway::Message>,
 }
 /// Nested message and enum types in `FromGateway`.
@@ -323,6 +457,10 @@ pub mod from_gateway {
         Allocate(super::Allocate),
         #[prost(message, tag = "4")]
         Record(super::Record),
+        #[prost(message, tag = "5")]
+        Ask(super::Ask),
+        #[prost(message, tag = "6")]
+        Withdraw(super::Withdraw),
     }
 }
 #[allow(clippy::all)]
@@ -357,6 +495,41 @@ pub struct Record {
     pub event: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, optional, tag = "3")]
     pub flow: ::core::option::Option<Flow>,
+}
+/// A person has to be asked before what it is about is done. Answered with Answered.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ask {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(message, optional, tag = "2")]
+    pub flow: ::core::option::Option<Flow>,
+    /// of the policy that the gateway decided by
+    #[prost(uint32, tag = "3")]
+    pub generation: u32,
+    #[prost(string, tag = "4")]
+    pub rule: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub origin: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "8")]
+    pub port: u32,
+    #[prost(string, tag = "9")]
+    pub protocol: ::prost::alloc::string::String,
+    #[prost(string, tag = "10")]
+    pub method: ::prost::alloc::string::String,
+    #[prost(string, tag = "11")]
+    pub target: ::prost::alloc::string::String,
+}
+/// Whoever asked has gone.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Withdraw {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
 }
 /// The accepted connection as the gateway's socket sees it: peer = the agent's side, local = what was dialled.
 #[allow(clippy::all)]
@@ -631,6 +804,53 @@ pub mod enforcer_client {
                 .insert(GrpcMethod::new("agentcontainer.v1.Enforcer", "Events"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// What waits for a person, of every session or of one; with `follow` what comes and goes from then on too.
+        pub async fn approvals(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ApprovalsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Approval>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/agentcontainer.v1.Enforcer/Approvals",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("agentcontainer.v1.Enforcer", "Approvals"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Answers one question, once: whoever is told NOT_FOUND has answered nothing.
+        pub async fn answer(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AnswerRequest>,
+        ) -> std::result::Result<tonic::Response<super::AnswerReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/agentcontainer.v1.Enforcer/Answer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("agentcontainer.v1.Enforcer", "Answer"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -696,6 +916,22 @@ pub mod enforcer_server {
             &self,
             request: tonic::Request<super::EventsRequest>,
         ) -> std::result::Result<tonic::Response<Self::EventsStream>, tonic::Status>;
+        /// Server streaming response type for the Approvals method.
+        type ApprovalsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Approval, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What waits for a person, of every session or of one; with `follow` what comes and goes from then on too.
+        async fn approvals(
+            &self,
+            request: tonic::Request<super::ApprovalsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ApprovalsStream>, tonic::Status>;
+        /// Answers one question, once: whoever is told NOT_FOUND has answered nothing.
+        async fn answer(
+            &self,
+            request: tonic::Request<super::AnswerRequest>,
+        ) -> std::result::Result<tonic::Response<super::AnswerReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct EnforcerServer<T> {
@@ -1083,6 +1319,95 @@ pub mod enforcer_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/agentcontainer.v1.Enforcer/Approvals" => {
+                    #[allow(non_camel_case_types)]
+                    struct ApprovalsSvc<T: Enforcer>(pub Arc<T>);
+                    impl<
+                        T: Enforcer,
+                    > tonic::server::ServerStreamingService<super::ApprovalsRequest>
+                    for ApprovalsSvc<T> {
+                        type Response = super::Approval;
+                        type ResponseStream = T::ApprovalsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ApprovalsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Enforcer>::approvals(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ApprovalsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/agentcontainer.v1.Enforcer/Answer" => {
+                    #[allow(non_camel_case_types)]
+                    struct AnswerSvc<T: Enforcer>(pub Arc<T>);
+                    impl<T: Enforcer> tonic::server::UnaryService<super::AnswerRequest>
+                    for AnswerSvc<T> {
+                        type Response = super::AnswerReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AnswerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Enforcer>::answer(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AnswerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

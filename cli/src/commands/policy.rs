@@ -27,7 +27,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say what is decided about a destination, by which rule, and what the wire must say: 0 allowed, 1 denied
+    /// Say what is decided about a destination, by which rule, and what the wire must say: 0 allowed or asked about, 1 denied
     Explain {
         /// A name or an address; without a port, every port that policy names for it
         #[arg(value_name = "HOST[:PORT]")]
@@ -66,7 +66,7 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
             let explanation =
                 policy::explain(&loaded.policy.compile(), &target, &loaded.config.file)
                     .with_credentials(&loaded.policy.credentials);
-            let allowed = explanation.answers.iter().any(|a| a.verdict == "allow");
+            let allowed = explanation.answers.iter().any(|a| a.verdict != "deny");
             if as_json {
                 report::out_json(&explanation);
             } else {
@@ -108,6 +108,10 @@ fn show(loaded: &Loaded, as_json: bool) -> Result<u8, Failure> {
             .networks
             .iter()
             .for_each(|r| row(text::network(r), &r.origin));
+        layer
+            .ask_unlisted
+            .iter()
+            .for_each(|origin| row(text::UNLISTED.to_owned(), origin));
     }
     for credential in &loaded.policy.credentials {
         rows.push(vec![
@@ -119,7 +123,12 @@ fn show(loaded: &Loaded, as_json: bool) -> Result<u8, Failure> {
         report::out("nothing is reachable");
     } else {
         report::out(lines(&report::table(&rows)));
-        report::out("everything else is denied");
+        let layers = loaded.policy.network.layers();
+        if layers.iter().all(|layer| layer.ask_unlisted.is_some()) {
+            report::out("everything else is asked about at ports 443 and 80, and denied at others");
+        } else {
+            report::out("everything else is denied");
+        }
     }
     let inspection = &loaded.policy.inspection;
     let levels = Inspector::ALL.map(|inspector| {

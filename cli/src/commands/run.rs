@@ -20,7 +20,7 @@ use crate::relay::{self, End, Remote, Signals};
 use crate::report::{self, Failure, OURS};
 use crate::start::{self, Asked, Ready};
 use crate::terminal::{self, Raw};
-use crate::{authority, banner, session, trust};
+use crate::{authority, banner, prompt, session, trust};
 
 /// How long a detached session may take until its network is wired.
 const WIRED: Duration = Duration::from_secs(15);
@@ -301,7 +301,13 @@ async fn attached(
         ready.session_dir.clone(),
         gateways,
     ));
+    let asking = tokio::spawn(prompt::ask(
+        ready.enforcer.clone(),
+        record.session.to_string(),
+        asked.tty,
+    ));
     let status = foreground(&ready, input, output, asked, signals).await;
+    asking.abort();
     drop(raw);
     finish_events(watching, tell, live).await;
     status

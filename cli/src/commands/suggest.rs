@@ -244,7 +244,7 @@ fn write(
     Ok(lines)
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     let name = path
         .file_name()
         .ok_or_else(|| Failure::new("config-file", format!("{} is no file", path.display())))?;

@@ -42,6 +42,8 @@ impl Session {
         let reason = end.reason.get_or_insert_with(|| reason.to_owned()).clone();
         self.closing.send_replace(true);
         self.shut().await;
+        self.withdraw_all();
+        self.broker().forget(self.id.as_str());
         // First what the agent runs, while everything still stands between it and the world.
         let paths = [&self.cgroup, &self.gateway_cgroup].map(|one| one.path().to_path_buf());
         let killed = tokio::task::spawn_blocking(move || {

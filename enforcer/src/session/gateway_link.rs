@@ -17,6 +17,7 @@ use schema::host::HostName;
 use socket2::SockRef;
 use tokio::sync::{Notify, watch};
 
+use super::asking::Asked;
 use super::{Generation, Session};
 use crate::attribution::Attribution;
 use crate::channel::{Buffers, Channel};
@@ -152,6 +153,7 @@ impl Session {
                 }
             }
             self.link.set(None, 0);
+            self.withdraw_all();
             self.link.applied.send_replace(0);
             if started.elapsed() > STEADY {
                 deaths = 0;
@@ -207,8 +209,21 @@ impl Session {
     async fn serve_gateway(&self, channel: &Arc<Channel>, pid: u32) -> std::io::Result<()> {
         let mut buffers = Buffers::default();
         let mut attribution = Attribution::default();
+        let mut asked = Asked::default();
         loop {
-            let messages = channel.receive(&mut buffers).await?;
+            let end = self.broker().next_end(self.id.as_str());
+            let messages = tokio::select! {
+                messages = channel.receive(&mut buffers) => messages?,
+                Some(answered) = asked.told.recv() => {
+                    asked.answered(answered.id);
+                    self.tell(channel, to_gateway::Message::Answered(answered)).await?;
+                    continue;
+                }
+                () = tokio::time::sleep_until(end.unwrap_or_else(std::time::Instant::now).into()), if end.is_some() => {
+                    self.expire();
+                    continue;
+                }
+            };
             if messages.is_empty() {
                 return Ok(());
             }
@@ -216,6 +231,14 @@ impl Session {
             for message in messages {
                 match message.message {
                     Some(from_gateway::Message::Record(record)) => records.push(record),
+                    Some(from_gateway::Message::Ask(ask)) => {
+                        let answered = self.ask(ask, &mut asked, &mut attribution).await;
+                        self.tell(channel, to_gateway::Message::Answered(answered))
+                            .await?;
+                    }
+                    Some(from_gateway::Message::Withdraw(withdraw)) => {
+                        self.withdraw_asked(withdraw.id, &mut asked);
+                    }
                     other => self.obey(channel, pid, other).await?,
                 }
             }
@@ -277,7 +300,7 @@ impl Session {
                 self.tell(channel, to_gateway::Message::Allocated(allocated))
                     .await?;
             }
-            Some(Message::Record(_)) | None => {
+            Some(Message::Record(_) | Message::Ask(_) | Message::Withdraw(_)) | None => {
                 return Err(std::io::Error::other("the gateway sent an empty message"));
             }
         }

@@ -169,6 +169,9 @@ async fn allocate(shared: &Shared, query: &Query, name: &HostName) -> Vec<u8> {
             if shared.state.active().is_listed(name) {
                 let event = events::dns(name, Verdict::Allow, "allowed");
                 shared.channel.post(&event, None);
+            } else if shared.state.active().may_ask(name) {
+                let event = events::dns(name, Verdict::Ask, "not-listed");
+                shared.channel.post_denial(&event, None);
             } else {
                 let event = events::dns(name, Verdict::Deny, "not-listed");
                 shared.channel.post_denial(&event, None);

@@ -24,6 +24,7 @@ use super::ruled;
 use super::serve::{self, Body, Client, page_response, refuse};
 use super::upstream::{Lease, Upstreams};
 use super::websocket::{Handover, Key, Mismatch, Switched};
+use crate::approval;
 use crate::credentials::{self, window::Patterns};
 use crate::dial::DialError;
 use crate::events;
@@ -66,6 +67,7 @@ pub enum Failure {
     /// What comes back cannot be looked through.
     Encoded,
     Ruled(ruled::Refusal),
+    Approval(approval::Refusal),
     /// The body turned out longer than a rule allows.
     TooLong,
     Inspected(Finding),
@@ -77,6 +79,7 @@ impl Failure {
         match self {
             Self::Credential(refusal) => (refusal.status(), refusal.code(), refusal.to_string()),
             Self::Ruled(refusal) => (refusal.status(), refusal.code(), refusal.to_string()),
+            Self::Approval(refusal) => (refusal.status(), refusal.code(), refusal.to_string()),
             Self::TooLong => (
                 413,
                 "body-too-long",
@@ -135,14 +138,19 @@ impl Forward {
         let broken = Arc::new(Broken::default());
         let result = async {
             let (mut head, body) = request.into_parts();
-            let longest = match &self.granted.requests {
+            let checked = match &self.granted.requests {
                 Some(rules) => {
                     let announced = body.size_hint().lower();
                     ruled::check(rules, &client.shared.state, &head, announced)
                         .map_err(Failure::Ruled)?
                 }
-                None => None,
+                None => ruled::Checked::default(),
             };
+            if let Some(rule) = &checked.ask {
+                let (held, answer) = self.ask(client, rule, &head).await;
+                recorded.held = Some(held);
+                answer.map_err(Failure::Approval)?;
+            }
             // Of the policy that is in force now, however old the connection is.
             let active = client.shared.state.active();
             // Before a credential is put in: no value of ours is ever looked at.
@@ -167,7 +175,7 @@ impl Forward {
                 head.headers.remove(header::IF_RANGE);
             }
             let body = Counted::new(body, Arc::clone(&sent))
-                .refuse(applied.body, longest, Arc::clone(&broken))
+                .refuse(applied.body, checked.longest, Arc::clone(&broken))
                 .inspected(inspected);
             let request = Request::from_parts(head, body);
             let (mut upstream, mut lease) = self
@@ -236,6 +244,31 @@ impl Forward {
                 self.failed(client, &recorded, (status, code, &why), form)
             }
         }
+    }
+
+    /// Has a person asked, before anything of the request has gone anywhere.
+    async fn ask(
+        &self,
+        client: &Client,
+        rule: &policy::RequestRule,
+        head: &Parts,
+    ) -> (approval::Held, Result<(), approval::Refusal>) {
+        let rule = audit::Rule {
+            name: rule.name.clone(),
+            origin: rule.origin.to_string(),
+        };
+        let target = head.uri.path_and_query().map_or("*", PathAndQuery::as_str);
+        let subject = approval::Subject {
+            rule: &rule,
+            generation: client.shared.state.active().generation,
+            protocol: client.authority.scheme.as_str(),
+            request: Some((head.method.as_str(), target)),
+        };
+        let from = approval::Origin {
+            flow: client.flow,
+            socket: self.entry.socket,
+        };
+        approval::ask(&client.shared, &client.intent, subject, from).await
     }
 
     /// Records, connects where there is no connection yet, sends, and waits for the response's head.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::events::bounded;
 use crate::plan;
-use crate::state::{Active, Shown};
+use crate::state::{Active, Shown, Waiting};
 
 pub const BLOCKED_HEADER: &str = "x-agentcontainer-blocked";
 /// Rules that the internal page lists.
@@ -107,6 +107,17 @@ pub fn blocked(facts: Blocked<'_>, form: Form) -> Page {
         ("request-not-listed", _) => format!(
             "add the method and path to a rule of {host}:{port} in agent.capabilities.network.egress.rules; it takes effect when a person has approved it"
         ),
+        ("approval-denied", _) => {
+            "a person said no; what may be sent without asking is a rule's to say".to_owned()
+        }
+        ("approval-timeout", _) => {
+            "nothing: your person answers with the command below; then send it again".to_owned()
+        }
+        ("approval-limit", _) => {
+            "nothing: your person answers what waits with the command below; then send it again"
+                .to_owned()
+        }
+        ("approval-withdrawn", _) => "nothing: send it again".to_owned(),
         ("request-denied", _) => "a rule denies it: a denial wins over everything that allows".to_owned(),
         ("credential-elsewhere", _) => {
             "agent.credentials names where a credential may go, within what the host's config.toml grants".to_owned()
@@ -125,7 +136,10 @@ pub fn blocked(facts: Blocked<'_>, form: Form) -> Page {
         }
         _ => "nothing in policy: what was sent is at fault, or the world behind it".to_owned(),
     };
-    let command = format!("agentcontainer policy explain {host}:{port}");
+    let command = match facts.code {
+        "approval-timeout" | "approval-limit" => "agentcontainer approvals --follow".to_owned(),
+        _ => format!("agentcontainer policy explain {host}:{port}"),
+    };
     let body = match form {
         Form::Json => {
             let mut body = json!({
@@ -176,9 +190,11 @@ pub fn blocked(facts: Blocked<'_>, form: Form) -> Page {
     }
 }
 
-/// `http://agentcontainer.internal/`: what is allowed, what was denied last, how to ask.
-pub fn internal(active: &Active, denials: &[Shown], form: Form) -> Page {
+/// `http://agentcontainer.internal/`: what is allowed, what a person is asked about, what waits, what was denied last, how
+/// to ask.
+pub fn internal(active: &Active, denials: &[Shown], waiting: &[Waiting], form: Form) -> Page {
     let mut allowed = Vec::new();
+    let mut asked = Vec::new();
     let mut denied = Vec::new();
     for layer in active.policy.network.layers() {
         for rule in &layer.allowed {
@@ -188,19 +204,25 @@ pub fn internal(active: &Active, denials: &[Shown], form: Form) -> Page {
             let entry = (policy::text::rule(rule), rule.origin.to_string());
             match rule.action {
                 policy::Action::Allow => allowed.push(entry),
+                policy::Action::Ask => asked.push(entry),
                 policy::Action::Deny => denied.push(entry),
             }
         }
         for rule in &layer.networks {
             allowed.push((policy::text::network(rule), rule.origin.to_string()));
         }
+        if let Some(origin) = &layer.ask_unlisted {
+            asked.push((policy::text::UNLISTED.to_owned(), origin.to_string()));
+        }
         for rule in &layer.denied {
             denied.push((policy::text::denied_domain(rule), rule.origin.to_string()));
         }
     }
-    let left_out = allowed.len().saturating_sub(LISTED) + denied.len().saturating_sub(LISTED);
-    allowed.truncate(LISTED);
-    denied.truncate(LISTED);
+    let mut left_out = 0;
+    for list in [&mut allowed, &mut asked, &mut denied] {
+        left_out += list.len().saturating_sub(LISTED);
+        list.truncate(LISTED);
+    }
     let layers = active.policy.network.layers().len();
     let ask = "name the host in agentcontainer.json under agent.capabilities.network.egress.allowedDomains and ask your person to approve it; `agentcontainer policy explain HOST:PORT` says which rule decides";
 
@@ -216,6 +238,8 @@ pub fn internal(active: &Active, denials: &[Shown], form: Form) -> Page {
                 "generation": active.generation,
                 "layers": layers,
                 "allowed": entries(&allowed),
+                "asked": entries(&asked),
+                "waiting": waiting,
                 "denied": entries(&denied),
                 "leftOut": left_out,
                 "lastDenials": denials,
@@ -234,7 +258,14 @@ pub fn internal(active: &Active, denials: &[Shown], form: Form) -> Page {
             if layers > 1 {
                 text.push_str("A connection has to be allowed by each of several parties: what one names is not yet allowed.\n");
             }
-            for (title, list) in [("allowed", &allowed), ("denied", &denied)] {
+            for (title, list) in [
+                ("allowed", &allowed),
+                ("allowed once a person says so", &asked),
+                ("denied", &denied),
+            ] {
+                if list.is_empty() && title.starts_with("allowed once") {
+                    continue;
+                }
                 text.push_str(&format!("\n{title}:\n"));
                 if list.is_empty() {
                     text.push_str("  nothing\n");
@@ -246,6 +277,15 @@ pub fn internal(active: &Active, denials: &[Shown], form: Form) -> Page {
             }
             if left_out > 0 {
                 text.push_str(&format!("  and {left_out} more\n"));
+            }
+            if !waiting.is_empty() {
+                text.push_str("\nwaits for a person (agentcontainer approvals):\n");
+            }
+            for one in waiting {
+                let left = one.seconds_left();
+                let line = format!("  {} {} ({left} s left)", one.question, one.what);
+                text.push_str(&bounded(&line, 512));
+                text.push('\n');
             }
             text.push_str("\nlast denials:\n");
             if denials.is_empty() {

@@ -3,7 +3,7 @@
 
 use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
-use policy::{RequestDenial, RequestRules};
+use policy::{RequestDenial, RequestRule, RequestRules};
 
 use crate::state::State;
 
@@ -81,13 +81,22 @@ impl Refusal {
     }
 }
 
-/// Whether the request may be carried, and how long its body may be. `announced`: what its length says, if it does.
+/// What a request may do.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// The longest body.
+    pub longest: Option<u64>,
+    /// The rule that wants a person asked first.
+    pub ask: Option<RequestRule>,
+}
+
+/// Whether the request may be carried, and how. `announced`: what its length says, if it does.
 pub fn check(
     rules: &RequestRules,
     state: &State,
     parts: &Parts,
     announced: u64,
-) -> Result<Option<u64>, Refusal> {
+) -> Result<Checked, Refusal> {
     if rules.rules_methods() && other_method(parts)
         || rules.rules_paths() && has(&parts.headers, &OTHER_PATH)
     {
@@ -116,5 +125,8 @@ pub fn check(
             });
         }
     }
-    Ok(permit.max_body_bytes)
+    Ok(Checked {
+        longest: permit.max_body_bytes,
+        ask: permit.ask,
+    })
 }

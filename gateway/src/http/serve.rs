@@ -223,7 +223,12 @@ pub async fn respond(client: &Client, site: &Site, request: Request<Incoming>) -
         }
         Site::Internal => {
             let state = &client.shared.state;
-            page_response(page::internal(&state.active(), &state.denials(), form))
+            page_response(page::internal(
+                &state.active(),
+                &state.denials(),
+                &state.waiting(),
+                form,
+            ))
         }
     }
 }
@@ -237,6 +242,7 @@ pub fn refuse(client: &Client, site: &Site, refused: &Refused) -> Page {
             method: events::bounded(words.next().unwrap_or_default(), 32),
             url: events::redact(words.next().unwrap_or_default()),
             credential: None,
+            held: None,
         }
     });
     let mut event = events::request(
@@ -277,6 +283,7 @@ fn recorded(client: &Client, request: &Request<Incoming>) -> events::Request {
         method: events::bounded(request.method().as_str(), 32),
         url: events::redact(&format!("{scheme}://{authority}{target}")),
         credential: None,
+        held: None,
     }
 }
 

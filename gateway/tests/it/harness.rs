@@ -37,12 +37,15 @@ pub struct Manners {
 }
 
 type Doors = Arc<Mutex<HashMap<SocketAddrV4, SocketAddrV4>>>;
+/// What was asked, and what was withdrawn.
+type Asks = Arc<Mutex<(Vec<v1::Ask>, Vec<u64>)>>;
 type Events = Arc<Mutex<Vec<(Event, Option<v1::Flow>)>>>;
 
 pub struct Session {
     pub enforcer: Arc<OwnedFd>,
     pub manners: Arc<Mutex<Manners>>,
     events: Events,
+    pub asks: Asks,
     applied: mpsc::UnboundedReceiver<u32>,
     doors: Doors,
     next_door: u32,
@@ -220,17 +223,26 @@ impl Session {
         start(theirs);
         let manners: Arc<Mutex<Manners>> = Arc::default();
         let events: Events = Arc::default();
+        let asks: Asks = Arc::default();
         let (ready_sender, mut ready) = mpsc::unbounded_channel();
         let (applied_sender, applied) = mpsc::unbounded_channel();
         let enforcer = Arc::new(ours);
         {
-            let (enforcer, manners, events) = (
+            let (enforcer, manners, events, asks) = (
                 Arc::clone(&enforcer),
                 Arc::clone(&manners),
                 Arc::clone(&events),
+                Arc::clone(&asks),
             );
             std::thread::spawn(move || {
-                play(&enforcer, &manners, &events, &ready_sender, &applied_sender);
+                play(
+                    &enforcer,
+                    &manners,
+                    &events,
+                    &asks,
+                    &ready_sender,
+                    &applied_sender,
+                );
             });
         }
         let ca = tokio::time::timeout(Duration::from_secs(5), ready.recv())
@@ -245,6 +257,7 @@ impl Session {
             enforcer,
             manners,
             events,
+            asks,
             applied,
             doors: Arc::default(),
             next_door: u32::from(Ipv4Addr::new(127, 77, 0, 1)),
@@ -368,6 +381,41 @@ impl Session {
             .collect()
     }
 
+    /// Waits until so many questions were asked in all, and gives the last.
+    pub async fn asked(&self, count: usize) -> v1::Ask {
+        for _ in 0..1000 {
+            let asks = self.asks.lock().unwrap().0.clone();
+            assert!(asks.len() <= count, "{asks:#?}");
+            if let (true, Some(last)) = (asks.len() == count, asks.last()) {
+                return last.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nothing was asked");
+    }
+
+    /// Ends a question: `allowed`, or the code of a denial.
+    pub fn answer(&self, ask: &v1::Ask, outcome: &str) {
+        let answered = v1::Answered {
+            id: ask.id,
+            question: format!("q{}", ask.id),
+            outcome: outcome.to_owned(),
+            seconds: 0,
+        };
+        self.send(to_gateway::Message::Answered(answered), &[]);
+    }
+
+    /// Waits until that question is withdrawn.
+    pub async fn withdrawn(&self, ask: &v1::Ask) {
+        for _ in 0..1000 {
+            if self.asks.lock().unwrap().1.contains(&ask.id) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it is still asked");
+    }
+
     /// Waits for an event with this reason.
     pub async fn event(&self, reason: &str) -> Event {
         self.event_where(reason, |event| event.reason == reason)
@@ -426,6 +474,7 @@ fn play(
     fd: &OwnedFd,
     manners: &Mutex<Manners>,
     events: &Mutex<Vec<(Event, Option<v1::Flow>)>>,
+    asks: &Mutex<(Vec<v1::Ask>, Vec<u64>)>,
     ready: &mpsc::UnboundedSender<Vec<u8>>,
     applied: &mpsc::UnboundedSender<u32>,
 ) {
@@ -463,6 +512,23 @@ fn play(
                         refusal: String::new(),
                     },
                 })
+            }
+            from_gateway::Message::Ask(ask) => {
+                if manners.lock().unwrap().silent {
+                    continue;
+                }
+                let id = ask.id;
+                asks.lock().unwrap().0.push(ask);
+                to_gateway::Message::Answered(v1::Answered {
+                    id,
+                    question: format!("q{id}"),
+                    outcome: "held".to_owned(),
+                    seconds: 60,
+                })
+            }
+            from_gateway::Message::Withdraw(withdraw) => {
+                asks.lock().unwrap().1.push(withdraw.id);
+                continue;
             }
             from_gateway::Message::Record(record) => {
                 if record.id != 0 {

@@ -1,6 +1,7 @@
 //! The gateway's library over real sockets on loopback, with a fake enforcer at the other end of its channel.
 #![allow(clippy::unwrap_used)]
 
+mod asked;
 mod channel;
 mod credential_life;
 mod credentials;

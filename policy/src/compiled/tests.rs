@@ -52,6 +52,7 @@ fn compile(layers: impl IntoIterator<Item = Layer>) -> Compiled {
 fn verdict(policy: &Compiled, host: &str, port: u16) -> String {
     match policy.decide(&host.parse().unwrap(), port, Transport::Tcp) {
         Decision::Allow(grant) => format!("{} {}", grant.protocol, grant.rule.origin.line),
+        Decision::Ask(grant) => format!("ask {} {}", grant.protocol, grant.rule.origin.line),
         Decision::Deny(denial) => match denial.rule {
             Some(rule) => format!("{} {}", denial.reason.code(), rule.origin.line),
             None => denial.reason.code().to_owned(),
@@ -313,6 +314,7 @@ fn literal_addresses_are_decided_by_networks_alone() {
         Transport::Tcp,
     ) {
         Decision::Allow(grant) => format!("{} {}", grant.protocol, grant.rule.name),
+        Decision::Ask(_) => "ask".to_owned(),
         Decision::Deny(denial) => denial.reason.code().to_owned(),
     };
     assert_eq!(

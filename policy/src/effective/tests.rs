@@ -39,6 +39,7 @@ fn layer() -> Layer {
             protocol: Protocol::Tcp,
             origin: origin(5),
         }],
+        ask_unlisted: None,
     }
 }
 
@@ -53,6 +54,7 @@ fn policy() -> EffectivePolicy {
         private_networks: vec!["10.1.0.0/16".parse().unwrap()],
         upstream_proxy: Some("http://proxy.corp:3128".parse().unwrap()),
         origins: [("resolver".to_owned(), origin(9))].into(),
+        approval_seconds: None,
     };
     EffectivePolicy::new(Network::new([layer()]).unwrap(), gateway).unwrap()
 }

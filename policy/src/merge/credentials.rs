@@ -216,7 +216,7 @@ impl Traffic<'_> {
     fn carries(&self, place: &Place) -> bool {
         let https = |name: &HostName| {
             matches!(self.compiled.decide(name, place.port, Transport::Tcp),
-                Decision::Allow(grant) if grant.protocol == Protocol::Https)
+                Decision::Allow(grant) | Decision::Ask(grant) if grant.protocol == Protocol::Https)
         };
         let HostPattern::Wildcard(_) = &place.host else {
             return https(place.host.name());
@@ -226,7 +226,7 @@ impl Traffic<'_> {
             let rules = layer
                 .rules
                 .iter()
-                .filter(|rule| rule.action == Action::Allow);
+                .filter(|rule| rule.action != Action::Deny);
             let domains = layer.allowed.iter().map(|domain| &domain.host);
             domains.chain(rules.map(|rule| &rule.host))
         });

@@ -2,6 +2,7 @@
 use super::*;
 use crate::compiled::Compiled;
 use crate::decision::Decision;
+use crate::text;
 use schema::net::Transport;
 
 fn config(egress: &str) -> Config {
@@ -237,7 +238,7 @@ fn random_layer(random: &mut Random) -> Layer {
                 Some(Protocol::Tcp),
                 Some(Protocol::Https),
             ]),
-            action: random.pick(&[Action::Allow, Action::Allow, Action::Deny]),
+            action: random.pick(&[Action::Allow, Action::Allow, Action::Ask, Action::Deny]),
             requests: Default::default(),
             origin: origin(random),
         })
@@ -264,14 +265,15 @@ fn random_layer(random: &mut Random) -> Layer {
         denied,
         rules,
         networks,
+        ask_unlisted: (random.below(4) == 0).then(|| origin(random)),
     }
 }
 
 /// The rules of SPEC read straight, entry by entry: what the index has to agree with.
-fn specification(layer: &Layer, host: &HostName, port: u16) -> bool {
+fn specification(layer: &Layer, host: &HostName, port: u16) -> &'static str {
     let denied = |rule: &DomainRule| rule.host.matches(host) && rule.port.is_none_or(|p| p == port);
     if layer.denied.iter().any(denied) {
-        return false;
+        return "deny";
     }
     let named: Vec<&Rule> = layer
         .rules
@@ -280,7 +282,7 @@ fn specification(layer: &Layer, host: &HostName, port: u16) -> bool {
         .collect();
     if !named.is_empty() {
         if named.iter().any(|rule| rule.action == Action::Deny) {
-            return false;
+            return "deny";
         }
         // The most specific pattern decides what the wire is; rules of one pattern have to agree.
         let depth = |rule: &Rule| {
@@ -294,14 +296,24 @@ fn specification(layer: &Layer, host: &HostName, port: u16) -> bool {
         let protocols: Vec<Protocol> = protocols
             .map(|rule| rule.protocol.unwrap_or(Protocol::default_for_port(port)))
             .collect();
-        return protocols[1..]
+        let agreed = protocols[1..]
             .iter()
-            .try_fold(protocols[0], |a, b| stricter(a, *b))
-            .is_some();
+            .try_fold(protocols[0], |a, b| stricter(a, *b));
+        let asks = named.iter().any(|rule| rule.action == Action::Ask);
+        return match (agreed, asks) {
+            (None, _) => "deny",
+            (Some(_), true) => "ask",
+            (Some(_), false) => "allow",
+        };
     }
-    layer.allowed.iter().any(|rule| {
+    let allowed = layer.allowed.iter().any(|rule| {
         rule.host.matches(host) && rule.port.map_or(port == 443 || port == 80, |p| p == port)
-    })
+    });
+    match (allowed, layer.ask_unlisted.is_some()) {
+        (true, _) => "allow",
+        (false, true) if port == 443 || port == 80 => "ask unlisted",
+        (false, _) => "deny",
+    }
 }
 
 fn compile(network: &Network) -> Compiled {
@@ -318,6 +330,7 @@ fn answers(policy: &Compiled) -> Vec<String> {
             out.push(
                 match policy.decide(&host.parse().unwrap(), port, Transport::Tcp) {
                     Decision::Allow(grant) => format!("{host}:{port} {}", grant.protocol),
+                    Decision::Ask(grant) => format!("{host}:{port} asks {}", grant.protocol),
                     Decision::Deny(_) => format!("{host}:{port} no"),
                 },
             );
@@ -343,7 +356,12 @@ fn the_index_decides_as_the_rules_read() {
         for host in HOSTS {
             let host: HostName = host.parse().unwrap();
             for port in PORTS {
-                let decided = policy.decide(&host, port, Transport::Tcp).is_allow();
+                let decided = match policy.decide(&host, port, Transport::Tcp) {
+                    Decision::Allow(_) => "allow",
+                    Decision::Ask(grant) if grant.rule.name == text::UNLISTED => "ask unlisted",
+                    Decision::Ask(_) => "ask",
+                    Decision::Deny(_) => "deny",
+                };
                 assert_eq!(
                     decided,
                     specification(layer, &host, port),
@@ -351,7 +369,7 @@ fn the_index_decides_as_the_rules_read() {
                 );
                 assert_eq!(
                     policy.ports(&host).contains(&(port, Transport::Tcp)),
-                    decided,
+                    matches!(decided, "allow" | "ask"),
                     "seed {seed}, {host}:{port}"
                 );
             }
@@ -399,8 +417,65 @@ fn an_intersection_never_allows_what_either_side_denies() {
             if a == b {
                 assert_eq!(both, a, "seed {seed}");
             }
+            let asks = |answer: &str| answer.contains(" asks ");
+            if !denies(both) {
+                assert_eq!(
+                    asks(both),
+                    asks(a) || asks(b),
+                    "seed {seed}: {a}, {b}, {both}"
+                );
+            }
         }
     }
+}
+
+/// What is denied stays denied whether a rule asks or allows, and what one asks about is asked about however others allow it.
+#[test]
+fn an_ask_opens_nothing_that_allow_would_not_and_is_never_lowered() {
+    let decide = |network: &Network, host: &HostName, port: u16| match compile(network).decide(
+        host,
+        port,
+        Transport::Tcp,
+    ) {
+        Decision::Allow(_) => 0,
+        Decision::Ask(_) => 1,
+        Decision::Deny(_) => 2,
+    };
+    let mut asked = 0;
+    for seed in 1..300 {
+        let layer = Layer {
+            ask_unlisted: None,
+            ..random_layer(&mut Random(seed))
+        };
+        let with = |change: fn(&mut Rule)| {
+            let mut layer = layer.clone();
+            layer.rules.iter_mut().for_each(change);
+            Network::new([layer]).unwrap()
+        };
+        let given = with(|_| {});
+        let allowing = with(|rule| {
+            if rule.action == Action::Ask {
+                rule.action = Action::Allow;
+            }
+        });
+        let asking = with(|rule| {
+            if rule.action == Action::Allow {
+                rule.action = Action::Ask;
+            }
+        });
+        for host in HOSTS {
+            let host: HostName = host.parse().unwrap();
+            for port in PORTS {
+                let [given, allowing, asking] =
+                    [&given, &allowing, &asking].map(|network| decide(network, &host, port));
+                assert_eq!(given == 2, allowing == 2, "seed {seed}, {host}:{port}");
+                assert_eq!(given == 2, asking == 2, "seed {seed}, {host}:{port}");
+                assert!(allowing <= given && given <= asking, "seed {seed}");
+                asked += u32::from(given == 1);
+            }
+        }
+    }
+    assert!(asked > 100, "the generator asks too seldom: {asked}");
 }
 
 #[test]

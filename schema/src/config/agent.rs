@@ -119,6 +119,20 @@ pub struct Egress {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default, length(max = MAX_NETWORKS))]
     pub networks: Vec<Spanned<NetworkPort>>,
+    /// What becomes of a name that nothing above lists, at ports 443 and 80. At any other port it is denied.
+    #[serde(skip_serializing_if = "Unlisted::is_default")]
+    #[schemars(default)]
+    pub unlisted: Option<Spanned<Unlisted>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Unlisted {
+    #[default]
+    Deny,
+    /// A person is asked, each time.
+    Ask,
 }
 
 /// `name`, `*.name`, either with `:port`.
@@ -167,6 +181,8 @@ pub struct Rule {
 pub enum Action {
     #[default]
     Allow,
+    /// A person is asked, each time.
+    Ask,
     Deny,
 }
 
@@ -278,6 +294,12 @@ impl Egress {
 impl Action {
     fn is_default(&self) -> bool {
         *self == Self::Allow
+    }
+}
+
+impl Unlisted {
+    fn is_default(unlisted: &Option<Spanned<Self>>) -> bool {
+        unlisted.as_ref().is_none_or(|u| u.value == Self::Deny)
     }
 }
 

@@ -41,7 +41,6 @@ pub enum Parent {
     Agent,
     Capabilities,
     Network,
-    Egress,
     Rule,
 }
 
@@ -206,12 +205,6 @@ pub const REFUSED: &[Key] = &[
         "program rules are not enforced by this version",
     ),
     key(Parent::Network, "ingress", Accepted::EmptyObject, PORTS),
-    key(
-        Parent::Egress,
-        "unlisted",
-        Accepted::Words(&["deny"]),
-        "nobody is asked by this version; what is not listed is denied",
-    ),
     key(
         Parent::Rule,
         "programs",

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use super::agent::{
     Action, Agent, Capabilities, Domain, Egress, Inspection, MAX_DOMAINS, MAX_NETWORKS, MAX_PIDS,
-    MAX_PORTS_PER_RULE, Network, NetworkPort, Resources, Rule,
+    MAX_PORTS_PER_RULE, Network, NetworkPort, Resources, Rule, Unlisted,
 };
 use super::discover::Flavour;
 use super::keys::{Accepted, Parent, refused_in};
@@ -481,7 +481,6 @@ fn network(reader: &mut Reader<'_>, node: &Node) -> Option<Network> {
 
 fn egress(reader: &mut Reader<'_>, node: &Node) -> Option<Egress> {
     let mut object = reader.object(node, "agent.capabilities.network.egress")?;
-    refuse(reader, &mut object, Parent::Egress);
     let allowed_domains = object
         .take("allowedDomains")
         .map(|node| domains(reader, node, "allowedDomains"));
@@ -490,12 +489,18 @@ fn egress(reader: &mut Reader<'_>, node: &Node) -> Option<Egress> {
         .map(|node| domains(reader, node, "deniedDomains"));
     let rules = object.take("rules").map(|node| rules(reader, node));
     let networks = object.take("networks").map(|node| networks(reader, node));
+    let unlisted = object.take("unlisted").and_then(|node| {
+        let words = [("deny", Unlisted::Deny), ("ask", Unlisted::Ask)];
+        let path = "agent.capabilities.network.egress.unlisted";
+        Some(Spanned::new(reader.word(node, path, &words)?, node.at))
+    });
     reader.close(object);
     Some(Egress {
         allowed_domains: allowed_domains.unwrap_or_default(),
         denied_domains: denied_domains.unwrap_or_default(),
         rules: rules.unwrap_or_default(),
         networks: networks.unwrap_or_default(),
+        unlisted,
     })
 }
 
@@ -685,16 +690,11 @@ fn protocol(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Protocol
 
 fn action(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Action> {
     let words = [
-        ("allow", Some(Action::Allow)),
-        ("deny", Some(Action::Deny)),
-        ("ask", None),
+        ("allow", Action::Allow),
+        ("ask", Action::Ask),
+        ("deny", Action::Deny),
     ];
-    let action = reader.word(node, path, &words)?;
-    if action.is_none() {
-        let message = format!("`{path}` is not enforced by this version: nobody is asked");
-        reader.error(node.at, "not-enforced", message);
-    }
-    action
+    reader.word(node, path, &words)
 }
 
 fn resources(reader: &mut Reader<'_>, node: &Node) -> Option<Resources> {

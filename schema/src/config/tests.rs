@@ -184,10 +184,8 @@ fn everything_that_is_wrong_is_said_at_once_in_the_order_of_the_file() {
         "11:7: unknown key `allowedDomain` in `agent.capabilities.network.egress` [unknown-key]\n  help: did you mean `allowedDomains`?",
         "12:26: `allowedDomains[0]` is \"*.com\": anyone can register a name under this public suffix, so a wildcard over it allows everyone [public-suffix-wildcard]",
         "12:35: `allowedDomains[1]` is a number, expected a string [wrong-type]",
-        "13:7: `agent.capabilities.network.egress.unlisted` is not enforced by this version: nobody is asked by this version; what is not listed is denied [not-enforced]",
         "14:44: `rules[0].ports[0]` is 0, expected a whole number from 1 to 65535 [out-of-range]",
         "14:60: `rules[0].protocol` is not enforced by this version: udp is not relayed [not-enforced]",
-        "14:97: `rules[0].action` is not enforced by this version: nobody is asked [not-enforced]",
     ];
     assert_eq!(
         found,
@@ -333,11 +331,6 @@ fn every_key_of_the_table_is_refused_in_its_words_and_accepted_when_it_asks_for_
                 Parent::Capabilities => format!("\"agent\": {{ \"capabilities\": {{ {inner} }} }}"),
                 Parent::Network => {
                     format!("\"agent\": {{ \"capabilities\": {{ \"network\": {{ {inner} }} }} }}")
-                }
-                Parent::Egress => {
-                    format!(
-                        "\"agent\": {{ \"capabilities\": {{ \"network\": {{ \"egress\": {{ {inner} }} }} }} }}"
-                    )
                 }
                 Parent::Rule => format!(
                     "\"agent\": {{ \"capabilities\": {{ \"network\": {{ \"egress\": {{ \"rules\": [{{ \"host\": \"a.b\", \"ports\": [443], {inner} }}] }} }} }} }}"

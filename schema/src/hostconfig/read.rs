@@ -8,7 +8,10 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::{Engine, GatewayConfig, Grant, HostConfig, MAX_ENTRIES, NOT_ENFORCED, Setting};
+use super::{
+    Engine, GatewayConfig, Grant, HostConfig, MAX_APPROVAL_SECONDS, MAX_ENTRIES, NOT_ENFORCED,
+    Setting,
+};
 use crate::config::read::credentials as shared;
 use crate::credential::{CredentialError, CredentialName, MAX_CREDENTIALS};
 use crate::diag::Diagnostic;
@@ -119,6 +122,11 @@ fn gateway(reader: &mut Reader<'_>, node: &Node) -> Option<GatewayConfig> {
     let ca_bundles = object
         .take("ca_bundles")
         .map(|node| ca_bundles(reader, node));
+    let approval_seconds = object.take("approval_seconds").and_then(|node| {
+        let seconds = 1..=u64::from(MAX_APPROVAL_SECONDS);
+        let seconds = reader.integer(node, "gateway.approval_seconds", seconds)?;
+        Some(setting(reader, node, u32::try_from(seconds).ok()?))
+    });
     reader.close(object);
     Some(GatewayConfig {
         resolver,
@@ -126,6 +134,7 @@ fn gateway(reader: &mut Reader<'_>, node: &Node) -> Option<GatewayConfig> {
         private_networks: private_networks.unwrap_or_default(),
         upstream_proxy,
         ca_bundles: ca_bundles.unwrap_or_default(),
+        approval_seconds,
     })
 }
 

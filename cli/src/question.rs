@@ -1,0 +1,229 @@
+//! What a person is asked, in words: the place first and in its canonical spelling, then what is to be done there, by whom, and by
+//! which rule. Everything in it is somebody else's choice and is escaped. Also the one way to the questions that are open.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use api::v1;
+use serde_json::{Value, json};
+
+use crate::channel::{self, Enforcer};
+use crate::report::{Failure, escape};
+
+/// Characters of a path and query that are shown; the rest is counted.
+const MAX_TARGET: usize = 400;
+
+/// Opens the stream of what waits, and with `follow` of what comes and goes.
+pub async fn open(
+    enforcer: &mut Enforcer,
+    session: &str,
+    follow: bool,
+) -> Result<tonic::Streaming<v1::Approval>, Failure> {
+    let request = v1::ApprovalsRequest {
+        session: session.to_owned(),
+        follow,
+    };
+    enforcer
+        .approvals(request)
+        .await
+        .map(tonic::Response::into_inner)
+        .map_err(|status| channel::refused("show what waits", &status))
+}
+
+/// Everything that waits now, the oldest first.
+pub async fn all(enforcer: &mut Enforcer, session: &str) -> Result<Vec<v1::Question>, Failure> {
+    let mut stream = open(enforcer, session, false).await?;
+    let mut questions = Vec::new();
+    while let Some(approval) = stream
+        .message()
+        .await
+        .map_err(|status| channel::refused("go on with what waits", &status))?
+    {
+        if let Some(v1::approval::Change::Open(question)) = approval.change {
+            questions.push(question);
+        }
+    }
+    Ok(questions)
+}
+
+/// Answers one question.
+pub async fn answer(
+    enforcer: &mut Enforcer,
+    id: &str,
+    allow: bool,
+    session: bool,
+) -> Result<v1::Question, Failure> {
+    let request = v1::AnswerRequest {
+        id: id.to_owned(),
+        allow,
+        session,
+    };
+    match enforcer.answer(request).await {
+        Ok(reply) => Ok(reply.into_inner().question.unwrap_or_default()),
+        Err(status) if status.code() == tonic::Code::NotFound => Err(gone(status.message())),
+        Err(status) => Err(channel::refused("take the answer", &status)),
+    }
+}
+
+/// There is nothing to answer: it never was, or is over.
+pub fn gone(message: &str) -> Failure {
+    Failure::new("no-question", message).help("`agentcontainer approvals` shows what waits")
+}
+
+/// `api.example.com:443 https POST /path`: where to first.
+pub fn what(question: &v1::Question) -> String {
+    let place = format!("{}:{} {}", question.host, question.port, question.protocol);
+    if question.method.is_empty() {
+        return escape(&format!("{place} connection, carried unread"));
+    }
+    let shown: String = question.target.chars().take(MAX_TARGET).collect();
+    let more = question.target.len() - shown.len();
+    let more = match more {
+        0 => String::new(),
+        more => format!(" … and {more} bytes more"),
+    };
+    // What belongs to the request is told from what is said about it: its own blanks are escaped on the wire.
+    escape(&format!("{place} {} {shown}{more}", question.method))
+}
+
+/// `/usr/bin/curl (pid 12, user 1000)`.
+pub fn who(question: &v1::Question) -> String {
+    let Some(asker) = &question.asker else {
+        return "a program that is not known".to_owned();
+    };
+    let name = match asker.program.as_str() {
+        "" => format!("{} (gone)", asker.comm),
+        program => program.to_owned(),
+    };
+    let pid = match asker.pid {
+        0 => String::new(),
+        pid => format!("pid {pid}, "),
+    };
+    escape(&format!("{name} ({pid}user {})", asker.uid))
+}
+
+pub fn rule(question: &v1::Question) -> String {
+    escape(&format!("{} at {}", question.rule, question.origin))
+}
+
+/// Seconds until it is denied.
+pub fn seconds_left(question: &v1::Question) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+    question.expires_ms.saturating_sub(now).div_ceil(1000)
+}
+
+/// What an answer for the session covers.
+pub fn scope(question: &v1::Question) -> String {
+    let path = question.target.split('?').next().unwrap_or_default();
+    let place = format!("{}:{}", question.host, question.port);
+    escape(&match question.method.as_str() {
+        "" => format!("every connection to {place} by this rule"),
+        method => {
+            let path: String = path.chars().take(MAX_TARGET).collect();
+            format!("every {method} {place}{path}, whatever its query and body")
+        }
+    })
+}
+
+/// In several lines.
+pub fn shown(question: &v1::Question) -> String {
+    format!(
+        "{id}  {left} s left  session {session} in {workspace}\n  what  {what}\n  who   {who}\n  rule  {rule}",
+        id = escape(&question.id),
+        left = seconds_left(question),
+        session = escape(&question.session),
+        workspace = escape(&question.workspace),
+        what = what(question),
+        who = who(question),
+        rule = rule(question),
+    )
+}
+
+/// For machines.
+pub fn json(question: &v1::Question) -> Value {
+    let asker = question.asker.as_ref().map(|asker| {
+        json!({
+            "pid": (asker.pid != 0).then_some(asker.pid),
+            "hostPid": asker.host_pid,
+            "uid": asker.uid,
+            "program": (!asker.program.is_empty()).then_some(&asker.program),
+            "comm": asker.comm,
+        })
+    });
+    let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    json!({
+        "id": question.id,
+        "session": question.session,
+        "workspace": question.workspace,
+        "kind": question.kind,
+        "host": question.host,
+        "port": question.port,
+        "protocol": question.protocol,
+        "method": said(&question.method),
+        "target": said(&question.target),
+        "process": asker,
+        "rule": { "name": question.rule, "origin": question.origin },
+        "generation": question.generation,
+        "secondsLeft": seconds_left(question),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question() -> v1::Question {
+        v1::Question {
+            id: "k7d3f".into(),
+            session: "s1".into(),
+            workspace: "/w".into(),
+            rule: "rules \"a.b\" ports 443 ask".into(),
+            origin: "agentcontainer.json:3:5".into(),
+            host: "a.b".into(),
+            port: 443,
+            protocol: "https".into(),
+            method: "POST".into(),
+            target: "/pay?to=me".into(),
+            asker: Some(v1::Asker {
+                pid: 12,
+                host_pid: 99,
+                uid: 1000,
+                program: "/usr/bin/curl".into(),
+                comm: "curl".into(),
+            }),
+            ..v1::Question::default()
+        }
+    }
+
+    #[test]
+    fn the_place_comes_first_and_nothing_a_stranger_chose_steers_the_terminal() {
+        let mut question = question();
+        assert_eq!(what(&question), "a.b:443 https POST /pay?to=me");
+        assert_eq!(who(&question), "/usr/bin/curl (pid 12, user 1000)");
+        assert_eq!(
+            scope(&question),
+            "every POST a.b:443/pay, whatever its query and body"
+        );
+        question.target = "/\u{1b}[2J\u{202e}\n".into();
+        question.workspace = "/\u{1b}c".into();
+        if let Some(asker) = &mut question.asker {
+            asker.program = "/bin/\u{1b}[A\rx".into();
+        }
+        let shown = shown(&question);
+        assert_eq!(shown.lines().count(), 4, "{shown}");
+        assert!(!shown.contains(['\u{1b}', '\r', '\u{202e}']), "{shown}");
+        question.method = String::new();
+        assert_eq!(what(&question), "a.b:443 https connection, carried unread");
+    }
+
+    #[test]
+    fn a_long_path_does_not_hide_the_place() {
+        let mut question = question();
+        question.target = "/".repeat(MAX_TARGET);
+        assert!(!what(&question).contains("more"));
+        question.target = "/".repeat(MAX_TARGET + 1);
+        let what = what(&question);
+        assert!(what.starts_with("a.b:443 https POST /"), "{what}");
+        assert!(what.ends_with(" … and 1 bytes more"), "{what}");
+    }
+}

@@ -1,0 +1,315 @@
+//! A session's side of what waits for a person: a gateway's question is checked, attributed, recorded and put on the queue;
+//! whatever ends it (an answer, time, another policy, the asker gone) is recorded first and told then.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use api::v1;
+use audit::{Event, Kind, Verdict};
+use enforcer_common::FlowKey;
+use schema::host::HostName;
+use schema::net::Protocol;
+use tokio::sync::mpsc;
+
+use super::{Generation, Session};
+use crate::approvals::{Broker, NoQuestion, Outcome, Question, Request, Taken};
+use crate::attribution::Attribution;
+
+/// Bytes of a target that a question may have: as many as the gateway reads of one.
+const MAX_TARGET: usize = 16 * 1024;
+const MAX_METHOD: usize = 32;
+
+/// What a gateway asks, until it is answered: by the gateway's number the question's id.
+pub(super) struct Asked {
+    open: HashMap<u64, String>,
+    tell: mpsc::UnboundedSender<v1::Answered>,
+    pub(super) told: mpsc::UnboundedReceiver<v1::Answered>,
+}
+
+/// Why an answer was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error(transparent)]
+    NoQuestion(#[from] NoQuestion),
+    #[error("question {0} was withdrawn: the policy has changed since it was asked")]
+    Stale(String),
+    #[error("the event log takes no more events, so question {0} was denied")]
+    NotRecorded(String),
+    #[error(
+        "this session's answers allow as much as they may; question {0} is still open, and can be allowed once"
+    )]
+    TooMany(String),
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        let (tell, told) = mpsc::unbounded_channel();
+        Self {
+            open: HashMap::new(),
+            tell,
+            told,
+        }
+    }
+}
+
+/// A person's answer, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    pub allow: bool,
+    /// The same things too, until the session ends.
+    pub session: bool,
+    /// By the kernel's word.
+    pub by: Option<u32>,
+}
+
+impl Session {
+    /// A gateway's question. What is answered at once is told at once.
+    pub(super) async fn ask(
+        &self,
+        ask: v1::Ask,
+        asked: &mut Asked,
+        attribution: &mut Attribution,
+    ) -> v1::Answered {
+        let answered = |question: &str, outcome: &str, seconds| v1::Answered {
+            id: ask.id,
+            question: question.to_owned(),
+            outcome: outcome.to_owned(),
+            seconds,
+        };
+        let (number, flow) = (ask.id, ask.flow);
+        let (request, limit) = match self.checked(&ask, attribution, flow).await {
+            Some(checked) => checked,
+            None => return answered("", Outcome::Withdrawn.told(), 0),
+        };
+        if let Some(question) = self.broker.covers(&request) {
+            return answered(&question, Outcome::Allowed.told(), 0);
+        }
+        let tell = asked.tell.clone();
+        let reply = Box::new(move |question: &Question, outcome: Outcome| {
+            // A gateway that is gone has reset what it held.
+            let _ = tell.send(v1::Answered {
+                id: number,
+                question: question.id.clone(),
+                outcome: outcome.told().to_owned(),
+                seconds: 0,
+            });
+        });
+        let record = |question: &Question| {
+            self.write(event(question, Verdict::Ask, "approval-asked"))
+                .is_ok()
+        };
+        match self.broker.ask(request, limit, record, reply) {
+            Ok(question) => {
+                let seconds = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX);
+                let held = answered(&question.id, "held", seconds);
+                asked.open.insert(number, question.id);
+                held
+            }
+            Err(outcome) => answered("", outcome.told(), 0),
+        }
+    }
+
+    /// The question in words that do not depend on the gateway's honesty: a rule of the policy's own, a canonical name, the
+    /// process that the kernel saw. `None`: it is by no policy that is in force.
+    async fn checked(
+        &self,
+        ask: &v1::Ask,
+        attribution: &mut Attribution,
+        flow: Option<v1::Flow>,
+    ) -> Option<(Request, Duration)> {
+        let state = self.state.lock().await;
+        let by = |generation: &&Generation| generation.number == ask.generation;
+        let generation = Some(&state.current)
+            .filter(by)
+            .or(state.pending.as_ref().filter(by))?;
+        let rules = generation.document.asks();
+        let known = |(name, origin): &(String, &policy::Origin)| {
+            *name == ask.rule && origin.to_string() == ask.origin
+        };
+        let canonical = HostName::parse(&ask.host).is_ok_and(|name| name.as_str() == ask.host)
+            || ask.host.parse::<Ipv4Addr>().is_ok();
+        let fits = ask.target.len() <= MAX_TARGET && ask.method.len() <= MAX_METHOD;
+        let mut protocols = Protocol::ALL.iter();
+        let protocol = protocols.find(|p| p.as_str() == ask.protocol)?;
+        if !canonical || !fits || !rules.iter().any(known) {
+            tracing::warn!(session = %self.id, "the gateway asked about what no rule asks");
+            return None;
+        }
+        let seconds = generation.document.gateway.approval_seconds;
+        let kind = match ask.kind.as_str() {
+            "request" => Kind::Request,
+            _ => Kind::Connect,
+        };
+        let mut process = Event::new(Kind::Approval, Verdict::Ask, "");
+        if let Some(flow) = flow {
+            let key = FlowKey {
+                local_addr: flow.peer_address,
+                remote_addr: flow.local_address,
+                local_port: flow.peer_port as u16,
+                remote_port: flow.local_port as u16,
+            };
+            let opener = state.maps.process(&key);
+            attribution.attribute(&mut process, key, true, opener);
+        }
+        let request = Request {
+            session: self.id.to_string(),
+            workspace: self.workspace.clone(),
+            generation: generation.number,
+            rule: audit::Rule {
+                name: ask.rule.clone(),
+                origin: ask.origin.clone(),
+            },
+            kind,
+            host: ask.host.clone(),
+            port: u16::try_from(ask.port).ok()?,
+            protocol: protocol.as_str().to_owned(),
+            method: ask.method.clone(),
+            target: ask.target.clone(),
+            asker: process.process,
+        };
+        let seconds = seconds.unwrap_or(policy::APPROVAL_SECONDS);
+        Some((request, Duration::from_secs(seconds.into())))
+    }
+
+    /// Takes a person's answer.
+    ///
+    /// # Errors
+    /// There is nothing to answer any more, or the answer cannot be recorded, and then it is no.
+    pub async fn answer(&self, id: &str, answer: Answer) -> Result<Question, AnswerError> {
+        let question = self.broker.look(id)?;
+        let current = self.state.lock().await.current.number;
+        if question.request.generation < current {
+            self.withdraw(std::slice::from_ref(&question.id));
+            return Err(AnswerError::Stale(question.id));
+        }
+        let keep = answer.allow && answer.session;
+        if keep && !self.broker.keep(&question) {
+            return Err(AnswerError::TooMany(question.id));
+        }
+        let outcome = match (answer.allow, answer.session) {
+            (true, false) => Outcome::Allowed,
+            (true, true) => Outcome::AllowedForSession,
+            (false, _) => Outcome::Denied,
+        };
+        let settled = self
+            .broker
+            .take(id)
+            .map_err(AnswerError::from)
+            .and_then(|taken| {
+                self.settle(taken, outcome, answer.by)
+                    .map_err(|()| AnswerError::NotRecorded(id.to_owned()))
+            });
+        if settled.is_err() && keep {
+            // Whoever was faster said something else, or nobody has it in writing.
+            self.broker.drop_kept(&question);
+        }
+        settled.map(|()| question)
+    }
+
+    /// Ends a question: on record first. What cannot be recorded is denied.
+    fn settle(&self, taken: Taken, outcome: Outcome, by: Option<u32>) -> Result<(), ()> {
+        let verdict = if outcome.is_allowed() {
+            Verdict::Allow
+        } else {
+            Verdict::Deny
+        };
+        let mut event = event(&taken.question, verdict, outcome.code());
+        event.by = by;
+        let held = taken.question.since.elapsed().as_millis();
+        event.held_ms = u64::try_from(held).ok();
+        let written = self.write(event).is_ok();
+        let said = if written || !outcome.is_allowed() {
+            outcome
+        } else {
+            Outcome::NotRecorded
+        };
+        self.broker.end(taken, said);
+        if written { Ok(()) } else { Err(()) }
+    }
+
+    fn end_all(&self, ids: &[String], outcome: Outcome) {
+        for id in ids {
+            if let Ok(taken) = self.broker.take(id) {
+                let _ = self.settle(taken, outcome, None);
+            }
+        }
+    }
+
+    fn withdraw(&self, ids: &[String]) {
+        self.end_all(ids, Outcome::Withdrawn);
+    }
+
+    /// Whoever asked has gone.
+    pub(super) fn withdraw_asked(&self, number: u64, asked: &mut Asked) {
+        if let Some(id) = asked.open.remove(&number) {
+            self.withdraw(&[id]);
+        }
+    }
+
+    /// A gateway that is gone holds nothing.
+    pub(super) fn withdraw_all(&self) {
+        self.withdraw(&self.broker.find(self.id.as_str(), |_| true));
+    }
+
+    /// Another policy decides: what an earlier one asked is asked no more, and what answers to its rules allow goes with them.
+    pub(super) fn ask_by(&self, generation: &Generation) {
+        let id = self.id.as_str();
+        let earlier = |question: &Question| question.request.generation < generation.number;
+        self.withdraw(&self.broker.find(id, earlier));
+        let rules = generation.document.asks();
+        let there = |name: &str, origin: &str| {
+            let mut rules = rules.iter();
+            rules.any(|(rule, at)| rule == name && at.to_string() == origin)
+        };
+        self.broker.retain(id, there);
+    }
+
+    /// Denies what has waited long enough.
+    pub(super) fn expire(&self) {
+        let now = Instant::now();
+        let over = |question: &Question| question.until <= now;
+        let ids = self.broker.find(self.id.as_str(), over);
+        self.end_all(&ids, Outcome::Timeout);
+    }
+
+    pub(super) fn broker(&self) -> &Broker {
+        &self.broker
+    }
+}
+
+impl Asked {
+    /// What was told is asked no more.
+    pub(super) fn answered(&mut self, number: u64) {
+        self.open.remove(&number);
+    }
+}
+
+fn event(question: &Question, verdict: Verdict, reason: &str) -> Event {
+    let request = &question.request;
+    let mut event = Event::new(Kind::Approval, verdict, reason);
+    event.layer = Some("enforcer".into());
+    event.approval = Some(question.id.clone());
+    event.rule = Some(request.rule.clone());
+    event.process = request.asker.clone();
+    event.host = Some(request.host.clone());
+    event.port = Some(request.port);
+    event.protocol = Some(request.protocol.clone());
+    if !request.method.is_empty() {
+        event.method = Some(request.method.clone());
+        // The query is a person's to see, and not the record's.
+        let (path, query) = match request.target.split_once('?') {
+            Some((path, _)) => (path, "?***"),
+            None => (request.target.as_str(), ""),
+        };
+        let path: String = path.chars().take(MAX_RECORDED).collect();
+        event.url = Some(format!(
+            "{}://{}:{}{path}{query}",
+            request.protocol, request.host, request.port
+        ));
+    }
+    event
+}
+
+/// Characters of a path that an event keeps.
+const MAX_RECORDED: usize = 2048;
