@@ -1,6 +1,7 @@
 //! `agentcontainer`: reads the command line, hands it to the command's own file, and turns what comes back into an exit
 //! status. 125 is ours; 126, 127 and everything else of `run` and `exec` is the program's; checks answer 0, 1 or 2.
 
+mod agent;
 mod authority;
 mod banner;
 mod channel;
@@ -8,6 +9,7 @@ mod commands;
 mod credentials;
 mod embedded;
 mod events;
+mod install;
 mod loaded;
 mod network;
 mod patch;

@@ -32,7 +32,7 @@ pub const MAX_LAYERS: usize = 8;
 /// Most entries in each list of the gateway's settings.
 pub const MAX_GATEWAY_ENTRIES: usize = 1024;
 
-/// Where an entry was written.
+/// Where an entry was written; line 0: in no file, and `file` says what it is from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
@@ -179,6 +179,9 @@ pub enum PolicyError {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line == 0 {
+            return f.write_str(&schema::diag::escape(&self.file));
+        }
         write!(
             f,
             "{}:{}:{}",
