@@ -19,9 +19,11 @@ use schema::profile::{
 use schema::provider::{self, Provider};
 use serde::{Deserialize, Serialize};
 
+use crate::grants;
 use crate::loaded::Loaded;
 use crate::places::{Places, make_private, write_private};
 use crate::report::Failure;
+use crate::trust;
 
 /// The largest `.npmrc` that is read, in bytes.
 const MAX_NPMRC: u64 = 64 * 1024;
@@ -165,6 +167,7 @@ fn add(
                 hosts: offered.hosts.clone(),
                 header: provider.map_or_else(Default::default, Provider::field),
                 format: provider.map_or_else(Default::default, Provider::form),
+                env: None,
             };
             let setting = Setting {
                 value: grant,
@@ -237,6 +240,25 @@ fn credential(
         variables.join(" or "),
         tables.join(" or ")
     )))
+}
+
+/// Records what approving the review granted, and has the approval be about the rest: a grant that is taken back is offered anew.
+pub fn keep_grant(loaded: &mut Loaded) -> Result<(), Failure> {
+    let added = loaded.config.profile.as_mut();
+    let Some(credential) = added.and_then(|added| added.credential.as_mut()) else {
+        return Ok(());
+    };
+    let granted = loaded.host.credentials.get(credential.name.as_str());
+    if let (Some(_), Some(grant)) = (credential.offered.take(), granted) {
+        grants::record(
+            &loaded.places,
+            &loaded.workspace,
+            &credential.name,
+            &grant.value,
+        )?;
+        trust::approve(loaded)?;
+    }
+    Ok(())
 }
 
 fn provider_hosts(key: &Key) -> &'static [&'static str] {
@@ -455,4 +477,115 @@ pub async fn note_installed(places: &Places, engine: &Engine, volume: &str) -> R
     make_private(&places.state.join("agents"))?;
     let bytes = serde_json::to_vec(&installed).unwrap_or_default();
     write_private(&record_of(places, volume), &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn claude() -> &'static Profile {
+        schema::profile::named("claude").unwrap()
+    }
+
+    fn added(config: &str, host: &str, set: &[&str]) -> Result<(Added, HostConfig), Failure> {
+        let config = schema::config::parse(config.as_bytes(), "agentcontainer.json").unwrap();
+        let mut host = schema::hostconfig::parse(host.as_bytes(), "config.toml").unwrap();
+        let config = add(claude(), config, &mut host, &|name| set.contains(&name))?;
+        Ok((config.profile.unwrap(), host))
+    }
+
+    fn hosts(added: &Added) -> Vec<String> {
+        added.domains.iter().map(ToString::to_string).collect()
+    }
+
+    const NONE: &str = r#"{ "image": "x" }"#;
+
+    #[test]
+    fn a_grant_comes_before_a_variable_and_the_first_of_either_is_taken() {
+        let token = "[credentials.claude]\nsource = \"file:///t\"\n";
+        let (of_grant, _) = added(NONE, token, &["ANTHROPIC_API_KEY"]).unwrap();
+        let credential = of_grant.credential.as_ref().unwrap();
+        assert_eq!(
+            (credential.name.as_str(), credential.env.as_str()),
+            ("claude", "CLAUDE_CODE_OAUTH_TOKEN")
+        );
+        assert!(credential.offered.is_none());
+        assert_eq!(hosts(&of_grant), ["api.anthropic.com:443"]);
+
+        let both = ["ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"];
+        let (offered, host) = added(NONE, "", &both).unwrap();
+        let credential = offered.credential.unwrap();
+        let offer = credential.offered.unwrap();
+        assert_eq!(offer.source.to_string(), "env://ANTHROPIC_API_KEY");
+        let grant = &host.credentials["anthropic"].value;
+        assert_eq!(
+            (grant.header.as_str(), grant.format.prefix()),
+            ("x-api-key", "")
+        );
+
+        let none = added(NONE, "", &[]).unwrap_err();
+        assert_eq!(none.diagnostics[0].code, "no-credential");
+        // The workspace has its own for that variable.
+        let own = r#"{ "image": "x", "agent": { "credentials": { "mine": { "env": "ANTHROPIC_API_KEY" } } } }"#;
+        assert!(added(own, "", &both).unwrap().0.credential.is_none());
+    }
+
+    #[test]
+    fn a_grant_says_where_its_agent_goes_and_a_pattern_opens_its_provider_alone() {
+        let grant = |names: &str| {
+            let host = format!("[credentials.anthropic]\nsource = \"env://K\"\nhosts = {names}\n");
+            hosts(&added(NONE, &host, &[]).unwrap().0)
+        };
+        assert_eq!(grant("[\"llm.corp:8443\"]"), ["llm.corp:8443"]);
+        assert_eq!(grant("[\"*.anthropic.com\"]"), ["api.anthropic.com:443"]);
+        assert_eq!(grant("[\"*.llm.corp\"]"), [""; 0]);
+    }
+
+    #[test]
+    fn a_registry_is_a_name_reached_by_https_and_nothing_a_shell_would_read() {
+        let package = claude().package.as_ref().unwrap();
+        let of = |url: &str| install(package, "1.2.3", url).map(|i| i.host.to_string());
+        assert_eq!(of("https://npm.corp/").unwrap(), "npm.corp:443");
+        assert_eq!(of("https://npm.corp:8443/a/b/").unwrap(), "npm.corp:8443");
+        for url in [
+            "",
+            "http://npm.corp/",
+            "https://",
+            "https://10.0.0.1/",
+            "https://*.corp/",
+            "https://user:pw@npm.corp/",
+            "https://npm.corp/$(x)",
+            "https://npm.corp/a b",
+            "https://npm.corp/?x",
+            "undefined",
+        ] {
+            assert!(of(url).is_err(), "{url}");
+        }
+        let long = format!("https://npm.corp/{}", "x".repeat(2048));
+        assert!(of(&long).is_err());
+    }
+
+    #[test]
+    fn a_projects_npmrc_is_read_for_its_registry_alone() {
+        let text = "; registry=https://no/\n@scope:registry=https://scope/\nregistry = \"https://npm.corp/\"\n//npm.corp/:_authToken=t\n";
+        assert_eq!(registry_in(text).as_deref(), Some("https://npm.corp/"));
+        assert_eq!(registry_in("audit=false\n"), None);
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(project_registry(dir.path()).unwrap(), None);
+        let path = dir.path().join(".npmrc");
+        std::fs::write(&path, "x".repeat(MAX_NPMRC as usize)).unwrap();
+        assert_eq!(project_registry(dir.path()).unwrap(), None);
+        std::fs::write(&path, "x".repeat(MAX_NPMRC as usize + 1)).unwrap();
+        assert!(project_registry(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_version_is_exact() {
+        let of = |version: &str| Chosen::new(claude(), Some(version.to_owned()), None).is_ok();
+        assert!(of("1.2.3") && of("0.169.0-beta"));
+        for version in ["", "latest", "1.2", "^1.2.3", "1.2.3 x", "1..3", "1.2.3.4"] {
+            assert!(!of(version), "{version}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod doctor;
 mod enforcer;
 mod exec;
 mod gc;
+mod grant;
 mod init;
 mod logs;
 mod man;
@@ -61,6 +62,8 @@ enum Command {
     Config(config::Args),
     /// Show or explain the effective policy, or suggest entries from what was refused
     Policy(policy::Args),
+    /// Let a workspace use a credential, or take that back
+    Grant(grant::Args),
     /// List or try the credentials that this host grants
     Credential(credential::Args),
     /// List or revoke approvals
@@ -87,6 +90,7 @@ pub async fn dispatch(cli: Cli) -> u8 {
         Command::Audit(args) => audit::run(&args).await,
         Command::Config(args) => config::run(&args),
         Command::Policy(args) => policy::run(&args).await,
+        Command::Grant(args) => grant::run(&args),
         Command::Credential(args) => credential::run(&args).await,
         Command::Trust(args) => trust::run(&args),
         Command::Completions(args) => completions::run(&args),

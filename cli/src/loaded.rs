@@ -8,6 +8,7 @@ use policy::EffectivePolicy;
 use schema::config::{Config, Wanted, discover};
 use schema::hostconfig::{self, HostConfig};
 
+use crate::grants;
 use crate::places::Places;
 use crate::report::Failure;
 
@@ -36,6 +37,13 @@ pub fn host() -> Result<HostConfig, Failure> {
     hostconfig::load(&paths).map_err(Failure::from)
 }
 
+/// The same with what a person granted to this workspace.
+pub fn host_for(places: &Places, workspace: &Path) -> Result<HostConfig, Failure> {
+    let mut host = host()?;
+    grants::add_to(&mut host, places, workspace)?;
+    Ok(host)
+}
+
 impl Loaded {
     pub fn read(explicit: Option<&Path>) -> Result<Self, Failure> {
         Self::read_with(explicit, |workspace, wanted, _| {
@@ -58,7 +66,7 @@ impl Loaded {
             None => None,
         };
         let wanted = explicit.as_deref().map_or(Wanted::First, Wanted::File);
-        let mut host = host()?;
+        let mut host = host_for(&places, &workspace)?;
         let config = load(&workspace, wanted, &mut host)?;
         let policy = policy::merge::effective(&config, &host)?;
         let meta =

@@ -9,6 +9,7 @@ mod commands;
 mod credentials;
 mod embedded;
 mod events;
+mod grants;
 mod install;
 mod loaded;
 mod network;

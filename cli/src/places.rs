@@ -57,6 +57,11 @@ impl Places {
         self.state.join("trust")
     }
 
+    /// What a person granted to workspaces.
+    pub fn grants(&self) -> PathBuf {
+        self.state.join("grants")
+    }
+
     /// What is known of images, by image id.
     pub fn images(&self) -> PathBuf {
         self.state.join("images")

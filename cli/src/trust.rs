@@ -11,6 +11,7 @@ use schema::config::discover::ORDER;
 use schema::digest::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::grants;
 use crate::loaded::Loaded;
 use crate::places::{Places, make_private, write_private};
 use crate::record::now;
@@ -169,6 +170,11 @@ pub fn require(loaded: &Loaded, yes: bool) -> Result<(), Failure> {
         Verdict::First => render_first(&loaded.workspace, &review),
         Verdict::More(difference) => render_more(&loaded.workspace, &review, difference),
     };
+    let granted = grants::shown(loaded).into_iter();
+    let shown: Vec<String> = shown
+        .into_iter()
+        .chain(granted.map(|line| format!("  {}", escape(&line))))
+        .collect();
     if !yes {
         if !(std::io::stdin().is_terminal() && report::stderr_is_terminal()) {
             let asked = shown.join("; ");
@@ -186,6 +192,13 @@ pub fn require(loaded: &Loaded, yes: bool) -> Result<(), Failure> {
         }
     }
     approvals.approve(review);
+    approvals.save(&loaded.places)
+}
+
+/// Has what was approved be no more than what is asked now.
+pub fn approve(loaded: &Loaded) -> Result<(), Failure> {
+    let mut approvals = Approvals::load(&loaded.places, &loaded.workspace)?;
+    approvals.approve(Review::of(&loaded.config));
     approvals.save(&loaded.places)
 }
 
@@ -220,7 +233,7 @@ fn render_more(
 }
 
 /// Asks on the terminal; anything but yes is no.
-fn ask(lines: &[String]) -> bool {
+pub fn ask(lines: &[String]) -> bool {
     for line in lines {
         report::note(line);
     }

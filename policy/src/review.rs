@@ -266,7 +266,7 @@ impl Lines {
                 add(format!("{}:{}", host.host, host.https_port()));
             }
             if credential.hosts.is_empty() {
-                add("every host that config.toml grants it to".to_owned());
+                add("every host that it is granted for".to_owned());
             }
         }
     }
@@ -283,26 +283,24 @@ impl Lines {
         }
         if let Some(credential) = &added.credential {
             let (name, env) = (&credential.name, &credential.env);
-            match &credential.offered {
-                Some(offer) => {
-                    for host in &offer.hosts {
-                        self.add(
-                            Effect::Opens,
-                            format!(
-                                "grant the credential {name}, from {}, to {}:{}, as {env} ({from})",
-                                offer.source,
-                                host.host,
-                                host.https_port()
-                            ),
-                        );
-                    }
-                }
-                None => self.add(
-                    Effect::Opens,
-                    format!(
-                        "credential {name} for every host that config.toml grants it to, as {env} ({from})"
-                    ),
+            self.add(
+                Effect::Opens,
+                format!(
+                    "credential {name} for every host that it is granted for, as {env} ({from})"
                 ),
+            );
+            if let Some(offer) = &credential.offered {
+                for host in &offer.hosts {
+                    self.add(
+                        Effect::Opens,
+                        format!(
+                            "grant the credential {name}, from {}, to {}:{} ({from})",
+                            offer.source,
+                            host.host,
+                            host.https_port()
+                        ),
+                    );
+                }
             }
         }
         for (name, value) in &added.env {

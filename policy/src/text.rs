@@ -3,6 +3,8 @@
 
 use std::net::Ipv4Addr;
 
+use schema::config::agent;
+use schema::credential::CredentialName;
 use schema::host::{HostName, HostPattern};
 use schema::net::Protocol;
 use schema::request::{Method, Requests};
@@ -128,6 +130,30 @@ pub fn remedy_https(host: &HostPattern, port: u16) -> String {
         _ => format!(
             "add {{ \"host\": \"{host}\", \"ports\": [{port}], \"protocol\": \"https\" }} to `{EGRESS}.rules`, or take that host out"
         ),
+    }
+}
+
+/// The command that grants what a workspace asks for, with what only the person can say left in capitals.
+pub fn grant(name: &CredentialName, asked: &agent::Credential) -> String {
+    let source = match &asked.env {
+        Some(env) => format!("env://{}", env.value),
+        None => "URI".to_owned(),
+    };
+    let asked_for: Vec<String> = asked.hosts.iter().map(|h| h.value.to_string()).collect();
+    let hosts = match asked_for.as_slice() {
+        [] => "HOST".to_owned(),
+        some => hosts(some),
+    };
+    format!("agentcontainer grant {name} --source {source} --hosts {hosts}")
+}
+
+/// Hosts as one word of a command line.
+pub fn hosts(hosts: &[String]) -> String {
+    let joined = hosts.join(",");
+    if joined.contains('*') {
+        format!("'{joined}'")
+    } else {
+        joined
     }
 }
 

@@ -12,6 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::config::agent::Domain;
 use crate::config::discover;
+use crate::config::units::VariableName;
 use crate::credential::{CredentialName, Format, HeaderName, MAX_CREDENTIALS, MAX_HOSTS, Source};
 use crate::diag::{Diagnostic, Position};
 use crate::gateway::{HttpProxy, Resolver};
@@ -94,6 +95,9 @@ pub struct Grant {
     /// The field's value; `{}` is the credential's. `Bearer {}` when absent.
     #[schemars(default)]
     pub format: Format,
+    /// The variable that holds its placeholder inside, where the workspace names none.
+    #[schemars(default)]
+    pub env: Option<VariableName>,
 }
 
 /// Keys of the whole that are known and refused: key, words.

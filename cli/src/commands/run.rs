@@ -97,6 +97,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         return plan(&loaded, &asked, as_json).await;
     }
     trust::require(&loaded, args.yes)?;
+    agent::keep_grant(&mut loaded)?;
     let mut record = start::record_of(&loaded, &asked)?;
     refuse_taken_name(&loaded, &record)?;
     let mut signals = Signals::register()?;

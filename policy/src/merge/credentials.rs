@@ -35,7 +35,8 @@ pub fn credentials(
         let Some(grant) = host.credentials.get(name) else {
             let message = format!("this host grants no credential {name}");
             let help = format!(
-                "to grant it, add [credentials.{name}] with `source` and `hosts` to agentcontainer/config.toml in your configuration directory"
+                "`{}` grants it to this workspace; [credentials.{name}] in config.toml grants it to every one",
+                text::grant(name, asked)
             );
             found.push(
                 config
@@ -55,7 +56,7 @@ pub fn credentials(
             header: grant.value.header.to_string(),
             prefix: grant.value.format.prefix().to_owned(),
             suffix: grant.value.format.suffix().to_owned(),
-            env: asked.env.as_ref().map(|env| env.as_str().to_owned()),
+            env: variable(config, name, asked, &grant.value, &out, found),
             origin,
         };
         if let Some(other) = out.iter().find(|other| one_field(other, &credential)) {
@@ -113,6 +114,38 @@ fn asked(config: &Config) -> BTreeMap<CredentialName, Asked> {
     out
 }
 
+/// The variable that holds the placeholder: the workspace's word, or the grant's where it says none.
+fn variable(
+    config: &Config,
+    name: &CredentialName,
+    asked: &Spanned<agent::Credential>,
+    grant: &Grant,
+    before: &[Credential],
+    found: &mut Vec<Diagnostic>,
+) -> Option<String> {
+    // The workspace's own is looked at where its config is read.
+    if let Some(env) = &asked.env {
+        return Some(env.as_str().to_owned());
+    }
+    let env = grant.env.as_ref()?;
+    let asked_for = &config.agent.credentials;
+    let holds = before
+        .iter()
+        .any(|other| other.env.as_deref() == Some(env.as_str()))
+        || asked_for
+            .values()
+            .any(|other| other.env.as_ref().is_some_and(|e| e.value == *env))
+        || config.container_env.contains_key(env)
+        || config.remote_env.contains_key(env);
+    if holds {
+        let message = format!(
+            "the grant of credential {name} puts its placeholder into {env}, which this config sets already"
+        );
+        found.push(config.diagnostic(asked.at, "conflicting-variables", message));
+    }
+    Some(env.as_str().to_owned())
+}
+
 fn places(
     config: &Config,
     name: &CredentialName,
@@ -140,13 +173,15 @@ fn places(
             .filter_map(|place| both(place, &wanted))
             .collect();
         if within.is_empty() {
-            let all: Vec<String> = granted.iter().map(ToString::to_string).collect();
+            let mut all: Vec<String> = granted.iter().map(ToString::to_string).collect();
             let message = format!(
                 "credential {name} is asked for {wanted}, and this host grants it to {}",
                 all.join(", ")
             );
+            all.push(wanted.to_string());
             let help = format!(
-                "add it to `hosts` under [credentials.{name}] in config.toml, or take it out here"
+                "`agentcontainer grant {name} --hosts {}` grants it there too (`hosts` under [credentials.{name}] in config.toml, to every workspace); or take it out here",
+                text::hosts(&all)
             );
             found.push(
                 config

@@ -256,6 +256,9 @@ fn grant(
     let format = object
         .take("format")
         .map(|node| unsaid(reader, node, &format!("{path}.format")));
+    let env = object
+        .take("env")
+        .and_then(|node| reader.parsed(node, &format!("{path}.env"), "invalid-value", str::parse));
     reader.close(object);
     Some(Grant {
         source: source?,
@@ -264,6 +267,7 @@ fn grant(
             .unwrap_or_else(|| Some(provider.map_or_else(Default::default, Provider::field)))?,
         format: format
             .unwrap_or_else(|| Some(provider.map_or_else(Default::default, Provider::form)))?,
+        env: env.map(|env| env.value),
     })
 }
 

@@ -39,7 +39,7 @@ fn an_agent_that_the_image_has_runs_with_the_config_and_what_its_profile_adds() 
         .status(125)
         .says("reach docs.test:443 (https)")
         .says("reach api.anthropic.com:443 (https; profile claude)")
-        .says("grant the credential anthropic, from env://ANTHROPIC_API_KEY, to api.anthropic.com:443, as ANTHROPIC_API_KEY (profile claude)")
+        .says("grant the credential anthropic, from env://ANTHROPIC_API_KEY, to api.anthropic.com:443 (profile claude)")
         .says("set DISABLE_AUTOUPDATER=1 (profile claude)")
         .says("volume");
     assert!(keys_heard().is_empty() && desk.volumes().is_empty());
@@ -83,6 +83,22 @@ fn an_agent_that_the_image_has_runs_with_the_config_and_what_its_profile_adds() 
     // Approved once, and its state is there again.
     let again = desk.cli(Some(&key), &["run", "claude"]);
     assert_eq!(said(&again).0["before"], "here");
+    // What was granted is on record, and is asked for again once it was taken back.
+    desk.workspace
+        .cli(&["grant", "--list"])
+        .status(0)
+        .prints("anthropic");
+    desk.workspace
+        .cli(&["grant", "--revoke", "anthropic"])
+        .status(0);
+    let revoked = desk.cli(Some(&key), &["run", "claude"]);
+    revoked
+        .status(125)
+        .says("asks for more than was approved")
+        .says("grant the credential anthropic");
+    desk.cli(None, &["run", "claude"])
+        .status(125)
+        .says("needs a credential");
     // Without the agent nothing of it was approved, and nothing of it is there.
     desk.cli(Some(&key), &["run", "--", "true"])
         .status(125)

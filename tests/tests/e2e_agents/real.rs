@@ -147,6 +147,14 @@ fn asked_with(host: &str, words: &str) -> Value {
     }
 }
 
+/// What a session was refused, but for what init tries itself.
+fn refused(desk: &Desk, session: &str) -> Vec<Value> {
+    let events = desk.workspace.events(session).into_iter();
+    events
+        .filter(|event| event["verdict"] == "deny" && event["reason"] != "self-test")
+        .collect()
+}
+
 #[test]
 fn claude_code_answers_with_a_key_that_is_nowhere_inside() {
     let (key, name) = (key(), token("real"));
@@ -258,16 +266,7 @@ fn claude_code_answers_with_a_key_that_is_nowhere_inside() {
         .map(Value::to_string)
         .collect();
     assert!(events.contains("api.anthropic.com") && !events.contains(&key));
-    let denied: Vec<Value> = desk
-        .workspace
-        .events(&name)
-        .into_iter()
-        .filter(|event| event["verdict"] == "deny" && event["reason"] != "self-test")
-        .collect();
-    assert!(
-        denied.is_empty(),
-        "ordinary work was refused something: {denied:?}"
-    );
+    assert_eq!(refused(&desk, &name), Vec::<Value>::new());
     let log = desk.workspace.cli(&["logs", "--network", &name]);
     log.prints("POST https://api.anthropic.com/v1/messages");
     assert!(!log.stdout.contains(&key));

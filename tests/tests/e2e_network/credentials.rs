@@ -117,3 +117,30 @@ fn a_value_that_a_server_sends_back_is_taken_out() {
     let heard = authorization(&standard().requests(&host));
     assert_eq!(heard, [format!("Bearer {value}")], "the server was told it");
 }
+
+#[test]
+fn what_a_person_granted_arrives_and_where_nobody_did_nothing_is_sent() {
+    let (host, value) = (name(), value());
+    let asking = || {
+        workspace()
+            .allow(&[&host])
+            .credential("github", json!({ "hosts": [host], "env": "GITHUB_TOKEN" }))
+    };
+    let (granted, other) = (asking(), asking());
+    let file = granted.put_outside("token", format!("{value}\n"));
+    let source = format!("file://{}", file.display());
+    granted.write();
+    granted
+        .cli(&["grant", "github", "--source", &source, "--hosts", &host])
+        .status(0);
+    let ask = format!(
+        "curl -s -o /dev/null -w '%{{http_code}}' --max-time 30 -H \"Authorization: Bearer $GITHUB_TOKEN\" https://{host}/hello"
+    );
+    assert_eq!(granted.inside(&ask).ok(), "200");
+    other
+        .inside(&ask)
+        .status(125)
+        .says("agentcontainer grant github");
+    let heard = authorization(&standard().requests(&host));
+    assert_eq!(heard, [format!("Bearer {value}")]);
+}
