@@ -145,7 +145,18 @@ pub fn is_ours(places: &Places, grant: &Setting<Grant>) -> bool {
 
 /// What a review says beside what is asked: who granted it, from where, to whom.
 pub fn shown(loaded: &Loaded) -> Vec<String> {
+    let offered = loaded.config.profile.as_ref().and_then(|added| {
+        let credential = added.credential.as_ref()?;
+        credential
+            .offered
+            .as_ref()
+            .map(|_| credential.name.as_str())
+    });
     let one = |credential: &policy::Credential| {
+        // What approving this would grant is a line of its own.
+        if offered == Some(credential.name.as_str()) {
+            return None;
+        }
         let grant = loaded.host.credentials.get(credential.name.as_str())?;
         let hosts: Vec<String> = grant.value.hosts.iter().map(ToString::to_string).collect();
         let by = if is_ours(&loaded.places, grant) {

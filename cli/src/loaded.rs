@@ -46,6 +46,16 @@ pub fn host_for(places: &Places, workspace: &Path) -> Result<HostConfig, Failure
 
 impl Loaded {
     pub fn read(explicit: Option<&Path>) -> Result<Self, Failure> {
+        Self::read_with(explicit, |workspace, wanted, _| {
+            Ok(discover::load(workspace, wanted)?)
+        })
+    }
+
+    /// The same with a config that `load` makes, and grants that it adds.
+    pub fn read_with(
+        explicit: Option<&Path>,
+        load: impl FnOnce(&Path, Wanted<'_>, &mut HostConfig) -> Result<Config, Failure>,
+    ) -> Result<Self, Failure> {
         let places = Places::from_env()?;
         let workspace = workspace()?;
         let explicit = match explicit {
@@ -56,8 +66,8 @@ impl Loaded {
             None => None,
         };
         let wanted = explicit.as_deref().map_or(Wanted::First, Wanted::File);
-        let host = host_for(&places, &workspace)?;
-        let config = discover::load(&workspace, wanted)?;
+        let mut host = host_for(&places, &workspace)?;
+        let config = load(&workspace, wanted, &mut host)?;
         let policy = policy::merge::effective(&config, &host)?;
         let meta =
             std::fs::metadata(&workspace).map_err(|e| Failure::io("inspect", &workspace, &e))?;

@@ -1,6 +1,7 @@
 //! `agentcontainer`: reads the command line, hands it to the command's own file, and turns what comes back into an exit
 //! status. 125 is ours; 126, 127 and everything else of `run` and `exec` is the program's; checks answer 0, 1 or 2.
 
+mod agent;
 mod always;
 mod authority;
 mod banner;
@@ -10,6 +11,7 @@ mod credentials;
 mod embedded;
 mod events;
 mod grants;
+mod install;
 mod loaded;
 mod network;
 mod patch;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use api::v1;
+use engine::agent::AgentParts;
 use engine::contents::Contents;
 use engine::git::Doing;
 use engine::identity::Identity;
@@ -33,6 +34,8 @@ pub struct Asked {
     pub command: Vec<String>,
     pub detached: bool,
     pub tty: bool,
+    /// What an agent's profile brings.
+    pub agent: Option<AgentParts>,
 }
 
 /// A container that was made and not started.
@@ -118,6 +121,16 @@ pub async fn prepare(
             return Err(nothing_to_say());
         }
         let created = engine.create(&checked).await?;
+        if let Some(parts) = &asked.agent {
+            let seeds = loaded
+                .config
+                .profile
+                .as_ref()
+                .map_or(&[][..], |a| a.profile.seeds);
+            engine
+                .furnish(&created.id, parts, seeds, &planned.identity)
+                .await?;
+        }
         let mut remarks = planned.notes;
         remarks.extend(unenforced(&info, &planned.request, &created.warnings));
         remarks.extend(created.warnings);
@@ -243,7 +256,7 @@ async fn open(
 }
 
 /// The image, pulled if it has to be, until we are told to stop.
-async fn resolve(
+pub async fn resolve(
     engine: &Engine,
     loaded: &Loaded,
     cancelled: &mut watch::Receiver<bool>,
@@ -334,6 +347,7 @@ impl Draft<'_> {
             terminal: self.asked.tty.then(terminal::size).flatten(),
             stdin: !self.asked.detached,
             local_env: &|name| std::env::var(name).ok(),
+            agent: self.asked.agent.as_ref(),
             doing,
         }
         .make()

@@ -97,7 +97,7 @@ impl Approvals {
 
     /// Judges a config against what was approved. `exists` says whether a path in the workspace is there.
     pub fn judge(&self, review: &Review, exists: &dyn Fn(&str) -> bool) -> Verdict {
-        if let Some(approved) = self.of(&review.path) {
+        if let Some(approved) = self.of(review) {
             let difference = review.since(&approved.review);
             return if difference.asks_for_more() {
                 Verdict::More(difference)
@@ -119,13 +119,19 @@ impl Approvals {
         Verdict::First
     }
 
-    fn of(&self, path: &str) -> Option<&Approval> {
-        self.approvals.iter().find(|a| a.review.path == path)
+    /// The approval of this config with this agent; a first one with an agent is asked for what the agent adds to it.
+    fn of(&self, review: &Review) -> Option<&Approval> {
+        let with = |agent: &Option<String>| {
+            let same = |a: &&Approval| a.review.path == review.path && a.review.agent == *agent;
+            self.approvals.iter().find(same)
+        };
+        with(&review.agent).or_else(|| with(&None))
     }
 
     /// Notes an approval, in place of an earlier one of the same config.
     fn approve(&mut self, review: Review) {
-        self.approvals.retain(|a| a.review.path != review.path);
+        self.approvals
+            .retain(|a| a.review.path != review.path || a.review.agent != review.agent);
         self.approvals.push(Approval {
             hash: review.hash(),
             at: now(),
@@ -186,6 +192,13 @@ pub fn require(loaded: &Loaded, yes: bool) -> Result<(), Failure> {
         }
     }
     approvals.approve(review);
+    approvals.save(&loaded.places)
+}
+
+/// Has what was approved be no more than what is asked now.
+pub fn approve(loaded: &Loaded) -> Result<(), Failure> {
+    let mut approvals = Approvals::load(&loaded.places, &loaded.workspace)?;
+    approvals.approve(Review::of(&loaded.config));
     approvals.save(&loaded.places)
 }
 

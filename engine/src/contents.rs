@@ -25,6 +25,11 @@ use crate::{Engine, EngineError};
 /// The largest passwd or group file that is read, in bytes; a longer one is cut there.
 pub const MAX_ACCOUNTS: usize = 256 * 1024;
 
+/// Where programs are looked for in an image that does not say.
+pub const STANDARD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Directories of a `PATH` that are looked into.
+pub const MAX_PATH_DIRECTORIES: usize = 32;
+
 /// What was read of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
@@ -63,6 +68,22 @@ impl Engine {
         Ok(contents)
     }
 
+    /// Where the image has these programs on its `PATH`, by name.
+    pub async fn programs(
+        &self,
+        image: &Image,
+        names: &[&str],
+    ) -> Result<BTreeMap<String, String>, EngineError> {
+        let mut look = Look {
+            engine: self,
+            container: self.never_started(&image.id).await?,
+            known: BTreeMap::new(),
+        };
+        let found = look.programs(&image.env, names).await;
+        self.forget(&look.container).await?;
+        found
+    }
+
     async fn look_into(&self, image: &Image) -> Result<Contents, EngineError> {
         let mut look = Look {
             engine: self,
@@ -70,17 +91,21 @@ impl Engine {
             known: BTreeMap::new(),
         };
         let contents = look.contents(image).await;
+        self.forget(&look.container).await?;
+        contents
+    }
+
+    async fn forget(&self, container: &str) -> Result<(), EngineError> {
         let options = RemoveContainerOptionsBuilder::default()
             .force(true)
             .v(true)
             .build();
         self.docker
-            .remove_container(&look.container, Some(options))
+            .remove_container(container, Some(options))
             .await
             .map_err(EngineError::api(
                 "remove the container it looked into the image with",
-            ))?;
-        contents
+            ))
     }
 
     async fn never_started(&self, image: &Digest) -> Result<String, EngineError> {
@@ -138,6 +163,28 @@ impl Engine {
 // === impl Look ===
 
 impl Look<'_> {
+    async fn programs(
+        &mut self,
+        env: &BTreeMap<String, String>,
+        names: &[&str],
+    ) -> Result<BTreeMap<String, String>, EngineError> {
+        let path = env.get("PATH").map_or(STANDARD_PATH, String::as_str);
+        let mut found = BTreeMap::new();
+        for name in names {
+            for directory in path.split(':').take(MAX_PATH_DIRECTORIES) {
+                let at = match name.starts_with('/') {
+                    true => (*name).to_owned(),
+                    false => format!("{directory}/{name}"),
+                };
+                if self.follow(&at).await?.is_some() {
+                    found.insert((*name).to_owned(), at);
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
     async fn contents(&mut self, image: &Image) -> Result<Contents, EngineError> {
         let passwd = self.read("/etc/passwd", MAX_ACCOUNTS).await?;
         let group = self.read("/etc/group", MAX_ACCOUNTS).await?;

@@ -2,6 +2,7 @@
 //! carries its streams, and keeps the enforcer's sidecar running. Called by the CLI; the only room that knows an engine.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod client;
 pub mod containers;
 pub mod contents;

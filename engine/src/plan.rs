@@ -12,6 +12,7 @@ use schema::digest::Digest;
 use schema::session::SessionId;
 
 use crate::EngineError;
+use crate::agent::AgentParts;
 use crate::client::EngineInfo;
 use crate::contents::Contents;
 use crate::control::{self, ControlError, Hold};
@@ -54,6 +55,8 @@ pub struct Plan<'a> {
     pub terminal: Option<(u16, u16)>,
     pub stdin: bool,
     pub local_env: &'a dyn Fn(&str) -> Option<String>,
+    /// What a profile brings, beside what it adds to the config.
+    pub agent: Option<&'a AgentParts>,
     pub doing: Doing,
 }
 
@@ -138,7 +141,10 @@ impl Plan<'_> {
             .file_name()
             .and_then(|n| n.to_str())
             .unwrap_or("workspace");
-        let default_target = format!("/workspaces/{base}");
+        let default_target = match self.is_alone() {
+            true => schema::profile::PROGRAM_VOLUME.to_owned(),
+            false => format!("/workspaces/{base}"),
+        };
 
         // Folders first: the other variables may name them.
         let paths = Variables {
@@ -256,6 +262,10 @@ impl Plan<'_> {
         })
     }
 
+    fn is_alone(&self) -> bool {
+        self.agent.is_some_and(|agent| agent.alone)
+    }
+
     fn template<T>(&self, at: Position, result: Result<T, TemplateError>) -> Result<T, PlanError> {
         result.map_err(|e| {
             self.config
@@ -288,6 +298,13 @@ impl Plan<'_> {
         identity: &Identity,
     ) -> Result<BTreeMap<String, Option<String>>, PlanError> {
         let mut env: BTreeMap<String, Option<String>> = BTreeMap::new();
+        if let Some(agent) = self.agent {
+            env.extend(agent.environment(&self.image.env));
+        }
+        let profile = self.config.profile.iter().flat_map(|added| &added.env);
+        for (name, value) in profile {
+            env.insert(name.as_str().to_owned(), Some(value.clone()));
+        }
         if identity.made_up {
             env.insert("HOME".to_owned(), Some(identity.home.clone()));
         }
@@ -333,14 +350,20 @@ impl Plan<'_> {
         notes: &mut Vec<String>,
     ) -> Result<(Vec<Mount>, Option<&'static str>), PlanError> {
         let mut excludes = None;
-        let mut mounts = vec![Mount::Workspace {
-            source: text(self.workspace)?.to_owned(),
-            target: target.to_owned(),
-            read_only,
-        }];
+        let mut mounts = Vec::new();
+        if !self.is_alone() {
+            mounts.push(Mount::Workspace {
+                source: text(self.workspace)?.to_owned(),
+                target: target.to_owned(),
+                read_only,
+            });
+        }
+        if let Some(agent) = self.agent {
+            mounts.extend(agent.mounts(self.session_dir, self.doing)?);
+        }
         let owner = (identity.uid, identity.gid);
         let seen = look::through(self.workspace, look::MAX_ENTRIES);
-        if !read_only {
+        if !read_only && !self.is_alone() {
             let _hold = match self.doing {
                 Doing::Write => Some(Hold::take(self.session_dir)?),
                 Doing::Look => None,

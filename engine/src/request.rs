@@ -25,6 +25,8 @@ pub const LABEL_WORKSPACE: &str = "dev.agentcontainer.workspace";
 pub const LABEL_VERSION: &str = "dev.agentcontainer.version";
 /// The name a person gave with `--name`.
 pub const LABEL_NAME: &str = "dev.agentcontainer.name";
+/// On volumes of agents: which agent's.
+pub const LABEL_AGENT: &str = "dev.agentcontainer.agent";
 /// On everything the enforcer's sidecar is made of.
 pub const LABEL_SIDECAR: &str = "dev.agentcontainer.sidecar";
 
@@ -147,6 +149,13 @@ pub enum Mount {
         #[serde(rename = "readOnly")]
         read_only: bool,
     },
+    /// A volume of ours that an agent's state or program is in.
+    Agent {
+        name: String,
+        target: String,
+        #[serde(rename = "readOnly")]
+        read_only: bool,
+    },
     Tmpfs {
         target: String,
         /// Bytes; `None`: half of the machine's memory, as the kernel has it.
@@ -165,6 +174,7 @@ impl Mount {
             | Self::Trust { target, .. }
             | Self::Inside { target, .. }
             | Self::Volume { target, .. }
+            | Self::Agent { target, .. }
             | Self::Tmpfs { target, .. } => target,
         }
     }

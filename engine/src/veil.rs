@@ -111,6 +111,7 @@ fn places(mounts: &[Mount], path: &str) -> Vec<String> {
             Mount::Session { .. }
             | Mount::Trust { .. }
             | Mount::Volume { .. }
+            | Mount::Agent { .. }
             | Mount::Tmpfs { .. } => None,
         })
         .collect();

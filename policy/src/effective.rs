@@ -36,7 +36,7 @@ pub const MAX_GATEWAY_ENTRIES: usize = 1024;
 /// How long a person has to answer unless the host says otherwise.
 pub const APPROVAL_SECONDS: u32 = 120;
 
-/// Where an entry was written.
+/// Where an entry was written; line 0: in no file, and `file` says what it is from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
@@ -196,6 +196,9 @@ pub enum PolicyError {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line == 0 {
+            return f.write_str(&schema::diag::escape(&self.file));
+        }
         write!(
             f,
             "{}:{}:{}",

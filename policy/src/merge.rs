@@ -12,6 +12,7 @@ use schema::diag::{Diagnostic, Position, Spanned};
 use schema::host::{HostName, HostPattern};
 use schema::hostconfig::{GatewayConfig, HostConfig, Setting};
 use schema::net::Protocol;
+use schema::profile::Added;
 
 use crate::address_class::{check_network, classify};
 use crate::compiled::stricter;
@@ -66,8 +67,21 @@ fn workspace_layer(config: &Config, found: &mut Vec<Diagnostic>) -> Layer {
         port: domain.port,
         origin: origin(domain.at),
     };
+    let profile = config.profile.iter().flat_map(|added| {
+        let origin = profile_origin(added);
+        added.domains.iter().map(move |domain| DomainRule {
+            host: domain.host.clone(),
+            port: domain.port,
+            origin: origin.clone(),
+        })
+    });
     Layer {
-        allowed: egress.allowed_domains.iter().map(domain).collect(),
+        allowed: egress
+            .allowed_domains
+            .iter()
+            .map(domain)
+            .chain(profile)
+            .collect(),
         denied: egress.denied_domains.iter().map(domain).collect(),
         rules: egress
             .rules
@@ -100,6 +114,14 @@ fn workspace_layer(config: &Config, found: &mut Vec<Diagnostic>) -> Layer {
             .as_ref()
             .filter(|unlisted| unlisted.value == agent::Unlisted::Ask)
             .map(|unlisted| origin(unlisted.at)),
+    }
+}
+
+pub(crate) fn profile_origin(added: &Added) -> Origin {
+    Origin {
+        file: added.origin(),
+        line: 0,
+        column: 0,
     }
 }
 

@@ -13,6 +13,7 @@ use schema::diag::escape;
 use schema::digest::Digest;
 use schema::inspection::{Inspector, Level};
 use schema::net::Protocol;
+use schema::profile::{Added, VOLUME};
 use serde::{Deserialize, Serialize};
 
 use crate::inspection::default_level;
@@ -42,6 +43,9 @@ pub struct Line {
 #[serde(deny_unknown_fields)]
 pub struct Review {
     pub path: String,
+    /// The agent whose profile is part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     pub lines: BTreeSet<Line>,
 }
 
@@ -68,8 +72,15 @@ impl Review {
         lines.egress(config);
         lines.credentials(config);
         lines.inspection(config);
+        if let Some(added) = &config.profile {
+            lines.profile(added);
+        }
         Self {
             path: config.file.clone(),
+            agent: config
+                .profile
+                .as_ref()
+                .map(|added| added.profile.name.to_owned()),
             lines: lines.0,
         }
     }
@@ -289,6 +300,60 @@ impl Lines {
                     _ => {}
                 }
             }
+        }
+    }
+
+    /// Everything that `run AGENT` adds, each line with where it is from.
+    fn profile(&mut self, added: &Added) {
+        let from = added.origin();
+        for domain in &added.domains {
+            let port = domain.https_port();
+            self.add(
+                Effect::Opens,
+                format!("reach {}:{port} (https; {from})", domain.host),
+            );
+        }
+        if let Some(credential) = &added.credential {
+            let (name, env) = (&credential.name, &credential.env);
+            self.add(
+                Effect::Opens,
+                format!(
+                    "credential {name} for every host that it is granted for, as {env} ({from})"
+                ),
+            );
+            if let Some(offer) = &credential.offered {
+                for host in &offer.hosts {
+                    self.add(
+                        Effect::Opens,
+                        format!(
+                            "grant the credential {name}, from {}, to {}:{} ({from})",
+                            offer.source,
+                            host.host,
+                            host.https_port()
+                        ),
+                    );
+                }
+            }
+        }
+        for (name, value) in &added.env {
+            self.add(Effect::Opens, format!("set {name}={value} ({from})"));
+        }
+        self.add(
+            Effect::Opens,
+            format!("keep a volume of this workspace's own at {VOLUME} ({from})"),
+        );
+        if let Some(install) = &added.install {
+            self.add(
+                Effect::Opens,
+                format!(
+                    "install {} {} from {} with the image's npm, in a session of its own that reaches {}:{} alone ({from})",
+                    install.package,
+                    install.version,
+                    install.registry,
+                    install.host.host,
+                    install.host.https_port()
+                ),
+            );
         }
     }
 

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::diag::{Diagnostic, Position, Spanned};
 use crate::image::ImageRef;
+use crate::profile::Added;
 use agent::Agent;
 use lifecycle::Lifecycle;
 use mount::Mount;
@@ -91,6 +92,10 @@ pub struct Config {
     #[serde(skip_serializing_if = "Agent::is_empty")]
     #[schemars(default)]
     pub agent: Agent,
+    /// What `run AGENT` adds; never read from a file.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub profile: Option<Added>,
 }
 
 /// Checked before anything is created.

@@ -95,8 +95,9 @@ pub struct GatewayConfig {
 pub struct Grant {
     /// `env://VARIABLE`, `file:///PATH`, or `exec:///PATH ARGUMENT…`, which no shell reads.
     pub source: Source,
-    /// `name`, `*.name`, either with `:port`; without one 443.
-    #[schemars(length(min = 1, max = MAX_HOSTS))]
+    /// `name`, `*.name`, either with `:port`; without one 443. May be left out for a credential named after a known provider
+    /// (anthropic, claude, openai, gemini, github), whose hosts, header and format are then meant.
+    #[schemars(default, length(min = 1, max = MAX_HOSTS))]
     pub hosts: Vec<Domain>,
     /// `Authorization` when absent.
     #[schemars(default)]

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::config::Config;
 use crate::config::keys::{Accepted, Key, Parent, REFUSED, Why};
 use crate::hostconfig::{HostConfig, NOT_ENFORCED};
+use crate::provider::PROVIDERS;
 
 /// Of `agentcontainer.json`.
 pub fn agentcontainer() -> Value {
@@ -35,6 +36,10 @@ pub fn agentcontainer() -> Value {
 /// Of the host's `config.toml`, for editors that check TOML by JSON Schema.
 pub fn config() -> Value {
     let mut schema = generate::<HostConfig>("config.toml");
+    let known: Vec<&str> = PROVIDERS.iter().map(|provider| provider.name).collect();
+    let others = format!("^(?!({})$)[A-Za-z0-9_-]{{1,64}}$", known.join("|"));
+    schema["properties"]["credentials"]["patternProperties"][others] =
+        json!({ "required": ["hosts"] });
     for (key, words) in NOT_ENFORCED {
         if let Some(Value::Object(properties)) = schema.get_mut("properties") {
             let value = json!({ "description": format!("Not enforced by this version: {words}."), "not": {} });

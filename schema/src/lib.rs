@@ -16,6 +16,8 @@ pub mod json_schema;
 pub mod jsonc;
 pub mod net;
 pub mod node;
+pub mod profile;
+pub mod provider;
 pub mod read;
 pub mod request;
 pub mod session;

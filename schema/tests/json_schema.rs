@@ -276,6 +276,9 @@ fn the_two_agree_about_the_hosts_config() {
             false,
         ),
         ("[credentials.x]\nsource = \"env://Y\"", false),
+        ("[credentials.anthropic]\nsource = \"env://Y\"", true),
+        ("[credentials.anthropics]\nsource = \"env://Y\"", false),
+        ("[credentials.anthropic]\nhosts = [\"a.b\"]", false),
         ("[credentials.x]\nsource = \"env://Y\"\nhosts = []", false),
         ("[credentials.x]\nhosts = [\"a.b\"]", false),
         (

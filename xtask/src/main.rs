@@ -1,6 +1,7 @@
 //! Tasks of the project: `cargo xtask TASK`. One file a task; what several of them need is in `paths`, `sh` and `elf`.
 #![forbid(unsafe_code)]
 
+mod agents;
 mod bench;
 mod demo;
 mod dist;

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{dist, engine, fuzz, image, paths, sh};
+use crate::{agents, dist, engine, fuzz, image, paths, sh};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -64,9 +64,10 @@ const fn suite(name: &'static str, threads: &'static str, second_try: bool) -> S
 }
 
 /// The end-to-end suites in the order they run: those that pull parts out from under the others come last, alone.
-const SUITES: [Suite; 4] = [
+const SUITES: [Suite; 5] = [
     suite("e2e_cli", "3", true),
     suite("e2e_network", "3", true),
+    suite("e2e_agents", "1", false),
     suite("redteam", "2", false),
     suite("death", "1", false),
 ];
@@ -166,6 +167,9 @@ fn end_to_end(arguments: &Arguments, host: &str, counts: &mut Counts) -> Result<
             .env("AGENTCONTAINER_TEST_SKIPS", &skips);
         if arguments.all {
             cargo.arg("--include-ignored");
+        }
+        if suite.name == "e2e_agents" {
+            cargo.env("AGENTCONTAINER_TEST_PACKAGES", agents::ensure(host)?);
         }
         let before = counts.failures.len();
         counts.add(&mut cargo)?;

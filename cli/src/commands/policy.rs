@@ -1,12 +1,13 @@
 //! `agentcontainer policy show|explain`: the effective policy, and what it says about one destination; `suggest` is a file of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use policy::explain::Target;
 use policy::text;
 use schema::inspection::Inspector;
 
 use super::{json, suggest};
+use crate::agent;
 use crate::loaded::Loaded;
 use crate::report::{self, Failure, escape};
 
@@ -23,6 +24,9 @@ enum Command {
         /// The config to use
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// With what the profile of this agent adds
+        #[arg(long, value_name = "AGENT")]
+        agent: Option<String>,
         /// As it travels to the enforcer
         #[arg(long)]
         json: bool,
@@ -35,6 +39,9 @@ enum Command {
         /// The config to use
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// With what the profile of this agent adds
+        #[arg(long, value_name = "AGENT")]
+        agent: Option<String>,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -48,21 +55,23 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
         Command::Suggest(args) => suggest::run(args).await,
         Command::Show {
             config,
+            agent,
             json: as_json,
         } => {
             let as_json = json(*as_json);
-            show(&Loaded::read(config.as_deref())?, as_json)
+            show(&read(config.as_deref(), agent.as_deref())?, as_json)
         }
         Command::Explain {
             target,
             config,
+            agent,
             json: as_json,
         } => {
             let as_json = json(*as_json);
             let target: Target = target
                 .parse()
                 .map_err(|e| Failure::new("target", format!("{target}: {e}")).status(2))?;
-            let loaded = Loaded::read(config.as_deref()).map_err(|f| f.status(2))?;
+            let loaded = read(config.as_deref(), agent.as_deref()).map_err(|f| f.status(2))?;
             let explanation =
                 policy::explain(&loaded.policy.compile(), &target, &loaded.config.file)
                     .with_credentials(&loaded.policy.credentials);
@@ -74,6 +83,13 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
             }
             Ok(u8::from(!allowed))
         }
+    }
+}
+
+fn read(config: Option<&Path>, agent: Option<&str>) -> Result<Loaded, Failure> {
+    match agent::chosen(agent, None, None)? {
+        Some(mut chosen) => agent::load(&mut chosen, config),
+        None => Loaded::read(config),
     }
 }
 

@@ -10,10 +10,12 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::json;
+use crate::agent;
 use crate::channel::Enforcer;
 use crate::credentials::keep::Keeper;
 use crate::credentials::{self, Resolved};
 use crate::events::{self, Denials};
+use crate::install::{self, Done, How};
 use crate::loaded::Loaded;
 use crate::record::{self, Record};
 use crate::relay::{self, End, Remote, Signals};
@@ -50,7 +52,16 @@ pub struct Args {
     /// With --plan and --detach: as JSON
     #[arg(long)]
     json: bool,
-    /// The program, in place of the image's own
+    /// An agent to run, which brings what it needs: claude, codex, gemini, opencode, shell
+    #[arg(value_name = "AGENT")]
+    agent: Option<String>,
+    /// With AGENT: the image to use in place of the profile's, where the workspace has no config
+    #[arg(long, value_name = "IMAGE", requires = "agent")]
+    image: Option<String>,
+    /// Another version of the agent than the one that is known to work, where it has to be installed
+    #[arg(long, value_name = "VERSION", requires = "agent")]
+    agent_version: Option<String>,
+    /// The program, in place of the image's own; with AGENT its arguments
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -60,23 +71,44 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     if let Some(name) = &args.name {
         record::check_name(name)?;
     }
-    let loaded = Loaded::read(args.config.as_deref())?;
-    let asked = Asked {
+    let mut chosen = agent::chosen(args.agent.as_deref(), args.agent_version, args.image)?;
+    let mut loaded = match &mut chosen {
+        Some(chosen) => agent::load(chosen, args.config.as_deref())?,
+        None => Loaded::read(args.config.as_deref())?,
+    };
+    let mut asked = Asked {
         name: args.name,
         env: super::environment(&args.env)?,
         command: args.command,
         detached: args.detach,
         tty: !args.detach && terminal::is_interactive(),
+        agent: None,
     };
     credentials::check_variables(&loaded.policy, &asked.env)?;
+    let mut to_install = None;
+    if let Some(chosen) = &chosen {
+        let how = if args.plan {
+            How::Plan
+        } else {
+            How::Run { yes: args.yes }
+        };
+        to_install = install::settle(chosen, &mut loaded, &mut asked, how).await?;
+    }
     if args.plan {
         return plan(&loaded, &asked, as_json).await;
     }
     trust::require(&loaded, args.yes)?;
-    let credentials = credentials::resolve(&loaded).await?;
+    agent::keep_grant(&mut loaded)?;
     let mut record = start::record_of(&loaded, &asked)?;
     refuse_taken_name(&loaded, &record)?;
     let mut signals = Signals::register()?;
+    if let Some(volume) = to_install {
+        match install::run(&loaded, &volume, &mut signals).await? {
+            Done::Installed => {}
+            Done::Told(number) => return Ok(by_signal(number)),
+        }
+    }
+    let credentials = credentials::resolve(&loaded).await?;
     record.save(&loaded.places)?;
 
     let before = control::present(&loaded.workspace);

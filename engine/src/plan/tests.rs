@@ -89,6 +89,7 @@ impl Bench {
             stdin: false,
             placeholders: &BTreeMap::from([("GITHUB_TOKEN".to_owned(), "placeholder".to_owned())]),
             local_env: &|name| (name == "TOKEN").then(|| "t0".to_owned()),
+            agent: None,
             doing: self.doing,
         }
         .make()

@@ -3,6 +3,7 @@
 
 use super::{CreateRequest, INIT_DIR, Mount};
 use crate::trust;
+use schema::profile;
 
 /// Bounds of a create request (SPEC, bounds table).
 pub const MAX_MOUNTS: usize = 128;
@@ -200,6 +201,18 @@ impl CreateRequest {
                 Mount::Volume { name, .. } => {
                     if !is_volume_name(name) || name.starts_with("agentcontainer-") {
                         return Err(Violation::Volume(name.clone()));
+                    }
+                }
+                Mount::Agent { name, .. } => {
+                    let places = [profile::VOLUME, profile::PROGRAM_VOLUME];
+                    if !is_volume_name(name) || !name.starts_with(crate::agent::VOLUME_PREFIX) {
+                        return Err(Violation::Volume(name.clone()));
+                    }
+                    if !places.contains(&target) {
+                        return Err(target_violation(
+                            target,
+                            "is no place for an agent's volume",
+                        ));
                     }
                 }
                 Mount::Trust { .. } | Mount::Tmpfs { .. } => {}

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use bollard::models;
 
 use super::{
-    Checked, DNS, INIT, INIT_DIR, LABEL_NAME, LABEL_SESSION, LABEL_VERSION, LABEL_WORKSPACE, Mount,
+    Checked, DNS, INIT, INIT_DIR, LABEL_AGENT, LABEL_NAME, LABEL_SESSION, LABEL_VERSION,
+    LABEL_WORKSPACE, Mount,
 };
 use crate::seccomp;
 
@@ -230,6 +231,25 @@ fn to_mount(mount: &Mount) -> Either {
             source: Some(name.clone()),
             target: Some(target.clone()),
             read_only: Some(*read_only),
+            ..Default::default()
+        })),
+        Mount::Agent {
+            name,
+            target,
+            read_only,
+        } => Either::Mount(Box::new(models::Mount {
+            typ: Some(models::MountType::VOLUME),
+            source: Some(name.clone()),
+            target: Some(target.clone()),
+            read_only: Some(*read_only),
+            volume_options: Some(models::MountVolumeOptions {
+                no_copy: Some(true),
+                labels: Some(HashMap::from([(
+                    LABEL_AGENT.to_owned(),
+                    crate::agent::agent_of(name).to_owned(),
+                )])),
+                ..Default::default()
+            }),
             ..Default::default()
         })),
         Mount::Tmpfs {

@@ -1,10 +1,12 @@
 //! Which credential may go where: what the workspace asks for, within what the host grants, within what traffic is allowed as
 //! `https` at all. The workspace's hosts narrow the grant's; whatever is asked for and would not happen is an error.
 
+use std::collections::BTreeMap;
+
 use schema::config::Config;
 use schema::config::agent;
 use schema::credential::CredentialName;
-use schema::diag::{Diagnostic, Spanned};
+use schema::diag::{Diagnostic, Position, Spanned};
 use schema::host::{HostName, HostPattern};
 use schema::hostconfig::{Grant, HostConfig};
 use schema::net::{Protocol, Transport};
@@ -13,6 +15,7 @@ use crate::compiled::Compiled;
 use crate::credential::{Credential, MAX_CREDENTIAL_PLACES, Place};
 use crate::decision::Decision;
 use crate::effective::{Action, EffectivePolicy, Origin};
+use crate::merge::profile_origin;
 use crate::text;
 
 /// The credentials of a workspace on this host; `policy` is about its traffic.
@@ -27,7 +30,8 @@ pub fn credentials(
         compiled: policy.compile(),
     };
     let mut out: Vec<Credential> = Vec::new();
-    for (name, asked) in &config.agent.credentials {
+    for (name, asked) in asked(config) {
+        let (name, origin, asked) = (&name, asked.origin, &asked.value);
         let Some(grant) = host.credentials.get(name) else {
             let message = format!("this host grants no credential {name}");
             let help = format!(
@@ -53,11 +57,7 @@ pub fn credentials(
             prefix: grant.value.format.prefix().to_owned(),
             suffix: grant.value.format.suffix().to_owned(),
             env: variable(config, name, asked, &grant.value, &out, found),
-            origin: Origin {
-                file: config.file.clone(),
-                line: asked.at.line,
-                column: asked.at.column,
-            },
+            origin,
         };
         if let Some(other) = out.iter().find(|other| one_field(other, &credential)) {
             let message = format!(
@@ -72,6 +72,44 @@ pub fn credentials(
             );
         }
         out.push(credential);
+    }
+    out
+}
+
+/// What is asked for, and by whom.
+struct Asked {
+    value: Spanned<agent::Credential>,
+    origin: Origin,
+}
+
+/// What the config asks for, and what a profile adds: where both name one, the config's words stand, and the profile says which
+/// variable its program looks at where the config does not.
+fn asked(config: &Config) -> BTreeMap<CredentialName, Asked> {
+    let in_file = |(name, value): (&CredentialName, &Spanned<agent::Credential>)| {
+        let origin = Origin {
+            file: config.file.clone(),
+            line: value.at.line,
+            column: value.at.column,
+        };
+        let value = value.clone();
+        (name.clone(), Asked { value, origin })
+    };
+    let mut out: BTreeMap<_, _> = config.agent.credentials.iter().map(in_file).collect();
+    let Some((added, of_profile)) = config
+        .profile
+        .as_ref()
+        .and_then(|added| Some((added, added.credential.as_ref()?)))
+    else {
+        return out;
+    };
+    let nowhere = Position { line: 1, column: 1 };
+    let asked = out.entry(of_profile.name.clone()).or_insert_with(|| Asked {
+        value: Spanned::new(agent::Credential::default(), nowhere),
+        origin: profile_origin(added),
+    });
+    let env = &mut asked.value.value.env;
+    if env.is_none() {
+        *env = Some(Spanned::new(of_profile.env.clone(), nowhere));
     }
     out
 }

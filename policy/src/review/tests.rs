@@ -172,3 +172,50 @@ fn only_what_asks_for_more_asks_again() {
         );
     }
 }
+
+#[test]
+fn what_a_profile_adds_is_reviewed_with_where_it_is_from() {
+    use schema::profile::{self, Added, AddedCredential, Install, Offer};
+    let text = r#"{ "image": "debian" }"#;
+    let mut config = schema::config::parse(text.as_bytes(), "agentcontainer.json").unwrap();
+    let alone = Review::of(&config);
+    let added = |offered: bool| Added {
+        profile: profile::named("claude").unwrap(),
+        domains: vec!["api.example:443".parse().unwrap()],
+        credential: Some(AddedCredential {
+            name: "anthropic".parse().unwrap(),
+            env: "KEY".parse().unwrap(),
+            offered: offered.then(|| Offer {
+                source: "env://KEY".parse().unwrap(),
+                hosts: vec!["api.example".parse().unwrap()],
+            }),
+        }),
+        env: [("A".parse().unwrap(), "1\u{1b}".to_owned())].into(),
+        install: offered.then(|| Install {
+            package: "agent".to_owned(),
+            version: "1.2.3".to_owned(),
+            registry: "https://npm.example/".to_owned(),
+            host: "npm.example:443".parse().unwrap(),
+        }),
+    };
+    config.profile = Some(added(true));
+    let offered = Review::of(&config);
+    let more = offered.since(&alone).more;
+    for line in [
+        "+ reach api.example:443 (https; profile claude)",
+        "+ credential anthropic for every host that it is granted for, as KEY (profile claude)",
+        "+ grant the credential anthropic, from env://KEY, to api.example:443 (profile claude)",
+        "+ set A=1\\u{1b} (profile claude)",
+        "+ keep a volume of this workspace's own at /var/lib/agentcontainer/agent (profile claude)",
+        "+ install agent 1.2.3 from https://npm.example/ with the image's npm, in a session of its own that reaches npm.example:443 alone (profile claude)",
+    ] {
+        assert!(more.contains(&line.to_owned()), "{line} {more:#?}");
+    }
+    assert_eq!((more.len(), offered.agent.as_deref()), (6, Some("claude")));
+    assert_ne!(offered.hash(), alone.hash());
+    // What was granted and installed once is asked for no more; what was taken back is.
+    config.profile = Some(added(false));
+    let later = Review::of(&config);
+    assert!(!later.since(&offered).asks_for_more());
+    assert!(offered.since(&later).asks_for_more());
+}

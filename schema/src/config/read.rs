@@ -151,6 +151,7 @@ fn read(reader: &mut Reader<'_>, root: &Node, flavour: Flavour) -> Option<Config
         post_attach_command,
         host_requirements,
         agent,
+        profile: None,
     })
 }
 

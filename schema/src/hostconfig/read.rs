@@ -18,6 +18,7 @@ use crate::diag::Diagnostic;
 use crate::host::HostName;
 use crate::inspection::{Inspector, Level};
 use crate::node::{Node, Value};
+use crate::provider::{self, Provider};
 use crate::read::{Object, Reader};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -252,21 +253,34 @@ fn credentials(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<CredentialName,
     for member in reader.map(node, PATH, MAX_CREDENTIALS) {
         let name = shared::name(reader, member, PATH);
         let Some(name) = name else { continue };
-        if let Some(grant) = grant(reader, &member.node, &format!("{PATH}.{name}")) {
+        let provider = provider::named(name.as_str());
+        if let Some(grant) = grant(reader, &member.node, &format!("{PATH}.{name}"), provider) {
             out.insert(name, setting(reader, &member.node, grant));
         }
     }
     out
 }
 
-fn grant(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Grant> {
+/// What a provider is known for stands where the table does not say otherwise.
+fn grant(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    path: &str,
+    provider: Option<&Provider>,
+) -> Option<Grant> {
     let mut object = reader.object(node, path)?;
     let source = reader
         .required(&mut object, "source")
         .and_then(|node| unsaid(reader, node, &format!("{path}.source")));
-    let hosts = reader
-        .required(&mut object, "hosts")
-        .map(|node| shared::hosts(reader, node, &format!("{path}.hosts")));
+    let hosts = match provider {
+        Some(_) => object.take("hosts"),
+        None => reader.required(&mut object, "hosts"),
+    };
+    let hosts = match (hosts, provider) {
+        (Some(node), _) => Some(shared::hosts(reader, node, &format!("{path}.hosts")))
+            .map(|hosts| hosts.into_iter().map(|host| host.value).collect()),
+        (None, provider) => provider.map(Provider::domains),
+    };
     let header = object
         .take("header")
         .map(|node| unsaid(reader, node, &format!("{path}.header")));
@@ -279,9 +293,11 @@ fn grant(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Grant> {
     reader.close(object);
     Some(Grant {
         source: source?,
-        hosts: hosts?.into_iter().map(|host| host.value).collect(),
-        header: header.unwrap_or_else(|| Some(Default::default()))?,
-        format: format.unwrap_or_else(|| Some(Default::default()))?,
+        hosts: hosts?,
+        header: header
+            .unwrap_or_else(|| Some(provider.map_or_else(Default::default, Provider::field)))?,
+        format: format
+            .unwrap_or_else(|| Some(provider.map_or_else(Default::default, Provider::form)))?,
         env: env.map(|env| env.value),
     })
 }

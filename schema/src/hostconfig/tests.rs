@@ -96,6 +96,34 @@ fn everything_that_is_wrong_is_said_at_once_with_its_place() {
 }
 
 #[test]
+fn a_grant_of_a_known_provider_says_what_is_different() {
+    let config = parse(
+        b"[credentials.anthropic]\nsource = \"env://KEY\"\n\
+          [credentials.gemini]\nsource = \"env://KEY\"\nhosts = [\"llm.corp\"]\nheader = \"X-Key\"\n\
+          [credentials.github]\nsource = \"env://KEY\"\nformat = \"token {}\"\n",
+        "c.toml",
+    )
+    .unwrap();
+    let shown = |name: &str| {
+        let grant = &config.credentials[name].value;
+        let hosts: Vec<String> = grant.hosts.iter().map(ToString::to_string).collect();
+        format!("{} {}: {}", hosts.join(","), grant.header, grant.format)
+    };
+    assert_eq!(shown("anthropic"), "api.anthropic.com x-api-key: {}");
+    assert_eq!(shown("gemini"), "llm.corp x-key: {}");
+    assert_eq!(
+        shown("github"),
+        "api.github.com,github.com authorization: token {}"
+    );
+    let error = parse(b"[credentials.other]\nsource = \"env://KEY\"\n", "c.toml").unwrap_err();
+    assert!(
+        error[0]
+            .to_string()
+            .contains("`credentials.other.hosts` is missing")
+    );
+}
+
+#[test]
 fn a_grant_says_where_a_value_comes_from_and_where_it_goes() {
     let config = parse(
         b"[credentials.github]\nsource = \"env://GITHUB_TOKEN\"\nhosts = [\"api.github.com\", \"ghe.corp:8443\"]\n\

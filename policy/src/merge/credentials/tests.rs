@@ -198,3 +198,74 @@ fn explain_and_difference_name_a_credential() {
     assert_eq!(changes[0].what, "added");
     assert!(changes[0].rule.starts_with("credentials \"github\""));
 }
+
+/// With the profile's credential `anthropic` for KEY, and its host.
+fn with_profile(
+    egress: &str,
+    credentials: &str,
+    host: &str,
+) -> Result<EffectivePolicy, Vec<String>> {
+    use schema::profile::{self, Added, AddedCredential};
+    let text = format!(
+        r#"{{ "image": "debian", "agent": {{ "capabilities": {{ "network": {{ "egress": {egress} }} }},
+"credentials": {credentials} }} }}"#
+    );
+    let mut config = schema::config::parse(text.as_bytes(), "agentcontainer.json").unwrap();
+    config.profile = Some(Added {
+        profile: profile::named("claude").unwrap(),
+        domains: vec!["api.anthropic.com:443".parse().unwrap()],
+        credential: Some(AddedCredential {
+            name: "anthropic".parse().unwrap(),
+            env: "KEY".parse().unwrap(),
+            offered: None,
+        }),
+        env: [].into(),
+        install: None,
+    });
+    let host = schema::hostconfig::parse(host.as_bytes(), "config.toml").unwrap();
+    effective(&config, &host).map_err(|found| found.iter().map(ToString::to_string).collect())
+}
+
+const PROVIDER: &str = "[credentials.anthropic]\nsource = \"env://KEY\"\n";
+
+#[test]
+fn a_profile_opens_nothing_that_the_workspace_denies_or_rules() {
+    let name = HostName::parse("api.anthropic.com").unwrap();
+    let policy = with_profile("{}", "{}", PROVIDER).unwrap();
+    let compiled = policy.compile();
+    let decided = compiled.decide(&name, 443, Transport::Tcp);
+    assert!(matches!(decided, Decision::Allow(grant) if grant.protocol == Protocol::Https));
+    let origin = &policy.network.layers()[0].allowed[0].origin;
+    assert_eq!(origin.to_string(), "profile claude");
+    let credential = &policy.credentials[0];
+    assert_eq!(credential.origin.to_string(), "profile claude");
+    assert_eq!(
+        (credential.header.as_str(), credential.env.as_deref()),
+        ("x-api-key", Some("KEY"))
+    );
+
+    for egress in [
+        r#"{ "deniedDomains": ["*.anthropic.com"] }"#,
+        r#"{ "rules": [{ "host": "api.anthropic.com", "ports": [443], "action": "deny" }] }"#,
+        r#"{ "rules": [{ "host": "api.anthropic.com", "ports": [443], "protocol": "tls" }] }"#,
+    ] {
+        let errors = with_profile(egress, "{}", PROVIDER).unwrap_err();
+        assert!(errors[0].contains("api.anthropic.com:443"), "{errors:?}");
+    }
+}
+
+#[test]
+fn what_the_workspace_says_of_a_profiles_credential_stands() {
+    let asked = r#"{ "anthropic": { "hosts": ["api.anthropic.com"], "env": "OTHER" } }"#;
+    let policy = with_profile("{}", asked, PROVIDER).unwrap();
+    assert_eq!(policy.credentials.len(), 1);
+    assert_eq!(policy.credentials[0].env.as_deref(), Some("OTHER"));
+    assert!(
+        policy.credentials[0]
+            .origin
+            .to_string()
+            .starts_with("agentcontainer.json:")
+    );
+    let policy = with_profile("{}", r#"{ "anthropic": {} }"#, PROVIDER).unwrap();
+    assert_eq!(policy.credentials[0].env.as_deref(), Some("KEY"));
+}

@@ -1,0 +1,302 @@
+//! Installs an agent that an image does not have: npm of the same image, in a session of its own that sees neither the workspace
+//! nor a credential and reaches the registry alone. What it leaves is a volume that later sessions can only read.
+
+use std::fs::{File, TryLockError};
+use std::time::Duration;
+
+use engine::Engine;
+use engine::agent::{AgentParts, ProgramVolume};
+use engine::image::Image;
+use schema::config::agent::{Action, Domain};
+use schema::diag::{Position, Spanned};
+use schema::profile::{Added, Install, PROGRAM};
+use tokio::sync::watch;
+
+use crate::agent::{self, Chosen, Settled};
+use crate::channel::{self, Enforcer};
+use crate::loaded::Loaded;
+use crate::places::make_private;
+use crate::relay::Signals;
+use crate::report::{self, Failure};
+use crate::start::{self, Asked};
+use crate::{session, trust};
+
+/// The last of what npm said that is shown where it fails, in bytes.
+const SHOWN: usize = 4096;
+/// How long a registry's files may take.
+const DEADLINE: Duration = Duration::from_secs(30 * 60);
+
+/// npm puts it where the volume is; package scripts are off, and what one of them would have done is done by node alone.
+const SCRIPT: &str = r#"
+set -eu
+cd "$1"
+npm install --prefix "$1" --cache /tmp/.npm --registry "$2" --ignore-scripts --no-audit --no-fund --no-update-notifier \
+  --loglevel error --no-progress "$3@$4"
+if [ -n "$6" ]; then cd "node_modules/$3" && node "$6" && cd "$1"; fi
+test -x "node_modules/.bin/$5"
+"#;
+
+/// Whether anything may be done yet.
+#[derive(Clone, Copy, Debug)]
+pub enum How {
+    Plan,
+    Run { yes: bool },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    Installed,
+    /// A signal ended it.
+    Told(i32),
+}
+
+/// Settles where the agent's program is, and has what that asks for become part of the config. What is returned is the volume that
+/// it has to be installed into first. A workspace's own image is reviewed before it is pulled, and before its npm is run.
+pub async fn settle(
+    chosen: &Chosen,
+    loaded: &mut Loaded,
+    asked: &mut Asked,
+    how: How,
+) -> Result<Option<String>, Failure> {
+    let engine = Engine::connect(loaded.host.engine().clone()).await?;
+    let image = image(chosen, loaded, &engine, how).await?;
+    let Settled {
+        parts,
+        mut command,
+        install,
+    } = {
+        let (loaded, engine, image) = (&*loaded, &engine, &image);
+        agent::settle(chosen, loaded, engine, image, async || {
+            if let (false, How::Run { yes }) = (chosen.brought, how) {
+                trust::require(loaded, yes)?;
+            }
+            Ok(engine.npm_registry(image).await?)
+        })
+        .await?
+    };
+    command.append(&mut asked.command);
+    asked.command = command;
+    asked.agent = Some(parts);
+    let Some((install, volume)) = install else {
+        return Ok(None);
+    };
+    if let Some(added) = &mut loaded.config.profile {
+        added.install = Some(install);
+    }
+    Ok(Some(volume))
+}
+
+async fn image(
+    chosen: &Chosen,
+    loaded: &Loaded,
+    engine: &Engine,
+    how: How,
+) -> Result<Image, Failure> {
+    let reference = &loaded.config.image.value;
+    if let Some(image) = engine.image(reference).await? {
+        return Ok(image);
+    }
+    let How::Run { yes } = how else {
+        return Err(Failure::new(
+            "image-not-found",
+            format!(
+                "{} is not on this machine, and a plan pulls nothing",
+                reference.as_str()
+            ),
+        )
+        .help("`agentcontainer run` pulls it, or `docker pull` does"));
+    };
+    // Nothing is fetched on a workspace's behalf before it was reviewed; a profile's own image is none of a workspace's.
+    if !chosen.brought {
+        trust::require(loaded, yes)?;
+    }
+    let (_stop, mut stopped) = watch::channel(false);
+    start::resolve(engine, loaded, &mut stopped).await
+}
+
+/// Installs what the config's profile says into the volume.
+pub async fn run(loaded: &Loaded, volume: &str, signals: &mut Signals) -> Result<Done, Failure> {
+    let wanted = loaded
+        .config
+        .profile
+        .as_ref()
+        .and_then(|added| Some((added, added.install.as_ref()?)));
+    let Some((added, install)) = wanted else {
+        return Ok(Done::Installed);
+    };
+    let _one = one_at_a_time(loaded, volume)?;
+    let engine = Engine::connect(loaded.host.engine().clone()).await?;
+    // What is there is not known to be whole.
+    engine.remove_volume(volume).await?;
+    let alone = alone(loaded, install)?;
+    let asked = Asked {
+        command: command(added, install),
+        agent: Some(AgentParts {
+            program: Some(ProgramVolume {
+                name: volume.to_owned(),
+                writable: true,
+            }),
+            alone: true,
+            ..AgentParts::default()
+        }),
+        ..Asked::default()
+    };
+    report::note(format!(
+        "installing {} {} from {}",
+        install.package, install.version, install.registry
+    ));
+    let mut record = start::record_of(&alone, &asked)?;
+    record.save(&loaded.places)?;
+    let (stop, stopped) = watch::channel(false);
+    let mut up = None;
+    let ended = {
+        let mut working = std::pin::pin!(work(&alone, &asked, &record, stopped, &mut up));
+        tokio::select! {
+            ended = &mut working => ended.map(Ok),
+            number = signals.stop() => {
+                let _ = stop.send(true);
+                Ok(Err(number))
+            }
+            () = tokio::time::sleep(DEADLINE) => Err(Failure::new(
+                "agent-install",
+                format!("npm did not end within {} minutes", DEADLINE.as_secs() / 60),
+            )),
+        }
+    };
+    let mut enforcer = match up {
+        Some(enforcer) => Some(enforcer),
+        None => enforcer_of(loaded).await,
+    };
+    let closed = session::end(
+        Some(&engine),
+        enforcer.as_mut(),
+        &loaded.places,
+        &mut record,
+        "ended",
+    )
+    .await;
+    let (status, said) = match ended? {
+        Ok(ended) => ended,
+        Err(number) => return Ok(Done::Told(number)),
+    };
+    closed?;
+    if status != 0 {
+        return Err(Failure::new(
+            "agent-install",
+            format!(
+                "npm could not install {} {}: {}",
+                install.package,
+                install.version,
+                said.trim()
+            ),
+        )
+        .help(format!(
+            "`agentcontainer logs --network {}` shows what it reached and was refused",
+            record.session
+        )));
+    }
+    agent::note_installed(&loaded.places, &engine, volume).await?;
+    Ok(Done::Installed)
+}
+
+fn one_at_a_time(loaded: &Loaded, volume: &str) -> Result<File, Failure> {
+    let dir = loaded.places.state.join("agents");
+    make_private(&dir)?;
+    let path = dir.join(format!("{volume}.lock"));
+    let file = File::create(&path).map_err(|e| Failure::io("open", &path, &e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Failure::new(
+            "agent-install",
+            "another `agentcontainer run` is installing this agent",
+        )
+        .help("run this again when that one has started")),
+        Err(TryLockError::Error(e)) => Err(Failure::io("lock", &path, &e)),
+    }
+}
+
+fn command(added: &Added, install: &Install) -> Vec<String> {
+    let profile = added.profile;
+    let finish = profile.package.as_ref().and_then(|package| package.finish);
+    let program = profile.command.first().copied().unwrap_or_default();
+    [
+        "sh",
+        "-c",
+        SCRIPT,
+        "install",
+        PROGRAM,
+        &install.registry,
+        &install.package,
+        &install.version,
+        program,
+        finish.unwrap_or_default(),
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// The same image and user, without anything else that the workspace or the profile asks for but its denials.
+fn alone(loaded: &Loaded, install: &Install) -> Result<Loaded, Failure> {
+    let workspace = loaded.places.state.join("agents").join("nothing");
+    make_private(&workspace)?;
+    let text = serde_json::json!({ "image": loaded.config.image.as_str() }).to_string();
+    let mut config = schema::config::parse(text.as_bytes(), &loaded.config.file)?;
+    config.container_user = loaded.config.container_user.clone();
+    config.remote_user = loaded.config.remote_user.clone();
+    let egress = &mut config.agent.capabilities.network.egress;
+    let at = Position { line: 1, column: 1 };
+    egress.allowed_domains = vec![Spanned::new(
+        Domain {
+            host: install.host.host.clone(),
+            port: install.host.port,
+        },
+        at,
+    )];
+    let asked = loaded.config.agent.egress();
+    egress.denied_domains = asked.denied_domains.clone();
+    let denials = asked
+        .rules
+        .iter()
+        .filter(|rule| rule.action == Action::Deny);
+    egress.rules = denials.cloned().collect();
+    let policy = policy::effective(&config, &loaded.host)?;
+    Ok(Loaded {
+        places: loaded.places.clone(),
+        workspace,
+        owner: loaded.owner,
+        config,
+        host: loaded.host.clone(),
+        policy,
+    })
+}
+
+/// The enforcer that runs, if the session came no further.
+async fn enforcer_of(loaded: &Loaded) -> Option<Enforcer> {
+    let sidecar = channel::sidecar(&loaded.places).ok()?;
+    let running = channel::running(&sidecar).await.ok()??;
+    Some(running.0)
+}
+
+/// The program's status, and the end of what it said.
+async fn work(
+    alone: &Loaded,
+    asked: &Asked,
+    record: &crate::record::Record,
+    stopped: watch::Receiver<bool>,
+    up: &mut Option<Enforcer>,
+) -> Result<(i64, String), Failure> {
+    let ready = start::prepare(alone, asked, &[], record, stopped).await?;
+    *up = Some(ready.enforcer.clone());
+    let engine = &ready.engine;
+    let (_input, mut output) = engine.attach(&ready.container, false, true).await?;
+    engine.start(&ready.container).await?;
+    let mut said = Vec::new();
+    // Output that breaks off is output that ended; how the program ended is asked for.
+    while let Ok(Some((_, bytes))) = output.next().await {
+        said.extend_from_slice(&bytes);
+        let over = said.len().saturating_sub(SHOWN);
+        said.drain(..over);
+    }
+    let status = engine.wait(&ready.container).await?;
+    Ok((status, String::from_utf8_lossy(&said).into_owned()))
+}

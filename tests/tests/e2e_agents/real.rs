@@ -1,0 +1,273 @@
+//! Real agents from their registry, run non-interactively against a stand-in for their model's API. What the API was sent proves
+//! that the key arrived; the search proves that it was nowhere else.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use agentcontainer_tests::place::token;
+use agentcontainer_tests::services::ANSWER;
+use agentcontainer_tests::{docker, outcome, rig};
+use serde_json::Value;
+
+use crate::rig::{Desk, IMAGE, desk, key, shared};
+
+/// Installing and starting hundreds of megabytes, on a loaded machine with two cores.
+const LONG: Duration = Duration::from_secs(400);
+
+/// Runs a program with these words on its standard input, so that nothing holds them but what they are found in.
+fn with_input(command: &mut Command, words: &str) -> String {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(words.as_bytes())
+        .unwrap();
+    let out = child.wait_with_output().unwrap();
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Where in the memory, environment and command lines of these processes the words are.
+fn in_processes(pids: &[String], words: &str) -> BTreeMap<String, Vec<String>> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/memory.py");
+    let said = with_input(Command::new("python3").arg(script).args(pids), words);
+    let mut found: BTreeMap<String, Vec<String>> = serde_json::from_str(&said).unwrap();
+    found.retain(|_, places| !places.is_empty());
+    found
+}
+
+/// Files inside that hold the words, `/proc` included, as the session's user and as its root where that can be.
+fn in_files(desk: &Desk, session: &str, words: &str) -> Vec<String> {
+    let mut exec = desk.workspace.command([
+        "exec",
+        session,
+        "--",
+        "sh",
+        "-c",
+        "cat >/dev/shm/words
+         grep -slaF -f /dev/shm/words /proc/[0-9]*/environ /proc/[0-9]*/cmdline
+         grep -rslaF --exclude-dir=proc --exclude-dir=sys --exclude=words -f /dev/shm/words /
+         rm /dev/shm/words",
+    ]);
+    let said = with_input(&mut exec, words);
+    said.lines().map(str::to_owned).collect()
+}
+
+/// Files of a volume that hold them, as root.
+fn in_volume(volume: &str, words: &str) -> Vec<String> {
+    let mount = format!("{volume}:/volume:ro");
+    let mut grep = Command::new("docker");
+    grep.args(["--host", &rig().docker_host])
+        .args([
+            "run",
+            "--rm",
+            "-i",
+            "--network",
+            "none",
+            "--user",
+            "0",
+            "-v",
+            &mount,
+            &rig().image,
+        ])
+        .args(["grep", "-rslaF", "-f", "-", "/volume"]);
+    with_input(&mut grep, words)
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether a container's own files, its image's among them, hold the words, which go to grep and nowhere else.
+fn is_in_container(container: &str, words: &str) -> bool {
+    let mut export = Command::new("bash");
+    export.args([
+        "-c",
+        "exec 3<&0; docker --host \"$0\" export \"$1\" </dev/null | grep -caF -f /dev/fd/3",
+        &rig().docker_host,
+        container,
+    ]);
+    with_input(&mut export, words).trim() != "0"
+}
+
+/// Files below a directory of the host's that hold them.
+fn below(dir: &Path, words: &str) -> Vec<String> {
+    let mut grep = Command::new("grep");
+    grep.args(["-rslaF", "-f", "-"]).arg(dir);
+    with_input(&mut grep, words)
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+fn pids(container: &str) -> Vec<String> {
+    let said = docker::run(&["top", container, "-eo", "pid,args"]);
+    said.lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .collect()
+}
+
+/// The gateways that run, by the host's own list.
+fn gateways() -> Vec<String> {
+    let is_gateway = |dir: &PathBuf| {
+        fs::read_link(dir.join("exe"))
+            .is_ok_and(|exe| exe.to_string_lossy().contains("agentcontainer-gateway"))
+    };
+    let dirs = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    dirs.filter(is_gateway)
+        .filter_map(|dir| dir.file_name()?.to_str().map(str::to_owned))
+        .collect()
+}
+
+/// Waits until the model's API was asked with these words.
+fn asked_with(host: &str, words: &str) -> Value {
+    let began = Instant::now();
+    loop {
+        let heard = shared().services.requests(host);
+        if let Some(found) = heard.iter().find(|one| {
+            one["body"]
+                .as_str()
+                .is_some_and(|body| body.contains(words))
+        }) {
+            return found.clone();
+        }
+        assert!(began.elapsed() < LONG, "{host} heard only {heard:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// What a session was refused, but for what init tries itself.
+fn refused(desk: &Desk, session: &str) -> Vec<Value> {
+    let events = desk.workspace.events(session).into_iter();
+    events
+        .filter(|event| event["verdict"] == "deny" && event["reason"] != "self-test")
+        .collect()
+}
+
+#[test]
+fn claude_code_answers_with_a_key_that_is_nowhere_inside() {
+    let (key, name) = (key(), token("real"));
+    let desk = desk();
+    let hold = desk.workspace.put_outside("hold", "");
+    let prompt = format!("hold:{}: say {name}", hold.display());
+    let mut command = desk.command(
+        Some(&key),
+        &[
+            "run", "--yes", "--name", &name, "--image", IMAGE, "claude", "--", "-p", &prompt,
+        ],
+    );
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+
+    // The right key in the right field, while the agent waits for its answer.
+    let heard = asked_with("api.anthropic.com", &name);
+    assert_eq!(heard["headers"]["x-api-key"], key.as_str());
+    let client = heard["headers"]["user-agent"].to_string();
+    assert!(client.contains("claude-cli/2.1.330"), "{client}");
+    assert!(
+        heard["body"]
+            .as_str()
+            .unwrap()
+            .contains("agentcontainer.internal"),
+        "it was not told where it is"
+    );
+
+    let container = docker::run(&[
+        "ps",
+        "--quiet",
+        "--filter",
+        &format!("label=dev.agentcontainer.name={name}"),
+    ]);
+    let placeholder = desk
+        .workspace
+        .cli(&["exec", &name, "--", "printenv", "ANTHROPIC_API_KEY"]);
+    let placeholder = placeholder.ok().to_owned();
+    assert!(placeholder.len() == key.len() && placeholder != key);
+
+    // Memory. That the same search finds the key is shown where it has to be; that it finds things in there, by the placeholder.
+    let processes = pids(&container);
+    assert_eq!(in_processes(&processes, &key), BTreeMap::new());
+    let there = in_processes(&processes, &placeholder);
+    let in_memory = |places: &Vec<String>| {
+        places
+            .iter()
+            .any(|place| !["environ", "cmdline"].contains(&place.as_str()))
+    };
+    assert!(there.values().any(in_memory), "{there:?}");
+    assert!(
+        there.values().flatten().any(|place| place == "environ"),
+        "{there:?}"
+    );
+    assert!(
+        !in_processes(&gateways(), &key).is_empty(),
+        "the search does not find what is there"
+    );
+
+    // Files and /proc, from inside; the container and its image, from outside.
+    desk.workspace
+        .cli(&[
+            "exec",
+            &name,
+            "--",
+            "sh",
+            "-c",
+            &format!("echo canary-{name} >/tmp/canary"),
+        ])
+        .ok();
+    assert_eq!(in_files(&desk, &name, &key), Vec::<String>::new());
+    let found = in_files(&desk, &name, &placeholder);
+    assert!(
+        found.iter().any(|file| file.ends_with("/environ")),
+        "{found:?}"
+    );
+    assert!(in_files(&desk, &name, &format!("canary-{name}")).contains(&"/tmp/canary".to_owned()));
+    assert!(!is_in_container(&container, &key));
+    assert!(is_in_container(&container, &format!("canary-{name}")));
+    let inspected = docker::run(&["inspect", &container]);
+    assert!(inspected.contains(&placeholder) && !inspected.contains(&key));
+
+    fs::remove_file(&hold).unwrap();
+    let out = outcome::wait(child, "agentcontainer run claude", LONG);
+    out.status(0).prints(ANSWER);
+    assert!(!format!("{out:?}").contains(&key));
+
+    // What is left of it: volumes, state, events, the log.
+    let volumes = desk.volumes();
+    assert_eq!(volumes.len(), 2);
+    for volume in &volumes {
+        assert_eq!(in_volume(volume, &key), Vec::<String>::new());
+    }
+    assert!(
+        volumes
+            .iter()
+            .any(|volume| !in_volume(volume, &name).is_empty()),
+        "its transcript has no prompt"
+    );
+    assert_eq!(below(desk.workspace.state(), &key), Vec::<String>::new());
+    assert!(!below(desk.workspace.state(), &name).is_empty());
+    let events: String = desk
+        .workspace
+        .events(&name)
+        .iter()
+        .map(Value::to_string)
+        .collect();
+    assert!(events.contains("api.anthropic.com") && !events.contains(&key));
+    assert_eq!(refused(&desk, &name), Vec::<Value>::new());
+    let log = desk.workspace.cli(&["logs", "--network", &name]);
+    log.prints("POST https://api.anthropic.com/v1/messages");
+    assert!(!log.stdout.contains(&key));
+}

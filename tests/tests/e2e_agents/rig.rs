@@ -1,0 +1,170 @@
+//! What the tests of this binary share: the stand-ins, an image with npm, a package of an agent that is none, and workspaces of
+//! people who have a key in their environment.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use agentcontainer_tests::place::token;
+use agentcontainer_tests::services::{NAMES, Services};
+use agentcontainer_tests::{Outcome, Workspace, docker, outcome, rig};
+
+/// Has npm, which names the stand-in as its registry, and no agent.
+pub const IMAGE: &str = "agentcontainer-agents:latest";
+/// The version of the package that is no agent.
+pub const FAKE: &str = "0.0.1";
+
+/// Says what its surroundings are, and asks the model.
+const FAKE_AGENT: &str = r#"#!/usr/bin/env node
+const file = (path) => { try { return require('fs').readFileSync(path, 'utf8') } catch (error) { return error.code } }
+const state = process.env.CLAUDE_CONFIG_DIR
+console.log(JSON.stringify({
+  arguments: process.argv.slice(2), key: process.env.ANTHROPIC_API_KEY, directory: process.cwd(),
+  instructions: file(state + '/CLAUDE.md'), before: file(state + '/mark'), settings: file(state + '/.claude.json'),
+  updates: process.env.DISABLE_AUTOUPDATER,
+}))
+require('fs').writeFileSync(state + '/mark', 'here')
+try { require('fs').writeFileSync(__filename, ''); console.log('program written') } catch (error) { console.log(error.code) }
+fetch('https://api.anthropic.com/v1/messages', { method: 'POST', headers: { 'x-api-key': process.env.ANTHROPIC_API_KEY }, body: '{}' })
+  .then(async (answer) => console.log(answer.status, (await answer.text()).includes('the stand-in answers')))
+  .then(() => fetch('https://npm.registry.test/')).then((answer) => console.log('registry', answer.status))
+"#;
+
+pub struct Shared {
+    pub services: Services,
+}
+
+pub fn shared() -> &'static Shared {
+    static SHARED: OnceLock<Shared> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let real = std::env::var_os("AGENTCONTAINER_TEST_PACKAGES")
+            .expect("no packages: run the tests with `cargo xtask test`");
+        let packages = Path::new(env!("CARGO_TARGET_TMPDIR")).join(token("packages"));
+        fs::create_dir_all(&packages).unwrap();
+        for file in fs::read_dir(real).unwrap().flatten() {
+            if file.path().extension().is_some_and(|kind| kind == "tgz") {
+                std::os::unix::fs::symlink(file.path(), packages.join(file.file_name())).unwrap();
+            }
+        }
+        pack_fake(&packages);
+        Shared {
+            services: Services::start(&packages),
+        }
+    })
+}
+
+fn pack_fake(into: &Path) {
+    let dir = into.join("fake/package");
+    fs::create_dir_all(&dir).unwrap();
+    let manifest = serde_json::json!({
+        "name": "@anthropic-ai/claude-code", "version": FAKE, "bin": { "claude": "claude.js" },
+        // Scripts of packages are off.
+        "scripts": { "postinstall": "touch /tmp/script-ran; exit 1" },
+    });
+    fs::write(dir.join("package.json"), manifest.to_string()).unwrap();
+    fs::write(dir.join("claude.js"), "not finished").unwrap();
+    fs::write(dir.join("agent.js"), FAKE_AGENT).unwrap();
+    let finish = "require('fs').renameSync('agent.js', 'claude.js'); require('fs').chmodSync('claude.js', 0o755)";
+    fs::write(dir.join("install.cjs"), finish).unwrap();
+    let packed = Command::new("tar")
+        .arg("-C")
+        .arg(into.join("fake"))
+        .arg("-czf")
+        .arg(into.join("fake.tgz"))
+        .arg("package")
+        .status();
+    assert!(packed.unwrap().success());
+    fs::remove_dir_all(into.join("fake")).unwrap();
+}
+
+/// An image with this program at /usr/local/bin/claude.
+pub fn image_with_agent() -> String {
+    let name = format!("agentcontainer-{}", token("agent"));
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
+    fs::write(&file, FAKE_AGENT).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    let container = docker::run(&["create", IMAGE, "true"]);
+    let to = format!("{container}:/usr/local/bin/claude");
+    docker::run(&["cp", file.to_str().unwrap(), &to]);
+    docker::run(&["commit", &container, &name]);
+    docker::run(&["rm", &container]);
+    name
+}
+
+/// Of the shape of a key, and found nowhere else.
+pub fn key() -> String {
+    let random = token("").replace(|c: char| !c.is_ascii_alphanumeric(), "");
+    format!(
+        "sk-ant-api03-{:Z<80}",
+        format!("{random}AbCdEfGhIjKlMnOpQrStUvWx")
+    )
+}
+
+/// A workspace on a host where the stand-ins are what their names lead to, with state of its own; its volumes go with it.
+pub struct Desk {
+    pub workspace: Workspace,
+    before: BTreeSet<String>,
+}
+
+pub fn desk() -> Desk {
+    let root = shared().services.ca.root();
+    shared().services.forget();
+    let mut workspace = Workspace::new()
+        .with_own_state()
+        .gateway_line(&format!("ca_bundles = [\"{}\"]", root.display()));
+    for name in NAMES {
+        workspace = workspace.host(name, rig().bridge);
+    }
+    Desk {
+        workspace,
+        before: volumes(),
+    }
+}
+
+/// The volumes of agents that the engine has.
+fn volumes() -> BTreeSet<String> {
+    let listed = docker::run(&[
+        "volume",
+        "ls",
+        "--quiet",
+        "--filter",
+        "label=dev.agentcontainer.agent",
+    ]);
+    listed.lines().map(str::to_owned).collect()
+}
+
+impl Desk {
+    /// The CLI with the key in the environment; the host's config is written, the workspace has what the test put there.
+    pub fn cli(&self, key: Option<&str>, words: &[&str]) -> Outcome {
+        outcome::finish(self.command(key, words), outcome::DEADLINE)
+    }
+
+    pub fn command(&self, key: Option<&str>, words: &[&str]) -> Command {
+        self.workspace.write_host_config();
+        let mut command = self.workspace.command(words);
+        if let Some(key) = key {
+            command.env("ANTHROPIC_API_KEY", key);
+        }
+        command
+    }
+
+    /// Volumes that came since.
+    pub fn volumes(&self) -> Vec<String> {
+        volumes().difference(&self.before).cloned().collect()
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.workspace.path()
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        for volume in self.volumes() {
+            docker::attempt(&["volume", "rm", &volume]);
+        }
+    }
+}
