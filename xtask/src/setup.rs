@@ -68,6 +68,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if arguments.dev {
         wanted.extend(DEV);
+        if !sh::there("node") {
+            wanted.push("nodejs");
+        }
+        if !sh::succeeds(&mut sh::command("python3", ["-m", "pip", "--version"])) {
+            wanted.push("python3-pip");
+        }
     }
     install(&wanted, arguments.yes)?;
     if arguments.dev {

@@ -144,6 +144,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn end_to_end(arguments: &Arguments, host: &str, counts: &mut Counts) -> Result<()> {
     image::ensure(host, image::TEST)?;
+    image::ensure(host, image::CLIENTS)?;
     let skips = paths::target().join("test-skips");
     let _ = fs::remove_file(&skips);
     for suite in &SUITES {

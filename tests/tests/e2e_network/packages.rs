@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 
 use agentcontainer_tests::place::token;
 use agentcontainer_tests::{Workspace, rig};
