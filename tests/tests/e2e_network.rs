@@ -7,6 +7,8 @@ mod bulk;
 mod clients;
 #[path = "e2e_network/credentials.rs"]
 mod credentials;
+#[path = "e2e_network/inspection.rs"]
+mod inspection;
 #[path = "e2e_network/proxied.rs"]
 mod proxied;
 #[path = "e2e_network/requests.rs"]

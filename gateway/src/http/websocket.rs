@@ -2,6 +2,8 @@
 //! what the upstream has to answer here; behind the switch the bytes are opaque and counted. Called by `http::forward`
 //! on the way there and by `http::serve` once the client has its 101.
 
+pub mod inspected;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Version;
@@ -16,6 +18,7 @@ use crate::connection::Guarded;
 use crate::relay::{Carried, End, Patience, Pipes, exchange, relay, rested};
 use crate::tls::upstream::Leg;
 use crate::wire::Wire;
+use inspected::Watch;
 use std::sync::atomic::Ordering;
 
 /// RFC 6455, 1.3.
@@ -36,6 +39,8 @@ pub enum Mismatch {
     Unasked,
     #[error("the upstream's 101 is not for WebSocket alone")]
     Protocol,
+    #[error("the upstream uses an extension that was not offered")]
+    Extension,
     #[error("the upstream's Sec-WebSocket-Accept does not belong to the key that was sent")]
     Accept,
 }
@@ -45,6 +50,8 @@ pub struct Switched {
     upstream: Leg,
     /// What came in one read with the 101.
     first: Bytes,
+    /// What looks at the frames that the agent sends.
+    watch: Option<Box<Watch>>,
 }
 
 impl Key {
@@ -131,11 +138,12 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue
 
 impl Switched {
     /// Takes the socket back from hyper. `None`: it is not the socket that was given.
-    pub fn new(upgraded: Upgraded) -> Option<Self> {
+    pub fn new(upgraded: Upgraded, watch: Option<Box<Watch>>) -> Option<Self> {
         let parts = upgraded.downcast::<TokioIo<Leg>>().ok()?;
         Some(Self {
             upstream: parts.io.into_inner(),
             first: parts.read_buf,
+            watch,
         })
     }
 
@@ -163,6 +171,9 @@ impl Switched {
         carried
             .bytes_in
             .fetch_add(self.first.len() as u64, Ordering::Relaxed);
+        if let Some(watch) = self.watch {
+            return inspected::carry(agent, self.upstream, early, *watch, carried, patience).await;
+        }
         match (agent.plain(), self.upstream) {
             (Ok(mut agent), Leg::Plain(upstream)) => {
                 let mut upstream = Guarded::new(upstream);

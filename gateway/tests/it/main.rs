@@ -4,6 +4,7 @@
 mod channel;
 mod credentials;
 mod dns;
+mod frames;
 mod harness;
 mod http;
 mod https;
