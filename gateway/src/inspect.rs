@@ -6,6 +6,7 @@ mod base64;
 mod content_type;
 mod entropy;
 pub mod formats;
+pub mod frames;
 mod secrets;
 mod shape;
 mod stream;
@@ -286,7 +287,7 @@ impl Chain {
     }
 }
 
-/// Links that have flagged something: each does so once for a head, a body or a message.
+/// Links that have flagged something: each does so once for a head, a body or a connection of messages.
 #[derive(Clone, Copy, Debug, Default)]
 struct Told(u64);
 

@@ -52,6 +52,11 @@ pub struct Carried {
 }
 
 impl Carried {
+    /// One side has finished sending.
+    pub fn half_close(&self) {
+        self.half_closed.store(true, Ordering::Relaxed);
+    }
+
     fn total(&self) -> u64 {
         self.bytes_in.load(Ordering::Relaxed) + self.bytes_out.load(Ordering::Relaxed)
     }

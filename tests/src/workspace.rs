@@ -26,6 +26,7 @@ pub struct Workspace {
     host_lines: Vec<String>,
     credentials: Value,
     grants: Vec<String>,
+    inspection: Value,
     engine: String,
     state: PathBuf,
 }
@@ -49,6 +50,7 @@ impl Workspace {
             host_lines: Vec::new(),
             credentials: json!({}),
             grants: Vec::new(),
+            inspection: json!({}),
             engine: rig().docker_host.clone(),
             state: rig().state.clone(),
         }
@@ -167,6 +169,18 @@ impl Workspace {
         self
     }
 
+    /// Levels of inspectors in agentcontainer.json.
+    pub fn inspection(mut self, levels: Value) -> Self {
+        self.inspection = levels;
+        self
+    }
+
+    /// A table of the host's config.toml, with its heading.
+    pub fn host_table(mut self, lines: &str) -> Self {
+        self.grants.push(format!("{lines}\n"));
+        self
+    }
+
     /// Puts a file beside the workspace, where nothing inside sees it, that its owner alone may write.
     pub fn put_outside(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
@@ -195,6 +209,9 @@ impl Workspace {
         });
         if self.credentials != json!({}) {
             config["agent"]["credentials"] = self.credentials.clone();
+        }
+        if self.inspection != json!({}) {
+            config["agent"]["inspection"] = self.inspection.clone();
         }
         for (key, value) in self.extra.as_object().unwrap() {
             config[key] = value.clone();

@@ -11,6 +11,8 @@ mod clients;
 mod credential_life;
 #[path = "e2e_network/credentials.rs"]
 mod credentials;
+#[path = "e2e_network/inspection.rs"]
+mod inspection;
 #[path = "e2e_network/packages.rs"]
 mod packages;
 #[path = "e2e_network/proxied.rs"]

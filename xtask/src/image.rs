@@ -302,7 +302,11 @@ fn programs(package: &str, root: &Path) -> Result<()> {
         "--no-deps",
         "--only-binary=:all:",
     ])
-    .args(["--disable-pip-version-check", "--target"])
+    .args([
+        "--disable-pip-version-check",
+        "--root-user-action=ignore",
+        "--target",
+    ])
     .arg(&staged)
     .arg(package);
     sh::run(&mut pip)?;

@@ -23,6 +23,7 @@ use super::response::{self, Ambiguous};
 use super::ruled;
 use super::serve::{self, Body, Client, page_response, refuse};
 use super::upstream::{Lease, Upstreams};
+use super::websocket::inspected::Watch;
 use super::websocket::{Handover, Key, Mismatch, Switched};
 use crate::approval;
 use crate::credentials::{self, window::Patterns};
@@ -174,6 +175,14 @@ impl Forward {
                 head.headers.remove(header::RANGE);
                 head.headers.remove(header::IF_RANGE);
             }
+            let watch = key.as_ref().and_then(|_| {
+                let placeholders = applied.body.clone();
+                inspected::websocket(chain, client, granted, &recorded, placeholders)
+            });
+            if watch.is_some() {
+                // Compressed messages are not read: none is offered.
+                head.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+            }
             let body = Counted::new(body, Arc::clone(&sent))
                 .refuse(applied.body, checked.longest, Arc::clone(&broken))
                 .inspected(inspected);
@@ -186,7 +195,13 @@ impl Forward {
             }
             if upstream.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return self
-                    .switch(client, upstream, key, (&recorded, since), applied.answers)
+                    .switch(
+                        client,
+                        upstream,
+                        (key, watch),
+                        (&recorded, since),
+                        applied.answers,
+                    )
                     .await;
             }
             if client.h2 && key.is_some() && upstream.status().is_success() {
@@ -344,17 +359,24 @@ impl Forward {
         &self,
         client: &Client,
         mut upstream: Response<Incoming>,
-        key: Option<Key>,
+        (key, watch): (Option<Key>, Option<Box<Watch>>),
         (recorded, since): (&events::Request, Instant),
         answers: Option<Arc<Patterns>>,
     ) -> Result<Response<Body>, Failure> {
         let key = key.ok_or(Failure::Switch(Mismatch::Unasked))?;
         key.check(upstream.version(), upstream.headers())
             .map_err(Failure::Switch)?;
+        if watch.is_some()
+            && upstream
+                .headers()
+                .contains_key(header::SEC_WEBSOCKET_EXTENSIONS)
+        {
+            return Err(Failure::Switch(Mismatch::Extension));
+        }
         let upgraded = hyper::upgrade::on(&mut upstream)
             .await
             .map_err(Failure::Upstream)?;
-        let switched = Switched::new(upgraded).ok_or(Failure::Switch(Mismatch::Unasked))?;
+        let switched = Switched::new(upgraded, watch).ok_or(Failure::Switch(Mismatch::Unasked))?;
         let status = upstream.status().as_u16();
         let exchange = events::Exchange {
             status,

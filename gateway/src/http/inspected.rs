@@ -13,7 +13,9 @@ use hyper::http::request::Parts;
 
 use super::head::Scheme;
 use super::serve::Client;
+use super::websocket::inspected::Watch;
 use crate::connection::Shared;
+use crate::credentials::window::Patterns;
 use crate::events;
 use crate::inspect::{Chain, Destination, Field, Finding, Stream};
 use crate::limits;
@@ -82,19 +84,25 @@ impl Report {
     }
 
     pub fn tell(&self, finding: &Finding, verdict: Verdict) {
+        self.say(finding.code, &finding.to_string(), verdict);
+    }
+
+    pub fn say(&self, code: &'static str, detail: &str, verdict: Verdict) {
         let mut event = events::request(
             &self.intent,
             Some(&self.rule),
             verdict,
-            finding.code,
+            code,
             self.scheme,
             Some(&self.recorded),
         );
-        event.detail = Some(events::bounded(&finding.to_string(), limits::DETAIL));
-        self.shared.channel.post(&event, Some(self.flow));
+        event.detail = Some(events::bounded(detail, limits::DETAIL));
         if verdict == Verdict::Deny {
+            self.shared.channel.post_denial(&event, Some(self.flow));
             let (place, port) = (self.intent.place.to_string(), self.intent.port);
-            self.shared.state.denied(place, Some(port), finding.code);
+            self.shared.state.denied(place, Some(port), code);
+        } else {
+            self.shared.channel.post(&event, Some(self.flow));
         }
     }
 }
@@ -137,6 +145,22 @@ pub fn request(
         report,
         blocked: Arc::clone(blocked),
     }))
+}
+
+/// What looks at the frames of a WebSocket; `None` where nobody does.
+pub fn websocket(
+    chain: &Arc<Chain>,
+    client: &Client,
+    granted: &Granted,
+    recorded: &events::Request,
+    placeholders: Option<Arc<Patterns>>,
+) -> Option<Box<Watch>> {
+    if chain.is_empty() && placeholders.is_none() {
+        return None;
+    }
+    let report = Report::new(client, granted, recorded);
+    let watch = Watch::new(chain, &destination(client), placeholders, report);
+    Some(Box::new(watch))
 }
 
 pub fn destination(client: &Client) -> Destination {

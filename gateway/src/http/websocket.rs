@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+pub mod inspected;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::Bytes;
@@ -22,6 +24,7 @@ use crate::connection::Guarded;
 use crate::relay::{Carried, End, Patience, Pipes, exchange, relay, rested};
 use crate::tls::upstream::Leg;
 use crate::wire::Wire;
+use inspected::Watch;
 
 /// RFC 6455, 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -41,6 +44,8 @@ pub enum Mismatch {
     Unasked,
     #[error("the upstream's 101 is not for WebSocket alone")]
     Protocol,
+    #[error("the upstream uses an extension that was not offered")]
+    Extension,
     #[error("the upstream's Sec-WebSocket-Accept does not belong to the key that was sent")]
     Accept,
     #[error("the upstream answered a request for WebSocket with an ordinary answer")]
@@ -52,6 +57,8 @@ pub struct Switched {
     upstream: Leg,
     /// What came in one read with the 101.
     first: Bytes,
+    /// What looks at the frames that the agent sends.
+    watch: Option<Box<Watch>>,
 }
 
 impl Key {
@@ -209,11 +216,12 @@ impl AsyncWrite for Stream {
 
 impl Switched {
     /// Takes the socket back from hyper. `None`: it is not the socket that was given.
-    pub fn new(upgraded: Upgraded) -> Option<Self> {
+    pub fn new(upgraded: Upgraded, watch: Option<Box<Watch>>) -> Option<Self> {
         let parts = upgraded.downcast::<TokioIo<Leg>>().ok()?;
         Some(Self {
             upstream: parts.io.into_inner(),
             first: parts.read_buf,
+            watch,
         })
     }
 
@@ -241,6 +249,9 @@ impl Switched {
         carried
             .bytes_in
             .fetch_add(self.first.len() as u64, Ordering::Relaxed);
+        if let Some(watch) = self.watch {
+            return inspected::carry(agent, self.upstream, early, *watch, carried, patience).await;
+        }
         match (agent.plain(), self.upstream) {
             (Ok(mut agent), Leg::Plain(upstream)) => {
                 let mut upstream = Guarded::new(upstream);

@@ -44,8 +44,8 @@ impl Inspector for Entropy {
             Field::Header(name) | Field::Trailer(name) => {
                 !LEFT_OUT.contains(&name.as_str()) && !name.starts_with("x-amz-")
             }
-            Field::Body => is_text(text.media),
-            Field::Query | Field::Message => true,
+            Field::Body | Field::Message => is_text(text.media),
+            Field::Query => true,
         };
         if looked_at {
             search(text)

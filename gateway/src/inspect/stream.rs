@@ -66,7 +66,19 @@ impl Scanner {
         Ok(self.pending)
     }
 
-    /// There is no more; another text may begin.
+    /// How many bytes at the end of all have to wait.
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// What the text says that it is.
+    pub fn set_media(&mut self, media: Option<&'static str>) {
+        if self.media.as_deref() != media {
+            self.media = media.map(str::to_owned);
+        }
+    }
+
+    /// There is no more; another text may begin. What has flagged something does not do so again.
     ///
     /// # Errors
     /// What is blocked.
@@ -74,7 +86,6 @@ impl Scanner {
         let looked = self.look(&[], false, flags).map(drop);
         self.tail = Vec::new();
         self.at = 0;
-        self.told = Told::default();
         self.pending = 0;
         looked
     }

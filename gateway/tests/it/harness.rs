@@ -433,6 +433,27 @@ impl Session {
     }
 }
 
+/// A frame of a WebSocket as a client sends it (RFC 6455, 5.2).
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [0x5a, 0x0f, 0xc3, 0x99];
+    let mut out = vec![first];
+    match payload.len() {
+        n @ 0..126 => out.push(0x80 | n as u8),
+        n @ 126..65_536 => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&(n as u16).to_be_bytes());
+        }
+        n => {
+            out.push(0x80 | 127);
+            out.extend_from_slice(&(n as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&mask);
+    let masked = payload.iter().zip(mask.iter().cycle());
+    out.extend(masked.map(|(byte, mask)| byte ^ mask));
+    out
+}
+
 /// With the backlog that the enforcer's listeners have: the library's default of 128 overflows into SYN cookies, which
 /// end in resets when many connect at once.
 fn listening(address: SocketAddrV4) -> std::net::TcpListener {

@@ -98,7 +98,12 @@ async fn a_body_with_a_key_breaks_off_before_it() {
                     .trim_start_matches("-----BEGIN")
                     .trim_start_matches("AKIA");
                 assert!(!heard.contains(&secret[..12]), "{version} {before} {kind}");
-                assert!(!heard.contains("taken"));
+                if before >= 300_000 {
+                    assert!(
+                        heard.contains("xxx") && heard.contains(" broke off: "),
+                        "{heard}"
+                    );
+                }
             }
         }
         let body = format!("{}AKIA and no more", "x ".repeat(8190));

@@ -51,7 +51,7 @@ where
         })
         .await
     };
-    let mut session = Session::start(rule(port)).await;
+    let mut session = Session::start(unread(port)).await;
     let door = session.door("api.example.com", port).await;
     (session, door, port, heads)
 }
@@ -66,6 +66,12 @@ async fn echoing() -> (Session, SocketAddr, u16, Heads) {
         let _ = write.shutdown().await;
     })
     .await
+}
+
+/// Where no inspector is on: whatever bytes follow are carried (`inspection` has the frames that are read).
+fn unread(port: u16) -> PolicyBuilder {
+    let off = ["secrets", "base64", "contentType", "entropy"].map(|name| (name, "off"));
+    rule(port).inspect(&off)
 }
 
 fn request(port: u16, more: &str) -> String {
@@ -188,7 +194,7 @@ async fn what_the_client_sends_before_its_101_waits_for_it() {
         })
         .await
     };
-    let mut session = Session::start(rule(port)).await;
+    let mut session = Session::start(unread(port)).await;
     let door = session.door("api.example.com", port).await;
     let mut stream = TcpStream::connect(door).await.unwrap();
     let request = request(port, "") + "GET /second HTTP/1.1\r\nHost: api.example.com\r\n\r\n";
@@ -347,7 +353,7 @@ async fn a_websocket_may_follow_other_requests_on_their_connection() {
         let _ = tokio::io::copy(&mut read, &mut write).await;
     })
     .await;
-    let mut session = Session::start(rule(port)).await;
+    let mut session = Session::start(unread(port)).await;
     let door = session.door("api.example.com", port).await;
     let both = format!("GET /1 HTTP/1.1\r\nHost: api.example.com:{port}\r\n\r\n")
         + &request(port, "")
@@ -402,7 +408,7 @@ async fn a_switch_that_cannot_be_recorded_is_not_made() {
             })
             .await
         };
-        let mut session = Session::start(rule(port)).await;
+        let mut session = Session::start(unread(port)).await;
         *manners.lock().unwrap() = Some(Arc::clone(&session.manners));
         (session.door("api.example.com", port).await, port, session)
     };
