@@ -127,14 +127,22 @@ async fn a_stream_of_http_2_becomes_a_websocket_beside_others() {
     }
     for (n, stream) in open {
         let (mut read, mut write) = tokio::io::split(stream);
-        let sending = tokio::spawn(async move {
-            write.write_all(&vec![n; 300_000]).await.unwrap();
-            write.shutdown().await.unwrap();
-        });
+        // One message, masked with nothing.
+        let mut message = vec![0x82, 0xff];
+        message.extend(300_000u64.to_be_bytes());
+        message.extend([0; 4]);
+        message.extend(vec![n; 300_000]);
+        let sending = {
+            let message = message.clone();
+            tokio::spawn(async move {
+                write.write_all(&message).await.unwrap();
+                write.shutdown().await.unwrap();
+            })
+        };
         let mut back = Vec::new();
         read.read_to_end(&mut back).await.unwrap();
         sending.await.unwrap();
-        assert!(back == vec![n; 300_000]);
+        assert!(back == message);
     }
     let seen = scene.seen.lock().unwrap().clone();
     assert_eq!(seen.len(), 4);
