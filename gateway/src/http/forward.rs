@@ -1,6 +1,7 @@
 //! One allowed HTTP destination: takes a parsed request, writes it anew to the upstream connection that this client
 //! connection owns, and streams the response back. A request is recorded before it is sent. Called by `http::serve`.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -124,6 +125,11 @@ impl Forward {
             connected: OnceCell::new(),
             upstreams: Upstreams::new(pool),
         }
+    }
+
+    /// The client's socket; looked at, never read.
+    pub fn socket(&self) -> RawFd {
+        self.entry.socket
     }
 
     pub async fn request(

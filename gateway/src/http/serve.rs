@@ -23,8 +23,9 @@ use super::websocket::{Handover, Key, Switched};
 use crate::connection::{Shared, linger};
 use crate::events;
 use crate::limits;
-use crate::relay::{Carried, rested};
+use crate::relay::{Carried, Patience, rested};
 use crate::state::{Denied, Entry, Granted, Intent};
+use crate::sys;
 use crate::wire::Wire;
 use api::v1::Flow;
 use audit::Verdict;
@@ -142,6 +143,7 @@ async fn serve_one<W: Wire>(
         biased;
         result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(result),
         () = rested(&carried, patience) => None,
+        () = notice(&site, &carried, patience) => None,
     };
     let (mut stream, early) = connection.into_parts().io.into_inner().into_parts();
     match (client.refusals.take(), result) {
@@ -168,6 +170,18 @@ async fn serve_one<W: Wire>(
             "idle-timeout"
         }
     }
+}
+
+/// Sees to it that there is less patience with a client that has closed its side: it may only have no more to ask, or be gone,
+/// and hyper does not look while an answer is awaited. Does not return.
+async fn notice(site: &Site, carried: &Carried, patience: Patience) {
+    if let Site::Upstream(forward) = site {
+        while !sys::is_hung_up(forward.socket()) {
+            tokio::time::sleep(patience.tick).await;
+        }
+        carried.half_close();
+    }
+    std::future::pending().await
 }
 
 async fn answer(client: &Client, site: &Site, request: Request<Incoming>) -> Response<Body> {

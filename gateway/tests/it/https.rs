@@ -25,6 +25,8 @@ use schema::net::Protocol;
 use tokio::process::Command;
 use tokio_rustls::TlsAcceptor;
 
+use gateway::Options;
+
 use crate::harness::*;
 
 pub const NAME: &str = "api.example.com";
@@ -282,8 +284,18 @@ impl Scene {
 
     /// With a policy of its own, which has a rule for the name at that port.
     pub async fn of(world: &World, policy: PolicyBuilder, port: u16, seen: Seen) -> Self {
+        Self::of_with(world, policy, port, seen, |_| {}).await
+    }
+
+    pub async fn of_with(
+        world: &World,
+        policy: PolicyBuilder,
+        port: u16,
+        seen: Seen,
+        change: impl FnOnce(&mut Options),
+    ) -> Self {
         let policy = policy.host(NAME).root(&world.root);
-        let mut session = Session::start(policy).await;
+        let mut session = Session::start_with(policy, change).await;
         let door = session.door(NAME, port).await;
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("ca.der"), &session.ca).unwrap();

@@ -7,6 +7,7 @@ mod credential_life;
 mod credentials;
 mod differential;
 mod dns;
+mod faults;
 mod frames;
 mod harness;
 mod http;

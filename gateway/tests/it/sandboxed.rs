@@ -79,6 +79,7 @@ async fn inside() {
     assert!(page.starts_with("HTTP/1.1 403 "), "{page}");
 
     hold_a_thousand(&mut session, port, child.id()).await;
+    outlive_ten_thousand(&session, port, child.id()).await;
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     for line in ["Seccomp:\t2", "NoNewPrivs:\t1"] {
         assert!(status.contains(line), "{status}");
@@ -155,26 +156,69 @@ fn gateway_on(fd: i32) -> Command {
     command
 }
 
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.unwrap().split_whitespace().next().unwrap();
+    number.parse().unwrap()
+}
+
+/// Ten thousand connections that say nothing: more than it serves at once, so that some wait and the last ones get no answer. What
+/// it holds stays small, and once they are gone the next one is served.
+async fn outlive_ten_thousand(session: &Session, port: u16, pid: u32) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    // Both ends of the far side are this process's too.
+    let many = usize::try_from(hard)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(5_000)
+        .min(10_000);
+    let address = session.ask("db.example.com").await;
+    let mut dialling = tokio::task::JoinSet::new();
+    for _ in 0..many {
+        let dial = TcpStream::connect((address, port));
+        dialling.spawn(tokio::time::timeout(
+            std::time::Duration::from_secs(3),
+            dial,
+        ));
+    }
+    let mut open = Vec::new();
+    while let Some(dialled) = dialling.join_next().await {
+        if let Ok(Ok(Ok(stream))) = dialled {
+            open.push(stream);
+        }
+    }
+    let held = resident(pid);
+    println!(
+        "resident: {held} KiB with {} of {many} connections open",
+        open.len()
+    );
+    assert!(open.len() > 4096, "{} of {many}", open.len());
+    assert!(held < 128 * 1024, "{held} KiB");
+    drop(open);
+    let again = async {
+        let mut stream = TcpStream::connect((address, port)).await.unwrap();
+        stream.write_all(b"still there").await.unwrap();
+        stream.read_exact(&mut [0; 11]).await.unwrap();
+    };
+    let served = tokio::time::timeout(std::time::Duration::from_secs(30), again).await;
+    assert!(served.is_ok(), "nobody is served any more");
+    let mut before = 0;
+    while before != session.events().len() {
+        before = session.events().len();
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    }
+}
+
 /// Memory with a thousand connections that have carried something and rest now.
 async fn hold_a_thousand(session: &mut Session, port: u16, pid: u32) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(8192), hard).unwrap();
-    let resident = || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-    };
     let address = session.ask("db.example.com").await;
     session.wire(SocketAddrV4::new(address, port));
-    let before = resident();
+    let before = resident(pid);
     let mut open = Vec::new();
     for _ in 0..1000 {
         let mut stream = TcpStream::connect((address, port)).await.unwrap();
@@ -182,7 +226,7 @@ async fn hold_a_thousand(session: &mut Session, port: u16, pid: u32) {
         stream.read_exact(&mut [0; 1024]).await.unwrap();
         open.push(stream);
     }
-    let after = resident();
+    let after = resident(pid);
     println!("resident: {before} KiB before, {after} KiB with 1000 connections at rest");
     assert!(after - before < 32 * 1024, "{before} KiB, then {after} KiB");
     // Every one of them is accounted for, as an event of its own or in the count of those that found no room.
