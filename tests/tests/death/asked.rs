@@ -47,8 +47,11 @@ fn what_waits_for_a_person_is_denied_when_the_enforcer_dies() {
     let ended = outcome::wait(child, "dial.py", DEADLINE);
     assert!(!ended.stdout.contains("answer"), "{ended:?}");
     receiver.silent();
-    // Once it is back it knows nothing of it, and asks anew.
-    let child = dial("after");
+    // Once it is back, with the session's network, it knows nothing of it, and asks anew.
+    let again = format!(
+        "for n in $(seq 60); do said=$(python3 dial.py tcp {host} {port} after); echo \"$said\"; case $said in answer*) exit;; esac; sleep 1; done"
+    );
+    let child = workspace.spawn(&["exec", &session.name, "--", "sh", "-c", &again]);
     let again = asked(&session);
     assert_ne!(again, id);
     workspace

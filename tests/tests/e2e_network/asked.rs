@@ -476,7 +476,15 @@ fn with_a_terminal_inside_nothing_is_written_to_it() {
     command
         .args(["-qefc", &line, "/dev/null"])
         .env("TERM", "xterm");
-    let said = outcome::finish(command, DEADLINE);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // Open until the end: an end of the input would be typed, and echoed.
+    let typed = child.stdin.take();
+    let said = outcome::wait(child, "run", DEADLINE);
+    drop(typed);
     let text = said.status(0).stdout.replace('\r', "");
     let (_, inside) = text.split_once("BEGIN\n").unwrap();
     let (inside, _) = inside.split_once("END\n").unwrap();
