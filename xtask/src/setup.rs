@@ -68,6 +68,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if arguments.dev {
         wanted.extend(DEV);
+        // Fetches the packages of agents; one that is not Debian's will do.
+        if !sh::there("npm") {
+            wanted.push("npm");
+        }
     }
     install(&wanted, arguments.yes)?;
     if arguments.dev {
