@@ -116,6 +116,9 @@ enabled = false
 [feedback]
 enabled = false
 
+[features]
+plugins = false
+
 [model_providers.openai-key]
 name = "OpenAI"
 base_url = "https://api.openai.com/v1"
@@ -225,6 +228,8 @@ pub const PROFILES: &[Profile] = &[
             ("OPENCODE_DISABLE_LSP_DOWNLOAD", "true"),
             ("OPENCODE_DISABLE_DEFAULT_PLUGINS", "true"),
             ("OPENCODE_DISABLE_SHARE", "true"),
+            // It would write into the project's .opencode, which is read-only inside.
+            ("OPENCODE_DISABLE_PROJECT_CONFIG", "true"),
             QUIET,
         ],
         credentials: &[

@@ -74,6 +74,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         if !sh::succeeds(&mut sh::command("python3", ["-m", "pip", "--version"])) {
             wanted.push("python3-pip");
         }
+        // Fetches the packages of agents; one that is not Debian's will do.
+        if !sh::there("npm") {
+            wanted.push("npm");
+        }
     }
     install(&wanted, arguments.yes)?;
     if arguments.dev {

@@ -1,7 +1,7 @@
 //! Real agents from their registry, run non-interactively against a stand-in for their model's API. What the API was sent proves
 //! that the key arrived; the search proves that it was nowhere else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -270,4 +270,115 @@ fn claude_code_answers_with_a_key_that_is_nowhere_inside() {
     let log = desk.workspace.cli(&["logs", "--network", &name]);
     log.prints("POST https://api.anthropic.com/v1/messages");
     assert!(!log.stdout.contains(&key));
+}
+
+/// One that is run to its end: what its API was sent in which field, and that ordinary work was refused nothing.
+struct Real {
+    agent: &'static str,
+    variable: &'static str,
+    /// What goes before its random part.
+    beginning: &'static str,
+    api: &'static str,
+    field: &'static str,
+    /// Around the key in the field.
+    before: &'static str,
+    arguments: &'static [&'static str],
+    /// The end of the one address that it asks in vain, and no variable of its own keeps it from.
+    in_vain: Option<&'static str>,
+}
+
+impl Real {
+    fn answers(&self) {
+        let key = key().replace("sk-ant-api03-", self.beginning);
+        let (desk, name) = (desk(), token("real"));
+        let mut words = vec![
+            "run", "--yes", "--name", &name, "--image", IMAGE, self.agent, "--",
+        ];
+        let prompt = format!("say {name}");
+        words.extend(self.arguments);
+        words.push(&prompt);
+        let mut command = desk.command(None, &words);
+        command.env(self.variable, &key);
+        let out = outcome::finish(command, LONG);
+        out.status(0).prints(ANSWER);
+
+        let heard = asked_with(self.api, &name);
+        assert_eq!(
+            heard["headers"][self.field],
+            format!("{}{key}", self.before)
+        );
+        // Some have another question asked first.
+        let all = shared().services.requests(self.api);
+        let told = |one: &Value| one["body"].to_string().contains("agentcontainer.internal");
+        assert!(all.iter().any(told), "it was not told where it is: {all:?}");
+        assert!(!format!("{out:?}").contains(&key));
+        assert_eq!(below(desk.workspace.state(), &key), Vec::<String>::new());
+        for volume in desk.volumes() {
+            assert_eq!(in_volume(&volume, &key), Vec::<String>::new());
+        }
+        assert!(
+            desk.volumes()
+                .iter()
+                .any(|volume| !in_volume(volume, &name).is_empty())
+        );
+        let refused = refused(&desk, &name);
+        let asked: Vec<&str> = refused
+            .iter()
+            .filter_map(|event| event["url"].as_str())
+            .collect();
+        match self.in_vain {
+            Some(end) => assert!(asked.iter().all(|url| url.ends_with(end)), "{refused:?}"),
+            None => assert_eq!(refused, Vec::<Value>::new()),
+        }
+        let hosts: BTreeSet<&str> = refused
+            .iter()
+            .filter_map(|event| event["host"].as_str())
+            .collect();
+        assert!(hosts.len() <= asked.len().min(1), "{refused:?}");
+    }
+}
+
+#[test]
+fn codex_answers_by_its_profile() {
+    Real {
+        agent: "codex",
+        variable: "OPENAI_API_KEY",
+        beginning: "sk-proj-",
+        api: "api.openai.com",
+        field: "authorization",
+        before: "Bearer ",
+        arguments: &["exec", "--skip-git-repo-check"],
+        in_vain: None,
+    }
+    .answers();
+}
+
+#[test]
+fn gemini_cli_answers_by_its_profile() {
+    Real {
+        agent: "gemini",
+        variable: "GEMINI_API_KEY",
+        beginning: "AIza",
+        api: "generativelanguage.googleapis.com",
+        field: "x-goog-api-key",
+        before: "",
+        arguments: &["-p"],
+        in_vain: None,
+    }
+    .answers();
+}
+
+#[test]
+fn opencode_answers_by_its_profile() {
+    Real {
+        agent: "opencode",
+        variable: "ANTHROPIC_API_KEY",
+        beginning: "sk-ant-api03-",
+        api: "api.anthropic.com",
+        field: "x-api-key",
+        before: "",
+        arguments: &["run"],
+        in_vain: Some("/@opencode-ai%2fplugin"),
+    }
+    .answers();
 }
