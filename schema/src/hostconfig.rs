@@ -83,7 +83,8 @@ pub struct GatewayConfig {
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Grant {
-    /// `env://VARIABLE`, `file:///PATH`, or `exec:///PATH ARGUMENT…`, which no shell reads.
+    /// `env://VARIABLE`, `file:///PATH`, `exec:///PATH ARGUMENT…`, which no shell reads, `stdin`, `keyring://SERVICE/ACCOUNT`,
+    /// `op://VAULT/ITEM/FIELD`, `vault://HOST/MOUNT/PATH#FIELD`, `github-device://HOST/CLIENT_ID`.
     pub source: Source,
     /// `name`, `*.name`, either with `:port`; without one 443.
     #[schemars(length(min = 1, max = MAX_HOSTS))]

@@ -73,7 +73,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         return plan(&loaded, &asked, as_json).await;
     }
     trust::require(&loaded, args.yes)?;
-    let credentials = credentials::resolve(&loaded).await?;
+    let credentials = credentials::resolve(&loaded, args.detach).await?;
     let mut record = start::record_of(&loaded, &asked)?;
     refuse_taken_name(&loaded, &record)?;
     let mut signals = Signals::register()?;
