@@ -5,6 +5,7 @@ pub mod hand;
 pub mod keep;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use api::v1;
 use engine::request::CreateRequest;
@@ -12,11 +13,12 @@ use policy::{Credential, EffectivePolicy};
 use schema::credential::Source;
 use schema::diag::Diagnostic;
 use schema::hostconfig::{Grant, HostConfig, Setting};
-use secrets::{EXEC_DEADLINE, Fetched};
+use secrets::{EXEC_DEADLINE, Fetched, Input};
 use serde_json::Value;
 
 use crate::loaded::Loaded;
-use crate::report::Failure;
+use crate::report::{self, Failure};
+use crate::roots;
 
 /// One credential with its value, which is wiped when this goes.
 #[derive(Clone, Debug)]
@@ -32,15 +34,20 @@ pub struct Resolved {
 ///
 /// # Errors
 /// Whatever keeps one of them from being fetched, at its grant's place in config.toml.
-pub async fn resolve(loaded: &Loaded) -> Result<Vec<Resolved>, Failure> {
+pub async fn resolve(loaded: &Loaded, detached: bool) -> Result<Vec<Resolved>, Failure> {
+    let asker = if detached { Asker::Command } else { Asker::Run };
     let mut out = Vec::new();
     for credential in &loaded.policy.credentials {
-        out.push(resolve_one(&loaded.host, credential).await?);
+        out.push(resolve_one(&loaded.host, credential, asker).await?);
     }
     Ok(out)
 }
 
-async fn resolve_one(host: &HostConfig, credential: &Credential) -> Result<Resolved, Failure> {
+async fn resolve_one(
+    host: &HostConfig,
+    credential: &Credential,
+    asker: Asker<'_>,
+) -> Result<Resolved, Failure> {
     let name = &credential.name;
     let Some(grant) = host.credentials.get(name.as_str()) else {
         return Err(Failure::new(
@@ -48,7 +55,7 @@ async fn resolve_one(host: &HostConfig, credential: &Credential) -> Result<Resol
             format!("this host grants no credential {name}"),
         ));
     };
-    let fetched = fetch(name, grant).await?;
+    let fetched = fetch(host, name, grant, asker).await?;
     let placeholder = match &credential.env {
         Some(_) => {
             secrets::placeholder(&fetched.value).map_err(|e| unfit(name, grant, &e.to_string()))?
@@ -63,26 +70,58 @@ async fn resolve_one(host: &HostConfig, credential: &Credential) -> Result<Resol
     })
 }
 
+/// Who asks for a value, and what they can do for a source that needs something.
+#[derive(Clone, Copy, Debug)]
+pub enum Asker<'a> {
+    /// A command of a person's, before anything else runs.
+    Command,
+    /// A command of a person's whose standard input is a program's.
+    Run,
+    /// One about every credential: it reads nothing that is there once, and asks nobody.
+    List,
+    /// A session that runs, with what it had: nobody is to be asked.
+    Session(&'a Fetched),
+}
+
 /// A grant's value; from here on this process is neither traced nor dumped.
-pub async fn fetch(name: &str, grant: &Setting<Grant>) -> Result<Fetched, Failure> {
+pub async fn fetch(
+    host: &HostConfig,
+    name: &str,
+    grant: &Setting<Grant>,
+    asker: Asker<'_>,
+) -> Result<Fetched, Failure> {
     nix::sys::prctl::set_dumpable(false).map_err(|e| {
         Failure::new(
             "core-dumps",
             format!("cannot keep values out of core dumps: {e}"),
         )
     })?;
-    secrets::fetch(
-        &grant.value.source,
-        |name| std::env::var_os(name),
-        EXEC_DEADLINE,
-    )
-    .await
-    .map_err(|e| unfit(name, grant, &e.to_string()))
-}
-
-/// The same for a session that runs.
-pub async fn fetch_again(name: &str, grant: &Setting<Grant>) -> Result<Fetched, Failure> {
-    fetch(name, grant).await
+    let source = &grant.value.source;
+    let roots = match source {
+        Source::Vault { .. } | Source::Device { .. } => roots::of_host(host)?,
+        _ => Vec::new(),
+    };
+    let person = |line: &str| report::note(format!("credential {name}: {line}"));
+    let (before, input, asked) = match asker {
+        Asker::Command => (None, Input::Free, true),
+        Asker::Run => {
+            let why = "it is the program's; with --detach it is free";
+            (None, Input::Taken(why), true)
+        }
+        Asker::List => (None, Input::Taken("a list leaves it alone"), false),
+        Asker::Session(before) => (Some(before), Input::Taken("the session runs"), false),
+    };
+    let host = secrets::Host {
+        env: &|name| std::env::var_os(name),
+        roots: &roots,
+        person: (asked && report::stderr_is_terminal()).then_some(&person),
+        input,
+        deadline: EXEC_DEADLINE,
+        second: Duration::from_secs(1),
+    };
+    secrets::fetch(source, before, &host)
+        .await
+        .map_err(|e| unfit(name, grant, &e.to_string()))
 }
 
 fn unfit(name: &str, grant: &Setting<Grant>, why: &str) -> Failure {
@@ -243,7 +282,11 @@ mod tests {
     async fn resolved() -> Vec<Resolved> {
         let mut out = Vec::new();
         for credential in &policy().credentials {
-            out.push(resolve_one(&host(), credential).await.unwrap());
+            out.push(
+                resolve_one(&host(), credential, Asker::Command)
+                    .await
+                    .unwrap(),
+            );
         }
         out
     }

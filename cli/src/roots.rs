@@ -59,6 +59,14 @@ pub fn read(host: &HostConfig, policy: &EffectivePolicy) -> Result<Vec<Vec<u8>>,
     )
 }
 
+/// The same where some are needed, whatever a policy says: for services that this host asks itself.
+pub fn of_host(host: &HostConfig) -> Result<Vec<Vec<u8>>, Failure> {
+    let chosen = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty());
+    let system: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
+    let chosen = chosen.map(PathBuf::from);
+    gather(chosen.as_deref(), &system, &host.gateway.ca_bundles, true)
+}
+
 fn gather(
     chosen: Option<&Path>,
     system: &[PathBuf],

@@ -40,6 +40,26 @@ pub enum Source {
         program: PathBuf,
         arguments: Vec<String>,
     },
+    /// `stdin`: what the program that resolves it is given on standard input, once.
+    Stdin,
+    /// `keyring://SERVICE/ACCOUNT`: an item of the desktop's keyring.
+    Keyring { service: String, account: String },
+    /// `op://VAULT/ITEM/FIELD`: a 1Password reference, read by `op`.
+    OnePassword(String),
+    /// `vault://HOST[:PORT]/MOUNT/PATH#FIELD`: HashiCorp Vault or OpenBao.
+    Vault {
+        host: String,
+        port: u16,
+        path: String,
+        field: String,
+    },
+    /// `github-device://HOST[:PORT]/CLIENT_ID[?scope=SCOPE,…]`: granted by a person in a browser (RFC 8628).
+    Device {
+        host: String,
+        port: u16,
+        client: String,
+        scopes: Vec<String>,
+    },
 }
 
 /// A field's name, in lower case.
@@ -58,10 +78,22 @@ pub struct Format {
 pub enum CredentialError {
     #[error("expected 1 to {MAX_NAME_BYTES} letters, digits, _ and -")]
     Name,
-    #[error("expected env://VARIABLE, file:///PATH or exec:///PATH ARGUMENT…")]
+    #[error(
+        "expected env://VARIABLE, file:///PATH, exec:///PATH ARGUMENT…, stdin, keyring://SERVICE/ACCOUNT, op://VAULT/ITEM/FIELD, vault://HOST/MOUNT/PATH#FIELD or github-device://HOST/CLIENT_ID"
+    )]
     Source,
-    #[error("values are not fetched from there by this version; env://, file:// and exec:// are")]
+    #[error("values are not fetched from there by this version")]
     NotEnforced,
+    #[error("expected keyring:// with a service and an account: keyring://SERVICE/ACCOUNT")]
+    Keyring,
+    #[error("expected op:// with a vault, an item and a field: op://VAULT/ITEM/FIELD")]
+    OnePassword,
+    #[error("expected vault://HOST[:PORT]/MOUNT/PATH#FIELD")]
+    Vault,
+    #[error(
+        "expected github-device://HOST[:PORT]/CLIENT_ID, with ?scope=SCOPE,… where it needs any"
+    )]
+    Device,
     #[error("expected env:// and the name of a variable")]
     Variable,
     #[error("expected the absolute path of a file behind file://")]
@@ -130,25 +162,96 @@ impl Serialize for CredentialName {
 // === impl Source ===
 
 /// What later versions may fetch from: the scheme of a URI, or the whole word.
-const LATER: [&str; 8] = [
-    "stdin",
-    "keyring",
-    "op",
-    "vault",
-    "infisical",
-    "oidc",
-    "github-device",
-    "github-app",
-];
+const LATER: [&str; 3] = ["infisical", "oidc", "github-app"];
+/// Where Vault and OpenBao listen.
+const VAULT_PORT: u16 = 8200;
 
 impl Source {
-    /// `env`, `file` or `exec`.
+    /// The word that its spelling begins with.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Env(_) => "env",
             Self::File(_) => "file",
             Self::Exec { .. } => "exec",
+            Self::Stdin => "stdin",
+            Self::Keyring { .. } => "keyring",
+            Self::OnePassword(_) => "op",
+            Self::Vault { .. } => "vault",
+            Self::Device { .. } => "github-device",
         }
+    }
+
+    fn keyring(rest: &str) -> Option<Self> {
+        let (service, account) = rest.split_once('/')?;
+        (!service.is_empty() && !account.is_empty()).then(|| Self::Keyring {
+            service: service.to_owned(),
+            account: account.to_owned(),
+        })
+    }
+
+    fn one_password(rest: &str) -> Option<Self> {
+        let parts: Vec<&str> = rest.split('/').collect();
+        let fits = (3..=4).contains(&parts.len()) && parts.iter().all(|part| !part.is_empty());
+        fits.then(|| Self::OnePassword(rest.to_owned()))
+    }
+
+    fn vault(rest: &str) -> Option<Self> {
+        let (rest, field) = rest.rsplit_once('#')?;
+        let (authority, path) = rest.split_once('/')?;
+        let (host, port) = authority_of(authority, VAULT_PORT)?;
+        let parts: Vec<&str> = path.split('/').collect();
+        let plain = |part: &&str| !part.is_empty() && !matches!(*part, "." | "..");
+        let fits = parts.len() >= 2 && parts.iter().all(plain) && !field.is_empty();
+        fits.then(|| Self::Vault {
+            host,
+            port,
+            path: path.to_owned(),
+            field: field.to_owned(),
+        })
+    }
+
+    fn device(rest: &str) -> Option<Self> {
+        let (authority, rest) = rest.split_once('/')?;
+        let (host, port) = authority_of(authority, 443)?;
+        let (client, scopes) = match rest.split_once("?scope=") {
+            Some((client, scopes)) => (client, scopes.split(',').map(str::to_owned).collect()),
+            None => (rest, Vec::new()),
+        };
+        let word = |text: &str| {
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+        };
+        let fits = word(client) && scopes.iter().all(|scope: &String| word(scope));
+        fits.then(|| Self::Device {
+            host,
+            port,
+            client: client.to_owned(),
+            scopes,
+        })
+    }
+}
+
+/// A host of the person's own choice (a name of one label or an address too), and a port.
+fn authority_of(text: &str, default: u16) -> Option<(String, u16)> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)?),
+        None => (text, default),
+    };
+    let fits = (1..=253).contains(&host.len())
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b))
+        && !host.starts_with(['-', '.']);
+    fits.then(|| (host.to_ascii_lowercase(), port))
+}
+
+fn with_port(host: &str, port: u16, default: u16) -> String {
+    if port == default {
+        host.to_owned()
+    } else {
+        format!("{host}:{port}")
     }
 }
 
@@ -161,6 +264,7 @@ impl FromStr for Source {
         }
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) => (scheme, rest),
+            None if text == "stdin" => return Ok(Self::Stdin),
             None if LATER.contains(&text) => return Err(CredentialError::NotEnforced),
             None => return Err(CredentialError::Source),
         };
@@ -195,6 +299,10 @@ impl FromStr for Source {
                     Err(CredentialError::Program)
                 }
             }
+            "keyring" => Self::keyring(rest).ok_or(CredentialError::Keyring),
+            "op" => Self::one_password(rest).ok_or(CredentialError::OnePassword),
+            "vault" => Self::vault(rest).ok_or(CredentialError::Vault),
+            "github-device" => Self::device(rest).ok_or(CredentialError::Device),
             later if LATER.contains(&later) => Err(CredentialError::NotEnforced),
             _ => Err(CredentialError::Source),
         }
@@ -211,6 +319,35 @@ impl fmt::Display for Source {
                 arguments
                     .iter()
                     .try_for_each(|argument| write!(f, " {argument}"))
+            }
+            Self::Stdin => f.write_str("stdin"),
+            Self::Keyring { service, account } => write!(f, "keyring://{service}/{account}"),
+            Self::OnePassword(reference) => write!(f, "op://{reference}"),
+            Self::Vault {
+                host,
+                port,
+                path,
+                field,
+            } => write!(
+                f,
+                "vault://{}/{path}#{field}",
+                with_port(host, *port, VAULT_PORT)
+            ),
+            Self::Device {
+                host,
+                port,
+                client,
+                scopes,
+            } => {
+                write!(
+                    f,
+                    "github-device://{}/{client}",
+                    with_port(host, *port, 443)
+                )?;
+                match scopes.as_slice() {
+                    [] => Ok(()),
+                    scopes => write!(f, "?scope={}", scopes.join(",")),
+                }
             }
         }
     }
@@ -355,7 +492,7 @@ inline_schema!(CredentialName, "CredentialName", {
 inline_schema!(Source, "Source", {
     "type": "string",
     "maxLength": MAX_SOURCE_BYTES,
-    "pattern": "^(env://[A-Za-z_][A-Za-z0-9_]*|file:///.+|exec:///[^\"'\\\\$`]+)$"
+    "pattern": "^(env://[A-Za-z_][A-Za-z0-9_]*|file:///.+|exec:///[^\"'\\\\$`]+|stdin|keyring://[^/]+/.+|op://[^/]+/[^/]+/.+|vault://[^/]+/[^#]+/[^#]+#.+|github-device://[^/]+/.+)$"
 });
 inline_schema!(HeaderName, "HeaderName", {
     "type": "string",
@@ -400,6 +537,14 @@ mod tests {
             "file:///home/me/.token with space",
             "exec:///usr/bin/gh auth token",
             "exec:///bin/x",
+            "stdin",
+            "keyring://github/me@example.com",
+            "op://Engineering/npm token/password",
+            "op://Engineering/npm/section/password",
+            "vault://vault.corp/secret/team/github#token",
+            "vault://127.0.0.1:8443/secret/github#a b",
+            "github-device://github.com/Iv1.0123456789abcdef",
+            "github-device://ghe.corp:8443/abc?scope=repo,read:org",
         ] {
             let source: Source = text.parse().unwrap();
             assert_eq!(source.to_string(), text);
@@ -421,11 +566,20 @@ mod tests {
             ("exec:///bin/sh -c \"x\"", E::Shell),
             ("exec:///bin/echo $HOME", E::Shell),
             ("file:///a\nb", E::Source),
-            ("stdin", E::NotEnforced),
-            ("keyring://github", E::NotEnforced),
-            ("op://Engineering/npm/token", E::NotEnforced),
-            ("vault://vault.corp/secret/github#token", E::NotEnforced),
-            ("github-device", E::NotEnforced),
+            ("keyring://github", E::Keyring),
+            ("keyring:///me", E::Keyring),
+            ("op://Engineering/npm", E::OnePassword),
+            ("op://a//b", E::OnePassword),
+            ("vault://vault.corp/secret/github", E::Vault),
+            ("vault://vault.corp/secret#token", E::Vault),
+            ("vault://vault.corp/secret/../sys/raw#token", E::Vault),
+            ("vault://vault.corp:0/secret/x#token", E::Vault),
+            ("vault://user@vault.corp/secret/x#token", E::Vault),
+            ("github-device://github.com", E::Device),
+            ("github-device://github.com/a b", E::Device),
+            ("github-device://github.com/abc?scope=", E::Device),
+            ("infisical://x/y", E::NotEnforced),
+            ("oidc", E::NotEnforced),
         ] {
             assert_eq!(text.parse::<Source>(), Err(error), "{text}");
         }

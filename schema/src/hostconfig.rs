@@ -93,7 +93,8 @@ pub struct GatewayConfig {
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Grant {
-    /// `env://VARIABLE`, `file:///PATH`, or `exec:///PATH ARGUMENT…`, which no shell reads.
+    /// `env://VARIABLE`, `file:///PATH`, `exec:///PATH ARGUMENT…`, which no shell reads, `stdin`, `keyring://SERVICE/ACCOUNT`,
+    /// `op://VAULT/ITEM/FIELD`, `vault://HOST/MOUNT/PATH#FIELD`, `github-device://HOST/CLIENT_ID`.
     pub source: Source,
     /// `name`, `*.name`, either with `:port`; without one 443. May be left out for a credential named after a known provider
     /// (anthropic, claude, openai, gemini, github), whose hosts, header and format are then meant.

@@ -2,10 +2,12 @@
 //! and the placeholders that stand for them inside a container. Called by the CLI, and by nothing that runs inside.
 #![forbid(unsafe_code)]
 
+mod https;
 mod placeholder;
 mod source;
 mod value;
 
+pub use https::{HttpsError, MAX_ANSWER_BYTES};
 pub use placeholder::{MIN_RANDOM, PlaceholderError, placeholder};
-pub use source::{EXEC_DEADLINE, MAX_STDERR_BYTES, SourceError, fetch};
+pub use source::{EXEC_DEADLINE, Host, Input, MAX_STDERR_BYTES, SourceError, fetch};
 pub use value::{Fetched, MAX_VALUE_BYTES, MIN_VALUE_BYTES, Secret, ValueError};

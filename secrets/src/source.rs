@@ -1,5 +1,11 @@
 //! Fetches a value from where the host's config says it is. Every source is bounded in bytes and time; an error names the
-//! source and what went wrong there, never what came out of it.
+//! source and what went wrong there, never what came out of it. A new source is a variant of schema's `Source` and an arm of
+//! [`fetch`].
+
+mod device;
+mod exec;
+mod keyring;
+mod vault;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -7,14 +13,13 @@ use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use schema::credential::Source;
 use schema::diag::escape;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
 use zeroize::Zeroizing;
 
 use crate::value::{Fetched, READ_BYTES, Secret, ValueError};
@@ -58,6 +63,24 @@ pub enum SourceError {
         status: ExitStatus,
         stderr: String,
     },
+    #[error("{0} is not on PATH; install {1}, or name its full path with exec://")]
+    NoProgram(&'static str, &'static str),
+    #[error("standard input cannot be read for it: {0}")]
+    InputTaken(&'static str),
+    #[error("the keyring: {0}")]
+    Keyring(#[from] keyring::KeyringError),
+    #[error("{service}: {error}")]
+    Vault {
+        service: String,
+        error: vault::VaultError,
+    },
+    #[error("{service}: {error}")]
+    Device {
+        service: String,
+        error: device::DeviceError,
+    },
+    #[error("{} printed an ExecCredential that cannot be used: {why}", escape(&program.to_string_lossy()))]
+    ExecCredential { program: PathBuf, why: &'static str },
     #[error("what {from} holds is no value: {error}")]
     Value { from: String, error: ValueError },
 }
@@ -69,21 +92,88 @@ fn said(stderr: &str) -> String {
     }
 }
 
-/// Fetches the value. `env` looks a variable up; `deadline` is a program's, [`EXEC_DEADLINE`] outside tests.
+/// What a source may ask of this host.
+pub struct Host<'a> {
+    /// A variable.
+    pub env: &'a (dyn Fn(&str) -> Option<OsString> + Sync),
+    /// What services are verified with, DER.
+    pub roots: &'a [Vec<u8>],
+    /// Shows a line to the person who waits; `None`: nobody does.
+    pub person: Option<&'a (dyn Fn(&str) + Sync)>,
+    pub input: Input,
+    /// A program's, [`EXEC_DEADLINE`] outside tests.
+    pub deadline: Duration,
+    /// How long a second is when a service says how long to wait; shorter in tests.
+    pub second: Duration,
+}
+
+/// Whether standard input may be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    Free,
+    /// Somebody else's, in words.
+    Taken(&'static str),
+}
+
+/// Fetches the value; `before` is what the same source gave last, if this process knows it.
 ///
 /// # Errors
 /// [`SourceError`], without anything of the value.
 pub async fn fetch(
     source: &Source,
-    env: impl Fn(&str) -> Option<OsString>,
-    deadline: Duration,
+    before: Option<&Fetched>,
+    host: &Host<'_>,
 ) -> Result<Fetched, SourceError> {
     let bytes = match source {
-        Source::Env(name) => env(name)
+        Source::Env(name) => (host.env)(name)
             .map(OsString::into_vec)
             .ok_or_else(|| SourceError::NotSet(name.clone()))?,
-        Source::File(path) => file(path)?,
-        Source::Exec { program, arguments } => exec(program, arguments, deadline).await?,
+        Source::File(path) => read_file(path, READ_BYTES)?,
+        Source::Exec { program, arguments } => {
+            let printed = exec::run(program, arguments, host.deadline).await?;
+            if let Some(fetched) = exec::credential(program, &printed) {
+                return fetched;
+            }
+            printed
+        }
+        Source::Stdin => standard_input(host.input)?,
+        Source::Keyring { service, account } => {
+            std::mem::take(&mut *keyring::fetch(service, account).await?)
+        }
+        Source::OnePassword(reference) => {
+            let program = exec::find("op", host)?;
+            let reference = format!("op://{reference}");
+            let words = ["read", "--no-newline", reference.as_str()].map(str::to_owned);
+            exec::run(&program, &words, host.deadline).await?
+        }
+        Source::Vault {
+            host: name,
+            port,
+            path,
+            field,
+        } => {
+            let wanted = vault::Wanted {
+                host: name,
+                port: *port,
+                path,
+                field,
+            };
+            return vault::fetch(wanted, host).await;
+        }
+        Source::Device {
+            host: name,
+            port,
+            client,
+            scopes,
+        } => {
+            let wanted = device::Wanted {
+                host: name,
+                port: *port,
+                client,
+                scope: &scopes.join(" "),
+            };
+            return device::fetch(wanted, before, host).await;
+        }
     };
     let value = Secret::new(bytes).map_err(|error| SourceError::Value {
         // Arguments are left out: people put more into them than they should.
@@ -93,13 +183,41 @@ pub async fn fetch(
         },
         error,
     })?;
-    Ok(Fetched {
-        value,
-        expires: None,
-    })
+    Ok(Fetched::until(value, None))
 }
 
-fn file(path: &Path) -> Result<Vec<u8>, SourceError> {
+/// All of it, once: what is read is not there for whoever comes after.
+fn standard_input(input: Input) -> Result<Vec<u8>, SourceError> {
+    static READ: AtomicBool = AtomicBool::new(false);
+    if let Input::Taken(why) = input {
+        return Err(SourceError::InputTaken(why));
+    }
+    if READ.swap(true, Ordering::Relaxed) {
+        return Err(SourceError::InputTaken(
+            "it was read for another credential already",
+        ));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(READ_BYTES));
+    std::io::stdin()
+        .lock()
+        .take(READ_BYTES as u64)
+        .read_to_end(&mut bytes)
+        .map_err(|error| SourceError::Read {
+            path: "/dev/stdin".into(),
+            error,
+        })?;
+    Ok(std::mem::take(&mut bytes))
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs())
+}
+
+/// A file that nobody else could have written, up to a number of bytes.
+fn read_file(path: &Path, limit: usize) -> Result<Vec<u8>, SourceError> {
     let read = |error| SourceError::Read {
         path: path.to_owned(),
         error,
@@ -124,89 +242,17 @@ fn file(path: &Path) -> Result<Vec<u8>, SourceError> {
     if meta.mode() & 0o022 != 0 {
         return Err(SourceError::Writable(path.to_owned()));
     }
-    read_bounded(&file).map_err(read)
+    read_bounded(&file, limit).map_err(read)
 }
 
-fn read_bounded(file: &File) -> std::io::Result<Vec<u8>> {
+fn read_bounded(file: &File, limit: usize) -> std::io::Result<Vec<u8>> {
     // In place and once: a vector that grows leaves copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(READ_BYTES));
-    file.take(READ_BYTES as u64).read_to_end(&mut bytes)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit));
+    file.take(limit as u64).read_to_end(&mut bytes)?;
     Ok(std::mem::take(&mut bytes))
 }
 
-async fn exec(
-    program: &Path,
-    arguments: &[String],
-    deadline: Duration,
-) -> Result<Vec<u8>, SourceError> {
-    let spawn = |error| SourceError::Spawn {
-        program: program.to_owned(),
-        error,
-    };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(spawn)?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let work = async {
-        let (value, words) = tokio::join!(
-            first_bytes(stdout, READ_BYTES),
-            first_bytes(stderr, MAX_STDERR_BYTES)
-        );
-        Ok::<_, std::io::Error>((value?, words?, child.wait().await?))
-    };
-    match tokio::time::timeout(deadline, work).await {
-        Ok(Ok((mut value, _, status))) if status.success() => Ok(std::mem::take(&mut value)),
-        Ok(Ok((value, words, status))) => Err(SourceError::Failed {
-            program: program.to_owned(),
-            status,
-            stderr: without(&words, &value),
-        }),
-        Ok(Err(error)) => Err(spawn(error)),
-        // Dropping the child kills it.
-        Err(_) => Err(SourceError::Deadline {
-            program: program.to_owned(),
-            after: deadline,
-        }),
-    }
-}
-
-/// The first bytes of a stream, which is read to its end so that its writer is not held up.
-async fn first_bytes(
-    stream: Option<impl AsyncRead + Unpin>,
-    limit: usize,
-) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    let mut kept = Zeroizing::new(Vec::with_capacity(limit));
-    let Some(mut stream) = stream else {
-        return Ok(kept);
-    };
-    let mut chunk = Zeroizing::new([0; 4096]);
-    loop {
-        let n = stream.read(&mut *chunk).await?;
-        if n == 0 {
-            return Ok(kept);
-        }
-        let room = (limit - kept.len()).min(n);
-        kept.extend_from_slice(&chunk[..room]);
-    }
-}
-
-/// A program's words, unless they repeat what it printed as the value.
-fn without(words: &[u8], value: &[u8]) -> String {
-    let value = value.trim_ascii();
-    let repeated = !value.is_empty()
-        && words
-            .windows(value.len().min(words.len()).max(1))
-            .any(|part| part == value);
-    if repeated {
-        return "its words are not shown because they hold what it printed".to_owned();
-    }
-    String::from_utf8_lossy(words).into_owned()
-}
-
+#[cfg(test)]
+mod service_tests;
 #[cfg(test)]
 mod tests;

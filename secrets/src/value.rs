@@ -22,6 +22,18 @@ pub struct Fetched {
     pub value: Secret,
     /// Seconds since 1970 from when on it is worth nothing; `None`: the source does not say.
     pub expires: Option<u64>,
+    /// What renews it without a person.
+    pub(crate) renewal: Option<Secret>,
+}
+
+impl Fetched {
+    pub(crate) fn until(value: Secret, expires: Option<u64>) -> Self {
+        Self {
+            value,
+            expires,
+            renewal: None,
+        }
+    }
 }
 
 /// Why bytes are no value. Says nothing of them.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::json;
-use crate::credentials::hand;
+use crate::credentials::{Asker, hand};
 use crate::places::Places;
 use crate::report::{self, Failure, escape};
 use crate::{credentials, grants, loaded};
@@ -65,7 +65,7 @@ async fn list(as_json: bool) -> Result<u8, Failure> {
     let host = loaded::host_for(&Places::from_env()?, &loaded::workspace()?)?;
     let (mut found, mut rows) = (Vec::new(), Vec::new());
     for (name, grant) in &host.credentials {
-        let problem = credentials::fetch(name.as_str(), grant)
+        let problem = credentials::fetch(&host, name.as_str(), grant, Asker::List)
             .await
             .err()
             .map(|failure| {
@@ -119,7 +119,7 @@ async fn test(name: &str) -> Result<u8, Failure> {
         .help("`agentcontainer credential list` shows what it does")
         .status(2));
     };
-    credentials::fetch(name, grant)
+    credentials::fetch(&host, name, grant, Asker::Command)
         .await
         .map_err(|failure| failure.status(1))?;
     report::out(format!(

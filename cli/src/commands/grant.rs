@@ -23,7 +23,8 @@ use crate::{credentials, grants, loaded, trust};
 pub struct Args {
     /// The credential, as agentcontainer.json names it
     name: Option<String>,
-    /// Where its value comes from: env://VARIABLE, file:///PATH, exec:///PATH ARGUMENT…
+    /// Where its value comes from: env://VARIABLE, file:///PATH, exec:///PATH ARGUMENT…, stdin, keyring://SERVICE/ACCOUNT,
+    /// op://VAULT/ITEM/FIELD, vault://HOST/MOUNT/PATH#FIELD, github-device://HOST/CLIENT_ID
     #[arg(long, value_name = "URI", requires = "name")]
     source: Option<String>,
     /// The hosts that may see it: name, *.name, name:port; several between commas
@@ -170,7 +171,9 @@ fn offer(name: &CredentialName, asked: Option<&agent::Credential>) -> Result<Sou
     for (i, source) in there.iter().enumerate() {
         report::note(format!("  {}  {source}, which is set here", i + 1));
     }
-    let answer = answer("A number, or a source (env://… file:///… exec:///…): ");
+    let answer = answer(
+        "A number, or a source (env://… file:///… exec:///… keyring://… op://… vault://…): ",
+    );
     let picked = answer.parse::<usize>().ok();
     match picked.and_then(|n| there.get(n.checked_sub(1)?)) {
         Some(source) => Ok(source.clone()),

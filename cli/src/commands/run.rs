@@ -108,7 +108,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
             Done::Told(number) => return Ok(by_signal(number)),
         }
     }
-    let credentials = credentials::resolve(&loaded).await?;
+    let credentials = credentials::resolve(&loaded, args.detach).await?;
     record.save(&loaded.places)?;
 
     let before = control::present(&loaded.workspace);

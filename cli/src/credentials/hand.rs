@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use api::v1;
-use schema::hostconfig::{Grant, Setting};
+use schema::hostconfig::{Grant, HostConfig, Setting};
 use secrets::Fetched;
 
+use super::Asker;
 use crate::channel::{self, Enforcer};
 use crate::loaded;
 use crate::places::Places;
@@ -143,7 +144,7 @@ pub async fn rotate(
     for holder in holders.iter().filter(|holder| holder.state != "revoked") {
         if !values.contains_key(&holder.workspace) {
             let fetched = match grant(places, &holder.workspace, name) {
-                Ok(grant) => super::fetch(name, &grant).await,
+                Ok((host, grant)) => super::fetch(&host, name, &grant, Asker::Command).await,
                 Err(failure) => Err(failure),
             };
             values.insert(holder.workspace.clone(), fetched.map_err(Some));
@@ -189,9 +190,14 @@ fn unrenewed(name: &str, holder: &Holder) -> Failure {
 }
 
 /// What is granted to a workspace now.
-fn grant(places: &Places, workspace: &Path, name: &str) -> Result<Setting<Grant>, Failure> {
+fn grant(
+    places: &Places,
+    workspace: &Path,
+    name: &str,
+) -> Result<(HostConfig, Setting<Grant>), Failure> {
     let mut host = loaded::host_for(places, workspace)?;
-    host.credentials.remove(name).ok_or_else(|| {
+    let grant = host.credentials.remove(name);
+    grant.map(|grant| (host, grant)).ok_or_else(|| {
         Failure::new(
             "credential-not-granted",
             format!("{name} is not granted to {} any more", workspace.display()),

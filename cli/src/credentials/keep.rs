@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use api::v1;
-use schema::hostconfig::{Grant, Setting};
+use schema::hostconfig::{Grant, HostConfig, Setting};
 use schema::session::SessionId;
 use secrets::Fetched;
 use tokio::sync::watch;
 
-use super::{Resolved, hand};
+use super::{Asker, Resolved, hand};
 use crate::channel::Enforcer;
 use crate::loaded::Loaded;
 use crate::record::now;
@@ -31,7 +31,10 @@ struct Kept {
 }
 
 /// What is kept, by name.
-pub struct Keeper(BTreeMap<String, Kept>);
+pub struct Keeper {
+    host: HostConfig,
+    kept: BTreeMap<String, Kept>,
+}
 
 impl Keeper {
     pub fn new(loaded: &Loaded, resolved: &[Resolved]) -> Self {
@@ -45,7 +48,10 @@ impl Keeper {
             };
             Some((resolved.name.clone(), kept))
         };
-        Self(resolved.iter().filter_map(kept).collect())
+        Self {
+            host: loaded.host.clone(),
+            kept: resolved.iter().filter_map(kept).collect(),
+        }
     }
 
     /// Until the other end of `changed`, which is told of an enforcer or gateway that came back, is gone.
@@ -55,11 +61,11 @@ impl Keeper {
         session: SessionId,
         mut changed: watch::Receiver<u64>,
     ) {
-        if self.0.is_empty() {
+        if self.kept.is_empty() {
             return;
         }
         loop {
-            let due = self.0.values().filter_map(|kept| kept.due).min();
+            let due = self.kept.values().filter_map(|kept| kept.due).min();
             let result = tokio::select! {
                 told = changed.changed() => match told {
                     Ok(()) => self.restore(&mut enforcer, &session).await,
@@ -91,10 +97,10 @@ impl Keeper {
             }
         };
         for name in missing {
-            let Some(kept) = self.0.get_mut(&name) else {
+            let Some(kept) = self.kept.get_mut(&name) else {
                 continue;
             };
-            if let Ok(fetched) = super::fetch_again(&name, &kept.grant).await {
+            if let Ok(fetched) = again(&self.host, &name, kept).await {
                 kept.due = due(&fetched);
                 kept.fetched = fetched;
             }
@@ -107,11 +113,11 @@ impl Keeper {
     async fn renew(&mut self, enforcer: &mut Enforcer, session: &SessionId) -> Result<(), Failure> {
         let now = Instant::now();
         let mut result = Ok(());
-        for (name, kept) in &mut self.0 {
+        for (name, kept) in &mut self.kept {
             if kept.due.is_none_or(|due| due > now) {
                 continue;
             }
-            let renewed = match super::fetch_again(name, &kept.grant).await {
+            let renewed = match again(&self.host, name, kept).await {
                 Ok(fetched) => {
                     let given = hand::give(enforcer, session.as_str(), &[(name, &fetched)]).await;
                     kept.fetched = fetched;
@@ -129,6 +135,11 @@ impl Keeper {
         }
         result
     }
+}
+
+/// What its source gives now. What was read once has no source any more.
+async fn again(host: &HostConfig, name: &str, kept: &Kept) -> Result<Fetched, Failure> {
+    super::fetch(host, name, &kept.grant, Asker::Session(&kept.fetched)).await
 }
 
 /// With a fifth of its time left, and not at once again.

@@ -160,7 +160,7 @@ fn a_source_that_is_none_is_not_repeated_and_a_later_one_is_refused_in_words() {
         "{pasted}"
     );
     assert!(!pasted.contains("ghp_"), "{pasted}");
-    for later in ["stdin", "keyring://x", "op://a/b/c", "vault://v/s#t"] {
+    for later in ["infisical://a/b", "oidc://x", "github-app"] {
         let words = grant(later);
         assert!(
             words.contains("not fetched from there by this version"),

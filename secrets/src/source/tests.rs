@@ -8,10 +8,21 @@ use crate::value::MAX_VALUE_BYTES;
 
 const VALUE: &str = "sesame-0123456789";
 
+fn host<'a>(env: &'a (dyn Fn(&str) -> Option<OsString> + Sync), deadline: Duration) -> Host<'a> {
+    Host {
+        env,
+        roots: &[],
+        person: None,
+        input: Input::Taken("it is the test's"),
+        deadline,
+        second: Duration::from_millis(10),
+    }
+}
+
 async fn get(source: &str) -> Result<String, String> {
     let env = |name: &str| (name == "SESAME").then(|| VALUE.into());
     let source = source.parse().unwrap();
-    match fetch(&source, env, Duration::from_secs(5)).await {
+    match fetch(&source, None, &host(&env, Duration::from_secs(5))).await {
         Ok(fetched) => Ok(String::from_utf8(fetched.value.expose().to_vec()).unwrap()),
         Err(error) => Err(format!("{error} {error:?}")),
     }
@@ -144,9 +155,62 @@ async fn a_program_is_bounded_in_bytes_and_time() {
     assert!(error.contains("longer than"), "{error}");
     let source = script(dir.path(), "exec sleep 60").parse().unwrap();
     let began = Instant::now();
-    let error = fetch(&source, |_| None, Duration::from_millis(200))
+    let error = fetch(&source, None, &host(&|_| None, Duration::from_millis(200)))
         .await
         .unwrap_err();
     assert!(matches!(error, SourceError::Deadline { .. }), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_program_may_say_when_its_value_ends_as_kubernetes_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let printed = |what: &str| script(dir.path(), &format!("cat <<'END'\n{what}\nEND\n"));
+    let text = format!(
+        r#"{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{{"token":"{VALUE}","expirationTimestamp":"2030-01-02T03:04:05Z"}}}}"#
+    );
+    let source = printed(&text).parse().unwrap();
+    let env = |_: &str| None;
+    let got = fetch(&source, None, &host(&env, Duration::from_secs(5)))
+        .await
+        .unwrap();
+    assert_eq!(got.value.expose(), VALUE.as_bytes());
+    assert_eq!(got.expires, Some(1_893_553_445));
+    let error = get(&printed(r#"{"kind":"ExecCredential","status":{}}"#))
+        .await
+        .unwrap_err();
+    assert!(error.contains("it has no status.token"), "{error}");
+    // What only looks like it is a value like any other.
+    let other = r#"{"kind":"Other","token":"sesame"}"#;
+    assert_eq!(get(&printed(other)).await.unwrap(), other);
+}
+
+#[tokio::test]
+async fn op_is_run_from_path_with_the_reference_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let op = dir.path().join("op");
+    fs::write(
+        &op,
+        format!("#!/bin/sh\n[ \"$*\" = 'read --no-newline op://Engineering/npm token/password' ] && printf %s {VALUE}\n"),
+    )
+    .unwrap();
+    fs::set_permissions(&op, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("relative:{}:/nowhere", dir.path().display());
+    let env = |name: &str| (name == "PATH").then(|| path.clone().into());
+    let source = "op://Engineering/npm token/password".parse().unwrap();
+    let got = fetch(&source, None, &host(&env, Duration::from_secs(5)))
+        .await
+        .unwrap();
+    assert_eq!(got.value.expose(), VALUE.as_bytes());
+    let error = get("op://Engineering/npm/password").await.unwrap_err();
+    assert!(
+        error.contains("op is not on PATH; install the 1Password"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn standard_input_that_is_somebody_elses_is_left_alone() {
+    let error = get("stdin").await.unwrap_err();
+    assert!(error.contains("it is the test's"), "{error}");
 }
