@@ -199,8 +199,8 @@ async fn obey(
             }) => {
                 let document = read_snapshot(document)?;
                 shared.state.apply(generation, document).await?;
-                shared.pool.clear();
                 let generation = shared.state.active().generation;
+                shared.pool.clear(generation);
                 let applied = from_gateway::Message::Applied(v1::Applied { generation });
                 shared.channel.tell(applied).await?;
             }

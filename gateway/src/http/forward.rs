@@ -51,10 +51,11 @@ const HOP_BY_HOP: [HeaderName; 10] = [
 
 pub struct Forward {
     pub granted: Granted,
+    // Ahead of the entry, whose end says that nothing of this connection is open any more.
+    upstreams: Upstreams,
     entry: Arc<Entry>,
     /// Set once the connection was recorded; a client connection is recorded once.
     connected: OnceCell<bool>,
-    upstreams: Upstreams,
 }
 
 /// Why there is no response.
@@ -121,9 +122,9 @@ impl Forward {
     pub fn new(granted: Granted, entry: Arc<Entry>, pool: Arc<Pool>) -> Self {
         Self {
             granted,
+            upstreams: Upstreams::new(pool),
             entry,
             connected: OnceCell::new(),
-            upstreams: Upstreams::new(pool),
         }
     }
 
@@ -203,7 +204,7 @@ impl Forward {
                 return self
                     .switch(
                         client,
-                        upstream,
+                        (upstream, lease),
                         (key, watch),
                         (&recorded, since),
                         applied.answers,
@@ -364,7 +365,7 @@ impl Forward {
     async fn switch(
         &self,
         client: &Client,
-        mut upstream: Response<Incoming>,
+        (mut upstream, lease): (Response<Incoming>, Lease),
         (key, watch): (Option<Key>, Option<Box<Watch>>),
         (recorded, since): (&events::Request, Instant),
         answers: Option<Arc<Patterns>>,
@@ -382,7 +383,8 @@ impl Forward {
         let upgraded = hyper::upgrade::on(&mut upstream)
             .await
             .map_err(Failure::Upstream)?;
-        let switched = Switched::new(upgraded, watch).ok_or(Failure::Switch(Mismatch::Unasked))?;
+        let switched =
+            Switched::new(upgraded, watch, lease).ok_or(Failure::Switch(Mismatch::Unasked))?;
         let status = upstream.status().as_u16();
         let exchange = events::Exchange {
             status,

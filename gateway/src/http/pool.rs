@@ -2,6 +2,7 @@
 //! same place, under the same policy and with the same credential, or none, and for nothing else. They rest for less
 //! time than servers keep them, and a new policy closes them all. Filled and asked by `http::upstream`.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ struct Resting {
 
 pub struct Pool {
     resting: Mutex<Vec<Resting>>,
+    /// Of the policy that is in force.
+    generation: AtomicU32,
     /// Descriptors beyond the one that every client connection has for its upstream.
     extra: Arc<Semaphore>,
 }
@@ -37,6 +40,7 @@ impl Pool {
     pub fn new(extra: Arc<Semaphore>) -> Self {
         Self {
             resting: Mutex::default(),
+            generation: AtomicU32::new(0),
             extra,
         }
     }
@@ -69,6 +73,10 @@ impl Pool {
             one.hold(permit);
         }
         let mut resting = self.lock();
+        // Asked under the lock that `clear` takes: what comes after it is of its policy.
+        if what.generation < self.generation.load(Ordering::Relaxed) {
+            return;
+        }
         if resting.len() >= limits::RESTING_UPSTREAMS {
             resting.remove(0);
         }
@@ -82,8 +90,11 @@ impl Pool {
         });
     }
 
-    pub fn clear(&self) {
-        self.lock().clear();
+    /// Closes all that rest, for a policy that took the place of theirs.
+    pub fn clear(&self, generation: u32) {
+        let mut resting = self.lock();
+        self.generation.store(generation, Ordering::Relaxed);
+        resting.clear();
     }
 
     /// Closes those that have rested long enough, until none is left.

@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use super::upstream::Lease;
 use crate::connection::Guarded;
 use crate::relay::{Carried, End, Patience, Pipes, exchange, relay, rested};
 use crate::tls::upstream::Leg;
@@ -59,6 +60,8 @@ pub struct Switched {
     first: Bytes,
     /// What looks at the frames that the agent sends.
     watch: Option<Box<Watch>>,
+    /// Its place among the upstream connections that there may be.
+    _lease: Lease,
 }
 
 impl Key {
@@ -216,12 +219,13 @@ impl AsyncWrite for Stream {
 
 impl Switched {
     /// Takes the socket back from hyper. `None`: it is not the socket that was given.
-    pub fn new(upgraded: Upgraded, watch: Option<Box<Watch>>) -> Option<Self> {
+    pub fn new(upgraded: Upgraded, watch: Option<Box<Watch>>, lease: Lease) -> Option<Self> {
         let parts = upgraded.downcast::<TokioIo<Leg>>().ok()?;
         Some(Self {
             upstream: parts.io.into_inner(),
             first: parts.read_buf,
             watch,
+            _lease: lease,
         })
     }
 

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
 use schema::net::Protocol;
 
 use crate::credentials::grant;
 use crate::harness::*;
-use crate::https::{NAME, Scene, World, origin};
+use crate::https::{NAME, Scene, World, origin, speak};
 
 const STAND_IN: &str = "Authorization: Bearer ghp_Fak3Fak3Fak3Fak3Fak3";
 
@@ -32,6 +34,73 @@ async fn one_that_rests_is_taken_by_the_next_client_until_a_policy_comes() {
     scene.session.apply(policy).await;
     assert_eq!(answers(&scene, &[]).await, "1");
     assert_eq!(answers(&scene, &[]).await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_an_earlier_policy_is_not_left_to_the_next_client() {
+    let mut scene = Scene::new(&["http/1.1"]).await;
+    let stream = speak(&scene, b"http/1.1").await;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let host = format!("{NAME}:{}", scene.port);
+    let mut ask = async || {
+        let request = hyper::Request::builder()
+            .uri("/connection")
+            .header("host", &host)
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let answer = sender.send_request(request).await.unwrap().into_body();
+        let body = answer.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        sender.ready().await.unwrap();
+        text
+    };
+    assert_eq!(ask().await, "0");
+    let policy = scene.session.policy.clone();
+    scene.session.apply(policy).await;
+    assert_eq!(ask().await, "0", "its right goes on, and so does it");
+    drop(sender);
+    scene
+        .session
+        .event_where("closed", |e| {
+            e.kind == audit::Kind::Connect && e.reason == "closed"
+        })
+        .await;
+    assert_eq!(answers(&scene, &[]).await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_http_2_one_that_carried_a_credential_carries_no_other_requests_either() {
+    let world = World::new();
+    let (port, seen) = origin(world.certified(NAME, |_| {}), &["h2"]).await;
+    let mut policy = PolicyBuilder::default().rule(NAME, port, Protocol::Https);
+    grant(&mut policy, port, Some("GITHUB_TOKEN"));
+    let scene = Scene::of(&world, policy, port, seen).await;
+    let stream = speak(&scene, b"h2").await;
+    let (sender, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    )
+    .await
+    .unwrap();
+    tokio::spawn(connection);
+    let (name, value) = STAND_IN.split_once(": ").unwrap();
+    let mut said = Vec::new();
+    for with in [true, false, true, false] {
+        let mut request =
+            hyper::Request::builder().uri(format!("https://{NAME}:{port}/connection"));
+        if with {
+            request = request.header(name, value);
+        }
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let answer = sender.clone().send_request(request).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        said.push(String::from_utf8_lossy(&body).into_owned());
+    }
+    assert_eq!(said, ["0", "1", "0", "1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
