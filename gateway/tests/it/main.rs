@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod channel;
+mod corpus;
+mod cost;
 mod credentials;
 mod dns;
 mod frames;
