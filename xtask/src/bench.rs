@@ -49,6 +49,8 @@ enum Section {
     Memory,
     /// From the command line to the program's first instruction, against `docker run`
     Start,
+    /// What the gateway's inspectors cost, each alone and on requests
+    Inspect,
 }
 
 /// How much is measured.
@@ -100,6 +102,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.inside {
         return inside(&wanted, effort);
     }
+    if arguments.only == [Section::Inspect] {
+        return inspect();
+    }
     if !arguments.no_build {
         build()?;
     }
@@ -148,8 +153,22 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if wanted(Section::Start) {
         start::run(effort)?;
     }
+    if wanted(Section::Inspect) {
+        inspect()?;
+    }
     println!("\nload average at the end: {}", report::load_average()?);
     Ok(())
+}
+
+/// The gateway as a library, over sockets on loopback: no session is needed for it.
+fn inspect() -> Result<()> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["test", "--quiet", "--locked", "--release"])
+        .args(["--package", "gateway", "--test", "it", "--"])
+        .args(["--ignored", "--nocapture", "cost_of_inspectors"])
+        .current_dir(paths::root());
+    sh::run(&mut cargo)
 }
 
 fn inside(wanted: &dyn Fn(Section) -> bool, effort: Effort) -> Result<()> {

@@ -132,7 +132,20 @@ impl Counted {
             }
         }
         let data = match &mut self.inspected {
-            Some(inspected) => inspected.push(data).ok_or(BodyError::Inspected)?,
+            Some(inspected) => {
+                let passed = inspected.push(data).ok_or(BodyError::Inspected)?;
+                // Nobody asks again behind the last byte of a body whose length is known.
+                let rest = if self.inner.is_end_stream() {
+                    inspected.finish().ok_or(BodyError::Inspected)?
+                } else {
+                    Bytes::new()
+                };
+                if rest.is_empty() {
+                    passed
+                } else {
+                    [passed, rest].concat().into()
+                }
+            }
             None => data,
         };
         self.watched(data)

@@ -7,6 +7,8 @@ use super::{Field, Found, Inspector, Look, Text};
 const LEAST: usize = 20;
 /// Longer ones are data.
 const MOST: usize = 128;
+/// Runs of words and slashes that are longer are data too.
+const DATA: usize = 256;
 
 /// Fields that hold tokens, tags and signatures by their meaning.
 const LEFT_OUT: &[&str] = &[
@@ -68,41 +70,57 @@ fn is_text(media: Option<&str>) -> bool {
 
 fn search(text: &Text<'_>) -> Look {
     let bytes = text.bytes;
-    // The overlap may begin within a word, which was decided about before.
-    let cut = bytes.iter().position(|&b| !is_part(b));
+    // The overlap may begin within a run, which was decided about before.
+    let cut = bytes.iter().position(|&b| !is_run(b));
     let mut at = if text.at == 0 { 0 } else { cut.unwrap_or(0) };
     while at < bytes.len() {
-        let run = bytes[at..].iter().position(|&b| !is_part(b));
+        let run = bytes[at..].iter().position(|&b| !is_run(b));
         let end = run.map_or(bytes.len(), |run| at + run);
-        let open = text.more && end == bytes.len();
-        if open && end - at <= MOST {
-            return Look {
-                found: None,
-                pending: end - at,
-            };
-        }
-        let word = &bytes[at..end];
-        if (LEAST..=MOST).contains(&word.len())
-            && !is_digest(&bytes[..at], word)
-            && is_random(word)
-            && !text.known.iter().any(|known| known == word)
-        {
-            return Look {
-                found: Some(Found {
-                    kind: "a word that looks random",
-                    at,
-                    length: word.len(),
-                }),
-                pending: 0,
-            };
+        // A longer run is Base64 of something, and looks random piece by piece.
+        if end - at <= DATA {
+            if text.more && end == bytes.len() {
+                return Look {
+                    found: None,
+                    pending: end - at,
+                };
+            }
+            if let Some(found) = in_run(text, at, end) {
+                return Look {
+                    found: Some(found),
+                    pending: 0,
+                };
+            }
         }
         at = end + 1;
     }
     Look::default()
 }
 
-fn is_part(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b == b'+' || b == b'_' || b == b'-'
+/// The first word of a run that looks random.
+fn in_run(text: &Text<'_>, start: usize, end: usize) -> Option<Found> {
+    let run = &text.bytes[start..end];
+    let mut at = start;
+    for word in run.split(|&b| b == b'/' || b == b'=') {
+        let ahead = &text.bytes[..at];
+        if (LEAST..=MOST).contains(&word.len())
+            && !is_digest(ahead, word)
+            && is_random(word)
+            && !text.known.iter().any(|known| known == word)
+        {
+            return Some(Found {
+                kind: "a word that looks random",
+                at,
+                length: word.len(),
+            });
+        }
+        at += word.len() + 1;
+    }
+    None
+}
+
+/// Of words, and what Base64 and paths have between them.
+fn is_run(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"+_-/=".contains(&b)
 }
 
 /// A digest by its name (`sha512-…`, `h1:…`), or by its alphabet: git's ids, UUIDs.

@@ -125,7 +125,7 @@ pub fn any(_: &[u8]) -> bool {
     true
 }
 
-/// What people write for a key in a text about keys is none: it repeats itself.
+/// What people write for a key in a text about keys is none: it repeats itself, or counts.
 fn is_random(text: &[u8]) -> bool {
     let mut seen = [false; 256];
     let mut distinct = 0;
@@ -136,6 +136,12 @@ fn is_random(text: &[u8]) -> bool {
         && !text
             .windows(5)
             .any(|part| part.iter().all(|&b| b == part[0]))
+        && !text.windows(7).any(|part| {
+            let next = |pair: &[u8]| {
+                pair[0].to_ascii_lowercase().wrapping_add(1) == pair[1].to_ascii_lowercase()
+            };
+            part.windows(2).all(next)
+        })
 }
 
 /// As Amazon's own documents spell one.

@@ -192,6 +192,8 @@ fn what_nearly_is_one_is_none() {
         "A file that begins with -----BEGIN RSA PRIVATE KEY----- is one, and what follows is Base64.".to_owned(),
         format!("-----BEGIN CERTIFICATE-----\n{}\n", random.of(Alphabet::Base64, 64)),
         format!("-----BEGIN PUBLIC KEY-----\n{}\n", random.of(Alphabet::Base64, 64)),
+        ["AIza", "SyAbCdEfGhIjKlMnOpQrStUvWxYz0123456"].concat(),
+        ["dapi", "0123456789abcdef0123456789abcdef"].concat(),
         "sk-learn, sk-is-a-word-and-so-is-everything-that-follows-it-here-for-long".to_owned(),
     ];
     for text in harmless {

@@ -140,6 +140,13 @@ async fn what_is_flagged_arrives_and_is_on_record() {
         assert_eq!(got.status, 200, "{}", got.headers);
         assert_eq!(scene.seen.lock().unwrap().last(), Some(&id));
     }
+    // One that ends a body of known length.
+    for version in ["--http1.1", "--http2"] {
+        let body = format!("note={id}");
+        let got = scene.curl("/take", &[version, "-d", &body]).await;
+        assert_eq!(got.status, 200, "{}", got.headers);
+        assert_eq!(scene.seen.lock().unwrap().last(), Some(&body));
+    }
     let flagged = |field: &'static str| {
         scene.session.event_where(field, move |event| {
             event.verdict == Verdict::Flag
@@ -155,13 +162,13 @@ async fn what_is_flagged_arrives_and_is_on_record() {
     // One for each head and body.
     let is = |event: &audit::Event| event.reason == "inspection-secret";
     for _ in 0..200 {
-        if scene.session.events().into_iter().filter(is).count() == 6 {
+        if scene.session.events().into_iter().filter(is).count() == 8 {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     let events = scene.session.events();
-    assert_eq!(events.iter().filter(|event| is(event)).count(), 6);
+    assert_eq!(events.iter().filter(|event| is(event)).count(), 8);
     assert!(!format!("{events:?}").contains(&id));
 }
 

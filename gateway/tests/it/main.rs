@@ -3,6 +3,8 @@
 
 mod asked;
 mod channel;
+mod corpus;
+mod cost;
 mod credential_life;
 mod credentials;
 mod differential;

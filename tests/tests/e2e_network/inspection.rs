@@ -85,8 +85,16 @@ fn a_planted_key_does_not_reach_a_server_that_it_does_not_belong_to() {
     let line = key.lines().nth(1).unwrap();
     assert!(said.contains("harmless=1"), "the control was heard: {said}");
     assert!(!said.contains(&id) && !said.contains(line), "{said}");
-    assert_eq!(standard().requests(&host).len(), 1, "{said}");
-    let events = Value::Array(workspace.events("planted")).to_string();
+    // Of a body that is refused the server may hear the head.
+    let bodies = standard().requests(&host);
+    let bodies = bodies.iter().filter(|one| one["bytes"] != json!(0));
+    assert_eq!(bodies.count(), 1, "{said}");
+    let record = || Value::Array(workspace.events("planted")).to_string();
+    let began = std::time::Instant::now();
+    while !record().contains("private-key in the body") && began.elapsed().as_secs() < 15 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let events = record();
     assert!(events.contains("aws-access-key-id in the body"), "{events}");
     assert!(events.contains("private-key in the body"));
     assert!(!events.contains(&id) && !events.contains(line));
@@ -116,8 +124,13 @@ fn what_is_only_flagged_arrives_and_is_on_record() {
             .filter(|event| event["verdict"] == "flag");
         flagged.collect::<Vec<_>>()
     };
+    // The record is written beside what it is about.
+    let began = std::time::Instant::now();
+    while flags().is_empty() && began.elapsed().as_secs() < 15 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
     let flags = flags();
-    assert_eq!(flags.len(), 1, "{flags:?}");
+    assert_eq!(flags.len(), 1, "{:?}", workspace.events("flagged"));
     assert_eq!(flags[0]["reason"], "inspection-secret");
     assert!(
         flags[0]["process"]["program"]
@@ -146,5 +159,6 @@ fn a_workspace_has_no_less_than_the_host_asks_for() {
         shown.contains("inspection secrets block") && shown.contains("config.toml"),
         "{shown}"
     );
-    assert_eq!(standard().requests(&host).len(), 1);
+    let bodies = heard(&host).matches(&id).count();
+    assert_eq!(bodies, 1, "the first alone");
 }
