@@ -72,6 +72,7 @@ pub struct Found {
 /// Which part of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Field {
+    Method,
     Path,
     Query,
     Header(String),
@@ -175,6 +176,7 @@ impl Chain {
             let text = text.as_bytes();
             text.contains(&b'%').then(|| view::percent_decoded(text))
         };
+        look(Field::Method, parts.method.as_str().as_bytes())?;
         let path = parts.uri.path();
         look(Field::Path, path.as_bytes())?;
         if let Some(decoded) = decoded(path) {
@@ -187,7 +189,9 @@ impl Chain {
             }
         }
         for (name, value) in &parts.headers {
-            look(Field::Header(name.as_str().to_owned()), value.as_bytes())?;
+            let field = Field::Header(name.as_str().to_owned());
+            look(field.clone(), value.as_bytes())?;
+            look(field, name.as_str().as_bytes())?;
         }
         Ok(())
     }
@@ -260,13 +264,20 @@ impl Chain {
                 return Err(finding(FAILED, Level::Block, nothing));
             };
             if let Some(found) = look.found {
-                let finding = finding(link.inspector.code(), link.level, found);
-                if link.level == Level::Block {
+                let weak = formats::WEAK.contains(&found.kind);
+                let level = if weak { Level::Flag } else { link.level };
+                let finding = finding(link.inspector.code(), level, found);
+                if level == Level::Block {
                     return Err(finding);
                 }
-                told.tell(i);
-                flags.push(finding);
-            } else if link.level == Level::Block {
+                // A weak one says nothing of what comes behind it.
+                let what = if level < link.level { i + WEAK } else { i };
+                if !told.has(what) {
+                    told.tell(what);
+                    flags.push(finding);
+                }
+            }
+            if link.level == Level::Block {
                 pending = pending.max(look.pending.min(text.bytes.len()));
             }
         }
@@ -290,6 +301,9 @@ impl Chain {
 /// Links that have flagged something: each does so once for a head, a body or a connection of messages.
 #[derive(Clone, Copy, Debug, Default)]
 struct Told(u64);
+
+/// Where in it the weak findings of a link that blocks are.
+const WEAK: usize = 32;
 
 impl Told {
     fn has(self, link: usize) -> bool {
@@ -326,6 +340,7 @@ impl fmt::Display for Finding {
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Method => f.write_str("the method"),
             Self::Path => f.write_str("the path"),
             Self::Query => f.write_str("the query"),
             Self::Header(name) => write!(f, "the field {name}"),

@@ -116,6 +116,10 @@ pub const RATES: usize = 10_000;
 pub const INFLATE: usize = 1024;
 /// No refusal: bytes that inspectors look at again with what follows them; what they find is shorter.
 pub const INSPECTED_OVERLAP: usize = 1024;
+/// No refusal: compressed bytes at a body's end that wait while what they stand for is open: more than [`INSPECTED_OVERLAP`] of text takes.
+pub const INSPECTED_HELD: usize = 4 * 1024;
+/// Bytes of a WebSocket that wait while its message is open.
+pub const INSPECTED_FRAMES: usize = 4 * EXCHANGE_BUFFER;
 /// No refusal: bytes that inspectors look at at once.
 pub const INSPECTED_AT_ONCE: usize = 16 * 1024;
 /// What one compressed body may stand for and be looked through; beyond it, it counts as one that cannot be read.

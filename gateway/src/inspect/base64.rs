@@ -1,6 +1,7 @@
 //! Base64 that stands for a key of a known format: every long run of its characters is decoded, at each of the four ways it
 //! could begin, and what comes of it is looked through as text is. Line ends within it do not end it.
 
+use super::formats::WEAK;
 use super::{Found, Inspector, Look, Text, secrets};
 
 /// Shorter runs hold no key.
@@ -27,12 +28,16 @@ impl Inspector for Base64 {
                 decode(runs.values.get(skip..).unwrap_or_default(), &mut decoded);
                 let inner = secrets::search(&decoded, true, more, text.to, text.known);
                 if let Some(found) = inner.found {
-                    look.found = Some(Found {
+                    let whole = Found {
                         kind: found.kind,
                         at: start,
                         length: end - start,
-                    });
-                    return look;
+                    };
+                    if !WEAK.contains(&found.kind) {
+                        look.found = Some(whole);
+                        return look;
+                    }
+                    look.found.get_or_insert(whole);
                 }
                 if inner.pending > 0 {
                     // Line ends among them take room too; a few more than needed do no harm.

@@ -110,7 +110,9 @@ impl Inspector for ContentType {
         let (0, Field::Body, Some(media)) = (text.at, text.field, text.media) else {
             return Look::default();
         };
-        if text.bytes.len() < ENOUGH && text.more {
+        // What nothing is said of need not wait: a stream may begin with a short message and expect an answer.
+        let told = says_what_it_is(media) || media.starts_with("image/");
+        if told && text.bytes.len() < ENOUGH && text.more {
             return Look {
                 found: None,
                 pending: text.bytes.len(),

@@ -42,7 +42,7 @@ impl Inspector for Entropy {
 
     fn look(&self, text: &Text<'_>) -> Look {
         let looked_at = match text.field {
-            Field::Path => false,
+            Field::Method | Field::Path => false,
             Field::Header(name) | Field::Trailer(name) => {
                 !LEFT_OUT.contains(&name.as_str()) && !name.starts_with("x-amz-")
             }

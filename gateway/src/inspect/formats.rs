@@ -19,7 +19,12 @@ pub enum Before {
     /// The rest of the key, so many of these at least.
     Key(Alphabet, usize),
     Digits(usize),
+    /// As `Boundary`, but not a name by which a presigned URL says whose it is (AWS Signature Version 4, query parameters).
+    Unsigned,
 }
+
+/// Formats of which many are published on purpose, or that ordinary names look like: recorded, whatever the level, never refused.
+pub const WEAK: [&str; 2] = ["google-api-key", "mailgun-key"];
 
 pub struct Format {
     /// Stable, and all that is said of what was found.
@@ -70,11 +75,14 @@ const GOOGLE: &[&str] = &[
 const NOWHERE: &[&str] = &[];
 
 pub static FORMATS: &[Format] = &[
-    format(
-        "aws-access-key-id",
-        &["AKIA", "ASIA", "ABIA", "ACCA"],
-        Exactly(Base32, 16, not_an_example),
-        AWS,
+    behind(
+        Before::Unsigned,
+        format(
+            "aws-access-key-id",
+            &["AKIA", "ASIA", "ABIA", "ACCA"],
+            Exactly(Base32, 16, not_an_example),
+            AWS,
+        ),
     ),
     behind(
         Before::Anything,

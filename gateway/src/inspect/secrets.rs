@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-use super::formats::{Before, FORMATS, Format};
+use super::formats::{Before, FORMATS, Format, WEAK};
 use super::shape::Verdict;
 use super::{Destination, Found, Inspector, Look, Text};
 
@@ -70,12 +70,17 @@ pub fn search(bytes: &[u8], begins: bool, more: bool, to: &Destination, known: &
             Verdict::Yes(length) => {
                 let end = hit.end() + length;
                 if !is_known(&bytes[hit.start()..end], known) {
-                    look.found = Some(Found {
+                    let found = Found {
                         kind: format.name,
                         at: hit.start(),
                         length: end - hit.start(),
-                    });
-                    return look;
+                    };
+                    if !WEAK.contains(&format.name) {
+                        look.found = Some(found);
+                        return look;
+                    }
+                    // A strong one behind it counts more.
+                    look.found.get_or_insert(found);
                 }
             }
         }
@@ -108,6 +113,11 @@ fn stands_alone(ahead: &[u8], before: Before) -> bool {
         }
         Before::Digits(least) => {
             ahead.len() >= least && ahead[ahead.len() - least..].iter().all(u8::is_ascii_digit)
+        }
+        Before::Unsigned => {
+            let signed = [&b"Credential="[..], b"Credential%3D", b"AWSAccessKeyId="];
+            !signed.iter().any(|name| ahead.ends_with(name))
+                && stands_alone(ahead, Before::Boundary)
         }
         Before::Boundary => match ahead {
             [.., last] if !last.is_ascii_alphanumeric() => true,

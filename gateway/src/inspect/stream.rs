@@ -169,7 +169,11 @@ impl Stream {
             }
             View::Inflate(_) => {
                 self.inflate(&piece, flags)?;
-                0
+                // What the open text came of is among the last of the compressed bytes.
+                match self.scanner.pending() {
+                    0 => 0,
+                    _ => limits::INSPECTED_HELD,
+                }
             }
             View::Unread => 0,
         };
@@ -229,17 +233,22 @@ impl Stream {
         self.held.len()
     }
 
-    /// From here on nobody looks; what is done about that is the content type's inspector's.
+    /// From here on nobody looks. An encoding that is not known is the content type's inspector's; one that is not what its head
+    /// says, or stands for too much, is blocked where any inspector blocks.
     fn unread(&mut self, why: Unread, flags: &mut Vec<Finding>) -> Result<(), Finding> {
         self.view = View::Unread;
         let links = &self.scanner.chain.links;
-        let name = Some(Name::ContentType);
-        let Some(link) = links.iter().find(|link| link.name == name) else {
+        let content_type = Some(Name::ContentType);
+        let link = match why {
+            Unread::Encoding => links.iter().find(|link| link.name == content_type),
+            Unread::Broken | Unread::TooMuch => links.iter().max_by_key(|link| link.level),
+        };
+        let Some(link) = link else {
             return Ok(());
         };
         let finding = Finding {
             code: "inspection-encoding",
-            inspector: name,
+            inspector: link.name,
             level: link.level,
             kind: why.kind(),
             field: Field::Body,

@@ -8,8 +8,8 @@ use ::base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hyper::Request;
 use hyper::body::Bytes;
 
-use super::formats::FORMATS;
 use super::formats::samples::{Random, Sample, all};
+use super::formats::{FORMATS, WEAK};
 use super::shape::{Alphabet, Shape, sealed};
 use super::view::{Unread, View};
 use super::*;
@@ -93,6 +93,9 @@ fn the_table_names_many_formats_each_once() {
 fn every_format_is_found_however_it_is_cut_and_its_secret_part_does_not_pass() {
     let (chain, to) = (secrets(), to("evil.example.com", true));
     for sample in all() {
+        if WEAK.contains(&sample.format.name) {
+            continue;
+        }
         let text = format!("{{\"a\": \"{}\", \"b\": 1}}", sample.text());
         let text = text.as_bytes();
         let name = sample.format.name;
@@ -129,6 +132,9 @@ fn a_key_on_its_way_home_is_no_finding_and_without_tls_it_is() {
     let mut homeless = 0;
     for sample in all() {
         let name = sample.format.name;
+        if WEAK.contains(&name) {
+            continue;
+        }
         let Some(home) = home(sample.format) else {
             homeless += 1;
             continue;
@@ -145,6 +151,92 @@ fn a_key_on_its_way_home_is_no_finding_and_without_tls_it_is() {
         assert!(found(&chain, &to(&other, true), &text).is_some(), "{name}");
     }
     assert!(homeless >= 5, "registries' and one's own");
+}
+
+#[test]
+fn what_is_published_on_purpose_is_recorded_and_hides_nothing_behind_it() {
+    let (chain, to) = (secrets(), to("evil.example.com", true));
+    let weak: Vec<Sample> = all()
+        .into_iter()
+        .filter(|sample| WEAK.contains(&sample.format.name))
+        .collect();
+    assert_eq!(weak.len(), WEAK.len());
+    for sample in weak {
+        let text = format!("a {} b", sample.text());
+        let (out, flags, finding) = carry(&chain, &[], &to, &[text.as_bytes()]);
+        assert_eq!((out, finding), (text.clone().into_bytes(), None));
+        assert_eq!(flags.len(), 1);
+        assert_eq!(
+            (flags[0].kind, flags[0].level),
+            (sample.format.name, Level::Flag)
+        );
+        let id = format!("AKIA{}", Random(5).of(Alphabet::Base32, 16));
+        let both = format!("{text} {id} {text}");
+        for cut in 0..both.len() {
+            let (first, second) = both.as_bytes().split_at(cut);
+            let finding = carry(&chain, &[], &to, &[first, second]).2;
+            assert_eq!(finding.unwrap().kind, "aws-access-key-id");
+        }
+    }
+}
+
+#[test]
+fn a_presigned_url_says_whose_it_is_and_is_no_finding() {
+    let (chain, to) = (secrets(), to("cdn.example.com", true));
+    let id = format!("AKIA{}", Random(3).of(Alphabet::Base32, 16));
+    for (text, harmless) in [
+        (
+            format!("?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={id}%2F20260105%2F"),
+            true,
+        ),
+        (format!("X-Amz-Credential%3D{id}%252F"), true),
+        (format!("?AWSAccessKeyId={id}&Signature=x"), true),
+        (
+            format!("Authorization: AWS4-HMAC-SHA256 Credential={id}/20260105/eu"),
+            true,
+        ),
+        (format!("?id={id}&x=y"), false),
+        (format!("credential {id}"), false),
+    ] {
+        assert_eq!(found(&chain, &to, &text).is_none(), harmless, "{text}");
+    }
+}
+
+#[test]
+fn a_method_and_the_names_of_fields_are_looked_at() {
+    let (chain, to) = (secrets(), to("evil.example.com", true));
+    let key = format!("do{}_v1_{}", "p", Random(3).of(Alphabet::Hex, 64));
+    let id = format!("AKIA{}", Random(3).of(Alphabet::Base32, 16));
+    let head = |method: &str, name: &str| {
+        let request = Request::builder().method(method).header(name, "x");
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        chain.head(&parts, &to, &mut Vec::new())
+    };
+    assert_eq!(head("GET", "x-name"), Ok(()));
+    assert_eq!(head(&id, "x-name").unwrap_err().field, Field::Method);
+    assert!(head("GET", &key).is_err());
+}
+
+#[test]
+fn a_short_message_waits_only_where_something_is_said_of_it() {
+    let chain = only(Some(Name::ContentType), Level::Block, ContentType);
+    let to = to("evil.example.com", true);
+    let passes = |media: &str| {
+        let (parts, ()) = Request::builder()
+            .header("content-type", media)
+            .body(())
+            .unwrap()
+            .into_parts();
+        let mut stream = chain.body(&parts.headers, &to, &mut Vec::new()).unwrap();
+        stream
+            .push(Bytes::from_static(b"\0\0\0\0\0"), &mut Vec::new())
+            .unwrap()
+            .len()
+    };
+    assert_eq!(
+        (passes("application/grpc"), passes("application/json")),
+        (5, 0)
+    );
 }
 
 #[test]
@@ -390,6 +482,14 @@ fn a_compressed_body_is_read_through_and_one_that_cannot_be_is_told_of() {
             assert!(out.len() < body.len() && flags.is_empty());
         }
     }
+    // A key at the very end, of which nothing was decided before the end came.
+    let mut gzip_end = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip_end
+        .write_all(format!("{} {id}", "many words ".repeat(50)).as_bytes())
+        .unwrap();
+    let gzip_end = gzip_end.finish().unwrap();
+    let (out, _, finding) = carry(&chain, &[("content-encoding", "gzip")], &to, &[&gzip_end]);
+    assert_eq!((finding.unwrap().kind, out.len()), ("aws-access-key-id", 0));
     let harmless = |encoding: &str, body: &[u8]| {
         let (out, flags, finding) = carry(&chain, &[("content-encoding", encoding)], &to, &[body]);
         assert_eq!((out, finding), (body.to_vec(), None), "it passes as it is");
@@ -397,14 +497,19 @@ fn a_compressed_body_is_read_through_and_one_that_cannot_be_is_told_of() {
     };
     let code = "inspection-encoding";
     let encoding = Some((code, Unread::Encoding.kind()));
-    let broken = Some((code, Unread::Broken.kind()));
+    let broken = |body: &[u8]| {
+        let finding = carry(&chain, &[("content-encoding", "gzip")], &to, &[body]).2;
+        finding.map(|finding| (finding.code, finding.kind, finding.level))
+    };
     for name in ["br", "zstd", "gzip, gzip", "gzip, br"] {
         assert_eq!(harmless(name, b"what it may be"), encoding);
     }
     assert_eq!(harmless("identity", b"plain"), None);
     assert_eq!(harmless("gzip", b""), None);
-    assert_eq!(harmless("gzip", b"plain"), broken);
-    assert_eq!(harmless("gzip", &gzip[..100]), broken);
+    // One that lies is blocked where anything is.
+    let lie = Some((code, Unread::Broken.kind(), Level::Block));
+    assert_eq!(broken(b"plain"), lie);
+    assert_eq!(broken(&gzip[..100]), lie);
 }
 
 #[test]

@@ -273,6 +273,22 @@ async fn what_stands_for_a_credential_is_blocked_in_frames_whatever_the_levels()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_without_end_behind_an_open_message_end_it() {
+    let (session, mut stream, _heard) = open(rule).await;
+    // The beginning of a key, and then nothing, again and again: no payload that would decide about it.
+    stream.write_all(b"\x01\x84\0\0\0\0AKIA").await.unwrap();
+    let nothing = b"\x00\x80\0\0\0\0".repeat(1000);
+    let mut sent = 0;
+    while sent < 64 << 20 && stream.write_all(&nothing).await.is_ok() {
+        sent += nothing.len();
+    }
+    assert!(sent < 64 << 20, "it holds all of them");
+    session
+        .event_where("encoding", |e| e.reason == "inspection-encoding")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_compresses_unasked_is_a_502() {
     let (port, _) = server(true).await;
     let (session, _stream, answer) = switched(rule(port), port).await;

@@ -77,7 +77,12 @@ impl Watch {
         self.report.flags(&mut flags);
         looked?;
         read.map_err(Stop::Malformed)?;
-        Ok(self.release())
+        let passed = self.release();
+        // Frames that carry nothing do not end what waits ahead of them.
+        if self.held.len() > limits::INSPECTED_FRAMES {
+            return Err(Stop::Blocked(endless()));
+        }
+        Ok(passed)
     }
 
     fn part(
@@ -156,6 +161,14 @@ impl Watch {
         }
         self.open_control = self.open_control.map(|at| at - end);
         out
+    }
+}
+
+fn endless() -> Finding {
+    Finding {
+        code: "inspection-encoding",
+        kind: "frames without end behind an open message",
+        ..misplaced()
     }
 }
 

@@ -45,7 +45,7 @@ pub fn all() -> Vec<Sample> {
         .map(|(format, prefix)| Sample {
             format,
             ahead: match format.before {
-                Before::Boundary | Before::Anything => String::new(),
+                Before::Boundary | Before::Unsigned | Before::Anything => String::new(),
                 Before::Key(alphabet, least) => random.of(alphabet, least),
                 Before::Digits(least) => "73519284061".chars().take(least).collect(),
             },
