@@ -6,7 +6,7 @@ mod body;
 mod forward;
 pub mod framer;
 mod guard;
-mod h2;
+pub mod h2;
 pub mod head;
 mod inspected;
 pub mod page;
