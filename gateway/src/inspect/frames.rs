@@ -408,6 +408,46 @@ mod tests {
     }
 
     #[test]
+    fn streams_with_chance_in_them_are_read_the_same_however_they_are_cut() {
+        let mut state = 11u64;
+        let mut draw = |most: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % most
+        };
+        let parts = |stream: &[u8], size: usize| {
+            let mut frames = Frames::new(Side::Client);
+            let (mut text, mut ends) = (Vec::new(), Vec::new());
+            let outcome = stream.chunks(size).try_for_each(|piece| {
+                frames.push(piece, &mut |part| match part {
+                    Part::Header => {}
+                    Part::Payload {
+                        at, length, mask, ..
+                    } => unmask(&piece[at..at + length], mask, &mut text),
+                    Part::End { kind } => ends.push((text.len(), kind)),
+                })
+            });
+            (text, ends, outcome)
+        };
+        for _ in 0..20_000 {
+            let mut stream = Vec::new();
+            for _ in 0..draw(6) {
+                let first = [0x01, 0x00, 0x80, 0x81, 0x82, 0x89, 0x8a][draw(7) as usize];
+                stream.extend(frame(first, &vec![b'p'; draw(140) as usize]));
+            }
+            for _ in 0..draw(3) {
+                if let Some(at) = draw(stream.len() as u64 + 1).checked_sub(1) {
+                    stream[at as usize] ^= 1 << draw(8);
+                }
+            }
+            let whole = parts(&stream, stream.len().max(1));
+            assert!(whole.0.len() <= stream.len());
+            assert_eq!(parts(&stream, 1 + draw(9) as usize), whole, "{stream:?}");
+        }
+    }
+
+    #[test]
     fn a_close_is_a_frame_that_closes() {
         let stream = close(Side::Client, 1008, "policy", [1, 2, 3, 4]);
         let read = read(&stream, 3).unwrap();
