@@ -135,6 +135,35 @@ async fn what_a_server_could_take_for_another_request_is_not_asked_about() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_is_asked_about_as_one() {
+    let scene = scene(&[(Action::Ask, &[])]).await;
+    let arguments = [
+        "--http1.1",
+        "-H",
+        "Connection: Upgrade",
+        "-H",
+        "Upgrade: websocket",
+        "-H",
+        "Sec-WebSocket-Version: 13",
+        "-H",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+    let deciding = async {
+        let ask = scene.session.asked(1).await;
+        scene.session.answer(&ask, "approval-denied");
+        ask
+    };
+    let (answered, ask) = tokio::join!(scene.curl("/events", &arguments), deciding);
+    assert_eq!(
+        (ask.method.as_str(), ask.target.as_str()),
+        ("GET (WebSocket)", "/events")
+    );
+    assert_eq!((answered.status, heard(&scene)), (403, 0));
+    let answered = asked_and(&scene, 2, "--http1.1", "/events", "allowed").await;
+    assert_eq!(answered.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_has_gone_is_not_asked_about_any_more() {
     let scene = scene(&[(Action::Ask, &[])]).await;
     for (count, version) in [(1, "--http1.1"), (2, "--http2")] {
