@@ -16,6 +16,9 @@ use tonic::{Request, Response, Status};
 use crate::places::Places;
 use crate::record::Record;
 
+/// A session, and a value that was handed to it.
+pub type Given = (String, Vec<u8>);
+
 /// Holds sessions with one credential; those that fail are told nothing.
 #[derive(Clone, Default)]
 pub struct Fake {
@@ -23,7 +26,7 @@ pub struct Fake {
     pub fails: Option<&'static str>,
     pub taken: Arc<Mutex<Vec<String>>>,
     /// What was handed, by session.
-    pub given: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    pub given: Arc<Mutex<Vec<Given>>>,
 }
 
 type Reply<T> = Result<Response<T>, Status>;
