@@ -57,6 +57,24 @@ pub async fn running(sidecar: &Sidecar) -> Result<Option<(Enforcer, v1::StatusRe
     }
 }
 
+/// Every enforcer of this user's that answers, by its sidecar's short name, whatever its version: a session stays with the
+/// sidecar that opened it. For taking away alone, which every version understands.
+pub async fn every(places: &Places) -> Vec<(String, Enforcer)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(places.controls())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if let (Ok(enforcer), Ok(short)) =
+            (connect(entry.path()).await, entry.file_name().into_string())
+        {
+            found.push((short, enforcer));
+        }
+    }
+    found
+}
+
 /// Starts the sidecar and waits until its enforcer answers.
 pub async fn start(
     engine: &Engine,

@@ -1,6 +1,8 @@
 //! Values of the session's credentials, from the host's sources to the control channel: fetched after review and before anything
 //! is created, kept out of the create request, the records and every line that is printed. Inside there are placeholders.
 
+#[cfg(test)]
+mod fake;
 pub mod hand;
 pub mod keep;
 
@@ -81,6 +83,19 @@ pub enum Asker<'a> {
     List,
     /// A session that runs, with what it had: nobody is to be asked.
     Session(&'a Fetched),
+}
+
+/// By what a grant is known again: its source, its hosts in any order, header and format.
+pub fn bound(grant: &Grant) -> String {
+    let mut hosts: Vec<String> = grant.hosts.iter().map(ToString::to_string).collect();
+    hosts.sort();
+    let parts = serde_json::json!([
+        grant.source.to_string(),
+        hosts,
+        grant.header.to_string(),
+        grant.format.to_string(),
+    ]);
+    schema::digest::Digest::of(parts.to_string().as_bytes()).hex()
 }
 
 /// A grant's value; from here on this process is neither traced nor dumped.

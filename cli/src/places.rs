@@ -67,8 +67,12 @@ impl Places {
         self.state.join("images")
     }
 
+    pub fn controls(&self) -> PathBuf {
+        self.state.join("control")
+    }
+
     pub fn control(&self, short: &str) -> PathBuf {
-        self.state.join("control").join(short)
+        self.controls().join(short)
     }
 
     /// What no session ever gets to see.

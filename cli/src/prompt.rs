@@ -2,6 +2,7 @@
 //! program's. So it is there only where the program inside has no terminal and our standard input is none either; while it is
 //! open, nothing that the program writes reaches the screen, so that the program cannot write over what is being asked.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,6 +20,12 @@ use crate::{channel, question};
 
 /// How often it is looked whether the terminal is ours to read.
 const LOOK: Duration = Duration::from_millis(300);
+/// How long a question that stands where another one stood is shown before an answer is taken.
+const SETTLE: Duration = Duration::from_millis(1500);
+/// What comes before a question, so that it is seen and is the last thing on the screen, whatever the program left there: an unfinished
+/// sequence is ended (CAN, ST); margins, modes, character sets and colours are undone (DECSTR, SGR 0, UTF-8, OSC 104, 110, 111); the
+/// cursor goes below everything.
+const START: &str = "\x18\x1b\\\x1b[!p\x1b[0m\x1b%G\x1b[?5l\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b[999;1H\r\n\x1b[J";
 /// The longest line that is read.
 const MAX_ANSWER: usize = 256;
 
@@ -62,63 +69,77 @@ async fn follow(
     terminal: Option<&Terminal>,
 ) -> Result<(), report::Failure> {
     let mut stream = question::open(enforcer, session, true).await?;
-    let mut waiting: std::collections::VecDeque<v1::Question> = Default::default();
+    let mut waiting: VecDeque<v1::Question> = VecDeque::new();
+    // Somebody else ended the question that the person may have been about to answer.
+    let mut swapped = false;
     loop {
-        let change = {
-            let asking = async {
-                match (terminal, waiting.front()) {
-                    (Some(terminal), Some(question)) => terminal.ask(question).await,
-                    _ => std::future::pending().await,
-                }
-            };
+        let asked = waiting.front().cloned().zip(terminal);
+        let Some((question, terminal)) = asked else {
+            match next(&mut stream).await? {
+                Some(change) => note(change, &mut waiting, terminal),
+                None => return Ok(()),
+            }
+            continue;
+        };
+        let asking = terminal.ask(&question, swapped);
+        tokio::pin!(asking);
+        let said = loop {
             tokio::select! {
-                change = stream.message() => Err(change),
-                said = asking => Ok(said),
+                said = &mut asking => break Some(said),
+                change = next(&mut stream) => match change? {
+                    Some(change) => note(change, &mut waiting, Some(terminal)),
+                    None => return Ok(()),
+                },
+            }
+            // What else comes and goes leaves this one, and what was typed, as it is.
+            if waiting.front().is_none_or(|front| front.id != question.id) {
+                break None;
             }
         };
-        match change {
-            Ok(said) => {
-                let Some(question) = waiting.pop_front() else {
-                    continue;
-                };
-                let Ok(said) = said else { return Ok(()) };
-                let (allow, whole) = (said != Said::Deny, said == Said::Session);
-                let told = match question::answer(enforcer, &question.id, allow, whole).await {
-                    Ok(_) => continue,
-                    Err(failure) => failure.diagnostics,
-                };
-                for diagnostic in told {
-                    report::warning(diagnostic);
-                }
-            }
-            Err(Ok(Some(approval))) => match approval.change {
-                Some(Change::Open(question)) => {
-                    if terminal.is_none() && report::stderr_is_terminal() {
-                        report::note(format!(
-                            "{} waits for you: `agentcontainer approve {}`, or deny",
-                            question::what(&question),
-                            question.id
-                        ));
-                    }
-                    waiting.push_back(question);
-                }
-                Some(Change::Gone(gone)) => {
-                    let asked = waiting.front().is_some_and(|q| q.id == gone.id);
-                    if let (true, Some(terminal)) = (asked, terminal) {
-                        terminal.say(&report::escape(&format!(
-                            "question {} is over: {}",
-                            gone.id, gone.how
-                        )));
-                    }
-                    waiting.retain(|question| question.id != gone.id);
-                }
-                Some(Change::Listed(_)) | None => {}
-            },
-            Err(Ok(None)) => return Ok(()),
-            Err(Err(status)) => {
-                return Err(channel::refused("go on with what waits", &status));
+        swapped = said.is_none();
+        let Some(said) = said else { continue };
+        waiting.pop_front();
+        let Ok(said) = said else { return Ok(()) };
+        let (allow, whole) = (said != Said::Deny, said == Said::Session);
+        if let Err(failure) = question::answer(enforcer, &question.id, allow, whole).await {
+            for diagnostic in failure.diagnostics {
+                report::warning(diagnostic);
             }
         }
+    }
+}
+
+async fn next(
+    stream: &mut tonic::Streaming<v1::Approval>,
+) -> Result<Option<v1::Approval>, report::Failure> {
+    let next = stream.message().await;
+    next.map_err(|status| channel::refused("go on with what waits", &status))
+}
+
+/// Keeps the queue, and says what the person is to know of it.
+fn note(approval: v1::Approval, waiting: &mut VecDeque<v1::Question>, terminal: Option<&Terminal>) {
+    match approval.change {
+        Some(Change::Open(question)) => {
+            if terminal.is_none() && report::stderr_is_terminal() {
+                report::note(format!(
+                    "{} waits for you: `agentcontainer approve {}`, or deny",
+                    question::what(&question),
+                    question.id
+                ));
+            }
+            waiting.push_back(question);
+        }
+        Some(Change::Gone(gone)) => {
+            let asked = waiting.front().is_some_and(|q| q.id == gone.id);
+            if let (true, Some(terminal)) = (asked, terminal) {
+                terminal.say(&report::escape(&format!(
+                    "question {} is over: {}",
+                    gone.id, gone.how
+                )));
+            }
+            waiting.retain(|question| question.id != gone.id);
+        }
+        Some(Change::Listed(_)) | None => {}
     }
 }
 
@@ -155,17 +176,24 @@ impl Terminal {
             .is_ok_and(|group| group == nix::unistd::getpgrp())
     }
 
-    /// Asks one question until it is answered. Dropped, it is asked no more.
-    async fn ask(&self, question: &v1::Question) -> io::Result<Said> {
+    /// Asks one question until it is answered. Dropped, it is asked no more. `swapped`: it stands where another one stood.
+    async fn ask(&self, question: &v1::Question, swapped: bool) -> io::Result<Said> {
         while !self.is_ours() {
             tokio::time::sleep(LOOK).await;
         }
-        let theirs = io::stdout().is_terminal() || report::stderr_is_terminal();
-        let _screen = if theirs { Some(screen().await) } else { None };
-        // What was typed before was no answer to this. Whatever the program did to colours, margins and character sets is undone
-        // (DECSTR), so that what follows is seen.
+        self.put(question, swapped).await
+    }
+
+    async fn put(&self, question: &v1::Question, swapped: bool) -> io::Result<Said> {
+        // Whatever the program writes may end up on this terminal, by our streams or by what they are piped through.
+        let _screen = screen().await;
+        self.say(&format!("{START}{}", asked(question)));
+        if swapped {
+            // A finger that was on its way to the one before is no answer to this.
+            tokio::time::sleep(SETTLE).await;
+        }
+        // Nor is what was typed before.
         let _ = tcflush(self.file.get_ref(), FlushArg::TCIFLUSH);
-        self.say(&format!("\r\n\x1b[!p\x1b[0m{}", asked(question)));
         loop {
             self.write("once, session or deny? [o/s/d] ");
             let line = self.line().await?;
@@ -207,7 +235,8 @@ impl Terminal {
 /// The whole of what is asked.
 fn asked(question: &v1::Question) -> String {
     format!(
-        "agentcontainer asks ({} s left):\n  what     {}\n  who      {}\n  rule     {}\n  session  means {}",
+        "agentcontainer asks ({}, {} s left):\n  what     {}\n  who      {}\n  rule     {}\n  session  means {}",
+        report::escape(&question.id),
         question::seconds_left(question),
         question::what(question),
         question::who(question),
@@ -226,32 +255,5 @@ fn answer(line: &str) -> Option<Said> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_a_word_or_its_first_letter_and_nothing_else_is_one() {
-        assert_eq!(answer("o\n"), Some(Said::Once));
-        assert_eq!(answer(" Session \n"), Some(Said::Session));
-        assert_eq!(answer("deny"), Some(Said::Deny));
-        for other in ["", "\n", "y\n", "yes", "once please", "oo"] {
-            assert_eq!(answer(other), None, "{other:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_asked_holds_nothing_that_steers_a_terminal() {
-        let question = v1::Question {
-            host: "a.b".into(),
-            port: 443,
-            protocol: "https".into(),
-            method: "GET".into(),
-            target: "/\u{1b}[1A\u{1b}[2K\r".into(),
-            rule: "r\u{7}".into(),
-            ..v1::Question::default()
-        };
-        let text = asked(&question);
-        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text}");
-        assert_eq!(text.lines().count(), 5);
-    }
-}
+#[path = "prompt_tests.rs"]
+mod tests;

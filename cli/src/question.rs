@@ -12,6 +12,9 @@ use crate::report::{Failure, escape};
 /// Characters of a path and query that are shown; the rest is counted.
 const MAX_TARGET: usize = 400;
 
+/// Characters of a program's path that are shown.
+const MAX_PROGRAM: usize = 128;
+
 /// Opens the stream of what waits, and with `follow` of what comes and goes.
 pub async fn open(
     enforcer: &mut Enforcer,
@@ -91,14 +94,34 @@ pub fn who(question: &v1::Question) -> String {
         return "a program that is not known".to_owned();
     };
     let name = match asker.program.as_str() {
-        "" => format!("{} (gone)", asker.comm),
-        program => program.to_owned(),
+        "" => format!("{} (gone)", one_word(&asker.comm)),
+        program => one_word(program),
     };
     let pid = match asker.pid {
         0 => String::new(),
         pid => format!("pid {pid}, "),
     };
     escape(&format!("{name} ({pid}user {})", asker.uid))
+}
+
+/// A name that a stranger chose as one word without blanks, so that it does not look like a line of ours however the terminal breaks it.
+fn one_word(name: &str) -> String {
+    let shown: String = name.chars().take(MAX_PROGRAM).collect();
+    let more = match name.len() - shown.len() {
+        0 => String::new(),
+        more => format!("… and {more} bytes more"),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-@:=,~".contains(c);
+    if shown.chars().all(plain) {
+        return format!("{shown}{more}");
+    }
+    let escaped = |c: char| match c {
+        c if c.is_whitespace() => c.escape_unicode().to_string(),
+        '"' | '\\' => format!("\\{c}"),
+        c => c.to_string(),
+    };
+    let quoted: String = shown.chars().map(escaped).collect();
+    format!("\"{quoted}\"{more}")
 }
 
 pub fn rule(question: &v1::Question) -> String {
@@ -119,8 +142,12 @@ pub fn scope(question: &v1::Question) -> String {
     escape(&match question.method.as_str() {
         "" => format!("every connection to {place} by this rule"),
         method => {
-            let path: String = path.chars().take(MAX_TARGET).collect();
-            format!("every {method} {place}{path}, whatever its query and body")
+            let shown: String = path.chars().take(MAX_TARGET).collect();
+            let more = match path.len() - shown.len() {
+                0 => String::new(),
+                more => format!(" … and {more} bytes more"),
+            };
+            format!("every {method} {place}{shown}{more}, whatever its query and body")
         }
     })
 }
@@ -225,5 +252,31 @@ mod tests {
         let what = what(&question);
         assert!(what.starts_with("a.b:443 https POST /"), "{what}");
         assert!(what.ends_with(" … and 1 bytes more"), "{what}");
+        let scope = scope(&question);
+        assert!(scope.contains("/ … and 1 bytes more, whatever"), "{scope}");
+    }
+
+    #[test]
+    fn a_program_is_one_word_and_no_line_of_ours() {
+        let mut question = question();
+        let mut named = |program: String| {
+            if let Some(asker) = &mut question.asker {
+                asker.program = program;
+            }
+            who(&question)
+        };
+        let padded = format!("/tmp/x{}session  means every GET", " ".repeat(70));
+        let shown = named(padded);
+        assert!(
+            !shown.contains("  ") && shown.starts_with("\"/tmp/x\\u{20}"),
+            "{shown}"
+        );
+        let longest = "x".repeat(MAX_PROGRAM);
+        assert!(named(longest.clone()).starts_with(&format!("{longest} (pid 12")));
+        let longer = named(format!("{longest}y"));
+        assert!(
+            longer.starts_with(&format!("{longest}… and 1 bytes more (pid 12")),
+            "{longer}"
+        );
     }
 }

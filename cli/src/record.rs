@@ -1,6 +1,7 @@
 //! What the CLI remembers of a session: one small file in the session's directory. It names sessions that have ended (for
 //! `audit events`), tells this user's sessions from others' on the same engine, and says where to undo what was done.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -36,6 +37,9 @@ pub struct Record {
     /// The CLI that holds it; `None` once it was left running on its own.
     #[serde(default)]
     pub holder: Option<Process>,
+    /// Its credentials, each with what its grant was known by as the session began; `None` in records of earlier versions.
+    #[serde(default)]
+    pub granted: Option<BTreeMap<String, String>>,
 }
 
 /// A process of this machine. An id alone is handed out again; with the moment it began it is not.
@@ -88,6 +92,11 @@ impl Record {
     /// The name a person would use.
     pub fn shown(&self) -> &str {
         self.name.as_deref().unwrap_or(self.session.as_str())
+    }
+
+    /// Whether a person means it by that id or name.
+    pub fn is(&self, wanted: &str) -> bool {
+        self.session.as_str() == wanted || self.name.as_deref() == Some(wanted)
     }
 
     /// What is on disk now: another command may have written it.
@@ -255,6 +264,7 @@ mod tests {
                 created: 1,
                 ended: None,
                 holder: None,
+                granted: None,
             },
             container: None,
         }

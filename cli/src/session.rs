@@ -168,6 +168,7 @@ mod tests {
             created: 1,
             ended: None,
             holder: None,
+            granted: None,
         };
         std::fs::create_dir(&record.workspace).unwrap();
         record.save(&places).unwrap();

@@ -357,6 +357,13 @@ impl Draft<'_> {
 
 /// The record of a session that is about to be opened.
 pub fn record_of(loaded: &Loaded, asked: &Asked) -> Result<Record, Failure> {
+    let granted = loaded.policy.credentials.iter().filter_map(|credential| {
+        let grant = loaded.host.credentials.get(credential.name.as_str())?;
+        Some((
+            credential.name.to_string(),
+            credentials::bound(&grant.value),
+        ))
+    });
     Ok(Record {
         session: new_session()?,
         name: asked.name.clone(),
@@ -367,5 +374,6 @@ pub fn record_of(loaded: &Loaded, asked: &Asked) -> Result<Record, Failure> {
         created: record::now(),
         ended: None,
         holder: record::Process::this(),
+        granted: Some(granted.collect()),
     })
 }

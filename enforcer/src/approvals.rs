@@ -315,26 +315,43 @@ impl Broker {
         reply(&question, outcome);
     }
 
-    /// Allows the same for as long as the session lasts. False: it allows as much as it may already.
-    pub fn keep(&self, question: &Question) -> bool {
-        let mut inner = self.lock();
-        let session = &question.request.session;
-        let kept = inner.kept.keys().filter(|key| key.session == *session);
-        if kept.count() >= MAX_KEPT {
-            return false;
+    /// Ends a question as `record` has written it down: before that it has no effect, and what cannot be written is denied. Whether
+    /// it was.
+    pub fn settle(
+        &self,
+        taken: Taken,
+        outcome: Outcome,
+        record: impl FnOnce(&Question) -> bool,
+    ) -> bool {
+        let written = record(&taken.question);
+        if written && outcome == Outcome::AllowedForSession {
+            // Where others have filled it meanwhile, the same is asked about again.
+            self.keep(&taken.question);
         }
-        inner
-            .kept
-            .insert(question.request.key(), question.id.clone());
-        true
+        let said = if written || !outcome.is_allowed() {
+            outcome
+        } else {
+            Outcome::NotRecorded
+        };
+        self.end(taken, said);
+        written
     }
 
-    /// Takes back what a question's answer allowed for the session.
-    pub fn drop_kept(&self, question: &Question) {
-        let (mut inner, key) = (self.lock(), question.request.key());
-        if inner.kept.get(&key) == Some(&question.id) {
-            inner.kept.remove(&key);
+    /// Whether the session's answers may allow more for its life.
+    pub fn may_keep(&self, question: &Question) -> bool {
+        self.lock().may_keep(&question.request.session)
+    }
+
+    /// Allows the same for as long as the session lasts. False: it allows as much as it may already.
+    fn keep(&self, question: &Question) -> bool {
+        let mut inner = self.lock();
+        let may = inner.may_keep(&question.request.session);
+        if may {
+            inner
+                .kept
+                .insert(question.request.key(), question.id.clone());
         }
+        may
     }
 
     /// Forgets what was allowed by rules that are no more.
@@ -382,6 +399,11 @@ impl Broker {
 // === impl Inner ===
 
 impl Inner {
+    fn may_keep(&self, session: &str) -> bool {
+        let kept = self.kept.keys().filter(|key| key.session == session);
+        kept.count() < MAX_KEPT
+    }
+
     fn may_ask(&mut self, session: &str, now: Instant) -> bool {
         let (tokens, at) = self
             .buckets

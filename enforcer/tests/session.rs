@@ -2,6 +2,9 @@
 //! namespaces, real clients inside. Root. `cargo build -p gateway -p init` comes first.
 #![allow(clippy::unwrap_used)]
 
+#[path = "session/taken.rs"]
+mod taken;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;

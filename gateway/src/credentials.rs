@@ -214,11 +214,9 @@ impl Secret {
         }
     }
 
-    /// Takes the place of an earlier value, which a server may still send back. Of one that was taken away nothing is kept.
+    /// Takes the place of an earlier value, which a server may still send back: of one that was taken away, too, which
+    /// is then there for nothing else.
     pub fn succeed(&mut self, earlier: &Self) {
-        if self.revoked || self.value.is_empty() {
-            return;
-        }
         self.previous = earlier.previous.clone();
         if !earlier.value.is_empty() && earlier.value != self.value {
             self.previous.push(earlier.value.clone());

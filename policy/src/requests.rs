@@ -37,7 +37,7 @@ pub struct Permit {
 /// Why a request is not carried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestDenial<'a> {
-    /// The path is not in its one canonical spelling, and a rule is about paths.
+    /// The path is not in its one canonical spelling, and a rule is about paths or asks.
     NotCanonical,
     /// A rule denies it.
     Denied(&'a RequestRule),
@@ -50,14 +50,16 @@ impl RequestRules {
         self.layers.is_empty()
     }
 
-    /// Whether the method decides, so that a field that overrides it could change what is meant.
+    /// Whether the method decides, or a person who is shown it, so that a field that overrides it could change what is meant.
     pub fn rules_methods(&self) -> bool {
-        self.all().any(|rule| !rule.requests.methods.is_empty())
+        self.all()
+            .any(|rule| rule.action == Action::Ask || !rule.requests.methods.is_empty())
     }
 
-    /// Whether the path decides.
+    /// Whether the path decides, or a person who is shown it.
     pub fn rules_paths(&self) -> bool {
-        self.all().any(|rule| !rule.requests.paths.is_empty())
+        self.all()
+            .any(|rule| rule.action == Action::Ask || !rule.requests.paths.is_empty())
     }
 
     fn all(&self) -> impl Iterator<Item = &RequestRule> {

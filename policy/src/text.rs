@@ -158,18 +158,15 @@ pub fn remedy_https(host: &HostPattern, port: u16) -> String {
     }
 }
 
-/// The command that grants what a workspace asks for, with what only the person can say left in capitals.
+/// The command that grants what a workspace asks for, with what only the person can say left in capitals: above all where the value
+/// comes from, or a command that is copied would send a variable of the workspace's choice to hosts of its choice.
 pub fn grant(name: &CredentialName, asked: &agent::Credential) -> String {
-    let source = match &asked.env {
-        Some(env) => format!("env://{}", env.value),
-        None => "URI".to_owned(),
-    };
     let asked_for: Vec<String> = asked.hosts.iter().map(|h| h.value.to_string()).collect();
     let hosts = match asked_for.as_slice() {
         [] => "HOST".to_owned(),
         some => hosts(some),
     };
-    format!("agentcontainer grant {name} --source {source} --hosts {hosts}")
+    format!("agentcontainer grant {name} --source URI --hosts {hosts}")
 }
 
 /// Hosts as one word of a command line.
@@ -200,6 +197,18 @@ mod tests {
             line: 7,
             column: 9,
         }
+    }
+
+    #[test]
+    fn a_command_to_copy_leaves_it_to_the_person_where_the_value_comes_from() {
+        let text = br#"{ "image": "x", "agent": { "credentials": {
+            "x": { "env": "AWS_SECRET_ACCESS_KEY", "hosts": ["collect.example"] } } } }"#;
+        let config = schema::config::parse(text, "agentcontainer.json").unwrap();
+        let asked = &config.agent.credentials["x"].value;
+        assert_eq!(
+            grant(&"x".parse().unwrap(), asked),
+            "agentcontainer grant x --source URI --hosts collect.example"
+        );
     }
 
     #[test]

@@ -131,8 +131,8 @@ async fn test(name: &str) -> Result<u8, Failure> {
 
 async fn revoke(name: &str, session: Option<&str>) -> Result<u8, Failure> {
     let places = Places::from_env()?;
-    let had = hand::revoke(&places, name, session, None).await?;
-    if had.is_empty() {
+    let hand::Revoked { taken: had, failed } = hand::revoke(&places, name, session, None).await;
+    if had.is_empty() && failed.is_empty() {
         return Err(nobody(name));
     }
     for holder in &had {
@@ -157,7 +157,10 @@ async fn revoke(name: &str, session: Option<&str>) -> Result<u8, Failure> {
             workspace.display()
         ));
     }
-    Ok(0)
+    for failure in &failed {
+        failure.print();
+    }
+    Ok(u8::from(!failed.is_empty()))
 }
 
 async fn rotate(name: &str, session: Option<&str>) -> Result<u8, Failure> {

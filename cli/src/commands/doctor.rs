@@ -319,6 +319,7 @@ fn new_record(sidecar: &Sidecar) -> Result<Record, Failure> {
         created: record::now(),
         ended: None,
         holder: record::Process::this(),
+        granted: Some(Default::default()),
     })
 }
 

@@ -262,11 +262,14 @@ async fn revoke(places: &Places, workspace: &Path, name: &CredentialName) -> Res
         .help("`agentcontainer grant --list` shows what was; what config.toml grants is taken back there"));
     }
     report::out(format!("revoked: {name} for {shown}"));
-    let had = credentials::hand::revoke(places, name.as_str(), None, Some(workspace)).await?;
-    for holder in had {
+    let revoked = credentials::hand::revoke(places, name.as_str(), None, Some(workspace)).await;
+    for holder in &revoked.taken {
         report::out(format!("revoked: {name} from {}", escape(holder.shown())));
     }
-    Ok(0)
+    for failure in &revoked.failed {
+        failure.print();
+    }
+    Ok(u8::from(!revoked.failed.is_empty()))
 }
 
 fn list(places: &Places, as_json: bool) {

@@ -2,6 +2,7 @@
 //! started anew, which has kept none. What a person took away meanwhile stays away: the enforcer refuses it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use api::v1;
@@ -10,9 +11,10 @@ use schema::session::SessionId;
 use secrets::Fetched;
 use tokio::sync::watch;
 
-use super::{Asker, Resolved, hand};
+use super::{Asker, Resolved, bound, hand};
 use crate::channel::Enforcer;
-use crate::loaded::Loaded;
+use crate::loaded::{self, Loaded};
+use crate::places::Places;
 use crate::record::now;
 use crate::report::{self, Failure};
 
@@ -32,6 +34,8 @@ struct Kept {
 
 /// What is kept, by name.
 pub struct Keeper {
+    places: Places,
+    workspace: PathBuf,
     host: HostConfig,
     kept: BTreeMap<String, Kept>,
 }
@@ -49,6 +53,8 @@ impl Keeper {
             Some((resolved.name.clone(), kept))
         };
         Self {
+            places: loaded.places.clone(),
+            workspace: loaded.workspace.clone(),
             host: loaded.host.clone(),
             kept: resolved.iter().filter_map(kept).collect(),
         }
@@ -97,6 +103,9 @@ impl Keeper {
             }
         };
         for name in missing {
+            if !self.still_granted(enforcer, session, &name).await? {
+                continue;
+            }
             let Some(kept) = self.kept.get_mut(&name) else {
                 continue;
             };
@@ -109,20 +118,56 @@ impl Keeper {
         Ok(())
     }
 
+    /// Whether it is kept and granted as it was when the session began; where a person took the grant back or changed it, it is
+    /// taken away instead. What cannot be read grants nothing.
+    async fn still_granted(
+        &mut self,
+        enforcer: &mut Enforcer,
+        session: &SessionId,
+        name: &str,
+    ) -> Result<bool, Failure> {
+        let Some(kept) = self.kept.get(name) else {
+            return Ok(false);
+        };
+        let host = loaded::host_for(&self.places, &self.workspace)?;
+        let now = host.credentials.get(name);
+        if now.is_some_and(|now| bound(&now.value) == bound(&kept.grant.value)) {
+            return Ok(true);
+        }
+        hand::take(enforcer, session.as_str(), name).await?;
+        self.kept.remove(name);
+        report::warning(format!(
+            "{name} was taken away from this session: it is not granted any more as it was when the session began"
+        ));
+        Ok(false)
+    }
+
     /// Renews what is due.
     async fn renew(&mut self, enforcer: &mut Enforcer, session: &SessionId) -> Result<(), Failure> {
         let now = Instant::now();
         let mut result = Ok(());
-        for (name, kept) in &mut self.kept {
-            if kept.due.is_none_or(|due| due > now) {
+        let over = |kept: &Kept| kept.due.is_some_and(|due| due <= now);
+        let due_now: Vec<String> = self
+            .kept
+            .iter()
+            .filter(|(_, kept)| over(kept))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in &due_now {
+            let granted = self.still_granted(enforcer, session, name).await;
+            let Some(kept) = self.kept.get_mut(name) else {
                 continue;
-            }
-            let renewed = match again(&self.host, name, kept).await {
-                Ok(fetched) => {
-                    let given = hand::give(enforcer, session.as_str(), &[(name, &fetched)]).await;
-                    kept.fetched = fetched;
-                    given.map(drop)
-                }
+            };
+            let renewed = match granted {
+                Ok(_) => match again(&self.host, name, kept).await {
+                    Ok(fetched) => {
+                        let values = [(name.as_str(), &fetched)];
+                        let given = hand::give(enforcer, session.as_str(), &values).await;
+                        kept.fetched = fetched;
+                        given.map(drop)
+                    }
+                    Err(failure) => Err(failure),
+                },
                 Err(failure) => Err(failure),
             };
             kept.due = match renewed {
@@ -172,4 +217,78 @@ async fn missing(enforcer: &mut Enforcer, session: &SessionId) -> Option<Vec<Str
         .into_iter()
         .filter(|h| h.state == "missing");
     Some(missing.map(|held| held.credential).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+
+    use schema::diag::Position;
+
+    use super::super::fake::{Fake, grant, places, serve};
+    use super::*;
+    use crate::{channel, grants};
+
+    #[tokio::test]
+    async fn what_is_not_granted_any_more_is_taken_away_instead_of_handed() {
+        let name = "github".parse().unwrap();
+        let workspace = Path::new("/w");
+        let session = SessionId::parse("aaa1").unwrap();
+        for (meanwhile, is_due) in [
+            ("as it was", false),
+            ("as it was", true),
+            ("gone", false),
+            ("gone", true),
+            ("other hosts", false),
+            ("other hosts", true),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let places = places(dir.path());
+            let ours = Fake {
+                sessions: vec![("aaa1", "missing")],
+                ..Default::default()
+            };
+            serve(&places, "ours", &ours);
+            let first = grant(dir.path(), "value-of-it", &["a.test"]);
+            grants::record(&places, workspace, &name, &first).unwrap();
+            let setting = Setting {
+                value: first,
+                file: "grants".into(),
+                at: Position { line: 1, column: 1 },
+            };
+            let host = loaded::host_for(&places, workspace).unwrap();
+            let fetched = crate::credentials::fetch(&host, "github", &setting, Asker::List);
+            let kept = Kept {
+                fetched: fetched.await.unwrap(),
+                grant: setting,
+                due: is_due.then(Instant::now),
+            };
+            let mut keeper = Keeper {
+                places: places.clone(),
+                workspace: workspace.into(),
+                host,
+                kept: [("github".to_owned(), kept)].into(),
+            };
+            match meanwhile {
+                "gone" => drop(grants::revoke(&places, workspace, &name).unwrap()),
+                "other hosts" => {
+                    let other = grant(dir.path(), "value-of-it", &["b.test"]);
+                    grants::record(&places, workspace, &name, &other).unwrap();
+                }
+                _ => {}
+            }
+            let (_, mut enforcer) = channel::every(&places).await.pop().unwrap();
+            match is_due {
+                true => keeper.renew(&mut enforcer, &session).await.unwrap(),
+                false => keeper.restore(&mut enforcer, &session).await.unwrap(),
+            }
+            let stays = usize::from(meanwhile == "as it was");
+            let (given, taken) = (
+                ours.given.lock().unwrap().len(),
+                ours.taken.lock().unwrap().len(),
+            );
+            assert_eq!((given, taken), (stays, 1 - stays), "{meanwhile} {is_due}");
+        }
+    }
 }

@@ -115,6 +115,9 @@ fn what_is_kept_is_the_same_rule_host_port_method_and_path_and_no_more() {
     let (broker, told) = (Broker::default(), Told::default());
     let question = ask(&broker, request("s", "/a?x=1"), &told).unwrap();
     assert!(broker.keep(&question));
+    let mut post = request("s", "/a");
+    post.method = "POST".into();
+    assert_eq!(broker.covers(&post), None);
     assert_eq!(broker.covers(&request("s", "/a?x=2")), Some(question.id));
     let mut others = [
         request("s", "/a/b"),
@@ -126,7 +129,7 @@ fn what_is_kept_is_the_same_rule_host_port_method_and_path_and_no_more() {
         request("s", "/a"),
         request("s", "/a"),
     ];
-    others[2].method = "POST".into();
+    others[2].method = "GET (WebSocket)".into();
     others[3].host = "b.b".into();
     others[4].port = 8443;
     others[5].protocol = "http".into();
@@ -147,6 +150,7 @@ fn as_much_is_kept_as_may_be() {
     let mut question = ask(&broker, request("s", "/"), &told).unwrap();
     for n in 0..=MAX_KEPT {
         question.request.target = format!("/{n}");
+        assert_eq!(broker.may_keep(&question), n < MAX_KEPT, "{n}");
         assert_eq!(broker.keep(&question), n < MAX_KEPT, "{n}");
     }
     broker.forget("s");
@@ -164,4 +168,26 @@ fn what_is_not_recorded_is_not_asked() {
     );
     assert_eq!(asked, Err(Outcome::NotRecorded));
     assert!(broker.listen(None).0.is_empty());
+}
+
+#[test]
+fn an_answer_has_no_effect_before_it_is_on_record() {
+    let (broker, told) = (Broker::default(), Told::default());
+    for (path, written) in [("/a", true), ("/b", false)] {
+        let id = ask(&broker, request("s", path), &told).unwrap().id;
+        let record = |question: &Question| {
+            assert_eq!(broker.covers(&question.request), None);
+            assert!(told.lock().unwrap().iter().all(|(told, _)| told != path));
+            written
+        };
+        let taken = broker.take(&id).unwrap();
+        let settled = broker.settle(taken, Outcome::AllowedForSession, record);
+        assert_eq!(settled, written);
+        assert_eq!(broker.covers(&request("s", path)).is_some(), written);
+    }
+    let expected = [
+        ("/a".to_owned(), Outcome::AllowedForSession),
+        ("/b".to_owned(), Outcome::NotRecorded),
+    ];
+    assert_eq!(told.lock().unwrap().as_slice(), expected);
 }

@@ -184,7 +184,7 @@ impl Session {
             return Err(AnswerError::Stale(question.id));
         }
         let keep = answer.allow && answer.session;
-        if keep && !self.broker.keep(&question) {
+        if keep && !self.broker.may_keep(&question) {
             return Err(AnswerError::TooMany(question.id));
         }
         let outcome = match (answer.allow, answer.session) {
@@ -200,9 +200,12 @@ impl Session {
                 self.settle(taken, outcome, answer.by)
                     .map_err(|()| AnswerError::NotRecorded(id.to_owned()))
             });
-        if settled.is_err() && keep {
-            // Whoever was faster said something else, or nobody has it in writing.
-            self.broker.drop_kept(&question);
+        if settled.is_ok() && keep {
+            // A policy that came meanwhile has looked at what was kept before this was.
+            let current = self.state.lock().await.current.clone();
+            if question.request.generation < current.number {
+                self.ask_by(&current);
+            }
         }
         settled.map(|()| question)
     }
@@ -214,18 +217,17 @@ impl Session {
         } else {
             Verdict::Deny
         };
-        let mut event = event(&taken.question, verdict, outcome.code());
-        event.by = by;
-        let held = taken.question.since.elapsed().as_millis();
-        event.held_ms = u64::try_from(held).ok();
-        let written = self.write(event).is_ok();
-        let said = if written || !outcome.is_allowed() {
-            outcome
-        } else {
-            Outcome::NotRecorded
+        let record = |question: &Question| {
+            let mut event = event(question, verdict, outcome.code());
+            event.by = by;
+            let held = question.since.elapsed().as_millis();
+            event.held_ms = u64::try_from(held).ok();
+            self.write(event).is_ok()
         };
-        self.broker.end(taken, said);
-        if written { Ok(()) } else { Err(()) }
+        match self.broker.settle(taken, outcome, record) {
+            true => Ok(()),
+            false => Err(()),
+        }
     }
 
     fn end_all(&self, ids: &[String], outcome: Outcome) {

@@ -33,24 +33,26 @@ impl Session {
         if changed.is_empty() {
             return Ok(refused);
         }
-        let document = {
+        let (document, saved) = {
             let mut state = self.state.lock().await;
             // Written with the record when the generation is current; what was taken away is written even if it never is.
             state.record.credentials = self.trusted().kept();
-            state.save()?;
-            (*state.current.document).clone()
+            ((*state.current.document).clone(), state.save())
         };
         let told = Trusted {
             roots: Vec::new(),
             secrets: self.trusted().secrets.clone(),
         };
-        self.next_generation(document, &told).await?;
+        // The gateway goes by it whether or not it could be written down, and whoever asked is told that it was not.
+        let applied = self.next_generation(document, &told).await;
         for (name, reason, verdict) in changed {
             let mut event = Event::new(Kind::Credential, verdict, reason);
             event.layer = Some("enforcer".into());
             event.credential = Some(name);
             self.write(event)?;
         }
+        saved?;
+        applied?;
         Ok(refused)
     }
 }

@@ -155,7 +155,7 @@ impl Forward {
                 None => ruled::Checked::default(),
             };
             if let Some(rule) = &checked.ask {
-                let (held, answer) = self.ask(client, rule, &head).await;
+                let (held, answer) = self.ask(client, rule, &head, key.is_some()).await;
                 recorded.held = Some(held);
                 answer.map_err(Failure::Approval)?;
             }
@@ -274,17 +274,23 @@ impl Forward {
         client: &Client,
         rule: &policy::RequestRule,
         head: &Parts,
+        websocket: bool,
     ) -> (approval::Held, Result<(), approval::Refusal>) {
         let rule = audit::Rule {
             name: rule.name.clone(),
             origin: rule.origin.to_string(),
         };
         let target = head.uri.path_and_query().map_or("*", PathAndQuery::as_str);
+        // A channel without end is not what a person takes an ordinary request for, nor what an answer about one covers.
+        let method = match websocket {
+            true => "GET (WebSocket)",
+            false => head.method.as_str(),
+        };
         let subject = approval::Subject {
             rule: &rule,
             generation: client.shared.state.active().generation,
             protocol: client.authority.scheme.as_str(),
-            request: Some((head.method.as_str(), target)),
+            request: Some((method, target)),
         };
         let from = approval::Origin {
             flow: client.flow,

@@ -44,10 +44,12 @@ pub enum Refusal {
     Denied(String),
     #[error("no rule allows this method and path; {0} allows others")]
     NotListed(String),
-    #[error("the path is not in its canonical spelling, and rules are about paths here")]
+    #[error(
+        "the path is not in its canonical spelling, and rules are about paths here, or a person is asked"
+    )]
     NotCanonical,
     #[error(
-        "a method in lower case, or a field or parameter that overrides method or path, where rules are about them"
+        "a method in lower case, or a field or parameter that overrides method or path, where rules are about them or a person is asked"
     )]
     Override,
     #[error("a WebSocket has no end, and a rule bounds a request's body here")]

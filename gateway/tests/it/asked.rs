@@ -113,6 +113,57 @@ async fn a_request_waits_until_it_is_allowed_and_a_denied_one_is_never_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_could_take_for_another_request_is_not_asked_about() {
+    let scene = scene(&[(Action::Ask, &[])]).await;
+    for version in ["--http1.1", "--http2"] {
+        for (path, arguments) in [
+            ("/status", &["-H", "X-HTTP-Method-Override: DELETE"][..]),
+            ("/status", &["-H", "X-Original-URL: /admin/keys"]),
+            ("/status", &["-H", "X-Rewrite-URL: /admin/keys"]),
+            ("/status?_method=DELETE", &[]),
+            ("/a/..%2fadmin", &["--path-as-is"]),
+        ] {
+            let arguments = [&[version, "-m", "5"], arguments].concat();
+            let answered = scene.curl(path, &arguments).await;
+            assert_eq!(answered.status, 400, "{version} {path} {arguments:?}");
+        }
+    }
+    assert_eq!(heard(&scene), 0);
+    // Nobody was asked: the first question is the control's.
+    let answered = asked_and(&scene, 1, "--http2", "/status?x=1", "allowed").await;
+    assert_eq!((answered.status, heard(&scene)), (200, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_is_asked_about_as_one() {
+    let scene = scene(&[(Action::Ask, &[])]).await;
+    let arguments = [
+        "--http1.1",
+        "-H",
+        "Connection: Upgrade",
+        "-H",
+        "Upgrade: websocket",
+        "-H",
+        "Sec-WebSocket-Version: 13",
+        "-H",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+    let deciding = async {
+        let ask = scene.session.asked(1).await;
+        scene.session.answer(&ask, "approval-denied");
+        ask
+    };
+    let (answered, ask) = tokio::join!(scene.curl("/events", &arguments), deciding);
+    assert_eq!(
+        (ask.method.as_str(), ask.target.as_str()),
+        ("GET (WebSocket)", "/events")
+    );
+    assert_eq!((answered.status, heard(&scene)), (403, 0));
+    let answered = asked_and(&scene, 2, "--http1.1", "/events", "allowed").await;
+    assert_eq!(answered.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_has_gone_is_not_asked_about_any_more() {
     let scene = scene(&[(Action::Ask, &[])]).await;
     for (count, version) in [(1, "--http1.1"), (2, "--http2")] {

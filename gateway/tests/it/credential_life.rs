@@ -227,6 +227,39 @@ async fn one_that_ended_and_was_not_renewed_is_not_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_was_taken_away_is_still_taken_out_of_answers() {
+    let (scene, _) = scene().await;
+    let stored = "ghp_R3alR3alR3alR3alR3al";
+    let comes_back = async || {
+        let answered = scene.curl("/echo", &["-d", stored]).await;
+        (answered.status, String::from_utf8(answered.body).unwrap())
+    };
+    let (status, body) = comes_back().await;
+    assert_eq!(status, 200);
+    assert!(!body.contains("R3al"), "{body}");
+    let away = v1::Secret {
+        revoked: true,
+        ..handed("")
+    };
+    snapshot(&scene, &scene.session.policy, 2, vec![away.clone()]);
+    until(&scene, 403, "credential-revoked").await;
+    // Whatever is told of it afterwards.
+    for generation in [2, 3] {
+        snapshot(
+            &scene,
+            &scene.session.policy,
+            generation,
+            vec![away.clone()],
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let (status, body) = comes_back().await;
+        assert_eq!(status, 200);
+        assert!(!body.contains("R3al"), "{body}");
+    }
+    assert_eq!(ask(&scene).await, (403, "credential-revoked".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_was_lost_is_refused_in_words_and_what_stands_for_it_is_not_sent() {
     let (scene, _) = scene().await;
     snapshot(&scene, &scene.session.policy, 2, vec![handed("")]);
