@@ -51,7 +51,7 @@ pub enum Done {
 }
 
 /// Settles where the agent's program is, and has what that asks for become part of the config. What is returned is the volume that
-/// it has to be installed into first. A workspace's own image is reviewed before it is pulled, and before its npm is run.
+/// it has to be installed into first. A workspace's own image is reviewed before it is pulled, and nothing of an image is run.
 pub async fn settle(
     chosen: &Chosen,
     loaded: &mut Loaded,
@@ -64,26 +64,18 @@ pub async fn settle(
         parts,
         mut command,
         install,
-    } = {
-        let (loaded, engine, image) = (&*loaded, &engine, &image);
-        agent::settle(chosen, loaded, engine, image, async || {
-            if let (false, How::Run { yes }) = (chosen.brought, how) {
-                trust::require(loaded, yes)?;
-            }
-            Ok(engine.npm_registry(image).await?)
-        })
-        .await?
-    };
+    } = agent::settle(chosen, loaded, &engine, &image).await?;
     command.append(&mut asked.command);
     asked.command = command;
     asked.agent = Some(parts);
     let Some((install, volume)) = install else {
         return Ok(None);
     };
+    let done = install.done;
     if let Some(added) = &mut loaded.config.profile {
         added.install = Some(install);
     }
-    Ok(Some(volume))
+    Ok((!done).then_some(volume))
 }
 
 async fn image(
@@ -126,6 +118,10 @@ pub async fn run(loaded: &Loaded, volume: &str, signals: &mut Signals) -> Result
     };
     let _one = one_at_a_time(loaded, volume)?;
     let engine = Engine::connect(loaded.host.engine().clone()).await?;
+    // Another may have, since this one looked.
+    if agent::is_installed(&loaded.places, &engine, volume, install).await? {
+        return Ok(Done::Installed);
+    }
     // What is there is not known to be whole.
     engine.remove_volume(volume).await?;
     let alone = alone(loaded, install)?;
@@ -195,7 +191,7 @@ pub async fn run(loaded: &Loaded, volume: &str, signals: &mut Signals) -> Result
             record.session
         )));
     }
-    agent::note_installed(&loaded.places, &engine, volume).await?;
+    agent::note_installed(&loaded.places, &engine, volume, install).await?;
     Ok(Done::Installed)
 }
 

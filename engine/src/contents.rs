@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::is_missing;
 use crate::identity::Accounts;
 use crate::image::Image;
+use crate::npm;
 use crate::request::LABEL_VERSION;
 use crate::trust::places::{self, BUNDLES, Found, KEYSTORES};
 use crate::trust::{self, InImage, pem};
@@ -35,6 +36,15 @@ pub const MAX_PATH_DIRECTORIES: usize = 32;
 pub struct Contents {
     pub accounts: Accounts,
     pub trust: InImage,
+}
+
+/// What an image has of an agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tools {
+    pub program: bool,
+    pub npm: bool,
+    /// What its npm is set to ask, as far as its files say.
+    pub registry: Option<String>,
 }
 
 /// A container that looks into its image.
@@ -68,18 +78,14 @@ impl Engine {
         Ok(contents)
     }
 
-    /// Where the image has these programs on its `PATH`, by name.
-    pub async fn programs(
-        &self,
-        image: &Image,
-        names: &[&str],
-    ) -> Result<BTreeMap<String, String>, EngineError> {
+    /// Whether the image has an agent's program, or npm to install it with.
+    pub async fn tools(&self, image: &Image, program: &str) -> Result<Tools, EngineError> {
         let mut look = Look {
             engine: self,
             container: self.never_started(&image.id).await?,
             known: BTreeMap::new(),
         };
-        let found = look.programs(&image.env, names).await;
+        let found = look.tools(&image.env, program).await;
         self.forget(&look.container).await?;
         found
     }
@@ -163,26 +169,50 @@ impl Engine {
 // === impl Look ===
 
 impl Look<'_> {
-    async fn programs(
+    async fn tools(
         &mut self,
         env: &BTreeMap<String, String>,
-        names: &[&str],
-    ) -> Result<BTreeMap<String, String>, EngineError> {
+        program: &str,
+    ) -> Result<Tools, EngineError> {
+        if self.program(env, program).await?.is_some() {
+            return Ok(Tools {
+                program: true,
+                ..Tools::default()
+            });
+        }
+        let Some(npm) = self.program(env, "npm").await? else {
+            return Ok(Tools::default());
+        };
+        let registry = npm::registry(env, &npm, async |path: &str, most| {
+            match self.follow(path).await? {
+                Some(lies_at) => self.read(&lies_at, most).await,
+                None => Ok(None),
+            }
+        });
+        Ok(Tools {
+            program: false,
+            npm: true,
+            registry: registry.await?,
+        })
+    }
+
+    /// Where the links of the first program of that name on the image's `PATH` end.
+    async fn program(
+        &mut self,
+        env: &BTreeMap<String, String>,
+        name: &str,
+    ) -> Result<Option<String>, EngineError> {
         let path = env.get("PATH").map_or(STANDARD_PATH, String::as_str);
-        let mut found = BTreeMap::new();
-        for name in names {
-            for directory in path.split(':').take(MAX_PATH_DIRECTORIES) {
-                let at = match name.starts_with('/') {
-                    true => (*name).to_owned(),
-                    false => format!("{directory}/{name}"),
-                };
-                if self.follow(&at).await?.is_some() {
-                    found.insert((*name).to_owned(), at);
-                    break;
-                }
+        for directory in path.split(':').take(MAX_PATH_DIRECTORIES) {
+            let at = match name.starts_with('/') {
+                true => name.to_owned(),
+                false => format!("{directory}/{name}"),
+            };
+            if let Some(lies_at) = self.follow(&at).await? {
+                return Ok(Some(lies_at));
             }
         }
-        Ok(found)
+        Ok(None)
     }
 
     async fn contents(&mut self, image: &Image) -> Result<Contents, EngineError> {

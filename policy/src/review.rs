@@ -346,6 +346,15 @@ impl Lines {
             self.add(
                 Effect::Opens,
                 format!(
+                    "run {} {} installed from {} ({from})",
+                    install.package, install.version, install.registry
+                ),
+            );
+        }
+        if let Some(install) = added.install.as_ref().filter(|install| !install.done) {
+            self.add(
+                Effect::Opens,
+                format!(
                     "install {} {} from {} with the image's npm, in a session of its own that reaches {}:{} alone ({from})",
                     install.package,
                     install.version,
