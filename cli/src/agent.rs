@@ -1,6 +1,7 @@
 //! `run AGENT`: a profile on top of the workspace's config, or in place of one. What it asks for becomes part of the config before
 //! policy and review see it; where its program comes from is settled once the image is there.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -124,9 +125,14 @@ pub fn load(chosen: &mut Chosen, explicit: Option<&Path>) -> Result<Loaded, Fail
             Err(error) => return Err(Failure::from(schema::diag::Diagnostic::from(error))),
         };
         add(profile, config, host, &|name| {
-            std::env::var_os(name).is_some()
+            is_key(std::env::var_os(name).as_deref())
         })
     })
+}
+
+/// A variable that is set to nothing holds no key.
+fn is_key(value: Option<&OsStr>) -> bool {
+    value.is_some_and(|value| !value.is_empty())
 }
 
 /// What stands in for a config where a workspace has none.
@@ -621,6 +627,12 @@ mod tests {
         assert_eq!(project_registry(dir.path()).unwrap(), None);
         std::fs::write(&path, "x".repeat(MAX_NPMRC + 1)).unwrap();
         assert!(project_registry(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_variable_set_to_nothing_is_no_key() {
+        assert!(is_key(Some(OsStr::new("k"))));
+        assert!(!is_key(Some(OsStr::new(""))) && !is_key(None));
     }
 
     #[test]
