@@ -1,6 +1,7 @@
 //! `run AGENT`: a profile on top of the workspace's config, or in place of one. What it asks for becomes part of the config before
 //! policy and review see it; where its program comes from is settled once the image is there.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use engine::Engine;
 use engine::agent::{AgentParts, ProgramVolume, volume_name};
 use engine::identity;
 use engine::image::Image;
+use engine::npm::{MAX_NPMRC, registry_in};
 use schema::config::agent::Domain;
 use schema::config::{Config, DiscoverError, discover};
 use schema::credential::Source;
@@ -24,9 +26,6 @@ use crate::loaded::Loaded;
 use crate::places::{Places, make_private, write_private};
 use crate::report::Failure;
 use crate::trust;
-
-/// The largest `.npmrc` that is read, in bytes.
-const MAX_NPMRC: u64 = 64 * 1024;
 
 /// A profile in one workspace, as it is known before its image is.
 #[derive(Debug)]
@@ -46,16 +45,19 @@ pub struct Chosen {
 pub struct Settled {
     pub parts: AgentParts,
     pub command: Vec<String>,
-    /// What has to be installed first, into which volume.
+    /// What is or has to be installed, and the volume that is for it; `None` where the image has it.
     pub install: Option<(Install, String)>,
 }
 
 /// What this host keeps of an installed program: the volume is the engine's, and nothing inside can write this.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Installed {
     volume: String,
     /// When the engine made the volume: one of the same name that was made later is empty.
     made: String,
+    package: String,
+    version: String,
+    registry: String,
 }
 
 /// The agent that was named, if one was.
@@ -123,9 +125,14 @@ pub fn load(chosen: &mut Chosen, explicit: Option<&Path>) -> Result<Loaded, Fail
             Err(error) => return Err(Failure::from(schema::diag::Diagnostic::from(error))),
         };
         add(profile, config, host, &|name| {
-            std::env::var_os(name).is_some()
+            is_key(std::env::var_os(name).as_deref())
         })
     })
+}
+
+/// A variable that is set to nothing holds no key.
+fn is_key(value: Option<&OsStr>) -> bool {
+    value.is_some_and(|value| !value.is_empty())
 }
 
 /// What stands in for a config where a workspace has none.
@@ -297,14 +304,12 @@ fn reached(grant: &Grant, key: &Key) -> Vec<Domain> {
     out
 }
 
-/// Finds the agent's program in the image, in what was installed before, or where to install it from. `registry` answers which
-/// registry npm in the image names.
+/// Finds the agent's program in the image, in what was installed before, or where to install it from. Nothing is run for that.
 pub async fn settle(
     chosen: &Chosen,
     loaded: &Loaded,
     engine: &Engine,
     image: &Image,
-    registry: impl AsyncFnOnce() -> Result<Option<String>, Failure>,
 ) -> Result<Settled, Failure> {
     let profile = chosen.profile;
     let program = profile.command.first().copied().unwrap_or_default();
@@ -336,8 +341,8 @@ pub async fn settle(
             .collect(),
         install: None,
     };
-    let there = engine.programs(image, &[program, "npm"]).await?;
-    if there.contains_key(program) {
+    let tools = engine.tools(image, program).await?;
+    if tools.program {
         return Ok(settled);
     }
     let Some(package) = &profile.package else {
@@ -346,20 +351,7 @@ pub async fn settle(
             format!("the image has no {program}"),
         ));
     };
-    let id = image.id.to_string();
-    let volume = volume_name(
-        profile,
-        &[&state_dir, "program", &id, &chosen.version, &uid],
-    );
-    settled.parts.program = Some(ProgramVolume {
-        name: volume.clone(),
-        writable: false,
-    });
-    settled.command[0] = format!("{PROGRAM}/node_modules/.bin/{program}");
-    if is_installed(&loaded.places, engine, &volume).await? {
-        return Ok(settled);
-    }
-    if !there.contains_key("npm") {
+    if !tools.npm {
         return Err(Failure::new(
             "agent-not-found",
             format!("the image has neither {program} nor npm to install it with"),
@@ -370,18 +362,38 @@ pub async fn settle(
             package.name, chosen.version, profile.image
         )));
     }
-    let named = match project_registry(&loaded.workspace)? {
-        Some(url) => Some(url),
-        None => registry().await?,
-    };
-    let url = named.ok_or_else(|| {
+    let of_project = project_registry(&loaded.workspace)?;
+    // What one workspace has installed from a registry of its own is no other's to run.
+    let whose = of_project.as_ref().map_or("", |_| workspace.as_str());
+    let url = of_project.or(tools.registry).ok_or_else(|| {
         Failure::new(
             "npm-registry",
             "npm in the image does not say which registry it installs from",
         )
+        .help("say so in its /etc/npmrc or the project's .npmrc, `registry=https://…/`, or in the image's NPM_CONFIG_REGISTRY")
     })?;
-    settled.install = Some((install(package, &chosen.version, &url)?, volume));
+    let mut install = install(package, &chosen.version, &url)?;
+    let id = image.id.to_string();
+    let volume = program_volume(profile, &install, &[&state_dir, &id, &uid, whose]);
+    settled.parts.program = Some(ProgramVolume {
+        name: volume.clone(),
+        writable: false,
+    });
+    settled.command[0] = format!("{PROGRAM}/node_modules/.bin/{program}");
+    install.done = is_installed(&loaded.places, engine, &volume, &install).await?;
+    settled.install = Some((install, volume));
     Ok(settled)
+}
+
+/// By what was installed and where from, beside what it is for.
+fn program_volume(profile: &Profile, install: &Install, of: &[&str]) -> String {
+    let what = [
+        "program",
+        &install.package,
+        &install.version,
+        &install.registry,
+    ];
+    volume_name(profile, &[&what, of].concat())
 }
 
 fn install(package: &Package, version: &str, url: &str) -> Result<Install, Failure> {
@@ -409,6 +421,7 @@ fn install(package: &Package, version: &str, url: &str) -> Result<Install, Failu
             port: Some(host.https_port()),
             ..host
         },
+        done: false,
     })
 }
 
@@ -426,10 +439,10 @@ fn project_registry(workspace: &Path) -> Result<Option<String>, Failure> {
         return Ok(None);
     }
     let mut bytes = Vec::new();
-    file.take(MAX_NPMRC + 1)
+    file.take(MAX_NPMRC as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(io)?;
-    if bytes.len() as u64 > MAX_NPMRC {
+    if bytes.len() > MAX_NPMRC {
         return Err(Failure::new(
             "too-large",
             format!("{} has more than {MAX_NPMRC} bytes", path.display()),
@@ -438,45 +451,58 @@ fn project_registry(workspace: &Path) -> Result<Option<String>, Failure> {
     Ok(registry_in(&String::from_utf8_lossy(&bytes)))
 }
 
-fn registry_in(npmrc: &str) -> Option<String> {
-    let value = |line: &str| {
-        let (key, value) = line.trim().split_once('=')?;
-        (key.trim() == "registry").then(|| value.trim().trim_matches(['"', '\'']).to_owned())
-    };
-    npmrc.lines().filter_map(value).next_back()
-}
-
 // === what is installed ===
 
 fn record_of(places: &Places, volume: &str) -> PathBuf {
     places.state.join("agents").join(format!("{volume}.json"))
 }
 
-async fn is_installed(places: &Places, engine: &Engine, volume: &str) -> Result<bool, Failure> {
+/// Whether that volume holds that very program, whole.
+pub async fn is_installed(
+    places: &Places,
+    engine: &Engine,
+    volume: &str,
+    install: &Install,
+) -> Result<bool, Failure> {
     let Ok(bytes) = std::fs::read(record_of(places, volume)) else {
         return Ok(false);
     };
     let Ok(known) = serde_json::from_slice::<Installed>(&bytes) else {
         return Ok(false);
     };
-    Ok(known.volume == volume && engine.volume_made(volume).await? == Some(known.made))
+    let made = engine.volume_made(volume).await?;
+    Ok(made.is_some_and(|made| known == Installed::new(volume, made, install)))
 }
 
 /// Notes that what lies in the volume is whole.
-pub async fn note_installed(places: &Places, engine: &Engine, volume: &str) -> Result<(), Failure> {
+pub async fn note_installed(
+    places: &Places,
+    engine: &Engine,
+    volume: &str,
+    install: &Install,
+) -> Result<(), Failure> {
     let Some(made) = engine.volume_made(volume).await? else {
         return Err(Failure::new(
             "agent-install",
             format!("the volume {volume} is gone"),
         ));
     };
-    let installed = Installed {
-        volume: volume.to_owned(),
-        made,
-    };
     make_private(&places.state.join("agents"))?;
+    let installed = Installed::new(volume, made, install);
     let bytes = serde_json::to_vec(&installed).unwrap_or_default();
     write_private(&record_of(places, volume), &bytes)
+}
+
+impl Installed {
+    fn new(volume: &str, made: String, install: &Install) -> Self {
+        Self {
+            volume: volume.to_owned(),
+            made,
+            package: install.package.clone(),
+            version: install.version.clone(),
+            registry: install.registry.clone(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -567,6 +593,29 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_another_by_its_registry_and_by_the_workspace_that_named_it() {
+        let package = claude().package.as_ref().unwrap();
+        let from = |url: &str, whose: &str| {
+            let install = install(package, "1.2.3", url).unwrap();
+            let name = program_volume(claude(), &install, &["/state", "sha256:1", "1000", whose]);
+            (name, install)
+        };
+        let (ours, install) = from("https://npm.corp/", "");
+        assert_eq!(from("https://npm.corp/", "").0, ours);
+        let others = [
+            from("https://evil.example/", "").0,
+            from("https://npm.corp/", "/work/a").0,
+            from("https://npm.corp/", "/work/b").0,
+        ];
+        let all: std::collections::BTreeSet<_> = others.iter().chain([&ours]).collect();
+        assert_eq!(all.len(), 4);
+        // Nor is a record of another program, by whatever name, one of this.
+        let known = |install: &Install| Installed::new(&ours, "then".to_owned(), install);
+        let evil = from("https://evil.example/", "").1;
+        assert_ne!(known(&evil), known(&install));
+    }
+
+    #[test]
     fn a_projects_npmrc_is_read_for_its_registry_alone() {
         let text = "; registry=https://no/\n@scope:registry=https://scope/\nregistry = \"https://npm.corp/\"\n//npm.corp/:_authToken=t\n";
         assert_eq!(registry_in(text).as_deref(), Some("https://npm.corp/"));
@@ -574,10 +623,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(project_registry(dir.path()).unwrap(), None);
         let path = dir.path().join(".npmrc");
-        std::fs::write(&path, "x".repeat(MAX_NPMRC as usize)).unwrap();
+        std::fs::write(&path, "x".repeat(MAX_NPMRC)).unwrap();
         assert_eq!(project_registry(dir.path()).unwrap(), None);
-        std::fs::write(&path, "x".repeat(MAX_NPMRC as usize + 1)).unwrap();
+        std::fs::write(&path, "x".repeat(MAX_NPMRC + 1)).unwrap();
         assert!(project_registry(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_variable_set_to_nothing_is_no_key() {
+        assert!(is_key(Some(OsStr::new("k"))));
+        assert!(!is_key(Some(OsStr::new(""))) && !is_key(None));
     }
 
     #[test]

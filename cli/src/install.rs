@@ -7,8 +7,9 @@ use std::time::Duration;
 use engine::Engine;
 use engine::agent::{AgentParts, ProgramVolume};
 use engine::image::Image;
-use schema::config::agent::{Action, Domain};
+use schema::config::agent::{Action, Domain, Rule};
 use schema::diag::{Position, Spanned};
+use schema::host::HostPattern;
 use schema::profile::{Added, Install, PROGRAM};
 use tokio::sync::watch;
 
@@ -26,11 +27,13 @@ const SHOWN: usize = 4096;
 /// How long a registry's files may take.
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
 
-/// npm puts it where the volume is; package scripts are off, and what one of them would have done is done by node alone.
+/// npm puts it where the volume is, from the registry that was reviewed: one that the image names for the package's scope would win
+/// over `--registry` alone. Package scripts are off, and what one of them would have done is done by node alone.
 const SCRIPT: &str = r#"
 set -eu
 cd "$1"
-npm install --prefix "$1" --cache /tmp/.npm --registry "$2" --ignore-scripts --no-audit --no-fund --no-update-notifier \
+case "$3" in @*/*) scope="--${3%%/*}:registry=$2" ;; *) scope=--no-audit ;; esac
+npm install --prefix "$1" --cache /tmp/.npm --registry "$2" "$scope" --ignore-scripts --no-audit --no-fund --no-update-notifier \
   --loglevel error --no-progress "$3@$4"
 if [ -n "$6" ]; then cd "node_modules/$3" && node "$6" && cd "$1"; fi
 test -x "node_modules/.bin/$5"
@@ -51,7 +54,7 @@ pub enum Done {
 }
 
 /// Settles where the agent's program is, and has what that asks for become part of the config. What is returned is the volume that
-/// it has to be installed into first. A workspace's own image is reviewed before it is pulled, and before its npm is run.
+/// it has to be installed into first. A workspace's own image is reviewed before it is pulled, and nothing of an image is run.
 pub async fn settle(
     chosen: &Chosen,
     loaded: &mut Loaded,
@@ -64,26 +67,18 @@ pub async fn settle(
         parts,
         mut command,
         install,
-    } = {
-        let (loaded, engine, image) = (&*loaded, &engine, &image);
-        agent::settle(chosen, loaded, engine, image, async || {
-            if let (false, How::Run { yes }) = (chosen.brought, how) {
-                trust::require(loaded, yes)?;
-            }
-            Ok(engine.npm_registry(image).await?)
-        })
-        .await?
-    };
+    } = agent::settle(chosen, loaded, &engine, &image).await?;
     command.append(&mut asked.command);
     asked.command = command;
     asked.agent = Some(parts);
     let Some((install, volume)) = install else {
         return Ok(None);
     };
+    let done = install.done;
     if let Some(added) = &mut loaded.config.profile {
         added.install = Some(install);
     }
-    Ok(Some(volume))
+    Ok((!done).then_some(volume))
 }
 
 async fn image(
@@ -126,6 +121,10 @@ pub async fn run(loaded: &Loaded, volume: &str, signals: &mut Signals) -> Result
     };
     let _one = one_at_a_time(loaded, volume)?;
     let engine = Engine::connect(loaded.host.engine().clone()).await?;
+    // Another may have, since this one looked.
+    if agent::is_installed(&loaded.places, &engine, volume, install).await? {
+        return Ok(Done::Installed);
+    }
     // What is there is not known to be whole.
     engine.remove_volume(volume).await?;
     let alone = alone(loaded, install)?;
@@ -195,7 +194,7 @@ pub async fn run(loaded: &Loaded, volume: &str, signals: &mut Signals) -> Result
             record.session
         )));
     }
-    agent::note_installed(&loaded.places, &engine, volume).await?;
+    agent::note_installed(&loaded.places, &engine, volume, install).await?;
     Ok(Done::Installed)
 }
 
@@ -235,7 +234,8 @@ fn command(added: &Added, install: &Install) -> Vec<String> {
     .to_vec()
 }
 
-/// The same image and user, without anything else that the workspace or the profile asks for but its denials.
+/// The same image and user, without anything else that the workspace or the profile asks for but its denials, its
+/// rules about the registry and how strictly it is looked through.
 fn alone(loaded: &Loaded, install: &Install) -> Result<Loaded, Failure> {
     let workspace = loaded.places.state.join("agents").join("nothing");
     make_private(&workspace)?;
@@ -254,11 +254,8 @@ fn alone(loaded: &Loaded, install: &Install) -> Result<Loaded, Failure> {
     )];
     let asked = loaded.config.agent.egress();
     egress.denied_domains = asked.denied_domains.clone();
-    let denials = asked
-        .rules
-        .iter()
-        .filter(|rule| rule.action == Action::Deny);
-    egress.rules = denials.cloned().collect();
+    egress.rules = kept(&asked.rules, &install.host.host);
+    config.agent.inspection = loaded.config.agent.inspection.clone();
     let policy = policy::effective(&config, &loaded.host)?;
     Ok(Loaded {
         places: loaded.places.clone(),
@@ -268,6 +265,13 @@ fn alone(loaded: &Loaded, install: &Install) -> Result<Loaded, Failure> {
         host: loaded.host.clone(),
         policy,
     })
+}
+
+/// Denials, and whatever the workspace rules about the registry's own name.
+fn kept(rules: &[Spanned<Rule>], registry: &HostPattern) -> Vec<Spanned<Rule>> {
+    let is_kept =
+        |rule: &&Spanned<Rule>| rule.action == Action::Deny || rule.host.matches(registry.name());
+    rules.iter().filter(is_kept).cloned().collect()
 }
 
 /// The enforcer that runs, if the session came no further.
@@ -299,4 +303,49 @@ async fn work(
     }
     let status = engine.wait(&ready.container).await?;
     Ok((status, String::from_utf8_lossy(&said).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_the_workspace_rules_about_the_registry_is_kept() {
+        let text = r#"{ "image": "x", "agent": { "capabilities": { "network": { "egress": { "rules": [
+            { "host": "npm.acme.com", "ports": [443], "methods": ["GET"] },
+            { "host": "*.acme.com", "ports": [443], "action": "ask" },
+            { "host": "elsewhere.test", "ports": [443] },
+            { "host": "denied.test", "ports": [443], "action": "deny" } ] } } } } }"#;
+        let config = schema::config::parse(text.as_bytes(), "agentcontainer.json").unwrap();
+        let registry: Domain = "npm.acme.com:443".parse().unwrap();
+        let kept = kept(&config.agent.egress().rules, &registry.host);
+        let hosts: Vec<String> = kept.iter().map(|rule| rule.host.to_string()).collect();
+        assert_eq!(hosts, ["npm.acme.com", "*.acme.com", "denied.test"]);
+    }
+
+    #[test]
+    fn the_registry_that_was_reviewed_is_the_one_of_the_packages_scope_too() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let npm = dir.path().join("npm");
+        std::fs::write(&npm, "#!/bin/sh\nprintf '%s\\n' \"$@\"\n").unwrap();
+        std::fs::set_permissions(&npm, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let said = |package: &str| {
+            let path = format!("{}:/usr/bin:/bin", dir.path().display());
+            let out = std::process::Command::new("/bin/sh")
+                .env("PATH", path)
+                .args(["-c", SCRIPT, "install"])
+                .arg(dir.path())
+                .args(["https://npm.corp/", package, "1.2.3", "x", ""])
+                .output();
+            String::from_utf8(out.unwrap().stdout).unwrap()
+        };
+        let scoped = said("@acme/agent");
+        assert!(
+            scoped.contains("--@acme:registry=https://npm.corp/\n"),
+            "{scoped}"
+        );
+        assert!(said("agent").contains("agent@1.2.3") && !said("agent").contains(":registry="));
+    }
 }

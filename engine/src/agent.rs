@@ -1,33 +1,23 @@
 //! What a profile of an agent brings into a session beside its lines in the config: volumes of ours for the agent's state and for a
-//! program that an image does not have, and its file of instructions. And what has to be known of an image for that: whether it has
-//! the program, and which registry its npm names.
+//! program that an image does not have, and its file of instructions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
-    ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
+    ContainerArchiveInfoOptionsBuilder, UploadToContainerOptionsBuilder,
 };
-use futures_util::StreamExt;
 use schema::profile::{PROGRAM, PROGRAM_VOLUME, Profile, STATE, VOLUME};
 
 use crate::contents::STANDARD_PATH;
 use crate::error::is_missing;
 use crate::git::Doing;
 use crate::identity::Identity;
-use crate::image::Image;
-use crate::request::{LABEL_VERSION, Mount};
+use crate::request::Mount;
 use crate::{Engine, EngineError};
 
 /// How the names of these volumes begin.
 pub const VOLUME_PREFIX: &str = "agentcontainer-agent-";
-/// How long npm may take to say which registry it would ask.
-const NPM_DEADLINE: Duration = Duration::from_secs(30);
-/// The most that it may say, in bytes.
-pub const MAX_NPM_ANSWER: usize = 4096;
 
 /// An agent's parts in one session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,75 +168,6 @@ impl Engine {
             Err(e) if is_missing(&e) => Ok(None),
             Err(e) => Err(EngineError::api("look at a volume")(e)),
         }
-    }
-
-    /// What npm in the image would ask for packages, in its own words: run without a network, a mount or a capability, as nobody.
-    /// `None` where it cannot be run.
-    pub async fn npm_registry(&self, image: &Image) -> Result<Option<String>, EngineError> {
-        let body = ContainerCreateBody {
-            image: Some(image.id.to_string()),
-            user: Some("65534:65534".to_owned()),
-            working_dir: Some("/".to_owned()),
-            entrypoint: Some(vec!["npm".to_owned()]),
-            cmd: Some(["config", "get", "registry"].map(str::to_owned).to_vec()),
-            env: Some(vec!["HOME=/tmp".to_owned()]),
-            labels: Some(HashMap::from([(
-                LABEL_VERSION.to_owned(),
-                env!("CARGO_PKG_VERSION").to_owned(),
-            )])),
-            host_config: Some(HostConfig {
-                network_mode: Some("none".to_owned()),
-                cap_drop: Some(vec!["ALL".to_owned()]),
-                security_opt: Some(vec!["no-new-privileges".to_owned()]),
-                pids_limit: Some(256),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        let made = self
-            .docker
-            .create_container(Some(CreateContainerOptionsBuilder::default().build()), body)
-            .await
-            .map_err(EngineError::api("ask npm for its registry"))?;
-        let said = tokio::time::timeout(NPM_DEADLINE, self.said(&made.id)).await;
-        let options = RemoveContainerOptionsBuilder::default()
-            .force(true)
-            .v(true)
-            .build();
-        self.docker
-            .remove_container(&made.id, Some(options))
-            .await
-            .map_err(EngineError::api(
-                "remove the container that npm was asked in",
-            ))?;
-        said.unwrap_or(Ok(None))
-    }
-
-    /// The standard output of a container that is run to its end; `None` unless it ended well.
-    async fn said(&self, container: &str) -> Result<Option<String>, EngineError> {
-        let started = self
-            .docker
-            .start_container(container, None::<StartContainerOptions>)
-            .await;
-        if started.is_err() {
-            return Ok(None);
-        }
-        if self.wait(container).await? != 0 {
-            return Ok(None);
-        }
-        let options = LogsOptionsBuilder::default().stdout(true).build();
-        let mut said = Vec::new();
-        let mut logs = self.docker.logs(container, Some(options));
-        while let Some(part) = logs.next().await {
-            let part = part.map_err(EngineError::api("read what npm said"))?;
-            said.extend_from_slice(&part.into_bytes());
-            if said.len() > MAX_NPM_ANSWER {
-                return Ok(None);
-            }
-        }
-        Ok(String::from_utf8(said)
-            .ok()
-            .map(|said| said.trim().to_owned()))
     }
 }
 

@@ -2,7 +2,7 @@
 //! certificates it trusts (`trust`). Read through the archive API of a container that is never started, once an image: an
 //! image id never changes its content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bollard::models::{ContainerCreateBody, HostConfig};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::is_missing;
 use crate::identity::Accounts;
 use crate::image::Image;
+use crate::npm;
 use crate::request::LABEL_VERSION;
 use crate::trust::places::{self, BUNDLES, Found, KEYSTORES};
 use crate::trust::{self, InImage, pem};
@@ -37,12 +38,23 @@ pub struct Contents {
     pub trust: InImage,
 }
 
+/// What an image has of an agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tools {
+    pub program: bool,
+    pub npm: bool,
+    /// What its npm is set to ask, as far as its files say.
+    pub registry: Option<String>,
+}
+
 /// A container that looks into its image.
 struct Look<'a> {
     engine: &'a Engine,
     container: String,
     /// What was asked before: most paths share their beginnings.
     known: BTreeMap<String, Found>,
+    /// Those of them that have an x bit.
+    runnable: BTreeSet<String>,
 }
 
 impl Engine {
@@ -68,18 +80,15 @@ impl Engine {
         Ok(contents)
     }
 
-    /// Where the image has these programs on its `PATH`, by name.
-    pub async fn programs(
-        &self,
-        image: &Image,
-        names: &[&str],
-    ) -> Result<BTreeMap<String, String>, EngineError> {
+    /// Whether the image has an agent's program, or npm to install it with.
+    pub async fn tools(&self, image: &Image, program: &str) -> Result<Tools, EngineError> {
         let mut look = Look {
             engine: self,
             container: self.never_started(&image.id).await?,
             known: BTreeMap::new(),
+            runnable: BTreeSet::new(),
         };
-        let found = look.programs(&image.env, names).await;
+        let found = look.tools(&image.env, program).await;
         self.forget(&look.container).await?;
         found
     }
@@ -89,6 +98,7 @@ impl Engine {
             engine: self,
             container: self.never_started(&image.id).await?,
             known: BTreeMap::new(),
+            runnable: BTreeSet::new(),
         };
         let contents = look.contents(image).await;
         self.forget(&look.container).await?;
@@ -163,26 +173,48 @@ impl Engine {
 // === impl Look ===
 
 impl Look<'_> {
-    async fn programs(
+    async fn tools(
         &mut self,
         env: &BTreeMap<String, String>,
-        names: &[&str],
-    ) -> Result<BTreeMap<String, String>, EngineError> {
+        program: &str,
+    ) -> Result<Tools, EngineError> {
+        if self.program(env, program).await?.is_some() {
+            return Ok(Tools {
+                program: true,
+                ..Tools::default()
+            });
+        }
+        let Some(npm) = self.program(env, "npm").await? else {
+            return Ok(Tools::default());
+        };
+        let registry = npm::registry(env, &npm, async |path: &str, most| {
+            match self.follow(path).await? {
+                Some(lies_at) => self.read(&lies_at, most).await,
+                None => Ok(None),
+            }
+        });
+        Ok(Tools {
+            program: false,
+            npm: true,
+            registry: registry.await?,
+        })
+    }
+
+    /// Where the links of the first program of that name on the image's `PATH` end.
+    async fn program(
+        &mut self,
+        env: &BTreeMap<String, String>,
+        name: &str,
+    ) -> Result<Option<String>, EngineError> {
         let path = env.get("PATH").map_or(STANDARD_PATH, String::as_str);
-        let mut found = BTreeMap::new();
-        for name in names {
-            for directory in path.split(':').take(MAX_PATH_DIRECTORIES) {
-                let at = match name.starts_with('/') {
-                    true => (*name).to_owned(),
-                    false => format!("{directory}/{name}"),
-                };
-                if self.follow(&at).await?.is_some() {
-                    found.insert((*name).to_owned(), at);
-                    break;
-                }
+        for at in candidates(path, name) {
+            if let Some(lies_at) = self.follow(&at).await?
+                && self.runnable.contains(&lies_at)
+            {
+                return Ok(Some(lies_at));
             }
         }
-        Ok(found)
+        Ok(None)
     }
 
     async fn contents(&mut self, image: &Image) -> Result<Contents, EngineError> {
@@ -253,6 +285,7 @@ impl Look<'_> {
             engine,
             container,
             known,
+            runnable,
         } = self;
         places::follow(path, async |path: &str| {
             if let Some(found) = known.get(path) {
@@ -266,7 +299,12 @@ impl Look<'_> {
                 .get_container_archive_info(container, Some(options))
                 .await
             {
-                Ok(stat) => kind(stat.file_mode, stat.link_target),
+                Ok(stat) => {
+                    if stat.file_mode & 0o111 != 0 {
+                        runnable.insert(path.to_owned());
+                    }
+                    kind(stat.file_mode, stat.link_target)
+                }
                 Err(e) if is_missing(&e) => Found::Other,
                 Err(e) => return Err(EngineError::api("look at a file of the image")(e)),
             };
@@ -275,6 +313,18 @@ impl Look<'_> {
         })
         .await
     }
+}
+
+/// Where a program may be; a part of a `PATH` that depends on where one stands is none of an image's.
+fn candidates(path: &str, name: &str) -> Vec<String> {
+    if name.starts_with('/') {
+        return vec![name.to_owned()];
+    }
+    let parts = path.split(':').take(MAX_PATH_DIRECTORIES);
+    parts
+        .filter(|part| part.starts_with('/'))
+        .map(|part| format!("{part}/{name}"))
+        .collect()
 }
 
 /// The engine's word on a file: its mode as Go has it (io/fs, FileMode).
@@ -330,6 +380,16 @@ mod tests {
         for odd in [0x0400_01b4, 0x0420_01b6, 0x0200_01a4, 0x0100_01ed] {
             assert_eq!(kind(odd), Found::Other, "{odd:x}");
         }
+    }
+
+    #[test]
+    fn a_program_is_looked_for_in_absolute_directories_alone() {
+        assert_eq!(candidates(":/a:b:.:/c", "x"), ["/a/x", "/c/x"]);
+        assert_eq!(candidates("/a:/b", "/bin/sh"), ["/bin/sh"]);
+        let path = |parts: usize| vec!["/d"; parts].join(":");
+        let most = MAX_PATH_DIRECTORIES;
+        assert_eq!(candidates(&path(most), "x").len(), most);
+        assert_eq!(candidates(&path(most + 1), "x").len(), most);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod git;
 pub mod identity;
 pub mod image;
 pub mod look;
+pub mod npm;
 pub mod plan;
 pub mod request;
 pub mod seccomp;

@@ -10,7 +10,7 @@ pub mod frames;
 mod secrets;
 mod shape;
 mod stream;
-mod view;
+pub mod view;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,5 +1,5 @@
 //! What is done about what each inspector finds: what the workspace asks for, never less than the host does. Where nobody says
-//! anything, the defaults below hold, whose rate of false findings is measured (docs/inspection.md).
+//! anything, the defaults below hold. How often they are wrong is not measured yet.
 
 use std::collections::BTreeMap;
 

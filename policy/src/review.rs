@@ -13,7 +13,7 @@ use schema::diag::escape;
 use schema::digest::Digest;
 use schema::inspection::{Inspector, Level};
 use schema::net::Protocol;
-use schema::profile::{Added, VOLUME};
+use schema::profile::{Added, INSTRUCTIONS, PROGRAM, VOLUME};
 use serde::{Deserialize, Serialize};
 
 use crate::inspection::default_level;
@@ -83,6 +83,32 @@ impl Review {
                 .map(|added| added.profile.name.to_owned()),
             lines: lines.0,
         }
+    }
+
+    /// What the config's profile adds, and the image where the profile brings that; what is installed is known with the image alone.
+    pub fn of_profile(config: &Config) -> Vec<String> {
+        let Some(added) = &config.profile else {
+            return Vec::new();
+        };
+        let mut lines = Lines::default();
+        lines.profile(added);
+        let mut shown: Vec<String> = lines.0.into_iter().map(|line| line.text).collect();
+        let from = added.origin();
+        if config.file == from {
+            shown.insert(
+                0,
+                escape(&format!("image {} ({from})", config.image.as_str())),
+            );
+        }
+        if let (None, Some(package)) = (&added.install, &added.profile.package) {
+            shown.push(escape(&format!(
+                "where the image has no {}: install {} {} with its npm, from the registry that the project's .npmrc or the image names ({from})",
+                added.profile.command.first().unwrap_or(&""),
+                package.name,
+                package.version
+            )));
+        }
+        shown
     }
 
     /// Of path and lines: what an approval is stored by.
@@ -342,7 +368,34 @@ impl Lines {
             Effect::Opens,
             format!("keep a volume of this workspace's own at {VOLUME} ({from})"),
         );
+        for (file, content) in added.profile.seeds {
+            let content = content.split_whitespace().collect::<Vec<_>>().join(" ");
+            self.add(
+                Effect::Opens,
+                format!("begin its state with {file}: {content} ({from})"),
+            );
+        }
+        if let Some(file) = added.profile.instructions {
+            let digest = Digest::of(INSTRUCTIONS.as_bytes());
+            self.add(
+                Effect::Opens,
+                format!("tell it in {file} of its state what limits it ({digest}; {from})"),
+            );
+        }
         if let Some(install) = &added.install {
+            self.add(
+                Effect::Opens,
+                format!(
+                    "run {} {} installed from {} ({from})",
+                    install.package, install.version, install.registry
+                ),
+            );
+            self.add(
+                Effect::Opens,
+                format!("add {PROGRAM}/node_modules/.bin to PATH, last ({from})"),
+            );
+        }
+        if let Some(install) = added.install.as_ref().filter(|install| !install.done) {
             self.add(
                 Effect::Opens,
                 format!(

@@ -74,7 +74,7 @@ pub struct Added {
     pub domains: Vec<Domain>,
     pub credential: Option<AddedCredential>,
     pub env: BTreeMap<VariableName, String>,
-    /// What has to be installed, and where from; `None` where the image or an earlier session has it.
+    /// What is installed, and where from; `None` where the image has it.
     pub install: Option<Install>,
 }
 
@@ -101,6 +101,8 @@ pub struct Install {
     /// As npm names it: `https://…/`.
     pub registry: String,
     pub host: Domain,
+    /// An earlier session did.
+    pub done: bool,
 }
 
 const QUIET: (&str, &str) = ("DO_NOT_TRACK", "1");

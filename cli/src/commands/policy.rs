@@ -155,5 +155,9 @@ fn show(loaded: &Loaded, as_json: bool) -> Result<u8, Failure> {
         ]
     });
     report::out(lines(&report::table(&levels)));
+    let added = policy::Review::of_profile(&loaded.config);
+    if !added.is_empty() {
+        report::out(added.join("\n"));
+    }
     Ok(0)
 }

@@ -5,6 +5,7 @@ use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
 use policy::{RequestDenial, RequestRule, RequestRules};
 
+use crate::inspect::view::percent_decoded;
 use crate::state::State;
 
 /// Fields by which some servers take another method, or another path, than the one that was decided about.
@@ -26,15 +27,19 @@ fn other_method(parts: &Parts) -> bool {
     let method = parts.method.as_str();
     let plain = |b: u8| b.is_ascii_uppercase() || b == b'-' || b == b'_';
     let query = parts.uri.query().unwrap_or_default();
+    // PHP leaves blanks ahead of a parameter's name out, and takes a blank, a dot and an open bracket in it for `_`.
     let named = |parameter: &str| {
         let name = parameter.split('=').next().unwrap_or_default();
-        name.eq_ignore_ascii_case("_method") || name.contains('%')
+        let name = percent_decoded(name.replace('+', " ").as_bytes());
+        let name = name.trim_ascii_start().iter();
+        let name: Vec<u8> = name
+            .map(|&b| if b" .[".contains(&b) { b'_' } else { b })
+            .collect();
+        name.eq_ignore_ascii_case(b"_method")
     };
     !method.bytes().all(plain)
         || has(&parts.headers, &OTHER_METHOD)
-        || query
-            .split('&')
-            .any(|parameter| named(parameter) && !parameter.is_empty())
+        || query.split(['&', ';']).any(named)
 }
 
 /// Why a request is not carried.

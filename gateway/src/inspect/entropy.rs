@@ -1,6 +1,6 @@
 //! Words that look random: long enough, of capitals, small letters and digits, with nearly as much information as their
 //! length can hold. What programs send all the time and is none (digests, ids, signatures of fields) is left out. It finds
-//! keys of formats that nobody knows, and more that are no keys at all: `docs/inspection.md` has its rate.
+//! keys of formats that nobody knows, and more that are no keys at all (docs/inspection.md).
 
 use super::{Field, Found, Inspector, Look, Text};
 

@@ -100,6 +100,19 @@ async fn methods_and_paths_are_held_to_what_rules_say() {
                 "method-override",
             ),
             ("/repos/acme/a?_method=DELETE", &[], 400, "method-override"),
+            (
+                "/repos/acme/a?x=1&%5fMethod=DELETE",
+                &[],
+                400,
+                "method-override",
+            ),
+            (
+                "/repos/acme/a?x=1;+.method=DELETE",
+                &[],
+                400,
+                "method-override",
+            ),
+            ("/repos/acme/a?filter%5Bx%5D=1&a%2Bb", &[], 200, ""),
             ("/repos/acme/a", &["-X", "get"], 400, "method-override"),
             (
                 "/repos/acme/secret;x/a",

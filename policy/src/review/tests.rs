@@ -191,11 +191,12 @@ fn what_a_profile_adds_is_reviewed_with_where_it_is_from() {
             }),
         }),
         env: [("A".parse().unwrap(), "1\u{1b}".to_owned())].into(),
-        install: offered.then(|| Install {
+        install: Some(Install {
             package: "agent".to_owned(),
             version: "1.2.3".to_owned(),
             registry: "https://npm.example/".to_owned(),
             host: "npm.example:443".parse().unwrap(),
+            done: !offered,
         }),
     };
     config.profile = Some(added(true));
@@ -207,15 +208,53 @@ fn what_a_profile_adds_is_reviewed_with_where_it_is_from() {
         "+ grant the credential anthropic, from env://KEY, to api.example:443 (profile claude)",
         "+ set A=1\\u{1b} (profile claude)",
         "+ keep a volume of this workspace's own at /var/lib/agentcontainer/agent (profile claude)",
+        "+ run agent 1.2.3 installed from https://npm.example/ (profile claude)",
+        "+ begin its state with .claude.json: {\"hasCompletedOnboarding\":true} (profile claude)",
+        "+ add /var/lib/agentcontainer/program/npm/node_modules/.bin to PATH, last (profile claude)",
         "+ install agent 1.2.3 from https://npm.example/ with the image's npm, in a session of its own that reaches npm.example:443 alone (profile claude)",
     ] {
         assert!(more.contains(&line.to_owned()), "{line} {more:#?}");
     }
-    assert_eq!((more.len(), offered.agent.as_deref()), (6, Some("claude")));
+    assert_eq!((more.len(), offered.agent.as_deref()), (10, Some("claude")));
     assert_ne!(offered.hash(), alone.hash());
     // What was granted and installed once is asked for no more; what was taken back is.
     config.profile = Some(added(false));
     let later = Review::of(&config);
     assert!(!later.since(&offered).asks_for_more());
     assert!(offered.since(&later).asks_for_more());
+    // Nor is what another registry served the same, installed as it may be.
+    let mut elsewhere = added(false);
+    elsewhere.install.as_mut().unwrap().registry = "https://evil.example/".to_owned();
+    config.profile = Some(elsewhere);
+    assert_eq!(
+        Review::of(&config).since(&offered).more,
+        ["+ run agent 1.2.3 installed from https://evil.example/ (profile claude)"]
+    );
+}
+
+#[test]
+fn what_a_profile_adds_is_shown_before_its_image_is_known() {
+    use schema::profile::{self, Added};
+    let text = r#"{ "image": "debian" }"#;
+    let mut config = schema::config::parse(text.as_bytes(), "profile codex").unwrap();
+    assert!(Review::of_profile(&config).is_empty());
+    let codex = profile::named("codex").unwrap();
+    config.profile = Some(Added {
+        profile: codex,
+        domains: Vec::new(),
+        credential: None,
+        env: codex.variables(),
+        install: None,
+    });
+    let shown = Review::of_profile(&config).join("\n");
+    for part in [
+        "image debian (profile codex)",
+        "sandbox_mode = \"danger-full-access\"",
+        "tell it in AGENTS.md of its state what limits it (sha256:",
+        "set CODEX_HOME=",
+        "keep a volume of this workspace's own",
+        "where the image has no codex: install @openai/codex",
+    ] {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
 }
