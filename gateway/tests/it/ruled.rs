@@ -131,7 +131,7 @@ async fn methods_and_paths_are_held_to_what_rules_say() {
         }
         assert_eq!(
             scene.seen.lock().unwrap().len(),
-            4,
+            5,
             "the server heard what was allowed alone"
         );
     }
