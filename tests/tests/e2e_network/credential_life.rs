@@ -38,10 +38,10 @@ const CODE: &str =
     "-s -o /dev/null -w '%{http_code} %header{x-agentcontainer-blocked}' --max-time 30";
 const BEARER: &str = "-H \"Authorization: Bearer $GITHUB_TOKEN\"";
 
-/// What one request with the placeholder gets.
+/// What one request with the placeholder gets; `000` where there is no answer, as between a gateway and the trust in its certificate.
 fn ask(session: &Session<'_>, host: &str) -> String {
     let out = session.inside(&format!("curl {CODE} {BEARER} https://{host}/hello"));
-    out.ok().trim().to_owned()
+    out.stdout.trim().to_owned()
 }
 
 fn field(request: &Value) -> &str {
