@@ -40,7 +40,7 @@ use crate::wire::Wired;
 const NAMES_PER_SECOND: f64 = 50.0;
 const NAMES_BURST: f64 = 500.0;
 /// How long a policy change waits for the gateway to decide by it.
-const APPLY: Duration = Duration::from_secs(5);
+const APPLY: Duration = Duration::from_secs(10);
 /// The ports an unlisted name may reach, where the gateway answers with words.
 const PAGE_PORTS: [u16; 2] = [80, 443];
 
