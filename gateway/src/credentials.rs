@@ -15,6 +15,7 @@ use policy::Credential;
 use zeroize::Zeroizing;
 
 use crate::http::head::Scheme;
+use crate::percent;
 use crate::state::{Intent, Place};
 use window::Patterns;
 
@@ -313,27 +314,7 @@ impl Held {
 
 /// As it is, in Base64, or percent-encoded.
 fn is_in(patterns: &Patterns, text: &[u8]) -> bool {
-    patterns.is_in(text) || text.contains(&b'%') && patterns.is_in(&percent_decoded(text))
-}
-
-fn percent_decoded(text: &[u8]) -> Vec<u8> {
-    let digit = |b: Option<&u8>| b.and_then(|&b| char::from(b).to_digit(16));
-    let mut out = Vec::with_capacity(text.len());
-    let mut at = 0;
-    while at < text.len() {
-        let pair = (digit(text.get(at + 1)), digit(text.get(at + 2)));
-        match (text[at], pair) {
-            (b'%', (Some(high), Some(low))) => {
-                out.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            (byte, _) => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    out
+    patterns.is_in(text) || text.contains(&b'%') && patterns.is_in(&percent::decoded(text))
 }
 
 /// The field with the value: raw, or within `Basic` (RFC 7617). `None` where it stands in another way.

@@ -10,7 +10,7 @@ pub mod frames;
 mod secrets;
 mod shape;
 mod stream;
-pub mod view;
+mod view;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +20,8 @@ use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
 use schema::host::HostName;
 use schema::inspection::{Inspector as Name, Level};
+
+use crate::percent;
 
 pub use self::base64::Base64;
 pub use content_type::ContentType;
@@ -174,7 +176,7 @@ impl Chain {
         let mut look = |field: Field, bytes: &[u8]| self.whole(&field, bytes, to, &mut told, flags);
         let decoded = |text: &str| {
             let text = text.as_bytes();
-            text.contains(&b'%').then(|| view::percent_decoded(text))
+            text.contains(&b'%').then(|| percent::decoded(text))
         };
         look(Field::Method, parts.method.as_str().as_bytes())?;
         let path = parts.uri.path();

@@ -15,6 +15,7 @@ mod events;
 pub mod http;
 pub mod inspect;
 pub mod limits;
+mod percent;
 pub mod plan;
 mod relay;
 mod resolve;

@@ -5,7 +5,7 @@ use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
 use policy::{RequestDenial, RequestRule, RequestRules};
 
-use crate::inspect::view::percent_decoded;
+use crate::percent;
 use crate::state::State;
 
 /// Fields by which some servers take another method, or another path, than the one that was decided about.
@@ -30,7 +30,7 @@ fn other_method(parts: &Parts) -> bool {
     // PHP leaves blanks ahead of a parameter's name out, and takes a blank, a dot and an open bracket in it for `_`.
     let named = |parameter: &str| {
         let name = parameter.split('=').next().unwrap_or_default();
-        let name = percent_decoded(name.replace('+', " ").as_bytes());
+        let name = percent::decoded(name.replace('+', " ").as_bytes());
         let name = name.trim_ascii_start().iter();
         let name: Vec<u8> = name
             .map(|&b| if b" .[".contains(&b) { b'_' } else { b })

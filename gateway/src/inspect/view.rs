@@ -7,6 +7,7 @@ use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use hyper::header::{self, HeaderMap};
 
 use crate::limits;
+use crate::percent;
 
 pub enum View {
     Plain,
@@ -134,30 +135,10 @@ impl Percent {
         if let Some(percent) = text[tail..].iter().position(|&b| b == b'%') {
             self.open = text.split_off(tail + percent);
         }
-        percent_decoded(&text)
+        percent::decoded(&text)
     }
 
     pub fn finish(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.open)
     }
-}
-
-pub fn percent_decoded(text: &[u8]) -> Vec<u8> {
-    let digit = |b: Option<&u8>| b.and_then(|&b| char::from(b).to_digit(16));
-    let mut out = Vec::with_capacity(text.len());
-    let mut at = 0;
-    while at < text.len() {
-        let pair = (digit(text.get(at + 1)), digit(text.get(at + 2)));
-        match (text[at], pair) {
-            (b'%', (Some(high), Some(low))) => {
-                out.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            (byte, _) => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    out
 }

@@ -1,0 +1,39 @@
+//! Percent-encoding (RFC 3986, 2.1), for looking through what is carried; what goes out is never written from this.
+
+/// Each `%` and two hexadecimal digits as the byte that they stand for; anything else as it is.
+pub fn decoded(text: &[u8]) -> Vec<u8> {
+    let digit = |b: Option<&u8>| b.and_then(|&b| char::from(b).to_digit(16));
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        let pair = (digit(text.get(at + 1)), digit(text.get(at + 2)));
+        match (text[at], pair) {
+            (b'%', (Some(high), Some(low))) => {
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, _) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_escape_stays() {
+        for (text, stands_for) in [
+            ("a%41%4a", "aAJ"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%zz%%41", "%zz%A"),
+        ] {
+            assert_eq!(decoded(text.as_bytes()), stands_for.as_bytes());
+        }
+    }
+}
