@@ -205,6 +205,12 @@ fn show(title: &str, ways: Vec<&Way>, measured: &[Rounds], what: &str) {
     report::head(title, &columns);
     let gateway = of("`https`").map(|at| &measured[at]);
     for (at, (way, rounds)) in ways.iter().zip(measured).enumerate() {
+        if rounds.rate.median() == 0.0 {
+            let mut cells = vec![way.name, "no answer"];
+            cells.resize(columns.len(), "–");
+            report::row(&cells);
+            continue;
+        }
         let mut cells = vec![
             way.name.to_owned(),
             match what {
