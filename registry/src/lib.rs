@@ -1,0 +1,4 @@
+//! What names resolve to and who vouches for it: an OCI distribution client that believes nothing but digests, a
+//! content-addressed cache, and the verdict on signatures, provenance and inventories. `cli` calls it for `lock`, `verify`,
+//! `sign` and `run`; nothing here talks to a container engine or knows what a policy allows.
+#![forbid(unsafe_code)]
