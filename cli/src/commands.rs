@@ -12,6 +12,7 @@ mod exec;
 mod gc;
 mod grant;
 mod init;
+mod lock;
 mod logs;
 mod man;
 mod policy;
@@ -40,6 +41,8 @@ pub struct Cli {
 enum Command {
     /// Write an agentcontainer.json from what the project is
     Init(init::Args),
+    /// Look up what the config names and write it down by digest
+    Lock(lock::Args),
     /// Start a session in this directory and run a program in it
     Run(run::Args),
     /// Run a command in a session
@@ -86,6 +89,7 @@ enum Command {
 pub async fn dispatch(cli: Cli) -> u8 {
     let result = match cli.command {
         Command::Init(args) => init::run(&args),
+        Command::Lock(args) => lock::run(args).await,
         Command::Run(args) => run::run(args).await,
         Command::Exec(args) => exec::run(args).await,
         Command::Ps(args) => ps::run(&args).await,

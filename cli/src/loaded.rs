@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use policy::EffectivePolicy;
 use schema::config::{Config, Wanted, discover};
 use schema::hostconfig::{self, HostConfig};
+use schema::lockfile::Lockfile;
 
 use crate::grants;
 use crate::places::Places;
@@ -22,6 +23,8 @@ pub struct Loaded {
     pub config: Config,
     pub host: HostConfig,
     pub policy: EffectivePolicy,
+    /// What the config's names stand for, once that was looked up.
+    pub lock: Option<Lockfile>,
 }
 
 /// The current directory, without symbolic links: what a workspace is named by.
@@ -78,6 +81,7 @@ impl Loaded {
             config,
             host,
             policy,
+            lock: None,
         })
     }
 }

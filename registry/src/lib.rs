@@ -2,3 +2,11 @@
 //! content-addressed cache, and the verdict on signatures, provenance and inventories. `cli` calls it for `lock`, `verify`,
 //! `sign` and `run`; nothing here talks to a container engine or knows what a policy allows.
 #![forbid(unsafe_code)]
+
+pub mod cache;
+pub mod client;
+pub mod error;
+pub mod http;
+pub mod login;
+pub mod resolve;
+pub mod token;

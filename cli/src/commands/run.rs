@@ -17,6 +17,7 @@ use crate::credentials::{self, Resolved};
 use crate::events::{self, Denials};
 use crate::install::{self, Done, How};
 use crate::loaded::Loaded;
+use crate::lock::{self, Unlocked};
 use crate::record::{self, Record};
 use crate::relay::{self, End, Remote, Signals};
 use crate::report::{self, Failure, OURS};
@@ -49,6 +50,9 @@ pub struct Args {
     /// Approve what the config asks for without being asked
     #[arg(long)]
     yes: bool,
+    /// Lock first what is not locked; with AGENT in a workspace without a config, look its image up again
+    #[arg(long, conflicts_with = "plan")]
+    lock: bool,
     /// With --plan and --detach: as JSON
     #[arg(long)]
     json: bool,
@@ -76,6 +80,13 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         Some(chosen) => agent::load(chosen, args.config.as_deref())?,
         None => Loaded::read(args.config.as_deref())?,
     };
+    let brought = chosen.as_ref().is_some_and(|chosen| chosen.brought);
+    let unlocked = match (args.plan, args.lock) {
+        (true, _) => Unlocked::Plan,
+        (false, true) => Unlocked::Lock { yes: args.yes },
+        (false, false) => Unlocked::Stop,
+    };
+    lock::require(&mut loaded, brought, unlocked).await?;
     let mut asked = Asked {
         name: args.name,
         env: super::environment(&args.env)?,
@@ -476,7 +487,7 @@ async fn plan(loaded: &Loaded, asked: &Asked, as_json: bool) -> Result<u8, Failu
     let info = engine.info().await?;
     info.check()?;
     let reference = &loaded.config.image.value;
-    let Some(image) = engine.image(reference).await? else {
+    let Some(image) = lock::present(&engine, loaded).await? else {
         return Err(Failure::new(
             "image-not-found",
             format!(
