@@ -49,7 +49,7 @@ pub struct Content {
 
 #[derive(Clone, Debug)]
 pub enum Parsed {
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     Manifest(Box<ImageManifest>),
 }
 
@@ -167,7 +167,7 @@ impl Content {
                         "it lists more than {MAX_INDEX_ENTRIES} manifests"
                     )));
                 }
-                Ok(Parsed::Index(index))
+                Ok(Parsed::Index(Box::new(index)))
             }
             OCI_MANIFEST | DOCKER_MANIFEST => {
                 if versioned.manifests.is_some() {
