@@ -2,3 +2,7 @@
 //! content-addressed cache, and the verdict on signatures, provenance and inventories. `cli` calls it for `lock`, `verify`,
 //! `sign` and `run`; nothing here talks to a container engine or knows what a policy allows.
 #![forbid(unsafe_code)]
+
+pub mod attestation;
+pub mod signature;
+pub mod trust_root;
