@@ -3,10 +3,14 @@
 //! `sign` and `run`; nothing here talks to a container engine or knows what a policy allows.
 #![forbid(unsafe_code)]
 
+pub mod attestation;
 pub mod cache;
 pub mod client;
 pub mod error;
+pub mod evidence;
 pub mod http;
 pub mod login;
 pub mod resolve;
+pub mod signature;
 pub mod token;
+pub mod trust_root;
