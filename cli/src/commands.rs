@@ -22,6 +22,7 @@ mod run;
 mod stop;
 mod suggest;
 mod trust;
+mod verify;
 
 use std::collections::BTreeMap;
 
@@ -43,6 +44,8 @@ enum Command {
     Init(init::Args),
     /// Look up what the config names and write it down by digest
     Lock(lock::Args),
+    /// Check what is locked: that it still is what was locked, and who signed it
+    Verify(verify::Args),
     /// Start a session in this directory and run a program in it
     Run(run::Args),
     /// Run a command in a session
@@ -90,6 +93,7 @@ pub async fn dispatch(cli: Cli) -> u8 {
     let result = match cli.command {
         Command::Init(args) => init::run(&args),
         Command::Lock(args) => lock::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
         Command::Run(args) => run::run(args).await,
         Command::Exec(args) => exec::run(args).await,
         Command::Ps(args) => ps::run(&args).await,

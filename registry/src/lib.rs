@@ -14,3 +14,4 @@ pub mod resolve;
 pub mod signature;
 pub mod token;
 pub mod trust_root;
+pub mod verify;

@@ -62,6 +62,22 @@ impl Client {
         })
     }
 
+    /// What a digest is, as [`Self::resolve`] would say of a reference with it.
+    pub async fn resolve_pin(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Resolved, RegistryError> {
+        let content = self.manifest(repository, digest).await?;
+        let platforms = self.platforms(repository, &content).await?;
+        Ok(Resolved {
+            repository: repository.clone(),
+            digest: content.digest,
+            media_type: content.media_type,
+            platforms,
+        })
+    }
+
     /// The manifest of each platform of an index, or the one platform of a manifest.
     async fn platforms(
         &self,
