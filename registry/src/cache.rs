@@ -76,17 +76,45 @@ impl Cache {
             return Ok(digest);
         }
         self.make()?;
-        let temporary = self.sha256().join(format!(
-            ".{}-{}-{}",
-            digest.hex(),
+        self.whole(&self.sha256(), &digest.hex(), bytes)?;
+        Ok(digest)
+    }
+
+    /// What was noted under a name, such as what lay beside a digest. A note is nobody's proof: whoever can write here could have
+    /// written another.
+    pub fn note(&self, name: &str, limit: u64) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(self.dir.join("notes").join(name))
+            .ok()?
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .ok()?;
+        (bytes.len() as u64 <= limit).then_some(bytes)
+    }
+
+    /// Notes something, in place of what was noted before.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn put_note(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let dir = self.dir.join("notes");
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        self.whole(&dir, name, bytes)
+    }
+
+    /// Writes a file whole or not at all.
+    fn whole(&self, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = dir.join(format!(
+            ".{name}-{}-{}",
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         ));
-        let written = write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &path));
+        let written =
+            write(&temporary, bytes).and_then(|()| fs::rename(&temporary, dir.join(name)));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
-        written.map(|()| digest)
+        written
     }
 
     fn make(&self) -> io::Result<()> {
@@ -98,12 +126,11 @@ impl Cache {
 
     /// Removes what killed writers left, and content that nobody has read or written for `age`. Returns how many bytes.
     pub fn sweep(&self, age: Duration) -> u64 {
-        let Ok(entries) = fs::read_dir(self.sha256()) else {
-            return 0;
-        };
+        let dirs = [self.sha256(), self.dir.join("notes")];
+        let entries = dirs.iter().filter_map(|dir| fs::read_dir(dir).ok());
         let now = SystemTime::now();
         let mut freed = 0;
-        for entry in entries.flatten() {
+        for entry in entries.flatten().flatten() {
             let Ok(meta) = entry.metadata() else { continue };
             let used = meta.accessed().ok().max(meta.modified().ok());
             let idle = used

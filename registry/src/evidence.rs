@@ -5,6 +5,7 @@ use futures_util::future::try_join_all;
 use futures_util::join;
 use oci_spec::image::{Descriptor, ImageManifest};
 use schema::digest::Digest;
+use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, Parsed, Referrers, Repository};
 use crate::error::RegistryError;
@@ -23,6 +24,9 @@ const INVENTORIES: [&str; 4] = [
 /// The largest inventory, in bytes.
 pub const MAX_INVENTORY_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The largest note of what lay beside a subject, in bytes.
+const MAX_NOTE_BYTES: u64 = 8 * 1024 * 1024;
+
 /// Everything beside one subject.
 #[derive(Debug)]
 pub struct Gathered {
@@ -33,7 +37,7 @@ pub struct Gathered {
     pub referrers: Told,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Told {
     ByApi,
@@ -42,10 +46,104 @@ pub enum Told {
     NoIndex,
 }
 
+/// What lay beside a subject when its registry was asked, for when it cannot be: the bytes are in the cache under their digests.
+/// Signatures speak for themselves wherever they are kept.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    referrers: Told,
+    evidence: Vec<Noted>,
+    inventories: Vec<(Digest, String, Digest)>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Noted {
+    Bundle(Digest),
+    Legacy(Digest, NotedAnnotations),
+    LegacyAttestation(Digest, NotedAnnotations),
+}
+
+#[derive(Serialize, Deserialize)]
+struct NotedAnnotations {
+    signature: Option<String>,
+    certificate: Option<String>,
+    chain: Option<String>,
+    bundle: Option<String>,
+    timestamp: Option<String>,
+}
+
 impl Client {
+    /// From the registry, or offline from what it said the last time.
+    ///
     /// # Errors
     /// The registry could not be asked, or sent what is not what it was asked for.
     pub async fn evidence(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+    ) -> Result<Gathered, RegistryError> {
+        if self.is_offline() {
+            return self.noted(subject).ok_or_else(|| RegistryError::Offline {
+                what: format!("what lies beside {}", repository.at(subject)),
+            });
+        }
+        let gathered = self.gather(repository, subject).await?;
+        self.write_note(subject, &gathered);
+        Ok(gathered)
+    }
+
+    fn noted(&self, subject: &Digest) -> Option<Gathered> {
+        let bytes = self.cache().note(&subject.hex(), MAX_NOTE_BYTES)?;
+        let note: Note = serde_json::from_slice(&bytes).ok()?;
+        let get = |digest: &Digest, limit: usize| self.cache().get(digest, limit as u64);
+        // What is no longer in the cache vouches for nothing.
+        let evidence = note.evidence.into_iter().filter_map(|noted| {
+            Some(match noted {
+                Noted::Bundle(from) => Evidence::Bundle {
+                    bytes: get(&from, BUNDLE_BYTES)?,
+                    from,
+                },
+                Noted::Legacy(from, annotations) => Evidence::Legacy {
+                    payload: get(&from, PAYLOAD_BYTES)?,
+                    annotations: annotations.into(),
+                    from,
+                },
+                Noted::LegacyAttestation(from, annotations) => Evidence::LegacyAttestation {
+                    envelope: get(&from, BUNDLE_BYTES)?,
+                    annotations: annotations.into(),
+                    from,
+                },
+            })
+        });
+        Some(Gathered {
+            evidence: evidence.collect(),
+            inventories: note.inventories,
+            referrers: note.referrers,
+        })
+    }
+
+    fn write_note(&self, subject: &Digest, gathered: &Gathered) {
+        let evidence = gathered.evidence.iter().map(|evidence| match evidence {
+            Evidence::Bundle { from, .. } => Noted::Bundle(*from),
+            Evidence::Legacy {
+                annotations, from, ..
+            } => Noted::Legacy(*from, annotations.into()),
+            Evidence::LegacyAttestation {
+                annotations, from, ..
+            } => Noted::LegacyAttestation(*from, annotations.into()),
+        });
+        let note = Note {
+            referrers: gathered.referrers,
+            evidence: evidence.collect(),
+            inventories: gathered.inventories.clone(),
+        };
+        if let Ok(bytes) = serde_json::to_vec(&note) {
+            // Without it, the next command offline says that it cannot know.
+            let _ = self.cache().put_note(&subject.hex(), &bytes);
+        }
+    }
+
+    async fn gather(
         &self,
         repository: &Repository,
         subject: &Digest,
@@ -187,4 +285,28 @@ fn kind_of(manifest: &ImageManifest) -> String {
         || manifest.config().media_type().to_string(),
         ToString::to_string,
     )
+}
+
+impl From<&Annotations> for NotedAnnotations {
+    fn from(of: &Annotations) -> Self {
+        Self {
+            signature: of.signature.clone(),
+            certificate: of.certificate.clone(),
+            chain: of.chain.clone(),
+            bundle: of.bundle.clone(),
+            timestamp: of.timestamp.clone(),
+        }
+    }
+}
+
+impl From<NotedAnnotations> for Annotations {
+    fn from(of: NotedAnnotations) -> Self {
+        Self {
+            signature: of.signature,
+            certificate: of.certificate,
+            chain: of.chain,
+            bundle: of.bundle,
+            timestamp: of.timestamp,
+        }
+    }
 }
