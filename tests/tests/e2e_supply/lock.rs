@@ -70,7 +70,7 @@ fn nothing_runs_that_is_not_locked_and_a_moved_tag_moves_nothing() {
     assert_eq!(workspace.cli(&["run"]).ok(), "first");
     let moved = workspace.cli(&["lock", "--update", "image", "--json"]);
     let said: Value = serde_json::from_str(moved.ok()).unwrap();
-    assert_eq!(said["changes"][0]["change"], "Moved");
+    assert_eq!(said["changes"][0]["change"], "moved");
     assert_eq!(said["changes"][0]["from"], first.as_str());
     assert_eq!(said["changes"][0]["to"], second.as_str());
     assert_eq!(workspace.cli(&["run"]).ok(), "second");
