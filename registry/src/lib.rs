@@ -4,5 +4,6 @@
 #![forbid(unsafe_code)]
 
 pub mod attestation;
+pub mod sign;
 pub mod signature;
 pub mod trust_root;
