@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attestation;
+pub mod sbom;
 pub mod sign;
 pub mod signature;
 pub mod trust_root;
