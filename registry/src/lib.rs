@@ -11,6 +11,8 @@ pub mod evidence;
 pub mod http;
 pub mod login;
 pub mod resolve;
+pub mod sbom;
+pub mod sign;
 pub mod signature;
 pub mod token;
 pub mod trust_root;

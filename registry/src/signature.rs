@@ -210,4 +210,4 @@ impl Evidence {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -151,7 +151,7 @@ pub struct Attested<'a> {
 // === impl Report ===
 
 impl Report {
-    pub(super) fn new(subject: String, verdicts: Vec<Verdict>) -> Self {
+    pub(crate) fn new(subject: String, verdicts: Vec<Verdict>) -> Self {
         Self {
             subject,
             holds: verdicts.iter().any(Verdict::counts),
@@ -191,7 +191,7 @@ impl Report {
 // === impl Verdict ===
 
 impl Verdict {
-    pub(super) fn new(
+    pub(crate) fn new(
         from: Digest,
         form: Form,
         meaning: Option<Meaning>,
