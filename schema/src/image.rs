@@ -187,7 +187,7 @@ pub(crate) fn is_registry(registry: &str) -> bool {
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
-fn is_segment(segment: &str) -> bool {
+pub(crate) fn is_segment(segment: &str) -> bool {
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = segment.as_bytes();
     if !bytes.first().copied().is_some_and(word) || !bytes.last().copied().is_some_and(word) {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::config::Config;
 use crate::config::keys::{Accepted, Key, Parent, REFUSED, Why};
 use crate::hostconfig::{HostConfig, NOT_ENFORCED};
+use crate::organisation::Organisation;
 use crate::provider::PROVIDERS;
 
 /// Of `agentcontainer.json`.
@@ -46,6 +47,14 @@ pub fn config() -> Value {
             properties.insert((*key).to_owned(), value);
         }
     }
+    schema
+}
+
+/// Of an organisation's policy.
+pub fn organisation() -> Value {
+    let mut schema = generate::<Organisation>("organisation-policy.json");
+    schema["allowTrailingCommas"] = json!(true);
+    schema["properties"]["$schema"] = json!({ "type": "string" });
     schema
 }
 

@@ -135,8 +135,20 @@ pub enum Unlisted {
     Ask,
 }
 
+/// What becomes of what only a person can allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Escalation {
+    /// A person is asked.
+    #[default]
+    Prompt,
+    /// Nobody is asked: it is denied.
+    Deny,
+}
+
 /// `name`, `*.name`, either with `:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Domain {
     pub host: HostPattern,
     pub port: Option<u16>,
@@ -297,7 +309,13 @@ impl Action {
     }
 }
 
+impl Escalation {
+    pub const WORDS: [(&'static str, Self); 2] = [("prompt", Self::Prompt), ("deny", Self::Deny)];
+}
+
 impl Unlisted {
+    pub const WORDS: [(&'static str, Self); 2] = [("deny", Self::Deny), ("ask", Self::Ask)];
+
     fn is_default(unlisted: &Option<Spanned<Self>>) -> bool {
         unlisted.as_ref().is_none_or(|u| u.value == Self::Deny)
     }
