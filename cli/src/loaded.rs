@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use policy::EffectivePolicy;
 use schema::config::{Config, Wanted, discover};
 use schema::hostconfig::{self, HostConfig};
+use schema::organisation::Organisation;
 
 use crate::grants;
+use crate::organisation;
 use crate::places::Places;
 use crate::report::Failure;
 
@@ -21,6 +23,8 @@ pub struct Loaded {
     pub owner: (u32, u32),
     pub config: Config,
     pub host: HostConfig,
+    /// The policies above both.
+    pub organisations: Vec<Organisation>,
     pub policy: EffectivePolicy,
 }
 
@@ -68,6 +72,7 @@ impl Loaded {
         let wanted = explicit.as_deref().map_or(Wanted::First, Wanted::File);
         let mut host = host_for(&places, &workspace)?;
         let config = load(&workspace, wanted, &mut host)?;
+        let organisations = organisation::documents(&config, &host)?;
         let policy = policy::merge::effective(&config, &host)?;
         let meta =
             std::fs::metadata(&workspace).map_err(|e| Failure::io("inspect", &workspace, &e))?;
@@ -77,6 +82,7 @@ impl Loaded {
             workspace,
             config,
             host,
+            organisations,
             policy,
         })
     }

@@ -14,6 +14,7 @@ mod grants;
 mod install;
 mod loaded;
 mod network;
+mod organisation;
 mod patch;
 mod places;
 mod progress;

@@ -23,6 +23,7 @@ use values::{
     PathPattern, ProgramName, RegistryName, SourcePattern, Time, VersionRange,
 };
 
+pub(crate) use read::identity;
 pub use values::ValueError;
 
 /// Version of the document; another one is refused.

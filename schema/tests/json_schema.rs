@@ -176,6 +176,14 @@ fn variants() -> Vec<(&'static str, Value)> {
         "/agent/credentials/x/env",
         "/agent/credentials/x/source",
         "/agent/credentials/a b",
+        "/agent/policy",
+        "/agent/policy/source",
+        "/agent/policy/escalation",
+        "/agent/provenance",
+        "/agent/provenance/require",
+        "/agent/provenance/require/signatures",
+        "/agent/provenance/require/slsaLevel",
+        "/agent/provenance/require/sbom",
         "/agent/capabilities",
         "/agent/capabilities/filesystem",
         "/agent/capabilities/resources",
@@ -208,7 +216,8 @@ const BASE: &str = r#"{
   "mounts": ["type=tmpfs,target=/x"],
   "customizations": {},
   "hostRequirements": { "cpus": 1 },
-  "agent": { "credentials": { "x": { "hosts": ["a.example"], "env": "TOKEN" } }, "capabilities": {
+  "agent": { "credentials": { "x": { "hosts": ["a.example"], "env": "TOKEN" } },
+    "policy": { "escalation": "deny" }, "provenance": { "require": { "sbom": true } }, "capabilities": {
     "resources": { "pids": 5 },
     "network": { "egress": { "allowedDomains": ["a.example"], "rules": [{ "host": "a.example", "ports": [443] }] } } } }
 }"#;
@@ -269,6 +278,25 @@ fn the_two_agree_about_the_hosts_config() {
         ("engine = 1", false),
         ("unknown = 1", false),
         ("[policy]", false),
+        ("[policy]\nsource = \"oci://r.corp/p:t\"", false),
+        (
+            "[policy]\nsource = \"oci://r.corp/p:t\"\nkeys = [\"/k\"]",
+            true,
+        ),
+        ("[policy]\nsource = \"oci://r.corp/p:t\"\nkeys = []", false),
+        ("[policy]\nsource = \"r.corp/p:t\"\nkeys = [\"/k\"]", false),
+        (
+            "[policy]\nsource = \"oci://r.corp/p:t\"\nidentities = [{ issuer = \"https://a.b\", subject = \"a@b.c\" }]",
+            true,
+        ),
+        (
+            "[policy]\nsource = \"oci://r.corp/p:t\"\nkeys = [\"/k\"]\nidentities = [{ issuer = \"https://a.b\", subject = \"a@b.c\" }]",
+            false,
+        ),
+        (
+            "[policy]\nsource = \"oci://r.corp/p:t\"\nkeys = [\"/k\"]\nunknown = 1",
+            false,
+        ),
         ("[credentials.x]\nsource = \"y\"\nhosts = [\"a.b\"]", false),
         (
             "[credentials.x]\nsource = \"env://Y\"\nhosts = [\"a.b\"]",

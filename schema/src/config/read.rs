@@ -2,6 +2,7 @@
 //! the rest. Nothing is dropped: a key is taken here, refused by the table in `keys`, or unknown.
 
 pub(crate) mod credentials;
+mod supply;
 
 use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
@@ -428,11 +429,19 @@ fn agent(reader: &mut Reader<'_>, node: &Node) -> Option<Agent> {
     let inspection = object
         .take("inspection")
         .and_then(|node| inspection(reader, node, "agent.inspection"));
+    let policy = object
+        .take("policy")
+        .and_then(|node| supply::policy(reader, node));
+    let provenance = object
+        .take("provenance")
+        .and_then(|node| supply::provenance(reader, node));
     reader.close(object);
     Some(Agent {
         capabilities: capabilities.unwrap_or_default(),
         credentials: credentials.unwrap_or_default(),
         inspection: inspection.unwrap_or_default(),
+        policy: policy.unwrap_or_default(),
+        provenance: provenance.unwrap_or_default(),
     })
 }
 
