@@ -264,6 +264,7 @@ fn alone(loaded: &Loaded, install: &Install) -> Result<Loaded, Failure> {
         owner: loaded.owner,
         config,
         host: loaded.host.clone(),
+        organisations: loaded.organisations.clone(),
         policy,
         lock: loaded.lock.clone(),
     })

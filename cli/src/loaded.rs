@@ -8,8 +8,10 @@ use policy::EffectivePolicy;
 use schema::config::{Config, Wanted, discover};
 use schema::hostconfig::{self, HostConfig};
 use schema::lockfile::Lockfile;
+use schema::organisation::Organisation;
 
 use crate::grants;
+use crate::organisation;
 use crate::places::Places;
 use crate::report::Failure;
 
@@ -22,6 +24,8 @@ pub struct Loaded {
     pub owner: (u32, u32),
     pub config: Config,
     pub host: HostConfig,
+    /// The policies above both.
+    pub organisations: Vec<Organisation>,
     pub policy: EffectivePolicy,
     /// What the config's names stand for, once that was looked up.
     pub lock: Option<Lockfile>,
@@ -71,6 +75,7 @@ impl Loaded {
         let wanted = explicit.as_deref().map_or(Wanted::First, Wanted::File);
         let mut host = host_for(&places, &workspace)?;
         let config = load(&workspace, wanted, &mut host)?;
+        let organisations = organisation::documents(&config, &host)?;
         let policy = policy::merge::effective(&config, &host)?;
         let meta =
             std::fs::metadata(&workspace).map_err(|e| Failure::io("inspect", &workspace, &e))?;
@@ -80,6 +85,7 @@ impl Loaded {
             workspace,
             config,
             host,
+            organisations,
             policy,
             lock: None,
         })

@@ -15,6 +15,7 @@ mod install;
 mod loaded;
 mod lock;
 mod network;
+mod organisation;
 mod patch;
 mod places;
 mod progress;

@@ -31,6 +31,8 @@ pub enum Class {
     Unspecified,
     /// Everything else that is not unicast to somewhere: 240/4, discard-only, transition mechanisms, unassigned.
     Reserved,
+    /// Of whatever kind, in a network that an organisation's policy denies. No address is of it by itself.
+    Denied,
 }
 
 /// Why a literal network cannot be a rule.
@@ -196,7 +198,12 @@ impl Class {
     pub fn never_allowed(self) -> bool {
         matches!(
             self,
-            Self::Metadata | Self::Multicast | Self::Synthetic | Self::Unspecified | Self::Reserved
+            Self::Metadata
+                | Self::Multicast
+                | Self::Synthetic
+                | Self::Unspecified
+                | Self::Reserved
+                | Self::Denied
         )
     }
 
@@ -213,6 +220,7 @@ impl Class {
             Self::Synthetic => "synthetic",
             Self::Unspecified => "unspecified",
             Self::Reserved => "reserved",
+            Self::Denied => "denied",
         }
     }
 }
@@ -221,6 +229,7 @@ impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Metadata => "a cloud metadata address",
+            Self::Denied => "in a network that an organisation's policy denies",
             Self::Loopback => "loopback",
             Self::Synthetic => "the range that stands for names inside the container",
             Self::Unspecified => "`this host`",

@@ -12,6 +12,7 @@ use schema::net::{Cidr, Protocol, Transport};
 use schema::request::Requests;
 
 use crate::address_class::Class;
+use crate::ceiling::{self, Ceiling};
 use crate::decision::{Decision, Denial, DenyReason, Grant, RuleRef};
 use crate::effective::{
     Action, DomainRule, EffectivePolicy, Gateway, Layer, NetworkRule, Origin, Rule,
@@ -25,6 +26,9 @@ pub struct Compiled {
     exact: Vec<HostName>,
     networks: Networks,
     gateway: Gateway,
+    ceilings: Vec<ceiling::Index>,
+    /// Nobody is asked.
+    unasked: Option<Origin>,
 }
 
 /// One layer by name.
@@ -99,7 +103,12 @@ impl Compiled {
             exact: Vec::new(),
             networks: Networks::new(layers),
             gateway: policy.gateway.clone(),
+            ceilings: policy.ceilings().iter().map(Ceiling::index).collect(),
+            unasked: policy.unasked.clone(),
         };
+        for ceiling in &compiled.ceilings {
+            compiled.networks = compiled.networks.under(ceiling);
+        }
         let listed: BTreeSet<&HostName> = compiled
             .layers
             .iter()
@@ -115,6 +124,10 @@ impl Compiled {
 
     /// Whether `name` may be dialled at `port`. Every layer has to allow it.
     pub fn decide(&self, name: &HostName, port: u16, transport: Transport) -> Decision<'_> {
+        // Who has no say here is told so before what could be said.
+        if let Some(denial) = self.ceilings.iter().find_map(|c| c.name(name, port)) {
+            return Decision::Deny(denial);
+        }
         let mut granted: Option<(Grant<'_>, bool)> = None;
         for layer in &self.layers {
             let (grant, asks) = match layer.decide(name, port, transport) {
@@ -147,8 +160,21 @@ impl Compiled {
             {
                 deny(DenyReason::ProtocolConflict, Some(grant.rule))
             }
-            Some((grant, true)) => Decision::Ask(grant),
-            Some((grant, false)) => Decision::Allow(grant),
+            Some((grant, asks)) => {
+                let mut ceilings = self.ceilings.iter();
+                match (
+                    ceilings.find_map(|c| c.protocol(grant.protocol)),
+                    &self.unasked,
+                ) {
+                    (Some(denial), _) => Decision::Deny(denial),
+                    (None, Some(origin)) if asks => {
+                        let name = text::UNASKED;
+                        deny(DenyReason::NotAsked, Some(RuleRef { name, origin }))
+                    }
+                    (None, _) if asks => Decision::Ask(grant),
+                    (None, _) => Decision::Allow(grant),
+                }
+            }
             None => deny(DenyReason::NotListed, None),
         }
     }
@@ -185,6 +211,7 @@ impl Compiled {
         };
         let rules = RequestRules {
             layers: layers.filter(says).collect(),
+            unasked: self.unasked.is_some(),
         };
         (!rules.is_empty()).then_some(rules)
     }
@@ -271,6 +298,11 @@ impl Compiled {
         address: IpAddr,
         port: u16,
     ) -> Result<(), Class> {
+        if let IpAddr::V4(v4) = address.to_canonical()
+            && self.ceilings.iter().any(|c| c.denies_address(v4, port))
+        {
+            return Err(Class::Denied);
+        }
         self.gateway.address_allowed(name, address, |v4| {
             self.networks.find(v4, port, Transport::Tcp).is_some()
         })
@@ -551,6 +583,12 @@ impl Networks {
             inner.rules.iter().filter(contained).cloned().collect()
         };
         Self::of(&[inside(self, other), inside(other, self)].concat())
+    }
+
+    /// What is left of them under a ceiling.
+    fn under(&self, ceiling: &ceiling::Index) -> Self {
+        let left: Vec<NetworkRule> = self.rules.iter().flat_map(|r| ceiling.narrow(r)).collect();
+        Self::of(&left)
     }
 
     fn at(&self, prefix: u8, address: Ipv4Addr, port: u16, transport: Transport) -> Option<usize> {

@@ -42,6 +42,10 @@ pub enum DenyReason {
     /// No literal network contains this address at this port.
     AddressNotListed,
     DeniedByRule,
+    /// No organisation's policy denies it, and one does not allow it either.
+    BeyondCeiling,
+    /// A person would be asked, and policy says that nobody is.
+    NotAsked,
     /// Rules that all allow it, but ask for wires that exclude one another.
     ProtocolConflict,
 }
@@ -69,6 +73,8 @@ impl DenyReason {
             Self::PortNotListed => "port-not-listed",
             Self::AddressNotListed => "address-not-listed",
             Self::DeniedByRule => "denied-by-rule",
+            Self::BeyondCeiling => "beyond-ceiling",
+            Self::NotAsked => "not-asked",
             Self::ProtocolConflict => "protocol-conflict",
         }
     }

@@ -70,6 +70,14 @@ fn entries(policy: &EffectivePolicy) -> BTreeMap<String, Option<Origin>> {
             out.insert(words, Some(origin.clone()));
         }
     }
+    for ceiling in policy.ceilings() {
+        for (words, origin) in text::ceiling(ceiling) {
+            out.insert(words, Some(origin.clone()));
+        }
+    }
+    if let Some(origin) = &policy.unasked {
+        out.insert(text::UNASKED.to_owned(), Some(origin.clone()));
+    }
     for credential in &policy.credentials {
         out.insert(
             text::credential(credential),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 use crate::address_class::{self, Class};
+use crate::ceiling::{Ceiling, MAX_CEILINGS};
 use crate::credential::{Credential, MAX_CREDENTIALS};
 use crate::inspection::Inspection;
 
@@ -55,6 +56,12 @@ pub struct EffectivePolicy {
     pub credentials: Vec<Credential>,
     #[serde(default, skip_serializing_if = "Inspection::is_empty")]
     pub inspection: Inspection,
+    /// What organisations' policies leave of it, in canonical order and without duplicates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ceilings: Vec<Ceiling>,
+    /// Nobody is asked, and who says so: what only a person could allow is denied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unasked: Option<Origin>,
 }
 
 /// At least one layer; in canonical order and without duplicates.
@@ -221,9 +228,35 @@ impl EffectivePolicy {
             gateway,
             credentials: Vec::new(),
             inspection: Inspection::default(),
+            ceilings: Vec::new(),
+            unasked: None,
         };
         policy.check()?;
         Ok(policy)
+    }
+
+    /// The same under these ceilings besides its own: whatever is not within each of them is denied. Order does not matter, and
+    /// twice is once.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when one is outside its bounds, or when there are too many.
+    pub fn under(
+        mut self,
+        ceilings: impl IntoIterator<Item = Ceiling>,
+    ) -> Result<Self, PolicyError> {
+        let own = std::mem::take(&mut self.ceilings);
+        let all: BTreeSet<Ceiling> = own
+            .into_iter()
+            .chain(ceilings)
+            .map(Ceiling::canonical)
+            .collect();
+        self.ceilings = all.into_iter().collect();
+        self.check()?;
+        Ok(self)
+    }
+
+    pub fn ceilings(&self) -> &[Ceiling] {
+        &self.ceilings
     }
 
     /// The same with these credentials.
@@ -243,6 +276,13 @@ impl EffectivePolicy {
         self
     }
 
+    /// The same with nobody asked, where somebody says so.
+    #[must_use]
+    pub fn with_nobody_asked(mut self, unasked: Option<Origin>) -> Self {
+        self.unasked = unasked;
+        self
+    }
+
     /// One layer that allows nothing.
     pub fn deny_all() -> Self {
         Self {
@@ -251,6 +291,8 @@ impl EffectivePolicy {
             gateway: Gateway::default(),
             credentials: Vec::new(),
             inspection: Inspection::default(),
+            ceilings: Vec::new(),
+            unasked: None,
         }
     }
 
@@ -280,6 +322,8 @@ impl EffectivePolicy {
             return Err(PolicyError::Version(self.version));
         }
         self.network.layers.iter().try_for_each(Layer::check)?;
+        bound("ceilings", self.ceilings.len(), MAX_CEILINGS)?;
+        self.ceilings.iter().try_for_each(Ceiling::check)?;
         bound("credentials", self.credentials.len(), MAX_CREDENTIALS)?;
         self.credentials.iter().try_for_each(Credential::check)?;
         self.gateway.check()
@@ -308,14 +352,7 @@ impl EffectivePolicy {
         address: IpAddr,
         port: u16,
     ) -> Result<(), Class> {
-        self.gateway.address_allowed(name, address, |v4| {
-            self.network.layers.iter().all(|layer| {
-                layer
-                    .networks
-                    .iter()
-                    .any(|rule| rule.port == port && rule.cidr.contains(v4))
-            })
-        })
+        self.compile().address_allowed(name, address, port)
     }
 }
 

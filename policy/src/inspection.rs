@@ -1,11 +1,13 @@
 //! What is done about what each inspector finds: what the workspace asks for, never less than the host does. Where nobody says
 //! anything, the defaults below hold. How often they are wrong is not measured yet.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use schema::config::Config;
 use schema::hostconfig::HostConfig;
 use schema::inspection::{Inspector, Level};
+use schema::organisation::Organisation;
 use serde::{Deserialize, Serialize};
 
 use crate::effective::Origin;
@@ -63,6 +65,32 @@ impl Inspection {
             Some((inspector, said?))
         };
         Self(Inspector::ALL.into_iter().filter_map(level).collect())
+    }
+
+    /// The same with no level below what any of the documents asks for; of several that ask for the same, the one whose place comes
+    /// first is named.
+    #[must_use]
+    pub fn raised(mut self, documents: &[Organisation]) -> Self {
+        for inspector in Inspector::ALL {
+            let floor = |document: &Organisation| {
+                let floor = document.ceilings.inspection.of(inspector)?;
+                let origin = Origin {
+                    file: document.file.clone(),
+                    line: floor.at.line,
+                    column: floor.at.column,
+                };
+                let level = floor.value;
+                Some(Inspected { level, origin })
+            };
+            let floors = documents.iter().filter_map(floor);
+            let highest = floors.min_by_key(|said| (Reverse(said.level), said.origin.clone()));
+            if let Some(floor) = highest
+                && floor.level > self.level(inspector)
+            {
+                self.0.insert(inspector, floor);
+            }
+        }
+        self
     }
 
     pub fn level(&self, inspector: Inspector) -> Level {

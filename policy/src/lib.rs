@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address_class;
+mod ceiling;
 mod compiled;
 pub mod credential;
 mod decision;
@@ -12,11 +13,13 @@ mod effective;
 pub mod explain;
 pub mod inspection;
 pub mod merge;
+pub mod organisation;
 mod requests;
 pub mod review;
 pub mod suggest;
 pub mod text;
 
+pub use ceiling::{Bound, Ceiling, Listed, MAX_CEILINGS};
 pub use compiled::Compiled;
 pub use credential::Credential;
 pub use decision::{Decision, Denial, DenyReason, Grant, RuleRef};

@@ -15,12 +15,14 @@ use schema::net::Protocol;
 use schema::profile::Added;
 
 use crate::address_class::{check_network, classify};
+use crate::ceiling::Ceiling;
 use crate::compiled::stricter;
 use crate::effective::{
     Action, DomainRule, EffectivePolicy, Gateway, Layer, MAX_RULES, Network, NetworkRule, Origin,
     PolicyError, Rule, private_network_fits,
 };
 use crate::inspection::Inspection;
+use crate::organisation::Modes;
 
 /// Names that the gateway answers itself, with everything below them.
 pub const RESERVED_HOSTS: [&str; 1] = ["agentcontainer.internal"];
@@ -30,8 +32,21 @@ pub const RESERVED_HOSTS: [&str; 1] = ["agentcontainer.internal"];
 /// # Errors
 /// Everything that cannot be a rule or a setting, with its place.
 pub fn effective(config: &Config, host: &HostConfig) -> Result<EffectivePolicy, Vec<Diagnostic>> {
+    effective_under(config, host, Vec::new(), &Modes::default())
+}
+
+/// The same under ceilings: credentials are about the traffic that they leave.
+pub(crate) fn effective_under(
+    config: &Config,
+    host: &HostConfig,
+    ceilings: Vec<Ceiling>,
+    modes: &Modes,
+) -> Result<EffectivePolicy, Vec<Diagnostic>> {
     let mut found = Vec::new();
-    let layer = workspace_layer(config, &mut found);
+    let mut layer = workspace_layer(config, &mut found);
+    if modes.listed_only.is_some() {
+        layer.ask_unlisted = None;
+    }
     let gateway = gateway(&host.gateway, &mut found);
     if !found.is_empty() {
         return Err(found);
@@ -41,13 +56,31 @@ pub fn effective(config: &Config, host: &HostConfig) -> Result<EffectivePolicy, 
     };
     let policy = Network::new([layer])
         .and_then(|network| EffectivePolicy::new(network, gateway))
+        .and_then(|policy| policy.under(ceilings))
         .map_err(outside)?;
+    let policy = policy.with_nobody_asked(modes.unasked.clone().or_else(|| unasked(config)));
     let credentials = credentials::credentials(config, host, &policy, &mut found);
     if !found.is_empty() {
         return Err(found);
     }
     let policy = policy.with_credentials(credentials).map_err(outside)?;
     Ok(policy.with_inspection(Inspection::of(config, host)))
+}
+
+/// Where the workspace itself says that nobody is asked.
+fn unasked(config: &Config) -> Option<Origin> {
+    let mode = config.agent.policy.escalation.as_ref();
+    let mode = mode.filter(|mode| mode.value == agent::Escalation::Deny)?;
+    Some(Origin {
+        file: config.file.clone(),
+        line: mode.at.line,
+        column: mode.at.column,
+    })
+}
+
+/// What the workspace and its profile ask of the network, whether it can be had or not.
+pub(crate) fn layer(config: &Config) -> Layer {
+    workspace_layer(config, &mut Vec::new())
 }
 
 fn workspace_layer(config: &Config, found: &mut Vec<Diagnostic>) -> Layer {
@@ -264,4 +297,4 @@ fn gateway(config: &GatewayConfig, found: &mut Vec<Diagnostic>) -> Gateway {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -21,6 +21,8 @@ pub struct RequestRule {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestRules {
     pub(crate) layers: Vec<Vec<RequestRule>>,
+    /// Nobody is asked: what a person would be asked about is denied.
+    pub(crate) unasked: bool,
 }
 
 /// A request that may be carried, and within what bounds.
@@ -87,6 +89,9 @@ impl RequestRules {
             }
             // Every rule that is about it bounds it. Where there are denials alone, it was allowed otherwise.
             for rule in allowing().filter(about) {
+                if rule.action == Action::Ask && self.unasked {
+                    return Err(RequestDenial::Denied(rule));
+                }
                 if rule.action == Action::Ask && permit.ask.is_none() {
                     permit.ask = Some(rule.clone());
                 }

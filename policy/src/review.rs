@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use schema::config::Config;
-use schema::config::agent::{Action, Domain, Unlisted};
+use schema::config::agent::{Action, Domain, Escalation, Unlisted};
 use schema::config::lifecycle::Lifecycle;
 use schema::config::template::Template;
-use schema::diag::escape;
+use schema::diag::{Spanned, escape};
 use schema::digest::Digest;
 use schema::inspection::{Inspector, Level};
 use schema::net::Protocol;
@@ -72,6 +72,7 @@ impl Review {
         lines.egress(config);
         lines.credentials(config);
         lines.inspection(config);
+        lines.supply(config);
         if let Some(added) = &config.profile {
             lines.profile(added);
         }
@@ -326,6 +327,37 @@ impl Lines {
                     _ => {}
                 }
             }
+        }
+    }
+
+    /// What a workspace puts above itself, and requires: taking any of it away asks for more, and another source is another word.
+    fn supply(&mut self, config: &Config) {
+        let (policy, require) = (&config.agent.policy, &config.agent.provenance.require);
+        if let Some(source) = &policy.source {
+            self.add(
+                Effect::Alters,
+                format!("fetch the policy {} and be held to it", source.value),
+            );
+        }
+        let asked = policy.escalation.as_ref().map(|mode| mode.value);
+        if asked == Some(Escalation::Deny) {
+            self.add(
+                Effect::Closes,
+                "nobody is asked: what only a person can allow is denied",
+            );
+        }
+        let is_set = |flag: &Option<Spanned<bool>>| flag.as_ref().is_some_and(|f| f.value);
+        if is_set(&require.signatures) {
+            self.add(Effect::Closes, "require signatures");
+        }
+        if is_set(&require.sbom) {
+            self.add(Effect::Closes, "require an SBOM");
+        }
+        for level in 1..=require.slsa_level.as_ref().map_or(0, |level| level.value) {
+            self.add(
+                Effect::Closes,
+                format!("require at least SLSA level {level}"),
+            );
         }
     }
 

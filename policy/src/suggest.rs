@@ -258,9 +258,8 @@ impl Denied {
             return without("udp is not relayed");
         }
         match self.reason.as_str() {
-            "not-listed" | "port-not-listed" | "denied-by-rule" | "protocol-conflict" => {
-                self.connection(policy, &name, port)
-            }
+            "not-listed" | "port-not-listed" | "denied-by-rule" | "protocol-conflict"
+            | "beyond-ceiling" | "not-asked" => self.connection(policy, &name, port),
             "request-not-listed" | "request-denied" => self.request(policy, &name, port),
             reason if reason.starts_with("approval-") && self.request.is_some() => {
                 self.request(policy, &name, port)
@@ -285,6 +284,14 @@ impl Denied {
         match (denial.reason, denial.rule) {
             (DenyReason::DeniedByRule, Some(rule)) => Answer::Without(format!(
                 "denied by {} at {}: a denial wins over everything that allows",
+                rule.name, rule.origin
+            )),
+            (DenyReason::BeyondCeiling, Some(rule)) => Answer::Without(format!(
+                "beyond {} at {}: no entry of the workspace opens it",
+                rule.name, rule.origin
+            )),
+            (DenyReason::NotAsked, Some(rule)) => Answer::Without(format!(
+                "a person would be asked, and {} at {} says that nobody is",
                 rule.name, rule.origin
             )),
             (DenyReason::NotListed | DenyReason::PortNotListed, _) => Answer::Domain(match port {

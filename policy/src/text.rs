@@ -10,15 +10,19 @@ use schema::inspection::Inspector;
 use schema::net::Protocol;
 use schema::request::{Method, Requests};
 
+use crate::ceiling::{Bound, Ceiling};
 use crate::credential::Credential;
 use crate::decision::DenyReason;
-use crate::effective::{Action, DomainRule, NetworkRule, Rule};
+use crate::effective::{Action, DomainRule, NetworkRule, Origin, Rule};
 use crate::inspection::Inspection;
 
 const EGRESS: &str = "agent.capabilities.network.egress";
 
 /// What is asked about because nothing lists it.
 pub const UNLISTED: &str = "unlisted \"ask\"";
+
+/// Nobody is asked.
+pub const UNASKED: &str = "escalation \"deny\"";
 
 /// What an opaque wire has to say.
 pub const WIRE_OPAQUE: &str = "the wire: anything, relayed unread";
@@ -29,6 +33,67 @@ pub fn allowed_domain(rule: &DomainRule) -> String {
 
 pub fn denied_domain(rule: &DomainRule) -> String {
     domain("deniedDomains", rule)
+}
+
+pub fn organisation_denies(rule: &DomainRule) -> String {
+    domain("denials.domains", rule)
+}
+
+/// An entry of an organisation's policy.
+pub fn of_organisation(entry: &str, organisation: &str) -> String {
+    format!("{entry} of the policy of {organisation}")
+}
+
+pub fn bound(bound: &Bound) -> String {
+    match bound.port {
+        Some(port) => format!("{}:{port}", bound.cidr),
+        None => bound.cidr.to_string(),
+    }
+}
+
+/// What a ceiling says, entry by entry, with where each stands.
+pub fn ceiling(ceiling: &Ceiling) -> Vec<(String, &Origin)> {
+    let mut out = Vec::new();
+    let mut list = |key: &str, entries: Vec<String>, origin| {
+        let entries = match entries.is_empty() {
+            true => "nothing".to_owned(),
+            false => entries.join(" "),
+        };
+        let words = format!("ceilings.network.{key}: {entries}");
+        out.push((of_organisation(&words, &ceiling.organisation), origin));
+    };
+    if let Some(allowed) = &ceiling.allowed {
+        let shown = |rule: &DomainRule| match rule.port {
+            Some(port) => format!("{}:{port}", rule.host),
+            None => rule.host.to_string(),
+        };
+        let entries = allowed.entries.iter().map(shown).collect();
+        list("allowedDomains", entries, &allowed.origin);
+    }
+    if let Some(ports) = &ceiling.ports {
+        let entries = ports.entries.iter().map(u16::to_string).collect();
+        list("ports", entries, &ports.origin);
+    }
+    if let Some(protocols) = &ceiling.protocols {
+        let entries = protocols.entries.iter().map(ToString::to_string).collect();
+        list("protocols", entries, &protocols.origin);
+    }
+    if let Some(networks) = &ceiling.networks {
+        let entries = networks.entries.iter().map(bound).collect();
+        list("networks", entries, &networks.origin);
+    }
+    for rule in &ceiling.denied {
+        let words = organisation_denies(rule);
+        out.push((of_organisation(&words, &ceiling.organisation), &rule.origin));
+    }
+    for denied in &ceiling.denied_networks {
+        let words = format!("denials.networks {:?}", bound(denied));
+        out.push((
+            of_organisation(&words, &ceiling.organisation),
+            &denied.origin,
+        ));
+    }
+    out
 }
 
 fn domain(list: &str, rule: &DomainRule) -> String {
@@ -141,6 +206,12 @@ pub fn remedy(reason: DenyReason, name: &HostName, port: u16, file: &str) -> Str
         }
         DenyReason::DeniedByRule => {
             "to allow it, take back that rule: a denial wins over everything that allows".to_owned()
+        }
+        DenyReason::BeyondCeiling => {
+            "nothing in this workspace opens it: an organisation's policy is above it; ask whoever keeps that policy".to_owned()
+        }
+        DenyReason::NotAsked => {
+            "nobody is asked here: an entry that allows it is needed".to_owned()
         }
         DenyReason::ProtocolConflict => {
             "rules ask for protocols that exclude one another: make them agree".to_owned()

@@ -17,8 +17,13 @@ use crate::credential::{CredentialName, Format, HeaderName, MAX_CREDENTIALS, MAX
 use crate::diag::{Diagnostic, Position};
 use crate::gateway::{HttpProxy, Resolver};
 use crate::host::HostName;
+use crate::image::OciSource;
 use crate::inspection::{Inspector, Level};
+use crate::signer::{Identity, MAX_IDENTITY_BYTES};
 use crate::toml_tree::{self, MAX_FILE_BYTES};
+
+/// Most identities, or keys, in `[policy]`.
+pub const MAX_SIGNERS: usize = 64;
 
 /// Most entries in each list and table.
 pub const MAX_ENTRIES: usize = 1024;
@@ -42,6 +47,10 @@ pub struct Setting<T> {
 pub struct HostConfig {
     /// The container engine; found by itself when absent.
     pub engine: Option<Setting<Engine>>,
+    /// The organisation's policy that is the ceiling for every workspace on this host. Where the user's file and the system's both
+    /// name one, both hold: a user adds ceilings to the system's and takes none away.
+    #[schemars(default, schema_with = "policy")]
+    pub policy: Vec<Setting<PolicySource>>,
     /// How the gateway resolves and dials.
     #[schemars(default)]
     pub gateway: GatewayConfig,
@@ -101,6 +110,22 @@ pub struct GatewayConfig {
     pub approval_seconds: Option<Setting<u32>>,
 }
 
+/// Where an organisation's policy is fetched from, and who has to have signed it: identities or keys, one of which verifies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicySource {
+    /// `oci://REGISTRY/REPOSITORY:TAG`, or `@sha256:…`.
+    pub source: OciSource,
+    pub signers: Signers,
+}
+
+/// At least one, of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signers {
+    Identities(Vec<Identity>),
+    /// Files of PEM, each with its place.
+    Keys(Vec<Setting<PathBuf>>),
+}
+
 /// Where a credential's value comes from, who may see it, and in which field.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -124,16 +149,10 @@ pub struct Grant {
 }
 
 /// Keys of the whole that are known and refused: key, words.
-pub const NOT_ENFORCED: &[(&str, &str)] = &[
-    (
-        "policy",
-        "organisation policies are not fetched by this version",
-    ),
-    (
-        "files",
-        "rules about files and programs are refused by this version wherever they stand",
-    ),
-];
+pub const NOT_ENFORCED: &[(&str, &str)] = &[(
+    "files",
+    "rules about files and programs are refused by this version wherever they stand",
+)];
 
 /// Reads one file's bytes.
 ///
@@ -217,6 +236,7 @@ impl HostConfig {
         let ca_bundles = united(self.gateway.ca_bundles, below.gateway.ca_bundles);
         Self {
             engine: self.engine.or(below.engine),
+            policy: united(self.policy, below.policy),
             gateway: GatewayConfig {
                 resolver: self.gateway.resolver.or(below.gateway.resolver),
                 hosts,
@@ -264,6 +284,37 @@ crate::config::units::inline_schema!(Engine, "Engine", {
 
 fn text(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string" })
+}
+
+fn policy(_: &mut SchemaGenerator) -> Schema {
+    let text =
+        || json_schema!({ "type": "string", "minLength": 1, "maxLength": MAX_IDENTITY_BYTES });
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "source": { "type": "string", "pattern": "^oci://[^/@]+/[^@]+(:[^/@]+|@sha256:[0-9a-f]{64})$" },
+            "identities": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_SIGNERS,
+                "items": {
+                    "type": "object",
+                    "properties": { "issuer": text(), "subject": text() },
+                    "required": ["issuer", "subject"],
+                    "additionalProperties": false
+                }
+            },
+            "keys": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_SIGNERS,
+                "items": { "type": "string", "pattern": "^/." }
+            }
+        },
+        "required": ["source"],
+        "oneOf": [{ "required": ["identities"] }, { "required": ["keys"] }],
+        "additionalProperties": false
+    })
 }
 
 fn hosts(_: &mut SchemaGenerator) -> Schema {

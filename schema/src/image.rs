@@ -25,6 +25,10 @@ pub struct ImageRef {
 }
 
 /// Why a text is no image reference.
+/// An artifact in a registry: `oci://REGISTRY/REPOSITORY`, and a tag or a digest, which are never left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OciSource(ImageRef);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ImageError {
     #[error("image reference is empty")]
@@ -43,6 +47,8 @@ pub enum ImageError {
     Tag,
     #[error("digest is not `sha256:` and 64 lower-case hexadecimal digits")]
     Digest,
+    #[error("expected oci://REGISTRY/REPOSITORY:TAG, or with @sha256:… in place of a tag")]
+    Source,
 }
 
 // === impl ImageRef ===
@@ -187,7 +193,7 @@ pub(crate) fn is_registry(registry: &str) -> bool {
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
-fn is_segment(segment: &str) -> bool {
+pub(crate) fn is_segment(segment: &str) -> bool {
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = segment.as_bytes();
     if !bytes.first().copied().is_some_and(word) || !bytes.last().copied().is_some_and(word) {
@@ -203,6 +209,59 @@ fn is_segment(segment: &str) -> bool {
         && joints
             .into_iter()
             .all(|joint| matches!(joint, "." | "_" | "__") || joint.bytes().all(|b| b == b'-'))
+}
+
+// === impl OciSource ===
+
+impl OciSource {
+    pub fn reference(&self) -> &ImageRef {
+        &self.0
+    }
+}
+
+impl FromStr for OciSource {
+    type Err = ImageError;
+
+    fn from_str(text: &str) -> Result<Self, ImageError> {
+        let rest = text.strip_prefix("oci://").ok_or(ImageError::Source)?;
+        let registry = rest.split('/').next().unwrap_or_default();
+        let image = ImageRef::parse(rest)?;
+        // A short name, which engines look up at Docker Hub, is no place.
+        let named =
+            rest.contains('/') && (registry == "localhost" || registry.contains(['.', ':']));
+        let one = image.tag().is_some() != image.digest().is_some();
+        if named && one {
+            Ok(Self(image))
+        } else {
+            Err(ImageError::Source)
+        }
+    }
+}
+
+impl fmt::Display for OciSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "oci://{}", self.0)
+    }
+}
+
+impl Serialize for OciSource {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl schemars::JsonSchema for OciSource {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "OciSource".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^oci://[^/@]+/[^@]+(:[^/@]+|@sha256:[0-9a-f]{64})$" })
+    }
 }
 
 impl PartialEq for ImageRef {

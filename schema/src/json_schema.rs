@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::config::keys::{Accepted, Key, Parent, REFUSED, Why};
 use crate::hostconfig::{HostConfig, NOT_ENFORCED};
 use crate::lockfile::{self, Lockfile};
+use crate::organisation::Organisation;
 use crate::provider::PROVIDERS;
 
 /// Of `agentcontainer.json`.
@@ -53,6 +54,14 @@ pub fn config() -> Value {
 /// Of `agentcontainer-lock.json`.
 pub fn lockfile() -> Value {
     generate::<Lockfile>(lockfile::FILE)
+}
+
+/// Of an organisation's policy.
+pub fn organisation() -> Value {
+    let mut schema = generate::<Organisation>("organisation-policy.json");
+    schema["allowTrailingCommas"] = json!(true);
+    schema["properties"]["$schema"] = json!({ "type": "string" });
+    schema
 }
 
 /// As the files hold it.

@@ -13,6 +13,9 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// How documents of organisations are named.
+const ORGANISATION: &str = "organisation-policy.json";
+
 fn compare(file: &str, schema: &Value) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("json")
@@ -33,6 +36,10 @@ fn the_checked_in_schemas_are_those_of_the_types() {
     compare("agentcontainer.schema.json", &json_schema::agentcontainer());
     compare("config.schema.json", &json_schema::config());
     compare("lockfile.schema.json", &json_schema::lockfile());
+    compare(
+        "organisation-policy.schema.json",
+        &json_schema::organisation(),
+    );
 }
 
 /// Comments and trailing commas taken out by the parser: what a schema validates.
@@ -61,6 +68,14 @@ fn every_example_is_read_and_validates() {
         let text = fs::read_to_string(&path).unwrap();
         let name = path.to_string_lossy();
         match path.extension().and_then(|e| e.to_str()) {
+            Some("json") if name.ends_with(ORGANISATION) => {
+                let parsed = schema::organisation::parse(text.as_bytes(), &name)
+                    .unwrap_or_else(|found| panic!("{found:#?}"));
+                let validator = jsonschema::validator_for(&json_schema::organisation()).unwrap();
+                assert!(validator.is_valid(&value(&text)), "{name}");
+                let canonical: Value = serde_json::from_slice(&parsed.meaning()).unwrap();
+                assert!(validator.is_valid(&canonical), "{name}");
+            }
             Some("json") => {
                 let parsed = config::parse(text.as_bytes(), &name)
                     .unwrap_or_else(|found| panic!("{found:#?}"));
@@ -162,6 +177,14 @@ fn variants() -> Vec<(&'static str, Value)> {
         "/agent/credentials/x/env",
         "/agent/credentials/x/source",
         "/agent/credentials/a b",
+        "/agent/policy",
+        "/agent/policy/source",
+        "/agent/policy/escalation",
+        "/agent/provenance",
+        "/agent/provenance/require",
+        "/agent/provenance/require/signatures",
+        "/agent/provenance/require/slsaLevel",
+        "/agent/provenance/require/sbom",
         "/agent/capabilities",
         "/agent/capabilities/filesystem",
         "/agent/capabilities/resources",
@@ -194,7 +217,8 @@ const BASE: &str = r#"{
   "mounts": ["type=tmpfs,target=/x"],
   "customizations": {},
   "hostRequirements": { "cpus": 1 },
-  "agent": { "credentials": { "x": { "hosts": ["a.example"], "env": "TOKEN" } }, "capabilities": {
+  "agent": { "credentials": { "x": { "hosts": ["a.example"], "env": "TOKEN" } },
+    "policy": { "escalation": "deny" }, "provenance": { "require": { "sbom": true } }, "capabilities": {
     "resources": { "pids": 5 },
     "network": { "egress": { "allowedDomains": ["a.example"], "rules": [{ "host": "a.example", "ports": [443] }] } } } }
 }"#;
@@ -255,6 +279,25 @@ fn the_two_agree_about_the_hosts_config() {
         ("engine = 1", false),
         ("unknown = 1", false),
         ("[policy]", false),
+        ("[policy]\nsource = \"oci://r.corp/p:t\"", false),
+        (
+            "[policy]\nsource = \"oci://r.corp/p:t\"\nkeys = [\"/k\"]",
+            true,
+        ),
+        ("[policy]\nsource = \"oci://r.corp/p:t\"\nkeys = []", false),
+        ("[policy]\nsource = \"r.corp/p:t\"\nkeys = [\"/k\"]", false),
+        (
+            "[policy]\nsource = \"oci://r.corp/p:t\"\nidentities = [{ issuer = \"https://a.b\", subject = \"a@b.c\" }]",
+            true,
+        ),
+        (
+            "[policy]\nsource = \"oci://r.corp/p:t\"\nkeys = [\"/k\"]\nidentities = [{ issuer = \"https://a.b\", subject = \"a@b.c\" }]",
+            false,
+        ),
+        (
+            "[policy]\nsource = \"oci://r.corp/p:t\"\nkeys = [\"/k\"]\nunknown = 1",
+            false,
+        ),
         ("[credentials.x]\nsource = \"y\"\nhosts = [\"a.b\"]", false),
         (
             "[credentials.x]\nsource = \"env://Y\"\nhosts = [\"a.b\"]",
@@ -320,6 +363,69 @@ fn the_two_agree_about_the_hosts_config() {
     }
 }
 
+#[test]
+fn the_two_agree_about_an_organisations_policy() {
+    let validator = jsonschema::validator_for(&json_schema::organisation()).unwrap();
+    let text = include_str!("../../examples/organisation/organisation-policy.json");
+    let whole = value(text);
+    // Codes of errors that are about a value's meaning and not about the shape of the file.
+    let of_meaning = [
+        "invalid-value",
+        "duplicate-entry",
+        "missing-key",
+        "policy-version",
+    ];
+    let values = [
+        json!(null),
+        json!(true),
+        json!(0),
+        json!(1),
+        json!(70000),
+        json!("x"),
+        json!("deny"),
+        json!([]),
+        json!(["x"]),
+        json!([1, 1]),
+        json!(["deny"]),
+        json!({}),
+        json!({ "unheardOf": 1 }),
+    ];
+    let mut pointers = Vec::new();
+    fn walk(value: &Value, at: String, out: &mut Vec<String>) {
+        if let Value::Object(members) = value {
+            for (key, value) in members {
+                let at = format!("{at}/{key}");
+                out.push(at.clone());
+                walk(value, at, out);
+            }
+        }
+        if let Value::Array(elements) = value {
+            out.extend((0..elements.len().min(1)).map(|i| format!("{at}/{i}")));
+        }
+    }
+    walk(&whole, String::new(), &mut pointers);
+    let (mut accepted, mut refused) = (0, 0);
+    for pointer in &pointers {
+        for new in &values {
+            let mut document = whole.clone();
+            *document.pointer_mut(pointer).unwrap() = new.clone();
+            let parsed = schema::organisation::parse(document.to_string().as_bytes(), "f");
+            match (parsed, validator.is_valid(&document)) {
+                (Ok(_), true) => accepted += 1,
+                (Err(_), false) => refused += 1,
+                (Ok(_), false) => {
+                    panic!("{pointer} = {new}: the parser accepts what the schema refuses")
+                }
+                (Err(found), true) => assert!(
+                    found.iter().all(|d| of_meaning.contains(&d.code)),
+                    "{pointer} = {new}: {found:#?}"
+                ),
+            }
+        }
+    }
+    assert!(accepted > 30 && refused > 400, "{accepted} {refused}");
+}
+
 /// The text between fences of one language, with the first line after the fence.
 fn fenced<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
     let mut out = Vec::new();
@@ -354,6 +460,11 @@ fn every_config_in_the_documents_is_read() {
             let name = first
                 .filter(|word| word.ends_with(".json"))
                 .unwrap_or("agentcontainer.json");
+            if name == ORGANISATION {
+                schema::organisation::parse(block.as_bytes(), name)
+                    .unwrap_or_else(|found| panic!("{}: {block}\n{found:#?}", path.display()));
+                continue;
+            }
             config::parse(block.as_bytes(), name)
                 .unwrap_or_else(|found| panic!("{}: {block}\n{found:#?}", path.display()));
         }

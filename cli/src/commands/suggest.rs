@@ -131,7 +131,12 @@ fn denied(event: &Event) -> Option<Denied> {
         Kind::Request
             if !matches!(
                 event.reason.as_str(),
-                "not-listed" | "port-not-listed" | "denied-by-rule" | "protocol-conflict"
+                "not-listed"
+                    | "port-not-listed"
+                    | "denied-by-rule"
+                    | "protocol-conflict"
+                    | "beyond-ceiling"
+                    | "not-asked"
             ) =>
         {
             event.method.clone().zip(event.url.as_deref().map(path))

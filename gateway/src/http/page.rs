@@ -94,6 +94,12 @@ pub fn blocked(facts: Blocked<'_>, form: Form) -> Page {
         ("denied-by-rule", Some(rule)) => {
             bounded(&format!("the rule at {} denies it", rule.origin), 512)
         }
+        ("beyond-ceiling", _) => {
+            "nothing in the workspace: an organisation's policy is above it".to_owned()
+        }
+        ("not-asked", _) => {
+            "an entry that allows it, in agent.capabilities.network.egress: nobody is asked here".to_owned()
+        }
         ("not-listed" | "port-not-listed", _) => {
             let entry = if matches!(port, 80 | 443) && facts.code == "not-listed" {
                 host.clone()

@@ -220,6 +220,8 @@ pub async fn respond(client: &Client, site: &Site, request: Request<Incoming>) -
             let why = match denied.code {
                 "denied-by-rule" => "a rule denies it",
                 "port-not-listed" => "rules name this host, but not at this port",
+                "beyond-ceiling" => "an organisation's policy does not allow it",
+                "not-asked" => "a person would be asked, and nobody is",
                 "protocol-conflict" => "rules ask for wires that exclude one another",
                 _ => "no rule names this host",
             };

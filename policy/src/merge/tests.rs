@@ -154,26 +154,26 @@ fn all_lists_together_are_bounded() {
 // === properties ===
 
 /// xorshift64*: deterministic, so that a failure names its seed.
-struct Random(u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         usize::try_from(self.next() % n as u64).unwrap()
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 }
 
-const HOSTS: [&str; 8] = [
+pub(crate) const HOSTS: [&str; 8] = [
     "a.example",
     "b.example",
     "x.a.example",
@@ -183,7 +183,7 @@ const HOSTS: [&str; 8] = [
     "q.b.example",
     "z.other",
 ];
-const PATTERNS: [&str; 9] = [
+pub(crate) const PATTERNS: [&str; 9] = [
     "a.example",
     "b.example",
     "x.a.example",
@@ -194,8 +194,8 @@ const PATTERNS: [&str; 9] = [
     "*.evil.tld",
     "z.other",
 ];
-const PORTS: [u16; 4] = [443, 80, 22, 8443];
-const ADDRESSES: [[u8; 4]; 5] = [
+pub(crate) const PORTS: [u16; 4] = [443, 80, 22, 8443];
+pub(crate) const ADDRESSES: [[u8; 4]; 5] = [
     [10, 0, 0, 1],
     [10, 1, 0, 1],
     [10, 1, 1, 1],
@@ -203,7 +203,7 @@ const ADDRESSES: [[u8; 4]; 5] = [
     [1, 1, 1, 1],
 ];
 
-fn random_layer(random: &mut Random) -> Layer {
+pub(crate) fn random_layer(random: &mut Random) -> Layer {
     let mut line = 0;
     let mut origin = |random: &mut Random| {
         line += 1;

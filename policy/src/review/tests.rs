@@ -258,3 +258,52 @@ fn what_a_profile_adds_is_shown_before_its_image_is_known() {
         assert!(shown.contains(part), "{part}\n{shown}");
     }
 }
+
+#[test]
+fn a_policy_above_it_and_what_it_requires_are_reviewed_when_they_go() {
+    let of = |agent: &str| {
+        let text = format!(r#"{{ "image": "debian", "agent": {{ {agent} }} }}"#);
+        Review::of(&schema::config::parse(text.as_bytes(), "agentcontainer.json").unwrap())
+    };
+    let none = of("");
+    let required = |level: u8| {
+        of(&format!(
+            r#""provenance": {{ "require": {{ "signatures": true, "sbom": true, "slsaLevel": {level} }} }}"#
+        ))
+    };
+    let asked = |to: &Review, from: &Review| to.since(from).more;
+    assert!(asked(&required(2), &none).is_empty());
+    assert_eq!(
+        asked(&none, &required(2)),
+        [
+            "- require an SBOM",
+            "- require at least SLSA level 1",
+            "- require at least SLSA level 2",
+            "- require signatures"
+        ]
+    );
+    assert!(asked(&required(3), &required(2)).is_empty());
+    assert_eq!(
+        asked(&required(1), &required(2)),
+        ["- require at least SLSA level 2"]
+    );
+    let deny = of(r#""policy": { "escalation": "deny" }"#);
+    assert!(asked(&deny, &none).is_empty());
+    assert_eq!(asked(&none, &deny).len(), 1);
+    assert!(
+        !of(r#""policy": { "escalation": "prompt" }"#)
+            .since(&none)
+            .asks_for_more()
+    );
+    let source = |tag: &str| {
+        of(&format!(
+            r#""policy": {{ "source": "oci://ghcr.io/acme/policy:{tag}" }}"#
+        ))
+    };
+    assert_eq!(
+        asked(&source("v1"), &none),
+        ["+ fetch the policy oci://ghcr.io/acme/policy:v1 and be held to it"]
+    );
+    assert_eq!(asked(&source("v2"), &source("v1")).len(), 2);
+    assert_eq!(asked(&none, &source("v1")).len(), 1);
+}

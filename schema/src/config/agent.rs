@@ -13,6 +13,7 @@ use super::units::{Cpus, MemorySize, VariableName, inline_schema};
 use crate::credential::{CredentialName, MAX_CREDENTIALS, MAX_HOSTS};
 use crate::diag::Spanned;
 use crate::host::{HostError, HostPattern, MAX_SPELLING_BYTES};
+use crate::image::OciSource;
 use crate::inspection::{Inspector, Level};
 use crate::net::{Cidr, CidrError, Protocol};
 use crate::request::{MAX_IN_RULE, Method, PathGlob, RateLimit, Requests};
@@ -23,6 +24,8 @@ pub const MAX_DOMAINS: usize = 10_000;
 pub const MAX_NETWORKS: usize = 1024;
 /// Most ports in one rule.
 pub const MAX_PORTS_PER_RULE: usize = 64;
+/// Highest level of SLSA.
+pub const MAX_SLSA_LEVEL: u64 = 4;
 /// Most processes that can be asked for: the kernel's own limit of pids.
 pub const MAX_PIDS: u64 = 1 << 22;
 
@@ -41,6 +44,55 @@ pub struct Agent {
     #[serde(skip_serializing_if = "Inspection::is_empty")]
     #[schemars(default)]
     pub inspection: Inspection,
+    /// A policy of the workspace's own: it adds ceilings to the host's and takes none away.
+    #[serde(skip_serializing_if = "Policy::is_empty")]
+    #[schemars(default)]
+    pub policy: Policy,
+    /// What has to hold of everything that is fetched.
+    #[serde(skip_serializing_if = "Provenance::is_empty")]
+    #[schemars(default)]
+    pub provenance: Provenance,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Policy {
+    /// `oci://REGISTRY/REPOSITORY:TAG`, or `@sha256:…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Spanned<OciSource>>,
+    /// What becomes of what only a person can allow; `prompt` when absent.
+    #[serde(skip_serializing_if = "Escalation::is_default")]
+    #[schemars(default)]
+    pub escalation: Option<Spanned<Escalation>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Provenance {
+    #[serde(skip_serializing_if = "Required::is_empty")]
+    #[schemars(default)]
+    pub require: Required,
+}
+
+/// What a workspace requires. `false` requires nothing, as leaving it out does.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Required {
+    /// A signature by somebody whom the host, or its organisation, names.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schemars(default)]
+    pub signatures: Option<Spanned<bool>>,
+    /// The least level of SLSA's build track.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default, range(min = 1, max = MAX_SLSA_LEVEL))]
+    pub slsa_level: Option<Spanned<u8>>,
+    /// A list of what is inside.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schemars(default)]
+    pub sbom: Option<Spanned<bool>>,
 }
 
 /// A level for each inspector, where one is asked for.
@@ -135,8 +187,20 @@ pub enum Unlisted {
     Ask,
 }
 
+/// What becomes of what only a person can allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Escalation {
+    /// A person is asked.
+    #[default]
+    Prompt,
+    /// Nobody is asked: it is denied.
+    Deny,
+}
+
 /// `name`, `*.name`, either with `:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Domain {
     pub host: HostPattern,
     pub port: Option<u16>,
@@ -240,7 +304,11 @@ impl Rule {
 
 impl Agent {
     pub fn is_empty(&self) -> bool {
-        self.capabilities.is_empty() && self.credentials.is_empty() && self.inspection.is_empty()
+        self.capabilities.is_empty()
+            && self.credentials.is_empty()
+            && self.inspection.is_empty()
+            && self.policy.is_empty()
+            && self.provenance.is_empty()
     }
 
     pub fn egress(&self) -> &Egress {
@@ -250,6 +318,28 @@ impl Agent {
     pub fn resources(&self) -> &Resources {
         &self.capabilities.resources
     }
+}
+
+impl Policy {
+    fn is_empty(&self) -> bool {
+        self.source.is_none() && Escalation::is_default(&self.escalation)
+    }
+}
+
+impl Provenance {
+    pub fn is_empty(&self) -> bool {
+        self.require.is_empty()
+    }
+}
+
+impl Required {
+    fn is_empty(&self) -> bool {
+        is_false(&self.signatures) && self.slsa_level.is_none() && is_false(&self.sbom)
+    }
+}
+
+fn is_false(flag: &Option<Spanned<bool>>) -> bool {
+    flag.as_ref().is_none_or(|flag| !flag.value)
 }
 
 impl Inspection {
@@ -297,7 +387,19 @@ impl Action {
     }
 }
 
+impl Escalation {
+    pub const WORDS: [(&'static str, Self); 2] = [("prompt", Self::Prompt), ("deny", Self::Deny)];
+
+    fn is_default(escalation: &Option<Spanned<Self>>) -> bool {
+        escalation
+            .as_ref()
+            .is_none_or(|escalation| escalation.value == Self::Prompt)
+    }
+}
+
 impl Unlisted {
+    pub const WORDS: [(&'static str, Self); 2] = [("deny", Self::Deny), ("ask", Self::Ask)];
+
     fn is_default(unlisted: &Option<Spanned<Self>>) -> bool {
         unlisted.as_ref().is_none_or(|u| u.value == Self::Deny)
     }

@@ -176,18 +176,6 @@ pub const REFUSED: &[Key] = &[
     ),
     key(
         Parent::Agent,
-        "policy",
-        Accepted::EmptyObject,
-        "workspace policies are not fetched by this version",
-    ),
-    key(
-        Parent::Agent,
-        "provenance",
-        Accepted::EmptyObject,
-        "signatures and provenance are not verified by this version",
-    ),
-    key(
-        Parent::Agent,
         "tools",
         Accepted::EmptyObject,
         "tools are not started by this version",

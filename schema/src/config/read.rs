@@ -2,6 +2,7 @@
 //! the rest. Nothing is dropped: a key is taken here, refused by the table in `keys`, or unknown.
 
 pub(crate) mod credentials;
+mod supply;
 
 use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
@@ -427,17 +428,25 @@ fn agent(reader: &mut Reader<'_>, node: &Node) -> Option<Agent> {
         .map(|node| credentials::credentials(reader, node));
     let inspection = object
         .take("inspection")
-        .and_then(|node| inspection(reader, node));
+        .and_then(|node| inspection(reader, node, "agent.inspection"));
+    let policy = object
+        .take("policy")
+        .and_then(|node| supply::policy(reader, node));
+    let provenance = object
+        .take("provenance")
+        .and_then(|node| supply::provenance(reader, node));
     reader.close(object);
     Some(Agent {
         capabilities: capabilities.unwrap_or_default(),
         credentials: credentials.unwrap_or_default(),
         inspection: inspection.unwrap_or_default(),
+        policy: policy.unwrap_or_default(),
+        provenance: provenance.unwrap_or_default(),
     })
 }
 
-fn inspection(reader: &mut Reader<'_>, node: &Node) -> Option<Inspection> {
-    let mut object = reader.object(node, "agent.inspection")?;
+pub(crate) fn inspection(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Inspection> {
+    let mut object = reader.object(node, path)?;
     let mut level = |inspector: Inspector| {
         let key = inspector.as_str();
         let node = object.take(key)?;
@@ -462,7 +471,7 @@ fn capabilities(reader: &mut Reader<'_>, node: &Node) -> Option<Capabilities> {
         .and_then(|node| network(reader, node));
     let resources = object
         .take("resources")
-        .and_then(|node| resources(reader, node));
+        .and_then(|node| resources(reader, node, "agent.capabilities.resources"));
     reader.close(object);
     Some(Capabilities {
         network: network.unwrap_or_default(),
@@ -491,9 +500,9 @@ fn egress(reader: &mut Reader<'_>, node: &Node) -> Option<Egress> {
     let rules = object.take("rules").map(|node| rules(reader, node));
     let networks = object.take("networks").map(|node| networks(reader, node));
     let unlisted = object.take("unlisted").and_then(|node| {
-        let words = [("deny", Unlisted::Deny), ("ask", Unlisted::Ask)];
         let path = "agent.capabilities.network.egress.unlisted";
-        Some(Spanned::new(reader.word(node, path, &words)?, node.at))
+        let unlisted = reader.word(node, path, &Unlisted::WORDS)?;
+        Some(Spanned::new(unlisted, node.at))
     });
     reader.close(object);
     Some(Egress {
@@ -698,8 +707,7 @@ fn action(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Action> {
     reader.word(node, path, &words)
 }
 
-fn resources(reader: &mut Reader<'_>, node: &Node) -> Option<Resources> {
-    let path = "agent.capabilities.resources";
+pub(crate) fn resources(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Resources> {
     let mut object = reader.object(node, path)?;
     let memory = object.take("memory").and_then(|node| {
         let memory: Spanned<MemorySize> =

@@ -67,7 +67,7 @@ const FULL: &str = r#"{
       "filesystem": {}, "tools": {},
       "resources": { "memory": "4g", "cpus": 2.5, "pids": 512 }
     },
-    "credentials": { "github": { "hosts": ["api.github.com"], "env": "GITHUB_TOKEN" } }, "secrets": {}, "inspection": { "secrets": "block", "contentType": "off" }, "policy": {}, "provenance": {}, "tools": {}
+    "credentials": { "github": { "hosts": ["api.github.com"], "env": "GITHUB_TOKEN" } }, "secrets": {}, "inspection": { "secrets": "block", "contentType": "off" }, "policy": { "source": "oci://ghcr.io/my-org/policy:latest", "escalation": "prompt" }, "provenance": { "require": { "signatures": true, "slsaLevel": 2, "sbom": true } }, "tools": {}
   }
 }"#;
 
@@ -660,5 +660,60 @@ fn levels_of_inspectors_are_read_with_their_places_and_nothing_else_is() {
         let found = read(levels).unwrap_err();
         assert_eq!(found[0].code, code, "{levels}");
         assert!(found[0].to_string().contains(help), "{}", found[0]);
+    }
+}
+
+#[test]
+fn a_policy_of_its_own_and_what_it_requires_are_part_of_what_a_config_means() {
+    let of = |agent: &str| {
+        let text = format!(r#"{{ "image": "debian", "agent": {{ {agent} }} }}"#);
+        parse(text.as_bytes(), "agentcontainer.json")
+    };
+    let plain = of("").unwrap();
+    // What asks for nothing means nothing.
+    for same in [
+        r#""policy": {}"#,
+        r#""policy": { "escalation": "prompt" }"#,
+        r#""provenance": {}"#,
+        r#""provenance": { "require": { "signatures": false, "sbom": false } }"#,
+    ] {
+        assert_eq!(of(same).unwrap().digest(), plain.digest(), "{same}");
+    }
+    let mut seen = std::collections::BTreeSet::from([plain.digest()]);
+    for other in [
+        r#""policy": { "escalation": "deny" }"#,
+        r#""policy": { "source": "oci://ghcr.io/acme/policy:v1" }"#,
+        r#""policy": { "source": "oci://ghcr.io/acme/policy:v2" }"#,
+        r#""provenance": { "require": { "signatures": true } }"#,
+        r#""provenance": { "require": { "slsaLevel": 2 } }"#,
+        r#""provenance": { "require": { "slsaLevel": 3 } }"#,
+        r#""provenance": { "require": { "sbom": true } }"#,
+    ] {
+        let config = of(other).unwrap();
+        assert!(seen.insert(config.digest()), "{other}");
+        let again = parse(&config.meaning(), "agentcontainer.json").unwrap();
+        assert_eq!(again.meaning(), config.meaning(), "{other}");
+    }
+    for (agent, code) in [
+        (
+            r#""policy": { "source": "ghcr.io/acme/policy:v1" }"#,
+            "invalid-value",
+        ),
+        (r#""policy": { "keys": ["/k"] }"#, "unknown-key"),
+        (r#""policy": { "escalation": "allow" }"#, "invalid-value"),
+        (
+            r#""provenance": { "require": { "slsaLevel": 0 } }"#,
+            "out-of-range",
+        ),
+        (
+            r#""provenance": { "require": { "slsaLevel": 5 } }"#,
+            "out-of-range",
+        ),
+        (
+            r#""provenance": { "require": { "identities": [] } }"#,
+            "unknown-key",
+        ),
+    ] {
+        assert_eq!(of(agent).unwrap_err()[0].code, code, "{agent}");
     }
 }

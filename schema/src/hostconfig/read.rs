@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::{
-    Engine, GatewayConfig, Grant, HostConfig, MAX_APPROVAL_SECONDS, MAX_ENTRIES, NOT_ENFORCED,
-    RegistryConfig, Setting,
+    Engine, GatewayConfig, Grant, HostConfig, MAX_APPROVAL_SECONDS, MAX_ENTRIES, MAX_SIGNERS,
+    NOT_ENFORCED, PolicySource, RegistryConfig, Setting, Signers,
 };
 use crate::config::read::credentials as shared;
 use crate::credential::{CredentialError, CredentialName, MAX_CREDENTIALS};
@@ -19,6 +19,7 @@ use crate::host::HostName;
 use crate::image::is_registry;
 use crate::inspection::{Inspector, Level};
 use crate::node::{Node, Value};
+use crate::organisation::identity;
 use crate::provider::{self, Provider};
 use crate::read::{Object, Reader};
 
@@ -74,6 +75,10 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
     let engine = object
         .take("engine")
         .and_then(|node| parsed(reader, node, "engine"));
+    let policy = object.take("policy").and_then(|node| {
+        let policy = policy(reader, node)?;
+        Some(setting(reader, node, policy))
+    });
     let gateway = object
         .take("gateway")
         .and_then(|node| gateway(reader, node));
@@ -89,6 +94,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
     reader.close(object);
     Some(HostConfig {
         engine,
+        policy: policy.into_iter().collect(),
         gateway: gateway.unwrap_or_default(),
         credentials: credentials.unwrap_or_default(),
         inspection: inspection.unwrap_or_default(),
@@ -124,6 +130,61 @@ fn registries(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, Setting<
         );
     }
     out
+}
+
+/// A policy is believed when somebody who is named here signed it; an empty list would name nobody, and no list anybody.
+fn policy(reader: &mut Reader<'_>, node: &Node) -> Option<PolicySource> {
+    let mut object = reader.object(node, "policy")?;
+    let before = reader.count();
+    let source = reader
+        .required(&mut object, "source")
+        .and_then(|node| reader.parsed(node, "policy.source", "invalid-value", str::parse));
+    let identities = object.take("identities").map(|node| {
+        let elements = reader.array(node, "policy.identities", MAX_SIGNERS);
+        let elements = elements.iter().enumerate();
+        let read = |(i, node)| identity(reader, node, &format!("policy.identities[{i}]"));
+        (node.at, elements.filter_map(read).collect::<Vec<_>>())
+    });
+    let keys = object.take("keys").map(|node| {
+        let mut keys = Vec::new();
+        for (i, node) in reader
+            .array(node, "policy.keys", MAX_SIGNERS)
+            .iter()
+            .enumerate()
+        {
+            let key = reader.parsed(node, &format!("policy.keys[{i}]"), "invalid-path", path);
+            keys.extend(key.map(|key| setting(reader, node, key.value)));
+        }
+        (node.at, keys)
+    });
+    reader.close(object);
+    let signers = match (identities, keys) {
+        (Some((_, identities)), None) if !identities.is_empty() => Signers::Identities(identities),
+        (None, Some((_, keys))) if !keys.is_empty() => Signers::Keys(keys),
+        (Some(_), Some((at, _))) => {
+            let message =
+                "`policy` has `identities` and `keys`: keep the one that the policy is signed by";
+            reader.error(at, "conflicting-signers", message);
+            return None;
+        }
+        (Some((at, _)), None) | (None, Some((at, _))) => {
+            if reader.count() == before {
+                let message =
+                    "this list is empty: a policy that nobody in particular signed is not believed";
+                reader.error(at, "invalid-value", message);
+            }
+            return None;
+        }
+        (None, None) => {
+            let message = "`policy` names no signer: `identities` or `keys` has at least one";
+            reader.error(node.at, "missing-key", message);
+            return None;
+        }
+    };
+    Some(PolicySource {
+        source: source?.value,
+        signers,
+    })
 }
 
 fn inspection(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<Inspector, Setting<Level>> {

@@ -83,7 +83,8 @@ fn everything_that_is_wrong_is_said_at_once_with_its_place() {
             "c.toml:8:15: `gateway.ca_bundles[0]` is \"ca.pem\": expected the absolute path of a file [invalid-path]",
             "c.toml:8:25: `gateway.ca_bundles[1]` is a number, expected a string [wrong-type]",
             "c.toml:8:28: `gateway.ca_bundles[2]` is \"\": expected the absolute path of a file [invalid-path]",
-            "c.toml:9:2: `policy` is not enforced by this version: organisation policies are not fetched by this version [not-enforced]",
+            "c.toml:9:1: `policy.source` is missing [missing-key]",
+            "c.toml:9:1: `policy` names no signer: `identities` or `keys` has at least one [missing-key]",
             "c.toml:10:1: `credentials.github.source` is missing [missing-key]",
             "c.toml:11:1: unknown key `sourc` in `credentials.github` [unknown-key]\n  help: did you mean `source`?",
             "c.toml:12:9: `credentials.github.hosts` is empty; a credential goes to at least one host [invalid-value]",
@@ -328,4 +329,91 @@ fn the_hosts_levels_of_inspectors_are_read_and_the_users_win() {
         let found = parse(text, "c.toml").unwrap_err();
         assert_eq!(found[0].code, code);
     }
+}
+
+#[test]
+fn a_policy_has_a_source_and_signers_and_any_signer_cannot_be_spelt() {
+    let signed = |lines: &str| {
+        let text = format!("[policy]\nsource = \"oci://registry.corp/policy:prod\"\n{lines}");
+        parse(text.as_bytes(), "c.toml")
+    };
+    let code = |lines: &str| {
+        let found = signed(lines).unwrap_err();
+        assert_eq!(found.len(), 1, "{lines}: {found:#?}");
+        found[0].code
+    };
+    let identity = r#"{ issuer = "https://a.example", subject = "https://github.com/acme/*" }"#;
+    let read = signed(&format!("identities = [{identity}]")).unwrap();
+    let policy = &read.policy[0];
+    assert_eq!(
+        policy.value.source.to_string(),
+        "oci://registry.corp/policy:prod"
+    );
+    assert_eq!((policy.file.as_str(), policy.at.line), ("c.toml", 1));
+    assert!(matches!(&policy.value.signers, Signers::Identities(all) if all.len() == 1));
+    let read = signed("keys = [\"/etc/agentcontainer/policy.pub\"]").unwrap();
+    assert!(matches!(&read.policy[0].value.signers, Signers::Keys(all) if all[0].at.line == 3));
+    for (lines, expected) in [
+        ("", "missing-key"),
+        ("keys = []", "invalid-value"),
+        ("identities = []", "invalid-value"),
+        ("keys = [\"policy.pub\"]", "invalid-path"),
+        ("unknown = 1\nkeys = [\"/k\"]", "unknown-key"),
+        (
+            r#"identities = [{ issuer = "https://a.example", subject = "*" }]"#,
+            "invalid-value",
+        ),
+        (
+            r#"identities = [{ issuer = "https://a.example" }]"#,
+            "missing-key",
+        ),
+    ] {
+        assert_eq!(code(lines), expected, "{lines}");
+    }
+    assert_eq!(
+        code(&format!("identities = [{identity}]\nkeys = [\"/k\"]")),
+        "conflicting-signers"
+    );
+    let many = |n: usize| signed(&format!("keys = [{}]", vec!["\"/k\""; n].join(", ")));
+    assert!(many(MAX_SIGNERS).is_ok() && many(MAX_SIGNERS + 1).is_err());
+    let many = |n: usize| signed(&format!("identities = [{}]", vec![identity; n].join(", ")));
+    assert!(many(MAX_SIGNERS).is_ok() && many(MAX_SIGNERS + 1).is_err());
+    for source in [
+        "registry.corp/policy:prod",
+        "https://registry.corp/policy:prod",
+        "oci://policy:prod",
+        "oci://registry.corp/policy",
+        "oci://acme/policy:prod",
+    ] {
+        let text = format!("[policy]\nsource = \"{source}\"\nkeys = [\"/k\"]");
+        assert_eq!(
+            parse(text.as_bytes(), "c.toml").unwrap_err()[0].code,
+            "invalid-value",
+            "{source}"
+        );
+    }
+}
+
+#[test]
+fn a_user_adds_a_policy_to_the_systems_and_cannot_take_its_place() {
+    let of = |tag: &str, file: &str| {
+        let text =
+            format!("[policy]\nsource = \"oci://registry.corp/policy:{tag}\"\nkeys = [\"/k\"]");
+        parse(text.as_bytes(), file).unwrap()
+    };
+    let both = of("own", "user.toml").above(of("prod", SYSTEM_FILE));
+    let sources: Vec<String> = both
+        .policy
+        .iter()
+        .map(|p| p.value.source.to_string())
+        .collect();
+    assert_eq!(
+        sources,
+        [
+            "oci://registry.corp/policy:own",
+            "oci://registry.corp/policy:prod"
+        ]
+    );
+    let none = HostConfig::default().above(of("prod", SYSTEM_FILE));
+    assert_eq!(none.policy.len(), 1);
 }
