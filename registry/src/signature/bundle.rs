@@ -116,7 +116,7 @@ fn names(
     }
 }
 
-fn counted(bundle: &Bundle) -> Result<(), Refusal> {
+pub(super) fn counted(bundle: &Bundle) -> Result<(), Refusal> {
     use sigstore_types::bundle::VerificationMaterialContent as Material;
     let material = &bundle.verification_material;
     let certificates = match &material.content {

@@ -17,7 +17,7 @@ use sigstore_types::{
     VerificationMaterialContent, X509Certificate,
 };
 
-use super::bundle::{AUTHORITIES, BUNDLE_BYTES, Signed, signed};
+use super::bundle::{AUTHORITIES, BUNDLE_BYTES, Signed, counted, signed};
 use super::report::{Meaning, Reason, Refusal};
 use super::{Subject, json};
 
@@ -165,9 +165,11 @@ pub(super) fn signature<'a>(
         .map_err(|error| malformed("signature", &error))?;
     let content =
         SignatureContent::MessageSignature(MessageSignature::new(SignatureBytes::new(signature)));
+    let bundle = bundle(content, annotations)?;
+    counted(&bundle)?;
     // The message is the payload; that it is about the subject was seen above.
     Ok(Signed {
-        bundle: bundle(content, annotations)?,
+        bundle,
         over: Artifact::from_blob(payload),
         meaning: Meaning::Signature,
         statement: None,

@@ -297,6 +297,12 @@ impl From<Error> for Refusal {
                 }
                 CertificateError::Sct(_) => Reason::CertificateLog,
                 CertificateError::Malformed(_) => Reason::Malformed,
+                // The library knows it as this only in words.
+                CertificateError::ChainInvalid(words)
+                    if words.contains("CertExpired") || words.contains("CertNotValidYet") =>
+                {
+                    Reason::CertificateTime
+                }
                 _ => Reason::UntrustedCertificate,
             },
             Error::TransparencyLog(error) => match error {

@@ -3,6 +3,7 @@
 
 mod cosign;
 mod keyless;
+mod stand_in;
 
 use super::*;
 
