@@ -1,23 +1,42 @@
 //! One pin, verified: what it names still is what was locked, and who stands by it. `verify` prints the checks; `run` demands that
 //! they hold where host, organisation or workspace requires it. The same code for both.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use schema::digest::Digest;
 use schema::lockfile::Pin;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::attestation::{Builders, provenance};
 use crate::client::{Client, Repository};
 use crate::error::RegistryError;
-use crate::evidence::Told;
-use crate::signature::{self, Accept, Evidence, Subject};
+use crate::evidence::{Gathered, MAX_INVENTORY_BYTES, Told};
+use crate::sbom::{Ban, Inventory, inventories};
+use crate::signature::{self, Accept, Evidence, Report, Subject};
 use crate::trust_root::TrustRoots;
 
-/// What has to hold.
+/// What has to hold of one pin.
 #[derive(Clone, Debug, Default)]
 pub struct Requirement {
-    /// Who may have signed; `None` where nobody was named, and then no signature is judged.
-    pub signers: Option<Accept>,
+    /// Each has to hold; without any, no signature is judged.
+    pub rules: Vec<Rule>,
+    /// Who says that it has to be signed by somebody whom a rule names.
+    pub signed: Option<String>,
+    /// The least level of SLSA's build track, and who says so.
+    pub slsa_level: Option<(u8, String)>,
+    /// Who says that an inventory has to be there.
+    pub sbom: Option<String>,
+    /// Packages that may not be in it.
+    pub bans: Vec<Ban>,
+    /// How old the pin may be, and who says so.
+    pub age: Option<(SignedDuration, String)>,
+}
+
+/// Who may have signed, and who says so.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub accept: Accept,
+    pub said: String,
 }
 
 /// How a check came out.
@@ -98,6 +117,12 @@ impl Check {
     }
 }
 
+/// What lies beside a pin, as far as it could be had.
+struct Beside {
+    evidence: Vec<Evidence>,
+    gathered: Result<Gathered, RegistryError>,
+}
+
 impl Client {
     /// Every check of one pin.
     pub async fn verify(
@@ -107,21 +132,151 @@ impl Client {
         requirement: &Requirement,
         means: &Means<'_>,
     ) -> Checked {
-        let checks = if pin.local {
+        let mut checks = if pin.local {
             local(requirement)
-        } else {
-            let (digest, signature) = futures_util::join!(
+        } else if requirement.needs_evidence() {
+            let repository = Repository::of(&pin.reference);
+            let (digest, gathered) = futures_util::join!(
                 self.check_digest(pin),
-                self.check_signatures(pin, requirement, means)
+                self.evidence(&repository, &pin.digest)
             );
-            vec![digest, signature]
+            let mut checks = vec![digest];
+            checks.extend(
+                self.check_evidence(&repository, pin, requirement, means, gathered)
+                    .await,
+            );
+            checks
+        } else {
+            vec![self.check_digest(pin).await, unnamed()]
         };
+        checks.extend(requirement.age.as_ref().map(|age| old(pin, age, means.now)));
         Checked {
             name: name.to_owned(),
             reference: pin.reference.as_str().to_owned(),
             digest: pin.digest,
             checks,
         }
+    }
+
+    async fn check_evidence(
+        &self,
+        repository: &Repository,
+        pin: &Pin,
+        requirement: &Requirement,
+        means: &Means<'_>,
+        gathered: Result<Gathered, RegistryError>,
+    ) -> Vec<Check> {
+        let brought = means.bundles.iter().map(|bytes| Evidence::Bundle {
+            bytes: bytes.clone(),
+            from: Digest::of(bytes),
+        });
+        let mut evidence: Vec<Evidence> = brought.collect();
+        if let Ok(gathered) = &gathered {
+            evidence.extend(gathered.evidence.iter().cloned());
+        }
+        let beside = Beside { evidence, gathered };
+        let subject = Subject::from(&pin.digest);
+        let judge = |accept: &Accept| {
+            signature::verify(&subject, &beside.evidence, accept, means.roots, means.now)
+        };
+        let reports: Vec<(&Rule, Report)> = requirement
+            .rules
+            .iter()
+            .map(|rule| (rule, judge(&rule.accept)))
+            .collect();
+        let mut checks: Vec<Check> = reports
+            .iter()
+            .map(|(rule, report)| beside.signature(rule, report))
+            .collect();
+        if let (Some(said), []) = (&requirement.signed, requirement.rules.as_slice()) {
+            checks.push(Check::new(
+                "signature",
+                Verdict::Fails,
+                format!("{said} requires a signature, and no policy names who may sign this"),
+            ));
+        }
+        if let Some((level, said)) = &requirement.slsa_level {
+            checks.push(beside.provenance(&reports, *level, said));
+        }
+        if requirement.sbom.is_some() || !requirement.bans.is_empty() {
+            checks.push(
+                self.check_inventory(repository, &beside, &reports, requirement)
+                    .await,
+            );
+        }
+        checks
+    }
+
+    async fn check_inventory(
+        &self,
+        repository: &Repository,
+        beside: &Beside,
+        reports: &[(&Rule, Report)],
+        requirement: &Requirement,
+    ) -> Check {
+        const CHECK: &str = "inventory";
+        let gathered = match &beside.gathered {
+            Ok(gathered) => gathered,
+            Err(error) => return Check::of_error(CHECK, error),
+        };
+        let mut found: Vec<Inventory> = Vec::new();
+        let mut damaged = Vec::new();
+        for (_, report) in reports {
+            let of_report = inventories(report);
+            damaged.extend(
+                of_report
+                    .refused
+                    .iter()
+                    .map(|(from, e)| format!("{from}: {e}")),
+            );
+            for inventory in of_report.inventories {
+                if !found.iter().any(|known| known.from == inventory.from) {
+                    found.push(inventory);
+                }
+            }
+        }
+        // Where signers are named, what nobody signed says nothing.
+        if reports.is_empty() {
+            for (_, _, blob) in &gathered.inventories {
+                match self.blob(repository, blob, MAX_INVENTORY_BYTES).await {
+                    Ok(bytes) => match Inventory::parse(&bytes, *blob) {
+                        Ok(inventory) => found.push(inventory),
+                        Err(error) => damaged.push(format!("{blob}: {error}")),
+                    },
+                    Err(error) => return Check::of_error(CHECK, &error),
+                }
+            }
+        }
+        if found.is_empty() {
+            let why = match damaged.first() {
+                Some(why) => format!("no inventory can be read: {why}"),
+                None if reports.is_empty() => "it has no inventory of its packages".to_owned(),
+                None => "it has no inventory of its packages that an accepted signer attested"
+                    .to_owned(),
+            };
+            return Check::new(CHECK, Verdict::Fails, why);
+        }
+        let packages: usize = found.iter().map(|inventory| inventory.packages.len()).sum();
+        let searched: Vec<_> = found.iter().map(|i| i.search(&requirement.bans)).collect();
+        let shown = json!({
+            "inventories": found.iter().map(|i| json!({
+                "from": i.from, "format": i.format, "version": i.version, "signed": i.signed, "packages": i.packages.len(),
+            })).collect::<Vec<_>>(),
+            "searched": searched,
+        });
+        if let Some(bad) = searched.iter().find(|searched| !searched.holds()) {
+            let first = bad.banned.first().or(bad.undecided.first());
+            let why = first.map_or_else(
+                || "more is banned than can be listed".to_owned(),
+                |finding| format!("{} ({}): {}", finding.package, finding.ban, finding.why),
+            );
+            return Check::new(CHECK, Verdict::Fails, why).with(shown);
+        }
+        let detail = match requirement.bans.len() {
+            0 => format!("{packages} packages are listed"),
+            bans => format!("{packages} packages are listed, none of {bans} banned among them"),
+        };
+        Check::new(CHECK, Verdict::Holds, detail).with(shown)
     }
 
     /// What the digest names is there, hashes to it, and has the manifests that were locked.
@@ -152,61 +307,32 @@ impl Client {
             },
         )
     }
+}
 
-    async fn check_signatures(
-        &self,
-        pin: &Pin,
-        requirement: &Requirement,
-        means: &Means<'_>,
-    ) -> Check {
+impl Beside {
+    fn signature(&self, rule: &Rule, report: &Report) -> Check {
         const CHECK: &str = "signature";
-        let Some(signers) = &requirement.signers else {
-            return Check::new(
-                CHECK,
-                Verdict::NotRequired,
-                "nobody was named who has to have signed",
-            );
-        };
-        let mut evidence: Vec<Evidence> = means
-            .bundles
-            .iter()
-            .map(|bytes| Evidence::Bundle {
-                bytes: bytes.clone(),
-                from: Digest::of(bytes),
-            })
-            .collect();
-        let repository = Repository::of(&pin.reference);
-        let gathered = self.evidence(&repository, &pin.digest).await;
-        let (told, unasked) = match gathered {
-            Ok(gathered) => {
-                evidence.extend(gathered.evidence);
-                (Some(gathered.referrers), None)
-            }
-            Err(error) => (None, Some(error)),
-        };
-        let subject = Subject::from(&pin.digest);
-        let report = signature::verify(&subject, &evidence, signers, means.roots, means.now);
-        let shown = json!({ "report": report, "referrers": told });
+        let told = self
+            .gathered
+            .as_ref()
+            .ok()
+            .map(|gathered| gathered.referrers);
+        let shown = json!({ "required": rule.said, "report": report, "referrers": told });
         if let Some((_, proof)) = report.signatures().next() {
-            let refused = report.refused().count();
-            let beside = match refused {
+            let beside = match report.refused().count() {
                 0 => String::new(),
                 1 => "; 1 other was refused".to_owned(),
                 n => format!("; {n} others were refused"),
             };
-            return Check::new(
-                CHECK,
-                Verdict::Holds,
-                format!("signed by {}{beside}", signer(&proof.signer)),
-            )
-            .with(shown);
+            let detail = format!("signed by {}{beside}", signer(&proof.signer));
+            return Check::new(CHECK, Verdict::Holds, detail).with(shown);
         }
-        if let Some(error) = unasked {
-            return Check::of_error(CHECK, &error);
+        if let Err(error) = &self.gathered {
+            return Check::of_error(CHECK, error);
         }
         let why = match report.refused().next() {
             Some((_, refusal)) => format!(
-                "none of {} signatures is of a signer that is accepted: {}",
+                "of what lies beside it ({}) nothing is signed by who has to have: {}",
                 report.verdicts.len(),
                 refusal.detail
             ),
@@ -216,29 +342,111 @@ impl Client {
             }
             None => "it is not signed".to_owned(),
         };
-        Check::new(CHECK, Verdict::Fails, why).with(shown)
+        Check::new(CHECK, Verdict::Fails, format!("{why} ({})", rule.said)).with(shown)
+    }
+
+    fn provenance(&self, reports: &[(&Rule, Report)], level: u8, said: &str) -> Check {
+        const CHECK: &str = "provenance";
+        let builders = Builders::default();
+        let all = reports
+            .iter()
+            .map(|(_, report)| provenance(report, &builders));
+        let best = all.max_by_key(|found| found.best.as_ref().map(|best| best.level));
+        match (best, &self.gathered) {
+            (Some(found), _) if found.reaches(level) => {
+                let detail = found.best.as_ref().map_or_else(String::new, |best| {
+                    format!("SLSA level {} by {}", best.level, best.builder)
+                });
+                Check::new(CHECK, Verdict::Holds, detail).with(json!(found))
+            }
+            (_, Err(error)) => Check::of_error(CHECK, error),
+            (None, _) => Check::new(
+                CHECK,
+                Verdict::Fails,
+                format!(
+                    "{said} requires SLSA level {level}, and no policy names whose word would count"
+                ),
+            ),
+            (Some(found), _) => {
+                let why = match &found.best {
+                    Some(best) => format!("its provenance is of level {}", best.level),
+                    None => "it has no provenance that holds".to_owned(),
+                };
+                Check::new(
+                    CHECK,
+                    Verdict::Fails,
+                    format!("{why}, and {said} requires {level}"),
+                )
+                .with(json!(found))
+            }
+        }
     }
 }
 
+impl Requirement {
+    fn needs_evidence(&self) -> bool {
+        !self.rules.is_empty()
+            || self.signed.is_some()
+            || self.slsa_level.is_some()
+            || self.sbom.is_some()
+            || !self.bans.is_empty()
+    }
+}
+
+fn old(pin: &Pin, (limit, said): &(SignedDuration, String), now: Timestamp) -> Check {
+    const CHECK: &str = "age";
+    let age = now.duration_since(pin.resolved);
+    let days = |duration: &SignedDuration| {
+        format!(
+            "{} d {} h",
+            duration.as_hours() / 24,
+            duration.as_hours() % 24
+        )
+    };
+    // A clock that was set back, or a lockfile from the future, proves no age.
+    if age > *limit || age < -SignedDuration::from_hours(1) {
+        return Check::new(
+            CHECK,
+            Verdict::Fails,
+            format!(
+                "it was looked up {} ago, and {said} allows {}: `agentcontainer lock --update` looks again",
+                days(&age),
+                days(limit)
+            ),
+        );
+    }
+    Check::new(
+        CHECK,
+        Verdict::Holds,
+        format!("looked up {} ago", days(&age)),
+    )
+}
+
+fn unnamed() -> Check {
+    Check::new(
+        "signature",
+        Verdict::NotRequired,
+        "nobody was named who has to have signed",
+    )
+}
+
+/// Nobody but one engine has it: whatever a signer would have to have seen is required in vain.
 fn local(requirement: &Requirement) -> Vec<Check> {
     let digest = Check::new(
         "digest",
         Verdict::NotRequired,
         "only one engine has it; `run` compares its id there",
     );
-    let signature = match requirement.signers {
-        Some(_) => Check::new(
+    let rest = if requirement.needs_evidence() {
+        Check::new(
             "signature",
             Verdict::Fails,
             "only one engine has it, and nobody can have signed it",
-        ),
-        None => Check::new(
-            "signature",
-            Verdict::NotRequired,
-            "nobody was named who has to have signed",
-        ),
+        )
+    } else {
+        unnamed()
     };
-    vec![digest, signature]
+    vec![digest, rest]
 }
 
 /// A signer in words.

@@ -8,7 +8,7 @@ use futures_util::stream;
 use jiff::Timestamp;
 use registry::signature::{Accept, BUNDLE_BYTES, Identity, KEY_BYTES, Key, Log};
 use registry::trust_root::TrustRoots;
-use registry::verify::{Checked, Means, Requirement, Verdict};
+use registry::verify::{Checked, Means, Requirement, Rule, Verdict};
 use schema::config::discover;
 use schema::diag::Diagnostic;
 use serde_json::json;
@@ -87,7 +87,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         report::out_json(&json!({ "verdict": verdict, "pins": checked }));
     } else {
         checked.iter().for_each(show);
-        if requirement.signers.is_none() {
+        if requirement.rules.is_empty() {
             report::note(
                 "no signature was judged: name who may have signed with --key, or --identity and --issuer",
             );
@@ -110,8 +110,15 @@ fn read(args: &Args) -> Result<(Loaded, schema::lockfile::Lockfile, Requirement)
         )
         .help("`agentcontainer lock` makes it")
     })?;
-    let signers = signers(args)?;
-    Ok((loaded, lockfile, Requirement { signers }))
+    let rules = signers(args)?.map(|accept| Rule {
+        accept,
+        said: "the command line".to_owned(),
+    });
+    let requirement = Requirement {
+        rules: rules.into_iter().collect(),
+        ..Requirement::default()
+    };
+    Ok((loaded, lockfile, requirement))
 }
 
 fn signers(args: &Args) -> Result<Option<Accept>, Failure> {
