@@ -19,6 +19,7 @@ mod policy;
 mod ps;
 mod rm;
 mod run;
+mod sign;
 mod stop;
 mod suggest;
 mod trust;
@@ -46,6 +47,10 @@ enum Command {
     Lock(lock::Args),
     /// Check what is locked: that it still is what was locked, and who signed it
     Verify(verify::Args),
+    /// Sign what a reference names
+    Sign(sign::Args),
+    /// Put a signed statement, provenance or an inventory, beside what a reference names
+    Attest(sign::AttestArgs),
     /// Start a session in this directory and run a program in it
     Run(run::Args),
     /// Run a command in a session
@@ -94,6 +99,8 @@ pub async fn dispatch(cli: Cli) -> u8 {
         Command::Init(args) => init::run(&args),
         Command::Lock(args) => lock::run(args).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::Sign(args) => sign::run(args).await,
+        Command::Attest(args) => sign::attest(args).await,
         Command::Run(args) => run::run(args).await,
         Command::Exec(args) => exec::run(args).await,
         Command::Ps(args) => ps::run(&args).await,

@@ -9,11 +9,10 @@ use jiff::Timestamp;
 use registry::signature::{Accept, BUNDLE_BYTES, Identity, KEY_BYTES, Key, Log};
 use registry::trust_root::TrustRoots;
 use registry::verify::{Checked, Means, Requirement, Rule, Verdict};
-use schema::config::discover;
-use schema::diag::Diagnostic;
 use serde_json::json;
 
 use super::json;
+use crate::files;
 use crate::loaded::Loaded;
 use crate::lock;
 use crate::registries;
@@ -130,7 +129,7 @@ fn signers(args: &Args) -> Result<Option<Accept>, Failure> {
     };
     let mut keys = Vec::new();
     for path in &args.key {
-        let pem = String::from_utf8_lossy(&file(path, KEY_BYTES)?).into_owned();
+        let pem = String::from_utf8_lossy(&files::named(path, KEY_BYTES)?).into_owned();
         keys.push(
             Key::from_pem(&pem, log).map_err(|e| refused(e).about(path.display().to_string()))?,
         );
@@ -151,7 +150,7 @@ fn roots(path: Option<&Path>) -> Result<TrustRoots, Failure> {
     match path {
         None => TrustRoots::public_good().map_err(refused),
         Some(path) => TrustRoots::none()
-            .with_json(&path.display().to_string(), &file(path, MAX_ROOT)?)
+            .with_json(&path.display().to_string(), &files::named(path, MAX_ROOT)?)
             .map_err(refused),
     }
 }
@@ -163,19 +162,10 @@ fn bundles(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
             format!("more than {MAX_BUNDLES} bundles"),
         ));
     }
-    paths.iter().map(|path| file(path, BUNDLE_BYTES)).collect()
-}
-
-/// A file that a person named.
-fn file(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
-    match discover::read_file(path, limit) {
-        Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => Err(Failure::new(
-            "no-file",
-            format!("{} is not there", path.display()),
-        )),
-        Err(error) => Err(Diagnostic::from(error).into()),
-    }
+    paths
+        .iter()
+        .map(|path| files::named(path, BUNDLE_BYTES))
+        .collect()
 }
 
 fn show(checked: &Checked) {

@@ -14,8 +14,8 @@ use crate::signature::{AcceptError, Attested, Identity, Report, Signer};
 /// The highest level of the build track.
 pub const HIGHEST: u8 = 3;
 
-const V0_2: &str = "https://slsa.dev/provenance/v0.2";
-const V1: &str = "https://slsa.dev/provenance/v1";
+pub const V0_2: &str = "https://slsa.dev/provenance/v0.2";
+pub const V1: &str = "https://slsa.dev/provenance/v1";
 const GITHUB: &str = "https://token.actions.githubusercontent.com";
 /// How GitHub's own runners name themselves where the builder is said to be the runner and not the workflow (npm does).
 const RUNNERS: &str = "https://github.com/actions/runner";
