@@ -121,7 +121,7 @@ fn found(path: PathBuf, name: String) -> Result<Option<Found>, DiscoverError> {
 
 /// A regular file's bytes; `None` when there is no such path. Devices, pipes and sockets are refused without being read,
 /// and opening one does not wait.
-pub(crate) fn read_file(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, DiscoverError> {
+pub fn read_file(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, DiscoverError> {
     let io = |source| DiscoverError::Io {
         path: path.to_owned(),
         source,
