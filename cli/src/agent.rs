@@ -15,6 +15,7 @@ use schema::config::{Config, DiscoverError, discover};
 use schema::credential::Source;
 use schema::diag::Position;
 use schema::hostconfig::{Grant, HostConfig, Setting};
+use schema::organisation::Organisation;
 use schema::profile::{
     Added, AddedCredential, INSTRUCTIONS, Install, Key, PROGRAM, Package, Profile,
 };
@@ -105,8 +106,17 @@ impl Chosen {
 
 /// The workspace's config with the profile on top of it, or the profile's own where there is none.
 pub fn load(chosen: &mut Chosen, explicit: Option<&Path>) -> Result<Loaded, Failure> {
+    load_under(chosen, explicit, Vec::new())
+}
+
+/// The same under further policies, from files.
+pub fn load_under(
+    chosen: &mut Chosen,
+    explicit: Option<&Path>,
+    local: Vec<Organisation>,
+) -> Result<Loaded, Failure> {
     let profile = chosen.profile;
-    Loaded::read_with(explicit, |workspace, wanted, host| {
+    Loaded::read_with(explicit, local, |workspace, wanted, host| {
         let config = match discover::discover(workspace, wanted) {
             Ok(found) if chosen.asked_image => {
                 return Err(Failure::new(

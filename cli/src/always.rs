@@ -68,7 +68,7 @@ impl Always {
         let after = after.ok_or_else(|| cannot("it says this in another way"))?;
         let policy_of = |text: &str| {
             let config = schema::config::parse(text.as_bytes(), &file)?;
-            policy::effective(&config, &loaded.host)
+            loaded.held(&config)
         };
         let (before, then) = (policy_of(&target.text)?, policy_of(&after)?);
         if before.to_json() != loaded.policy.to_json() {

@@ -257,7 +257,7 @@ fn alone(loaded: &Loaded, install: &Install) -> Result<Loaded, Failure> {
     egress.denied_domains = asked.denied_domains.clone();
     egress.rules = kept(&asked.rules, &install.host.host);
     config.agent.inspection = loaded.config.agent.inspection.clone();
-    let policy = policy::effective(&config, &loaded.host)?;
+    let held = policy::organisation::hold(&config, &loaded.host, &loaded.organisations)?;
     Ok(Loaded {
         places: loaded.places.clone(),
         workspace,
@@ -265,7 +265,10 @@ fn alone(loaded: &Loaded, install: &Install) -> Result<Loaded, Failure> {
         config,
         host: loaded.host.clone(),
         organisations: loaded.organisations.clone(),
-        policy,
+        policy: held.policy,
+        requirements: held.requirements,
+        limits: held.limits,
+        remarks: held.remarks,
         lock: loaded.lock.clone(),
     })
 }

@@ -5,7 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use policy::EffectivePolicy;
+use policy::organisation::{Limits, Requirements};
 use schema::config::{Config, Wanted, discover};
+use schema::diag::Diagnostic;
 use schema::hostconfig::{self, HostConfig};
 use schema::lockfile::Lockfile;
 use schema::organisation::Organisation;
@@ -29,6 +31,12 @@ pub struct Loaded {
     pub policy: EffectivePolicy,
     /// What the config's names stand for, once that was looked up.
     pub lock: Option<Lockfile>,
+    /// What has to hold of what is run.
+    pub requirements: Requirements,
+    /// The container's, which are the policies' where the config names none.
+    pub limits: Limits,
+    /// What a person should know about how the policies changed what is asked for.
+    pub remarks: Vec<String>,
 }
 
 /// The current directory, without symbolic links: what a workspace is named by.
@@ -53,7 +61,12 @@ pub fn host_for(places: &Places, workspace: &Path) -> Result<HostConfig, Failure
 
 impl Loaded {
     pub fn read(explicit: Option<&Path>) -> Result<Self, Failure> {
-        Self::read_with(explicit, |workspace, wanted, _| {
+        Self::read_under(explicit, Vec::new())
+    }
+
+    /// The same under further policies, from files.
+    pub fn read_under(explicit: Option<&Path>, local: Vec<Organisation>) -> Result<Self, Failure> {
+        Self::read_with(explicit, local, |workspace, wanted, _| {
             Ok(discover::load(workspace, wanted)?)
         })
     }
@@ -61,6 +74,7 @@ impl Loaded {
     /// The same with a config that `load` makes, and grants that it adds.
     pub fn read_with(
         explicit: Option<&Path>,
+        local: Vec<Organisation>,
         load: impl FnOnce(&Path, Wanted<'_>, &mut HostConfig) -> Result<Config, Failure>,
     ) -> Result<Self, Failure> {
         let places = Places::from_env()?;
@@ -75,8 +89,9 @@ impl Loaded {
         let wanted = explicit.as_deref().map_or(Wanted::First, Wanted::File);
         let mut host = host_for(&places, &workspace)?;
         let config = load(&workspace, wanted, &mut host)?;
-        let organisations = organisation::documents(&config, &host)?;
-        let policy = policy::merge::effective(&config, &host)?;
+        let mut organisations = organisation::documents(&config, &host)?;
+        organisations.extend(local);
+        let held = policy::organisation::hold(&config, &host, &organisations)?;
         let meta =
             std::fs::metadata(&workspace).map_err(|e| Failure::io("inspect", &workspace, &e))?;
         Ok(Self {
@@ -86,8 +101,16 @@ impl Loaded {
             config,
             host,
             organisations,
-            policy,
+            policy: held.policy,
+            requirements: held.requirements,
+            limits: held.limits,
+            remarks: held.remarks,
             lock: None,
         })
+    }
+
+    /// The policy of another config in this one's place, held to the same.
+    pub fn held(&self, config: &Config) -> Result<EffectivePolicy, Vec<Diagnostic>> {
+        policy::organisation::hold(config, &self.host, &self.organisations).map(|held| held.policy)
     }
 }

@@ -3,6 +3,7 @@
 //! is said. Called before anything is started, with documents that were verified.
 
 mod asked;
+pub mod difference;
 mod limits;
 mod requirements;
 
@@ -81,6 +82,13 @@ pub fn hold(
         limits,
         remarks: remarks.into_iter().collect(),
     })
+}
+
+/// What a document says that this version holds nobody to: a host with such a policy starts nothing.
+pub fn not_enforced(document: &Organisation) -> Vec<Diagnostic> {
+    let mut found = Found::default();
+    asked::not_enforced(document, &mut found);
+    found.finish()
 }
 
 /// Whether a reference may be fetched: for what becomes known after [`hold`], with what it is from.
@@ -299,6 +307,6 @@ impl Found {
 }
 
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,8 @@ mod life;
 mod machines;
 #[path = "e2e_cli/network_record.rs"]
 mod network_record;
+#[path = "e2e_cli/organisation.rs"]
+mod organisation;
 #[path = "e2e_cli/refusals.rs"]
 mod refusals;
 #[path = "e2e_cli/registry.rs"]

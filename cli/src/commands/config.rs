@@ -57,8 +57,8 @@ fn check(config: Option<&PathBuf>, as_json: bool) -> Result<u8, Failure> {
         .map_err(Failure::from)
         .and_then(|parsed| {
             let host = loaded::host_for(&crate::places::Places::from_env()?, &workspace)?;
-            crate::organisation::documents(&parsed, &host)?;
-            policy::effective(&parsed, &host).map_err(Failure::from)
+            let documents = crate::organisation::documents(&parsed, &host)?;
+            policy::organisation::hold(&parsed, &host, &documents).map_err(Failure::from)
         });
     match result {
         Ok(_) if as_json => {

@@ -1,4 +1,7 @@
-//! `agentcontainer policy show|explain`: the effective policy, and what it says about one destination; `suggest` is a file of its own.
+//! `agentcontainer policy show|explain`: the effective policy, and what it says about one destination; `suggest` and what is about an
+//! organisation's document are files of their own.
+
+mod document;
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +12,7 @@ use schema::inspection::Inspector;
 use super::{json, suggest};
 use crate::agent;
 use crate::loaded::Loaded;
-use crate::report::{self, Failure, escape};
+use crate::report::{self, Failure, OURS, escape};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -27,6 +30,9 @@ enum Command {
         /// With what the profile of this agent adds
         #[arg(long, value_name = "AGENT")]
         agent: Option<String>,
+        /// Under this organisation's policy too, to try it out before it is published
+        #[arg(long, value_name = "FILE")]
+        organisation: Vec<PathBuf>,
         /// As it travels to the enforcer
         #[arg(long)]
         json: bool,
@@ -42,10 +48,19 @@ enum Command {
         /// With what the profile of this agent adds
         #[arg(long, value_name = "AGENT")]
         agent: Option<String>,
+        /// Under this organisation's policy too, to try it out before it is published
+        #[arg(long, value_name = "FILE")]
+        organisation: Vec<PathBuf>,
         /// As JSON
         #[arg(long)]
         json: bool,
     },
+    /// Write an organisation's policy to begin with
+    Init(document::Init),
+    /// Check an organisation's policy: 0 it can be published, 1 it cannot, 2 it could not be read
+    Check(document::Check),
+    /// Say what a new policy allows that the old one does not: 0 nothing, 1 something
+    Diff(document::Diff),
     /// Say which entries would have let pass what a session was refused, and by which program
     Suggest(suggest::Args),
 }
@@ -53,25 +68,32 @@ enum Command {
 pub async fn run(args: &Args) -> Result<u8, Failure> {
     match &args.command {
         Command::Suggest(args) => suggest::run(args).await,
+        Command::Init(args) => document::init(args),
+        Command::Check(args) => document::check(args),
+        Command::Diff(args) => document::diff(args),
         Command::Show {
             config,
             agent,
+            organisation,
             json: as_json,
         } => {
             let as_json = json(*as_json);
-            show(&read(config.as_deref(), agent.as_deref())?, as_json)
+            let loaded = read(config.as_deref(), agent.as_deref(), organisation)?;
+            show(&loaded, as_json)
         }
         Command::Explain {
             target,
             config,
             agent,
+            organisation,
             json: as_json,
         } => {
             let as_json = json(*as_json);
             let target: Target = target
                 .parse()
                 .map_err(|e| Failure::new("target", format!("{target}: {e}")).status(2))?;
-            let loaded = read(config.as_deref(), agent.as_deref()).map_err(|f| f.status(2))?;
+            let loaded =
+                read(config.as_deref(), agent.as_deref(), organisation).map_err(|f| f.status(2))?;
             let explanation =
                 policy::explain(&loaded.policy.compile(), &target, &loaded.config.file)
                     .with_credentials(&loaded.policy.credentials);
@@ -86,11 +108,19 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
     }
 }
 
-fn read(config: Option<&Path>, agent: Option<&str>) -> Result<Loaded, Failure> {
-    match agent::chosen(agent, None, None)? {
-        Some(mut chosen) => agent::load(&mut chosen, config),
-        None => Loaded::read(config),
-    }
+fn read(
+    config: Option<&Path>,
+    agent: Option<&str>,
+    organisation: &[PathBuf],
+) -> Result<Loaded, Failure> {
+    let local = organisation.iter().map(|path| document::read(path, OURS));
+    let local = local.collect::<Result<Vec<_>, _>>()?;
+    let loaded = match agent::chosen(agent, None, None)? {
+        Some(mut chosen) => agent::load_under(&mut chosen, config, local),
+        None => Loaded::read_under(config, local),
+    }?;
+    loaded.remarks.iter().for_each(report::warning);
+    Ok(loaded)
 }
 
 /// Several lines of a stranger's words, each escaped.
@@ -129,6 +159,12 @@ fn show(loaded: &Loaded, as_json: bool) -> Result<u8, Failure> {
             .iter()
             .for_each(|origin| row(text::UNLISTED.to_owned(), origin));
     }
+    for (words, origin) in loaded.policy.ceilings().iter().flat_map(text::ceiling) {
+        rows.push(vec![words, origin.to_string()]);
+    }
+    if let Some(origin) = &loaded.policy.unasked {
+        rows.push(vec![text::UNASKED.to_owned(), origin.to_string()]);
+    }
     for credential in &loaded.policy.credentials {
         rows.push(vec![
             text::credential(credential),
@@ -155,6 +191,14 @@ fn show(loaded: &Loaded, as_json: bool) -> Result<u8, Failure> {
         ]
     });
     report::out(lines(&report::table(&levels)));
+    let held = loaded.limits.words().into_iter();
+    let held: Vec<_> = held
+        .chain(loaded.requirements.words())
+        .map(|(words, origin)| vec![words, origin.to_string()])
+        .collect();
+    if !held.is_empty() {
+        report::out(lines(&report::table(&held)));
+    }
     let added = policy::Review::of_profile(&loaded.config);
     if !added.is_empty() {
         report::out(added.join("\n"));

@@ -233,7 +233,7 @@ fn write(
         .ok_or_else(|| cannot("the place of the entries holds something else"))?;
     let policy_of = |text: &str| {
         let config = schema::config::parse(text.as_bytes(), file)?;
-        policy::effective(&config, &loaded.host)
+        loaded.held(&config)
     };
     let (before, after) = (policy_of(&target.text)?, policy_of(&text)?);
     if before.to_json() != loaded.policy.to_json() {

@@ -7,6 +7,7 @@ use schema::organisation::Organisation;
 
 use super::requirements::keep;
 use super::{Said, origin};
+use crate::effective::Origin;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Limits {
@@ -33,6 +34,17 @@ impl Limits {
             least(&mut out.pids, said(&most.pids, &document.file, name));
         }
         out
+    }
+
+    /// Each that there is, and where it stands.
+    pub fn words(&self) -> Vec<(String, &Origin)> {
+        let memory = self.memory.as_ref();
+        let memory = memory.map(|l| (format!("limit memory {} bytes", l.value), &l.origin));
+        let cpus = self.cpus.as_ref();
+        let cpus = cpus.map(|l| (format!("limit cpus {}", l.value), &l.origin));
+        let pids = self.pids.as_ref();
+        let pids = pids.map(|l| (format!("limit pids {}", l.value), &l.origin));
+        [memory, cpus, pids].into_iter().flatten().collect()
     }
 
     /// Writes them into the config that a container is made from. What was reviewed is the config before.

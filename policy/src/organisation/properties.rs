@@ -64,7 +64,7 @@ fn domains(random: &mut Random, likely: usize) -> Value {
 }
 
 /// A document that says something about about one key in `rare`.
-fn document(random: &mut Random, file: &str, rare: usize) -> Organisation {
+pub(crate) fn document(random: &mut Random, file: &str, rare: usize) -> Organisation {
     let mut text = json!({
         "version": 1, "organisation": file, "serial": 1 + random.next() % 100, "notAfter": "2030-01-01T00:00:00Z",
         "ceilings": { "network": {} }, "requirements": {}, "denials": {},
@@ -145,10 +145,10 @@ fn document(random: &mut Random, file: &str, rare: usize) -> Organisation {
 }
 
 /// What one document says, read straight.
-struct Read<'a>(&'a Organisation);
+pub(crate) struct Read<'a>(pub &'a Organisation);
 
 impl Read<'_> {
-    fn name(&self, host: &HostName, port: u16, protocol: Protocol) -> bool {
+    pub fn name(&self, host: &HostName, port: u16, protocol: Protocol) -> bool {
         let (network, denials) = (&self.0.ceilings.network, &self.0.denials);
         let is =
             |domain: &Domain| domain.host.matches(host) && domain.port.is_none_or(|p| p == port);
@@ -167,7 +167,7 @@ impl Read<'_> {
                 .is_none_or(|list| list.iter().any(|own| own.value == protocol))
     }
 
-    fn address(&self, address: [u8; 4], port: u16) -> bool {
+    pub fn address(&self, address: [u8; 4], port: u16) -> bool {
         let (network, denials) = (&self.0.ceilings.network, &self.0.denials);
         let is = |bound: &schema::organisation::values::NetworkBound| {
             bound.cidr.contains(address.into()) && bound.port.is_none_or(|p| p == port)
@@ -641,7 +641,7 @@ fn not_narrowed(config: &Config, host: &HostConfig, held: &Held, seed: u64) {
 fn what_is_held_is_within_every_document_field_by_field() {
     let host = host_config();
     let (mut held_well, mut refused) = (0, 0);
-    for seed in 1..1200 {
+    for seed in 1..500 {
         let random = &mut Random(seed);
         let config = config(random);
         let documents = [document(random, "f", 6), document(random, "g", 12)];
@@ -674,7 +674,7 @@ fn what_is_held_is_within_every_document_field_by_field() {
         }
     }
     assert!(
-        held_well > 100 && refused > 100,
+        held_well > 50 && refused > 50,
         "the generator is one-sided: {held_well} {refused}"
     );
 }
@@ -685,7 +685,7 @@ fn what_is_held_does_not_depend_on_order_nor_on_saying_it_twice() {
     let shown = |held: Result<Held, Vec<Diagnostic>>| {
         held.map(|h| (h.policy, h.requirements, h.limits, h.remarks))
     };
-    for seed in 1..600 {
+    for seed in 1..250 {
         let random = &mut Random(seed);
         let config = config(random);
         let [a, b] = [document(random, "f", 6), document(random, "g", 6)];

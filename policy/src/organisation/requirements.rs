@@ -6,7 +6,7 @@ use schema::diag::{Position, Spanned};
 use schema::organisation::values::{Age, RegistryName};
 use schema::organisation::{BannedPackage, Grade, Organisation, SignatureRule};
 
-use super::origin;
+use super::{few, origin, shown};
 use crate::effective::Origin;
 
 /// A value, who says it, and where.
@@ -68,6 +68,66 @@ impl Requirements {
     /// Whether anything has to be looked at before something is run.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Each in words, and where it stands.
+    pub fn words(&self) -> Vec<(String, &Origin)> {
+        let mut out = Vec::new();
+        let mut say = |words: String, origin| out.push((words, origin));
+        for rule in &self.signatures {
+            let references = shown(&rule.value.references);
+            let identities = rule
+                .value
+                .identities
+                .iter()
+                .map(|one| one.value.to_string());
+            let keys = rule.value.keys.iter().map(|_| "a key".to_owned());
+            let signers = few(identities.chain(keys));
+            say(
+                format!("require of {references} a signature by {signers}"),
+                &rule.origin,
+            );
+        }
+        if let Some(signed) = &self.signed {
+            say(
+                "require signatures of everything".to_owned(),
+                &signed.origin,
+            );
+        }
+        if let Some(level) = &self.slsa_level {
+            say(
+                format!("require at least SLSA level {}", level.value),
+                &level.origin,
+            );
+        }
+        if let Some(sbom) = &self.sbom {
+            say("require an SBOM".to_owned(), &sbom.origin);
+        }
+        for list in &self.registries {
+            let names = few(list.value.iter().map(ToString::to_string));
+            say(format!("trust registries {names}"), &list.origin);
+        }
+        for banned in &self.banned_packages {
+            let package = &banned.value;
+            let words = format!("ban {} {} {}", package.kind, package.name, package.versions);
+            say(words, &banned.origin);
+        }
+        if let Some(age) = &self.lock_age {
+            say(format!("trust a pin for {}", age.value), &age.origin);
+        }
+        if let Some(grade) = &self.drift_ask {
+            say(
+                format!("ask about drift from {} on", grade.value),
+                &grade.origin,
+            );
+        }
+        if let Some(grade) = &self.drift_refuse {
+            say(
+                format!("refuse drift from {} on", grade.value),
+                &grade.origin,
+            );
+        }
+        out
     }
 
     fn add(&mut self, document: &Organisation) {
