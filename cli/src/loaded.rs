@@ -89,7 +89,7 @@ impl Loaded {
         let wanted = explicit.as_deref().map_or(Wanted::First, Wanted::File);
         let mut host = host_for(&places, &workspace)?;
         let config = load(&workspace, wanted, &mut host)?;
-        let mut organisations = organisation::documents(&config, &host)?;
+        let mut organisations = organisation::of_host(&places, &host)?;
         organisations.extend(local);
         let held = policy::organisation::hold(&config, &host, &organisations)?;
         let meta =
@@ -107,6 +107,17 @@ impl Loaded {
             remarks: held.remarks,
             lock: None,
         })
+    }
+
+    /// Once more, under one more policy.
+    pub fn hold_under(&mut self, document: Organisation) -> Result<(), Failure> {
+        self.organisations.push(document);
+        let held = policy::organisation::hold(&self.config, &self.host, &self.organisations)?;
+        self.policy = held.policy;
+        self.requirements = held.requirements;
+        self.limits = held.limits;
+        self.remarks = held.remarks;
+        Ok(())
     }
 
     /// The policy of another config in this one's place, held to the same.

@@ -18,6 +18,7 @@ use schema::image::ImageRef;
 use schema::lockfile::{self, Drift, Lockfile, MAX_BYTES, Pin, Platform};
 
 use crate::loaded::Loaded;
+use crate::organisation;
 use crate::places::make_private;
 use crate::registries;
 use crate::report::{self, Failure};
@@ -74,7 +75,11 @@ pub enum Unlocked {
 }
 
 pub fn wanted(loaded: &Loaded) -> Wanted {
-    vec![("image".to_owned(), loaded.config.image.value.clone())]
+    let mut wanted = vec![("image".to_owned(), loaded.config.image.value.clone())];
+    if let Some(source) = &loaded.config.agent.policy.source {
+        wanted.push(("policy".to_owned(), source.value.reference().clone()));
+    }
+    wanted
 }
 
 /// Where the lockfile is; a config that a profile brought has none beside it.
@@ -128,6 +133,22 @@ pub fn write(path: &Path, lockfile: &Lockfile) -> Result<bool, Failure> {
         Failure::io("write", path, &e)
     })?;
     Ok(true)
+}
+
+/// Holds what is pinned to the workspace's own policy, and to everything that is required of it: registries are asked for that, so
+/// only once the workspace was reviewed.
+pub async fn hold(loaded: &mut Loaded) -> Result<(), Failure> {
+    let Some(lock) = loaded.lock.clone() else {
+        return Err(Failure::new(
+            "not-locked",
+            "nothing is run that is not locked",
+        ));
+    };
+    let client = registries::client(&loaded.places, &loaded.host, false)?;
+    if let Some(document) = organisation::of_workspace(&client, &loaded.config, &lock).await? {
+        loaded.hold_under(document)?;
+    }
+    organisation::require(&loaded.places, &loaded.host, &loaded.requirements, &lock).await
 }
 
 /// Has `loaded` know its pins: those of the lockfile, if they are the config's.
@@ -306,11 +327,12 @@ pub async fn make(
         }
     }
     let changes = changes(old.as_ref(), &pins);
-    let mut image = None;
+    let (mut image, mut policy) = (None, None);
     let mut features = std::collections::BTreeMap::new();
     for (name, pin) in pins {
         match name.as_str() {
             "image" => image = Some(pin),
+            "policy" => policy = Some(pin),
             _ => {
                 features.insert(name, pin);
             }
@@ -324,7 +346,7 @@ pub async fn make(
         config: loaded.config.digest(),
         image,
         features,
-        policy: None,
+        policy,
     };
     Ok((lockfile, changes))
 }

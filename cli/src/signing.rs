@@ -7,8 +7,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
-use registry::client::{Client, Repository};
-use registry::error::RegistryError;
+use registry::client::Client;
 use registry::publish::{Kind, Target};
 use registry::sign::{KeyError, PRIVATE_KEY_BYTES, SignError, Signed, SigningKey};
 use schema::digest::Digest;
@@ -102,22 +101,6 @@ pub async fn publish(
     signed: &Signed,
 ) -> Result<Digest, Failure> {
     Ok(client.publish(target, kind, signed).await?)
-}
-
-/// Signs what a digest names.
-pub async fn sign(
-    client: &Client,
-    key: &SigningKey,
-    repository: &Repository,
-    digest: &Digest,
-) -> Result<Digest, Failure> {
-    let target = client
-        .target(repository, digest)
-        .await
-        .map_err(|e: RegistryError| Failure::from(e))?;
-    let signed =
-        registry::sign::image(key, &target.digest, &repository.to_string()).map_err(refused)?;
-    publish(client, &target, Kind::Signature, &signed).await
 }
 
 pub fn refused(error: SignError) -> Failure {

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::json;
 use crate::loaded::Loaded;
 use crate::lock::{self, Change, How};
+use crate::organisation;
 use crate::registries;
 use crate::report::{self, Failure, escape};
 use crate::trust;
@@ -41,6 +42,9 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     let as_json = json(args.json);
     if args.check {
         return check(&args, as_json);
+    }
+    if !args.offline {
+        organisation::up_to_date().await?;
     }
     let loaded = Loaded::read(args.config.as_deref())?;
     // Registries are asked on the workspace's behalf.

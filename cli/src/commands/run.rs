@@ -18,6 +18,7 @@ use crate::events::{self, Denials};
 use crate::install::{self, Done, How};
 use crate::loaded::Loaded;
 use crate::lock::{self, Unlocked};
+use crate::organisation;
 use crate::record::{self, Record};
 use crate::relay::{self, End, Remote, Signals};
 use crate::report::{self, Failure, OURS};
@@ -76,6 +77,9 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         record::check_name(name)?;
     }
     let mut chosen = agent::chosen(args.agent.as_deref(), args.agent_version, args.image)?;
+    if !args.plan {
+        organisation::up_to_date().await?;
+    }
     let mut loaded = match &mut chosen {
         Some(chosen) => agent::load(chosen, args.config.as_deref())?,
         None => Loaded::read(args.config.as_deref())?,
@@ -114,6 +118,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     // What was reviewed is what the workspace says; the container is made with what is left of it.
     loaded.limits.clone().apply(&mut loaded.config);
     agent::keep_grant(&mut loaded)?;
+    lock::hold(&mut loaded).await?;
     let mut record = start::record_of(&loaded, &asked)?;
     refuse_taken_name(&loaded, &record)?;
     let mut signals = Signals::register()?;

@@ -8,13 +8,14 @@ use futures_util::stream;
 use jiff::Timestamp;
 use registry::signature::{Accept, BUNDLE_BYTES, Identity, KEY_BYTES, Key, Log};
 use registry::trust_root::TrustRoots;
-use registry::verify::{Checked, Means, Requirement, Rule, Verdict};
+use registry::verify::{Checked, Means, Rule, Verdict};
 use serde_json::json;
 
 use super::json;
 use crate::files;
 use crate::loaded::Loaded;
 use crate::lock;
+use crate::organisation;
 use crate::registries;
 use crate::report::{self, Failure, escape};
 
@@ -59,7 +60,12 @@ const UNASKED: u8 = 2;
 
 pub async fn run(args: Args) -> Result<u8, Failure> {
     let as_json = json(args.json);
-    let (loaded, lockfile, requirement) = read(&args).map_err(|f| f.status(UNASKED))?;
+    if !args.offline {
+        organisation::up_to_date()
+            .await
+            .map_err(|f| f.status(UNASKED))?;
+    }
+    let (loaded, lockfile, named) = read(&args).map_err(|f| f.status(UNASKED))?;
     let roots = roots(args.trusted_root.as_deref()).map_err(|f| f.status(UNASKED))?;
     let bundles = bundles(&args.bundle).map_err(|f| f.status(UNASKED))?;
     let client = registries::client(&loaded.places, &loaded.host, args.offline)
@@ -69,9 +75,18 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         bundles: &bundles,
         now: Timestamp::now(),
     };
+    let mut requirements = Vec::new();
+    for (_, pin) in lockfile.pins() {
+        let mut requirement = organisation::requirement(&loaded.requirements, &pin.reference)
+            .map_err(|f| f.status(UNASKED))?;
+        requirement.rules.extend(named.clone());
+        requirements.push(requirement);
+    }
+    let is_judged = requirements.iter().any(|one| !one.rules.is_empty());
     let jobs = lockfile
         .pins()
-        .map(|(name, pin)| client.verify(name, pin, &requirement, &means));
+        .zip(&requirements)
+        .map(|((name, pin), requirement)| client.verify(name, pin, requirement, &means));
     let mut checked: Vec<Checked> = stream::iter(jobs)
         .buffer_unordered(registries::AT_ONCE)
         .collect()
@@ -86,7 +101,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         report::out_json(&json!({ "verdict": verdict, "pins": checked }));
     } else {
         checked.iter().for_each(show);
-        if requirement.rules.is_empty() {
+        if !is_judged {
             report::note(
                 "no signature was judged: name who may have signed with --key, or --identity and --issuer",
             );
@@ -99,7 +114,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     })
 }
 
-fn read(args: &Args) -> Result<(Loaded, schema::lockfile::Lockfile, Requirement), Failure> {
+fn read(args: &Args) -> Result<(Loaded, schema::lockfile::Lockfile, Option<Rule>), Failure> {
     let loaded = Loaded::read(args.config.as_deref())?;
     let path = lock::path(&loaded, false);
     let lockfile = lock::read(&path)?.ok_or_else(|| {
@@ -113,11 +128,7 @@ fn read(args: &Args) -> Result<(Loaded, schema::lockfile::Lockfile, Requirement)
         accept,
         said: "the command line".to_owned(),
     });
-    let requirement = Requirement {
-        rules: rules.into_iter().collect(),
-        ..Requirement::default()
-    };
-    Ok((loaded, lockfile, requirement))
+    Ok((loaded, lockfile, rules))
 }
 
 fn signers(args: &Args) -> Result<Option<Accept>, Failure> {
