@@ -477,7 +477,7 @@ impl Searched {
             return;
         }
         list.push(Finding {
-            package: package.to_owned(),
+            package: schema::diag::escape(package),
             ban: ban.to_owned(),
             why: why.to_owned(),
         });
