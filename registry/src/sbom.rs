@@ -225,7 +225,9 @@ impl Inventory {
                     return Err(malformed("another version of CycloneDX"));
                 }
                 let mut left = outline.components;
-                left.extend(outline.metadata.and_then(|metadata| metadata.component));
+                // What the inventory is about is not what it lists.
+                let whole = outline.metadata.and_then(|metadata| metadata.component);
+                left.extend(whole.into_iter().flat_map(|whole| whole.components));
                 while let Some(component) = left.pop() {
                     let name = match component.group.filter(|group| !group.is_empty()) {
                         Some(group) => format!("{group}/{}", component.name),
@@ -259,7 +261,7 @@ impl Inventory {
         if bans.is_empty() {
             return searched;
         }
-        if self.packages.is_empty() {
+        if self.packages.iter().all(Package::is_image) {
             let ban = format!("{} bans", bans.len());
             searched.undecided("the whole", &ban, "the inventory lists no package");
             return searched;
@@ -350,6 +352,13 @@ fn counted<S: serde::Serializer>(packages: &[Package], serializer: S) -> Result<
 // === impl Package ===
 
 impl Package {
+    /// An image, which inventories of images list as their first package.
+    fn is_image(&self) -> bool {
+        self.known
+            .as_ref()
+            .is_some_and(|(ecosystem, _)| ["oci", "docker"].contains(&ecosystem.as_str()))
+    }
+
     /// The last part of its name, spelt as a ban's is.
     fn last(&self) -> String {
         let name = self.known.as_ref().map_or(&self.name, |(_, name)| name);
@@ -477,7 +486,7 @@ impl Searched {
             return;
         }
         list.push(Finding {
-            package: package.to_owned(),
+            package: schema::diag::escape(package),
             ban: ban.to_owned(),
             why: why.to_owned(),
         });

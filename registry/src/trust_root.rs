@@ -1,5 +1,7 @@
 //! What keyless signatures are measured against: authorities, logs and timestamp authorities. The public-good root is embedded;
-//! private ones come from files that the host names; a newer public one comes from whoever refreshes it by TUF, as the same JSON.
+//! private ones come from files that the host names; a newer public one, or a private repository's, by TUF.
+
+mod tuf;
 
 use std::fmt;
 
@@ -8,6 +10,8 @@ use sigstore_verify::Verifier;
 use thiserror::Error;
 
 use crate::signature::json;
+
+pub use tuf::Repository;
 
 /// The longest trusted root.
 pub const BYTES: usize = 1 << 20;
@@ -26,6 +30,8 @@ pub enum TrustRootError {
     Members(String),
     #[error("{0} names no certificate authority, or nothing that proves a time")]
     Nothing(String),
+    #[error("{0} cannot be had by TUF: {1}")]
+    Tuf(String, String),
     #[error("more than {ROOTS} trusted roots")]
     TooMany,
 }

@@ -171,7 +171,7 @@ pub fn provenance(report: &Report, builders: &Builders) -> Found {
             Ok(_) => {}
             Err(error) => found.refused.push(Refused {
                 from: attested.from,
-                why: error.to_string(),
+                why: schema::diag::escape(&error.to_string()),
             }),
         }
     }

@@ -61,8 +61,8 @@ fn what_cosign_attested_is_listed_and_searched() {
         one
     };
     let cyclone = of(Format::CycloneDx);
-    // The image itself, two at the top, one and what it holds.
-    assert_eq!(cyclone.packages.len(), 5);
+    // Two at the top, one and what it holds; the image itself is not among them.
+    assert_eq!(cyclone.packages.len(), 4);
     let searched = cyclone.search(&[
         ban("npm", "lodash", "<4.17.21"),
         ban("deb", "openssl", "<3.0.11-1~deb12u2"),
@@ -191,6 +191,13 @@ fn what_cannot_be_decided_does_not_hold() {
     let empty = parse(&cyclone(json!([]))).unwrap();
     assert_eq!(found(&empty, &log4j), None);
     assert!(empty.search(&[]).holds());
+    assert_eq!(found(&url("pkg:oci/app@sha256%3Aaa"), &log4j), None);
+    let mut itself = cyclone(json!([]));
+    itself["metadata"]["component"] = json!({"name": "app", "components": []});
+    assert_eq!(found(&parse(&itself).unwrap(), &log4j), None);
+    itself["metadata"]["component"]["components"] =
+        json!([{"name": "x", "purl": "pkg:npm/x@1.0.0"}]);
+    assert_eq!(found(&parse(&itself).unwrap(), &log4j), Some(false));
 }
 
 #[test]

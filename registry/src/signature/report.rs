@@ -231,7 +231,7 @@ impl Refusal {
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self {
             reason,
-            detail: detail.into(),
+            detail: schema::diag::escape(&detail.into()),
         }
     }
 }

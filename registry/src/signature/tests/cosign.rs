@@ -404,6 +404,18 @@ fn a_bundle_of_a_signed_blob_holds_for_its_digest_and_its_content() {
 }
 
 #[test]
+fn what_a_stranger_wrote_does_not_steer_a_terminal() {
+    let mut hostile: Value = serde_json::from_slice(&file("cosign/bundle-2.json")).unwrap();
+    hostile["mediaType"] = "\u{1b}[2J\u{202e}".into();
+    let evidence = bundle(hostile.to_string().into_bytes());
+    let report = check(&[evidence], &keys(&["cosign/cosign.pub"]));
+    let (_, refusal) = report.refused().next().unwrap();
+    assert!(refusal.detail.contains("[2J"), "{}", refusal.detail);
+    let steers = |c: char| c.is_control() || c == '\u{202e}';
+    assert!(!refusal.detail.contains(steers), "{}", refusal.detail);
+}
+
+#[test]
 fn evidence_beyond_the_bound_is_refused_unread() {
     let accept = keys(&["cosign/cosign.pub"]);
     let good = signatures().remove(0);
