@@ -292,12 +292,7 @@ fn accept(signers: &Signers) -> Result<Accept, Failure> {
             }
         }
         Signers::Identities(all) => {
-            for identity in all {
-                identities.push(
-                    Identity::new(identity.issuer.as_str(), &identity.subject.to_string())
-                        .map_err(refused)?,
-                );
-            }
+            identities.extend(all.iter().cloned().map(Identity::from));
         }
     }
     Accept::new(keys, identities).map_err(refused)
@@ -338,15 +333,13 @@ pub fn requirement(of: &Requirements, reference: &ImageRef) -> Result<Requiremen
             .keys
             .iter()
             .map(|key| Key::from_pem(key.value.as_pem(), log));
-        let identities = rule.identities.iter().map(|identity| {
-            Identity::new(
-                identity.value.issuer.as_str(),
-                &identity.value.subject.to_string(),
-            )
-        });
+        let identities = rule
+            .identities
+            .iter()
+            .map(|identity| Identity::from(identity.value.clone()));
         let accept = Accept::new(
             keys.collect::<Result<_, _>>().map_err(refused)?,
-            identities.collect::<Result<_, _>>().map_err(refused)?,
+            identities.collect(),
         )
         .map_err(refused)?;
         out.rules.push(Rule {

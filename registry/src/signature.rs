@@ -12,9 +12,7 @@ use schema::digest::Digest;
 use sha2::Digest as _;
 use sigstore_types::{ArtifactDigest, HashAlgorithm};
 
-pub use accept::{
-    Accept, AcceptError, Identity, KEY_BYTES, Key, Log, NAME_BYTES, Pattern, SIGNERS,
-};
+pub use accept::{Accept, AcceptError, Identity, KEY_BYTES, Key, Log, NAME_BYTES, SIGNERS};
 pub use bundle::{AUTHORITIES, BUNDLE_BYTES, LOG_ENTRIES, PROOF_HASHES, TIMESTAMPS};
 pub use legacy::{ANNOTATION_BYTES, Annotations, PAYLOAD_BYTES};
 pub use report::{

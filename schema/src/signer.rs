@@ -108,7 +108,8 @@ impl FromStr for Subject {
             return Err(SignerError::Subject);
         }
         let Some(open) = text.strip_suffix('*') else {
-            let named = text.contains("://") || text.contains('@');
+            let address = |(local, domain): (&str, &str)| !local.is_empty() && !domain.is_empty();
+            let named = text.contains("://") || text.rsplit_once('@').is_some_and(address);
             return match (named, text.contains('*')) {
                 (_, true) => Err(SignerError::TooOpen),
                 (true, false) => Ok(Self {

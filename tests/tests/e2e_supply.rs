@@ -3,5 +3,9 @@
 
 #[path = "e2e_supply/lock.rs"]
 mod lock;
+#[path = "e2e_supply/organisation.rs"]
+mod organisation;
 #[path = "e2e_supply/registries.rs"]
 mod registries;
+#[path = "e2e_supply/verify.rs"]
+mod verify;

@@ -32,7 +32,7 @@ pub struct Args {
     /// With --key: its signatures have to be in a transparency log
     #[arg(long, requires = "key")]
     require_log: bool,
-    /// Who may have signed, as their certificate names them: an address, or a URI in which `*` stands for a part of the path
+    /// Who may have signed, as their certificate names them: an address, or a URI which may end in `*` behind host and owner
     #[arg(long, value_name = "SUBJECT", requires = "issuer")]
     identity: Option<String>,
     /// Who vouched for the identity

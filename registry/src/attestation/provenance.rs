@@ -367,7 +367,7 @@ impl Builder {
                 } else {
                     SubjectAltName::Email(subject.clone())
                 };
-                trusted.issuer() == issuer && trusted.subject().matches(&name)
+                trusted.issuer() == issuer && trusted.is(&name)
             }
             _ => false,
         }

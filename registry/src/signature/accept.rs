@@ -1,11 +1,10 @@
 //! Who may have signed: keys, and identities that an issuer vouched for. Made only by parsing, so that 'anybody' cannot be written:
 //! no empty list, no bare wildcard, no wildcard where it would hand the choice to a stranger.
 
-use std::fmt;
-
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject as _;
 use schema::digest::Digest;
+use schema::signer::{self, SignerError};
 use serde::{Serialize, Serializer};
 use sigstore_crypto::{KeyAlgorithm, SubjectAltName};
 use sigstore_types::DerPublicKey;
@@ -28,13 +27,10 @@ pub enum AcceptError {
         "not one PEM public key of a kind that is known (ECDSA P-256 or P-384, Ed25519, RSA): {0}"
     )]
     Key(String),
-    #[error("an issuer is one https URL, without a wildcard")]
-    Issuer,
-    #[error(
-        "a subject is an e-mail address or a URI; `*` may stand for a part of an address before the @, or in a URI for parts of \
-         its path after the first"
-    )]
-    Subject,
+    #[error("the issuer: {0}")]
+    Issuer(#[source] SignerError),
+    #[error("the subject: {0}")]
+    Subject(#[source] SignerError),
 }
 
 /// Who may have signed. Never empty.
@@ -61,16 +57,9 @@ pub enum Log {
     NotDemanded,
 }
 
-/// One who an issuer says they are: the OIDC issuer, exactly, and the subject of the certificate.
+/// One who an issuer says they are, as host and organisations name them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Identity {
-    issuer: String,
-    subject: Pattern,
-}
-
-/// A subject, or several: `*` is any run of characters but `/`, `**` any run at all. Anchored at both ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(String);
+pub struct Identity(signer::Identity);
 
 // === impl Accept ===
 
@@ -154,99 +143,31 @@ impl Identity {
     /// [`AcceptError::Issuer`] where the issuer is no URL or has a wildcard; [`AcceptError::Subject`] where the subject could be
     /// anybody's choice.
     pub fn new(issuer: &str, subject: &str) -> Result<Self, AcceptError> {
-        let url = issuer
-            .strip_prefix("https://")
-            .filter(|rest| !rest.is_empty() && !rest.starts_with('/'));
-        if url.is_none() || issuer.contains('*') || !plain(issuer) {
-            return Err(AcceptError::Issuer);
-        }
-        Ok(Self {
-            issuer: issuer.to_owned(),
-            subject: Pattern::parse(subject)?,
-        })
+        Ok(Self(signer::Identity {
+            issuer: issuer.parse().map_err(AcceptError::Issuer)?,
+            subject: subject.parse().map_err(AcceptError::Subject)?,
+        }))
     }
 
     pub fn issuer(&self) -> &str {
-        &self.issuer
+        self.0.issuer.as_str()
     }
 
-    pub fn subject(&self) -> &Pattern {
-        &self.subject
-    }
-}
-
-fn plain(text: &str) -> bool {
-    text.len() <= NAME_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-// === impl Pattern ===
-
-impl Pattern {
-    /// # Errors
-    /// [`AcceptError::Subject`]: see there. `https://host/*` is refused, for everybody has an account on such a host.
-    pub fn parse(text: &str) -> Result<Self, AcceptError> {
-        let literal = match text.split_once("://") {
-            Some((scheme, rest)) => {
-                let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-                let first = path.split('/').next().unwrap_or("");
-                !scheme.is_empty()
-                    && !authority.is_empty()
-                    && (!text.contains('*') || !first.is_empty())
-                    && ![scheme, authority, first].iter().any(|p| p.contains('*'))
-            }
-            None => text.rsplit_once('@').is_some_and(|(local, domain)| {
-                !local.is_empty() && !domain.is_empty() && !domain.contains(['*', '/'])
-            }),
-        };
-        if !literal || !plain(text) || text.contains("***") {
-            return Err(AcceptError::Subject);
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// Whether a certificate's subject is one of these. An address matches addresses alone, a URI URIs.
-    pub fn matches(&self, subject: &SubjectAltName) -> bool {
-        match (subject, self.0.contains("://")) {
+    /// Whether a certificate's subject is meant. An address matches addresses alone, a URI URIs.
+    pub fn is(&self, subject: &SubjectAltName) -> bool {
+        let is_uri = self.0.subject.to_string().contains("://");
+        match (subject, is_uri) {
             (SubjectAltName::Uri(text), true) | (SubjectAltName::Email(text), false) => {
-                text.len() <= NAME_BYTES && matches(self.0.as_bytes(), text.as_bytes())
+                text.len() <= NAME_BYTES && self.0.subject.matches(text)
             }
             _ => false,
         }
     }
 }
 
-/// Which ends of the text each part of the pattern can reach, part by part: linear in the product of both lengths.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let mut ends = vec![false; text.len() + 1];
-    ends[0] = true;
-    let mut rest = pattern;
-    while let Some((&first, after)) = rest.split_first() {
-        if first == b'*' {
-            let across = after.first() == Some(&b'*');
-            rest = if across { &after[1..] } else { after };
-            for at in 0..text.len() {
-                ends[at + 1] |= ends[at] && (across || text[at] != b'/');
-            }
-        } else {
-            rest = after;
-            for at in (0..text.len()).rev() {
-                ends[at + 1] = ends[at] && text[at] == first;
-            }
-            ends[0] = false;
-        }
-    }
-    ends[text.len()]
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Serialize for Pattern {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+impl From<signer::Identity> for Identity {
+    fn from(identity: signer::Identity) -> Self {
+        Self(identity)
     }
 }
 

@@ -193,11 +193,9 @@ fn accepted(
     let identities = accept.identities();
     if !identities
         .iter()
-        .any(|identity| identity.issuer() == issuer && identity.subject().matches(subject))
+        .any(|identity| identity.issuer() == issuer && identity.is(subject))
     {
-        let by_name = identities
-            .iter()
-            .any(|identity| identity.subject().matches(subject));
+        let by_name = identities.iter().any(|identity| identity.is(subject));
         let reason = if by_name {
             Reason::WrongIssuer
         } else {

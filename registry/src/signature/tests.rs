@@ -30,6 +30,30 @@ pub(crate) fn identity(issuer: &str, subject: &str) -> Accept {
     Accept::new(vec![], vec![Identity::new(issuer, subject).unwrap()]).unwrap()
 }
 
+/// Whom a bundle's certificate names, as who may sign: the files hold people's addresses, and nothing else here has to.
+pub(crate) fn own(issuer: &str, bundle: &serde_json::Value) -> Accept {
+    use base64::Engine as _;
+    let material = &bundle["verificationMaterial"];
+    let raw = [
+        &material["certificate"]["rawBytes"],
+        &material["x509CertificateChain"]["certificates"][0]["rawBytes"],
+    ];
+    let raw = raw.iter().find_map(|raw| raw.as_str()).unwrap();
+    let der = base64::engine::general_purpose::STANDARD
+        .decode(raw)
+        .unwrap();
+    let der = sigstore_types::DerCertificate::from_bytes(&der);
+    match sigstore_crypto::parse_certificate_info(&der)
+        .unwrap()
+        .identity
+        .unwrap()
+    {
+        sigstore_crypto::SubjectAltName::Email(subject)
+        | sigstore_crypto::SubjectAltName::Uri(subject) => identity(issuer, &subject),
+        other => panic!("{other:?}"),
+    }
+}
+
 pub(crate) fn bundle(bytes: Vec<u8>) -> Evidence {
     Evidence::Bundle {
         from: Digest::of(&bytes),

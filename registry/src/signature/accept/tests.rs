@@ -27,7 +27,7 @@ fn anybody_cannot_be_written() {
     ] {
         assert_eq!(
             Identity::new(issuer, "ann@example.test").unwrap_err(),
-            AcceptError::Issuer,
+            AcceptError::Issuer(SignerError::Issuer),
             "{issuer:?}"
         );
     }
@@ -53,56 +53,41 @@ fn anybody_cannot_be_written() {
         "an n@example.test",
         "ann@example.test/x@y*",
     ] {
-        assert_eq!(
-            Identity::new("https://issuer.test", subject).unwrap_err(),
-            AcceptError::Subject,
-            "{subject:?}"
+        let refused = Identity::new("https://issuer.test", subject).unwrap_err();
+        assert!(
+            matches!(refused, AcceptError::Subject(_)),
+            "{subject:?}: {refused}"
         );
     }
 }
 
 #[test]
-fn a_pattern_is_anchored_and_its_wildcard_stops_at_a_slash() {
-    let pattern = Pattern::parse("https://host.test/org/repo/w.yml@refs/tags/*").unwrap();
+fn a_pattern_is_anchored_and_an_address_is_no_uri() {
+    let of = |subject: &str| Identity::new("https://issuer.test", subject).unwrap();
+    let pattern = of("https://host.test/org/repo/w.yml@*");
     for (subject, expected) in [
         ("https://host.test/org/repo/w.yml@refs/tags/v1", true),
-        ("https://host.test/org/repo/w.yml@refs/tags/", true),
-        ("https://host.test/org/repo/w.yml@refs/tags/a/b", false),
-        ("https://host.test/org/repo/w.yml@refs/heads/v1", false),
+        ("https://host.test/org/repo/w.yml@refs/heads/a/b", true),
+        ("https://host.test/org/repo/w.yml@", false),
+        ("https://host.test/org/repo/w.yml", false),
         ("xhttps://host.test/org/repo/w.yml@refs/tags/v1", false),
-        ("https://host.test/org/repo/w.yml@refs/tags", false),
+        ("https://host.test/org/repo2/w.yml@refs/tags/v1", false),
     ] {
-        assert_eq!(pattern.matches(&uri(subject)), expected, "{subject}");
-        assert!(!pattern.matches(&email(subject)));
+        assert_eq!(pattern.is(&uri(subject)), expected, "{subject}");
+        assert!(!pattern.is(&email(subject)));
     }
-    let deep = Pattern::parse("https://host.test/org/**@refs/heads/*-x").unwrap();
-    assert!(deep.matches(&uri("https://host.test/org/a/b@c/d@refs/heads/1-x-x")));
-    assert!(!deep.matches(&uri("https://host.test/org/a/b@refs/heads/1/2-x")));
-    assert!(!deep.matches(&uri("https://host.test/orga@refs/heads/1-x")));
-    let address = Pattern::parse("*@example.test").unwrap();
-    assert!(address.matches(&email("ann@example.test")));
-    assert!(!address.matches(&email("ann@example.test.evil")));
-    assert!(!address.matches(&email("ann@sub.example.test")));
-    assert!(!address.matches(&uri("ann@example.test")));
-    let exact = Pattern::parse("https://host.test/x").unwrap();
-    assert!(exact.matches(&uri("https://host.test/x")));
-    assert!(!exact.matches(&uri("https://host.test/x/")));
+    let address = of("ann@example.test");
+    assert!(address.is(&email("ann@example.test")));
+    assert!(!address.is(&email("ann@example.test.evil")));
+    assert!(!address.is(&email("joann@example.test")));
+    assert!(!address.is(&uri("ann@example.test")));
+    let exact = of("https://host.test/x");
+    assert!(exact.is(&uri("https://host.test/x")));
+    assert!(!exact.is(&uri("https://host.test/x/")));
 }
 
 #[test]
-fn many_wildcards_do_not_take_for_ever() {
-    let pattern = Pattern::parse(&format!("https://h.test/o/{}b", "*a".repeat(500))).unwrap();
-    let text = format!("https://h.test/o/{}", "a".repeat(1_900));
-    let began = std::time::Instant::now();
-    assert!(!pattern.matches(&uri(&text)));
-    assert!(began.elapsed().as_secs() < 2);
-}
-
-#[test]
-fn a_name_is_bounded_and_so_are_signers() {
-    let at = |length: usize| format!("https://h.test/{}", "a".repeat(length - 15));
-    assert!(Pattern::parse(&at(NAME_BYTES)).is_ok());
-    assert!(Pattern::parse(&at(NAME_BYTES + 1)).is_err());
+fn signers_are_bounded() {
     let many = |n| vec![Identity::new("https://i.test", "a@b.test").unwrap(); n];
     assert!(Accept::new(vec![], many(SIGNERS)).is_ok());
     assert_eq!(

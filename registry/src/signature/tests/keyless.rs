@@ -68,7 +68,7 @@ fn real_bundles_of_every_version_hold_for_their_signer() {
     // v0.3 with a signed timestamp and a log's time.
     let blob = load("cosign-v3-blob");
     let content = file("sigstore/cosign-v3-blob.txt");
-    let accept = identity("https://github.com/login/oauth", "*@gmail.com");
+    let accept = own("https://github.com/login/oauth", &blob);
     let proof = judge_value(&blob, &Subject::of_content(&content), &accept).unwrap();
     assert_eq!(proof.times.len(), 2);
 
@@ -79,7 +79,7 @@ fn real_bundles_of_every_version_hold_for_their_signer() {
             .unwrap();
     let accept = identity(
         GITHUB,
-        "https://github.com/prefix-dev/sigstore-example/.github/workflows/*@refs/heads/main",
+        "https://github.com/prefix-dev/sigstore-example/.github/workflows/*",
     );
     assert!(judge_value(&conda, &Subject::from(&digest), &accept).is_ok());
 
@@ -88,7 +88,7 @@ fn real_bundles_of_every_version_hold_for_their_signer() {
     let subject = Subject::of_sha512(sha512(
         "46d4e2f74c4877316640000a6fdf8a8b59f1e0847667973e9859f774dd31b8f1e0937813b777fb66a2ac67d50540fe34640966eee9fc2ccca387082b4c85cd3c",
     ));
-    let accept = identity(GITHUB, "https://github.com/sigstore/sigstore-js/**");
+    let accept = identity(GITHUB, "https://github.com/sigstore/sigstore-js/*");
     assert!(judge_value(&npm, &subject, &accept).is_ok());
 }
 
@@ -116,7 +116,7 @@ fn another_identity_issuer_or_kind_of_signer_is_refused() {
         judge_value(
             &load("othername"),
             &Subject::from(&named(&load("othername"))),
-            &identity("https://issuer.test", "*@oidc.local")
+            &identity("https://issuer.test", "foo@oidc.local")
         )
         .unwrap_err(),
         Reason::BadLog
@@ -178,36 +178,20 @@ fn proofs_that_were_changed_or_taken_out_do_not_hold() {
 
 #[test]
 fn known_bad_bundles_are_refused() {
-    for (name, issuer, subject, expected) in [
+    for (name, expected) in [
         // A log's entry of another signature (CVE-2022-36056).
-        (
-            "bundle_cve_2022_36056.txt",
-            "https://github.com/login/oauth",
-            "*@yossarian.net",
-            Reason::BadLog,
-        ),
-        (
-            "bundle_v3_no_signed_time.txt",
-            "https://github.com/login/oauth",
-            "*@yossarian.net",
-            Reason::NoTime,
-        ),
-        (
-            "bundle_no_checkpoint.txt",
-            "https://github.com/login/oauth",
-            "*@yossarian.net",
-            Reason::BadLog,
-        ),
-        (
-            "bundle_no_log_entry.txt",
-            "https://github.com/login/oauth",
-            "*@trailofbits.com",
-            Reason::NoLog,
-        ),
+        ("bundle_cve_2022_36056.txt", Reason::BadLog),
+        ("bundle_v3_no_signed_time.txt", Reason::NoTime),
+        ("bundle_no_checkpoint.txt", Reason::BadLog),
+        ("bundle_no_log_entry.txt", Reason::NoLog),
     ] {
         let value = load(name);
         let digest = named(&value);
-        let refused = judge_value(&value, &Subject::from(&digest), &identity(issuer, subject));
+        let refused = judge_value(
+            &value,
+            &Subject::from(&digest),
+            &own("https://github.com/login/oauth", &value),
+        );
         assert_eq!(refused.unwrap_err(), expected, "{name}");
     }
 }

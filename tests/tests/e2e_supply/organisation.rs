@@ -1,0 +1,362 @@
+//! The organisation's word: pushed, signed, pulled, and held to by every `run`, whatever the registry or the laptop does then.
+
+use agentcontainer_tests::Workspace;
+use agentcontainer_tests::registry::Registry;
+use serde_json::{Value, json};
+
+use crate::verify::{Keys, SBOM, with_password};
+
+/// A policy with these parts.
+fn document(serial: u64, parts: &Value) -> String {
+    let mut document = json!({
+        "version": 1,
+        "organisation": "acme",
+        "serial": serial,
+        "notAfter": "2099-01-01T00:00:00Z",
+    });
+    for (key, value) in parts.as_object().unwrap() {
+        document[key] = value.clone();
+    }
+    document.to_string()
+}
+
+/// A registry, its front, keys, and a workspace on a host that names `acme/policy:prod` there.
+struct Acme {
+    registry: Registry,
+    front: String,
+    keys: Keys,
+    workspace: Workspace,
+}
+
+impl Acme {
+    fn new(config: &dyn Fn(&str) -> Value) -> Self {
+        let registry = Registry::start();
+        registry.push("app:1", "it runs\n");
+        let front = registry.front();
+        registry.tell(&json!({}));
+        let keys = Keys::new();
+        let workspace = Workspace::new()
+            .without_locking()
+            .with_own_state()
+            .host_table(&Registry::host_table(&front))
+            .host_table(&format!(
+                "[policy]\nsource = \"oci://{front}/acme/policy:prod\"\nkeys = [{:?}]",
+                keys.public("ours")
+            ));
+        workspace.put("agentcontainer.json", config(&front).to_string());
+        workspace.write_host_config();
+        Self {
+            registry,
+            front,
+            keys,
+            workspace,
+        }
+    }
+
+    fn source(&self) -> String {
+        format!("oci://{}/acme/policy:prod", self.front)
+    }
+
+    /// Publishes a document, signed by one of the keys.
+    fn publish(&self, serial: u64, parts: &Value, key: &str) -> agentcontainer_tests::Outcome {
+        let file = self
+            .workspace
+            .put_outside("policy.json", document(serial, parts));
+        let words = [
+            "policy",
+            "push",
+            &file.display().to_string(),
+            &self.source(),
+            "--force",
+            "--key",
+            &self.keys.private(key),
+        ];
+        let out = with_password(&self.workspace, &words);
+        out.status(0);
+        out
+    }
+
+    fn run(&self) -> agentcontainer_tests::Outcome {
+        self.workspace.cli(&["run", "--yes", "--lock"])
+    }
+}
+
+fn plain(front: &str) -> Value {
+    json!({ "image": format!("{front}/app:1") })
+}
+
+#[test]
+fn a_policy_is_believed_when_it_is_signed_and_never_goes_back() {
+    let acme = Acme::new(&plain);
+    let pull = || acme.workspace.cli(&["policy", "pull"]);
+    // Not there, not signed, signed by somebody else: nothing starts.
+    acme.run().status(125).says("[policy-not-found]");
+    let file = acme
+        .workspace
+        .put_outside("policy.json", document(5, &json!({})));
+    let file = file.display().to_string();
+    acme.workspace
+        .cli(&["policy", "push", &file, &acme.source()])
+        .status(0)
+        .says("policy sign");
+    acme.run().status(125).says("[policy-signature]");
+    with_password(
+        &acme.workspace,
+        &[
+            "policy",
+            "sign",
+            &acme.source(),
+            "--key",
+            &acme.keys.private("theirs"),
+        ],
+    )
+    .status(0);
+    acme.run().status(125).says("[policy-signature]");
+    with_password(
+        &acme.workspace,
+        &[
+            "policy",
+            "sign",
+            &acme.source(),
+            "--key",
+            &acme.keys.private("ours"),
+        ],
+    )
+    .status(0);
+    let pulled = pull();
+    pulled.status(0);
+    assert!(pulled.stdout.contains("serial 5"), "{}", pulled.stdout);
+    assert_eq!(acme.run().ok(), "it runs");
+
+    // A lower serial, or another document of the same one: refused, at push and at the host.
+    acme.workspace
+        .cli(&["policy", "push", &file, &acme.source()])
+        .status(125)
+        .says("[policy-serial]");
+    acme.publish(4, &json!({}), "ours");
+    pull().status(125).says("[policy-older]");
+    acme.run().status(125).says("[policy-older]");
+    acme.publish(
+        5,
+        &json!({ "denials": { "domains": ["a.example.com"] } }),
+        "ours",
+    );
+    acme.run().status(125).says("[policy-serial-reused]");
+    acme.publish(6, &json!({}), "ours");
+    assert_eq!(acme.run().ok(), "it runs");
+    // Its end.
+    let over = json!({ "notAfter": "2020-01-01T00:00:00Z" });
+    let file = acme.workspace.put_outside("over.json", document(7, &over));
+    acme.workspace
+        .cli(&[
+            "policy",
+            "push",
+            &file.display().to_string(),
+            &acme.source(),
+        ])
+        .status(125)
+        .says("[policy-expired]");
+    // Something else under its tag.
+    let (manifest, kind) = acme.registry.manifest("app", "1");
+    acme.registry.put_manifest("app", "1", &kind, &manifest);
+    let image = format!("oci://{}/app:1", acme.front);
+    with_password(
+        &acme.workspace,
+        &[
+            "policy",
+            "sign",
+            &image,
+            "--key",
+            &acme.keys.private("ours"),
+        ],
+    )
+    .status(125)
+    .says("[malformed]");
+}
+
+#[test]
+fn the_last_policy_holds_while_its_registry_cannot_be_asked_and_no_other_does() {
+    let config = |front: &str| json!({ "image": format!("{front}/app:1"), "agent": { "capabilities": { "network": { "egress": { "allowedDomains": ["api.example.com"] } } } } });
+    let acme = Acme::new(&config);
+    let ceiling =
+        |domains: Value| json!({ "ceilings": { "network": { "allowedDomains": domains } } });
+    acme.publish(1, &ceiling(json!(["*.example.com"])), "ours");
+    assert_eq!(acme.run().ok(), "it runs");
+    acme.registry
+        .tell(&json!({ "at": { "acme/policy": { "status": 500 } } }));
+    let out = acme.run();
+    assert_eq!(out.ok(), "it runs");
+    out.says("the last one that was fetched");
+    // What was fetched is verified each time: a cache that was changed is no policy.
+    let cache = acme
+        .workspace
+        .path()
+        .with_file_name("home")
+        .join(".cache/agentcontainer");
+    std::fs::rename(&cache, cache.with_extension("away")).unwrap();
+    acme.run().status(125);
+    std::fs::rename(cache.with_extension("away"), &cache).unwrap();
+
+    acme.registry.tell(&json!({}));
+    acme.publish(2, &ceiling(json!(["registry.example.org"])), "ours");
+    acme.run()
+        .status(125)
+        .says("api.example.com")
+        .says("agentcontainer.json:")
+        .says("acme/policy:prod");
+    // Nor is it gone because the registry is.
+    acme.registry
+        .tell(&json!({ "at": { "acme/policy": { "status": 500 } } }));
+    acme.run().status(125).says("api.example.com");
+    acme.workspace
+        .cli(&["policy", "explain", "api.example.com"])
+        .status(2);
+}
+
+#[test]
+fn what_a_policy_requires_of_an_image_holds_before_it_runs() {
+    let acme = Acme::new(&plain);
+    let image = format!("{}/app:1", acme.front);
+    let pem = std::fs::read_to_string(acme.keys.public("theirs")).unwrap();
+    let rule =
+        json!([{ "references": [format!("{}/**", acme.front)], "keys": [pem], "log": false }]);
+    acme.publish(
+        1,
+        &json!({ "requirements": { "signatures": rule } }),
+        "ours",
+    );
+    acme.run()
+        .status(125)
+        .says("[not-verified]")
+        .says("signature");
+    with_password(
+        &acme.workspace,
+        &["sign", &image, "--key", &acme.keys.private("ours")],
+    )
+    .status(0);
+    acme.run().status(125).says("[not-verified]");
+    with_password(
+        &acme.workspace,
+        &["sign", &image, "--key", &acme.keys.private("theirs")],
+    )
+    .status(0);
+    assert_eq!(acme.run().ok(), "it runs");
+    acme.workspace.cli(&["verify"]).status(0);
+
+    // An inventory, by the one who may sign, without what is banned.
+    let banned = |range: &str| json!({ "requirements": { "signatures": rule, "sbom": true, "bannedPackages": [{ "type": "npm", "name": "left-pad", "versions": range }] } });
+    acme.publish(2, &banned("<1.0.0"), "ours");
+    acme.run().status(125).says("inventory");
+    let sbom = acme
+        .workspace
+        .put_outside("sbom.json", SBOM)
+        .display()
+        .to_string();
+    let attest = |key: &str| {
+        with_password(
+            &acme.workspace,
+            &[
+                "attest",
+                &image,
+                "--key",
+                &acme.keys.private(key),
+                "--type",
+                "spdx",
+                "--predicate",
+                &sbom,
+            ],
+        )
+        .status(0);
+    };
+    attest("ours");
+    acme.run().status(125).says("inventory");
+    attest("theirs");
+    assert_eq!(acme.run().ok(), "it runs");
+    acme.publish(3, &banned(">=1.2.0 <1.4.0"), "ours");
+    acme.run()
+        .status(125)
+        .says("left-pad")
+        .says("[not-verified]");
+
+    // Where it comes from.
+    let trusted = |names: Value| json!({ "requirements": { "registries": names } });
+    acme.publish(4, &trusted(json!(["registry.example.org"])), "ours");
+    acme.run().status(125).says("registry");
+    acme.publish(5, &trusted(json!([acme.front])), "ours");
+    assert_eq!(acme.run().ok(), "it runs");
+    // How old the pin is.
+    acme.publish(6, &json!({ "requirements": { "lockAge": "12h" } }), "ours");
+    assert_eq!(acme.run().ok(), "it runs");
+    let path = acme.workspace.path().join("agentcontainer-lock.json");
+    let mut lock: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    lock["image"]["resolved"] = json!("2026-01-01T00:00:00Z");
+    std::fs::write(&path, lock.to_string()).unwrap();
+    acme.run().status(125).says("age");
+    acme.workspace.cli(&["verify"]).status(1);
+    acme.workspace.cli(&["lock", "--update", "image"]).status(0);
+    assert_eq!(acme.run().ok(), "it runs");
+}
+
+#[test]
+fn a_workspace_adds_a_policy_of_its_own_which_is_locked_and_takes_nothing_away() {
+    let registry = Registry::start();
+    registry.push("app:1", "it runs\n");
+    let name = registry.name();
+    let workspace = Workspace::new()
+        .without_locking()
+        .host_table(&Registry::host_table(&name));
+    let config = |domains: Value| {
+        json!({ "image": format!("{name}/app:1"), "agent": {
+            "policy": { "source": format!("oci://{name}/team/policy:v1") },
+            "capabilities": { "network": { "egress": { "allowedDomains": domains } } },
+        } })
+        .to_string()
+    };
+    workspace.put("agentcontainer.json", config(json!(["api.example.com"])));
+    workspace.write_host_config();
+    let publish = |serial, domains: Value| {
+        let parts = json!({ "ceilings": { "network": { "allowedDomains": domains } } });
+        let file = workspace.put_outside("team.json", document(serial, &parts));
+        let source = format!("oci://{name}/team/policy:v1");
+        workspace
+            .cli(&["policy", "push", &file.display().to_string(), &source])
+            .status(0);
+    };
+    publish(1, json!(["*.example.com"]));
+    workspace
+        .cli(&["run", "--yes"])
+        .status(125)
+        .says("[not-locked]");
+    workspace
+        .cli(&["lock", "--yes"])
+        .status(0)
+        .says("locked policy");
+    assert_eq!(workspace.cli(&["run", "--yes"]).ok(), "it runs");
+    workspace.put(
+        "agentcontainer.json",
+        config(json!(["api.example.com", "api.example.org"])),
+    );
+    workspace
+        .cli(&["run", "--yes"])
+        .status(125)
+        .says("api.example.org");
+    // A new one takes effect where it is locked.
+    publish(2, json!(["*.example.com", "*.example.org"]));
+    workspace
+        .cli(&["run", "--yes"])
+        .status(125)
+        .says("api.example.org");
+    workspace
+        .cli(&["lock", "--update", "policy"])
+        .status(0)
+        .says("moved policy");
+    assert_eq!(workspace.cli(&["run", "--yes"]).ok(), "it runs");
+    // Required and nobody named: nothing can hold.
+    let mut required: Value = serde_json::from_str(&config(json!(["api.example.com"]))).unwrap();
+    required["agent"]["provenance"] = json!({ "require": { "signatures": true } });
+    workspace.put("agentcontainer.json", required.to_string());
+    workspace
+        .cli(&["run", "--yes"])
+        .status(125)
+        .says("no policy names who may sign");
+}
