@@ -12,15 +12,18 @@ mod exec;
 mod gc;
 mod grant;
 mod init;
+mod lock;
 mod logs;
 mod man;
 mod policy;
 mod ps;
 mod rm;
 mod run;
+mod sign;
 mod stop;
 mod suggest;
 mod trust;
+mod verify;
 
 use std::collections::BTreeMap;
 
@@ -40,6 +43,14 @@ pub struct Cli {
 enum Command {
     /// Write an agentcontainer.json from what the project is
     Init(init::Args),
+    /// Look up what the config names and write it down by digest
+    Lock(lock::Args),
+    /// Check what is locked: that it still is what was locked, and who signed it
+    Verify(verify::Args),
+    /// Sign what a reference names
+    Sign(sign::Args),
+    /// Put a signed statement, provenance or an inventory, beside what a reference names
+    Attest(sign::AttestArgs),
     /// Start a session in this directory and run a program in it
     Run(run::Args),
     /// Run a command in a session
@@ -86,6 +97,10 @@ enum Command {
 pub async fn dispatch(cli: Cli) -> u8 {
     let result = match cli.command {
         Command::Init(args) => init::run(&args),
+        Command::Lock(args) => lock::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
+        Command::Sign(args) => sign::run(args).await,
+        Command::Attest(args) => sign::attest(args).await,
         Command::Run(args) => run::run(args).await,
         Command::Exec(args) => exec::run(args).await,
         Command::Ps(args) => ps::run(&args).await,

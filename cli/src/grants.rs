@@ -299,6 +299,7 @@ mod tests {
             home: None,
             state: dir.join("agentcontainer"),
             config: dir.join("c"),
+            cache: dir.join("k"),
         }
     }
 

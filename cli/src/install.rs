@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::agent::{self, Chosen, Settled};
 use crate::channel::{self, Enforcer};
 use crate::loaded::Loaded;
+use crate::lock;
 use crate::places::make_private;
 use crate::relay::Signals;
 use crate::report::{self, Failure};
@@ -88,7 +89,7 @@ async fn image(
     how: How,
 ) -> Result<Image, Failure> {
     let reference = &loaded.config.image.value;
-    if let Some(image) = engine.image(reference).await? {
+    if let Some(image) = lock::present(engine, loaded).await? {
         return Ok(image);
     }
     let How::Run { yes } = how else {
@@ -268,6 +269,7 @@ fn alone(loaded: &Loaded, install: &Install) -> Result<Loaded, Failure> {
         requirements: held.requirements,
         limits: held.limits,
         remarks: held.remarks,
+        lock: loaded.lock.clone(),
     })
 }
 

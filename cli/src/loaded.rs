@@ -9,6 +9,7 @@ use policy::organisation::{Limits, Requirements};
 use schema::config::{Config, Wanted, discover};
 use schema::diag::Diagnostic;
 use schema::hostconfig::{self, HostConfig};
+use schema::lockfile::Lockfile;
 use schema::organisation::Organisation;
 
 use crate::grants;
@@ -28,6 +29,8 @@ pub struct Loaded {
     /// The policies above both.
     pub organisations: Vec<Organisation>,
     pub policy: EffectivePolicy,
+    /// What the config's names stand for, once that was looked up.
+    pub lock: Option<Lockfile>,
     /// What has to hold of what is run.
     pub requirements: Requirements,
     /// The container's, which are the policies' where the config names none.
@@ -86,7 +89,7 @@ impl Loaded {
         let wanted = explicit.as_deref().map_or(Wanted::First, Wanted::File);
         let mut host = host_for(&places, &workspace)?;
         let config = load(&workspace, wanted, &mut host)?;
-        let mut organisations = organisation::documents(&config, &host)?;
+        let mut organisations = organisation::of_host(&places, &host)?;
         organisations.extend(local);
         let held = policy::organisation::hold(&config, &host, &organisations)?;
         let meta =
@@ -102,7 +105,19 @@ impl Loaded {
             requirements: held.requirements,
             limits: held.limits,
             remarks: held.remarks,
+            lock: None,
         })
+    }
+
+    /// Once more, under one more policy.
+    pub fn hold_under(&mut self, document: Organisation) -> Result<(), Failure> {
+        self.organisations.push(document);
+        let held = policy::organisation::hold(&self.config, &self.host, &self.organisations)?;
+        self.policy = held.policy;
+        self.requirements = held.requirements;
+        self.limits = held.limits;
+        self.remarks = held.remarks;
+        Ok(())
     }
 
     /// The policy of another config in this one's place, held to the same.

@@ -1,128 +1,443 @@
-//! The policies that a workspace is held to on this host. They are not fetched yet: where the host or the workspace names one, or
-//! the workspace requires proof of what it runs, nothing is started, because to leave that out would be to ignore it.
+//! The policies that a workspace is held to on this host: the host's, asked for where something is about to be started and otherwise
+//! as it was last believed, and the workspace's own, which its lockfile pins. A byte of either is believed only once it has the
+//! digest and the signatures that it has to have, each time anew.
 
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use policy::organisation::Requirements;
+use registry::client::{Client, Repository};
+use registry::sbom::Ban;
+use registry::signature::{self, Accept, Identity, Key, Log, Subject};
+use registry::trust_root::TrustRoots;
+use registry::verify::{Means, Requirement, Rule, Verdict};
 use schema::config::Config;
-use schema::diag::{Diagnostic, Position};
-use schema::hostconfig::HostConfig;
-use schema::organisation::Organisation;
+use schema::diag::Diagnostic;
+use schema::digest::Digest;
+use schema::hostconfig::{HostConfig, PolicySource, Setting, Signers};
+use schema::image::{ImageRef, OciSource};
+use schema::lockfile::{Lockfile, Pin};
+use schema::organisation::{ARTIFACT_TYPE, MAX_FILE_BYTES, Organisation, Seen};
+use schema::signer::MAX_KEY_BYTES;
+use serde::{Deserialize, Serialize};
 
-use crate::report::Failure;
+use crate::files;
+use crate::places::{Places, make_private, write_private};
+use crate::registries;
+use crate::report::{self, Failure};
 
-/// Every policy that holds, the host's and the workspace's own.
+/// The largest note of what was believed, in bytes.
+const MAX_NOTE: usize = 16 << 10;
+
+/// The last policy of a source that this user's commands believed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Believed {
+    source: String,
+    /// Of the artifact's manifest.
+    manifest: Digest,
+    serial: u64,
+    /// Of the document's meaning.
+    document: Digest,
+}
+
+/// What a refresh of one policy came to.
+#[derive(Clone, Debug)]
+pub enum Refreshed {
+    Now(Box<Organisation>, Digest),
+    /// Its registry could not be asked: the last one holds until its end.
+    Kept(String),
+}
+
+// === impl Believed ===
+
+impl Believed {
+    fn path(places: &Places, source: &OciSource) -> PathBuf {
+        let name = Digest::of(source.to_string().as_bytes()).hex();
+        places.state.join("policies").join(format!("{name}.json"))
+    }
+
+    fn load(places: &Places, source: &OciSource) -> Result<Option<Self>, Failure> {
+        let path = Self::path(places, source);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = files::named(&path, MAX_NOTE)?;
+        let believed: Self = serde_json::from_slice(&bytes).map_err(|_| damaged(&path))?;
+        if believed.source != source.to_string() {
+            return Err(damaged(&path));
+        }
+        Ok(Some(believed))
+    }
+
+    fn save(&self, places: &Places, source: &OciSource) -> Result<(), Failure> {
+        make_private(&places.state.join("policies"))?;
+        let bytes = serde_json::to_vec(self).unwrap_or_default();
+        write_private(&Self::path(places, source), &bytes)
+    }
+
+    fn seen(&self) -> Seen {
+        Seen {
+            serial: self.serial,
+            digest: self.document,
+        }
+    }
+}
+
+fn damaged(path: &std::path::Path) -> Failure {
+    Failure::new(
+        "policy-state",
+        format!(
+            "{} is damaged: which policy was last believed is not known",
+            path.display()
+        ),
+    )
+    .help("remove it, then run `agentcontainer policy pull`")
+}
+
+/// The host's policies as they were last believed, verified again. Nobody is asked anything.
 ///
 /// # Errors
-/// What is asked for and not carried out by this version, at its place.
-pub fn documents(config: &Config, host: &HostConfig) -> Result<Vec<Organisation>, Failure> {
-    let mut found = of_host(host);
-    let mut refuse = |at: Position, words: String| {
-        found.push(config.diagnostic(at, "not-enforced", words));
+/// One was never fetched, is not what it was, or does not hold any more.
+pub fn of_host(places: &Places, host: &HostConfig) -> Result<Vec<Organisation>, Failure> {
+    let all = host.policy.iter();
+    all.map(|policy| last(places, host, policy)).collect()
+}
+
+fn last(
+    places: &Places,
+    host: &HostConfig,
+    policy: &Setting<PolicySource>,
+) -> Result<Organisation, Failure> {
+    let source = &policy.value.source;
+    let never = || {
+        Failure::from(
+            Diagnostic::new(
+                "policy-not-fetched",
+                format!(
+                    "{source} was not fetched yet, and without it nobody knows what is allowed here"
+                ),
+            )
+            .at(policy.file.clone(), policy.at)
+            .help("`agentcontainer policy pull` fetches it"),
+        )
     };
-    if let Some(source) = &config.agent.policy.source {
-        refuse(source.at, not_fetched("agent.policy.source", &source.value));
+    let believed = Believed::load(places, source)?.ok_or_else(never)?;
+    if source
+        .reference()
+        .digest()
+        .is_some_and(|digest| *digest != believed.manifest)
+    {
+        return Err(never());
     }
-    let require = &config.agent.provenance.require;
-    let flags = [("signatures", &require.signatures), ("sbom", &require.sbom)];
-    let flags = flags.into_iter().filter_map(|(key, flag)| {
-        let flag = flag.as_ref().filter(|flag| flag.value)?;
-        Some((key, flag.at))
-    });
-    let level = require
-        .slsa_level
-        .iter()
-        .map(|level| ("slsaLevel", level.at));
-    for (key, at) in flags.chain(level) {
-        let words = format!(
-            "`agent.provenance.require.{key}` is not enforced by this version: signatures and provenance are not verified when a session starts"
+    let client = registries::client(places, host, true)?;
+    let document = wait(read(&client, policy, &believed.manifest))?;
+    check(&document, source, Some(believed.seen()))?;
+    Ok(document)
+}
+
+/// Asks the registry for a policy of the host's, and believes what it has if that holds. A registry that cannot be asked leaves the last
+/// one in force until its end; one that answers with something else than a policy that holds stops everything.
+pub async fn refresh(
+    places: &Places,
+    host: &HostConfig,
+    policy: &Setting<PolicySource>,
+) -> Result<Refreshed, Failure> {
+    let source = &policy.value.source;
+    let believed = Believed::load(places, source)?;
+    let client = registries::client(places, host, false)?;
+    let repository = Repository::of(source.reference());
+    let digest = match (source.reference().digest(), source.reference().tag()) {
+        (Some(digest), _) => *digest,
+        (None, tag) => match client.tag(&repository, tag.unwrap_or("latest")).await {
+            Ok(Some(content)) => content.digest,
+            Ok(None) => {
+                return Err(Failure::new(
+                    "policy-not-found",
+                    format!(
+                        "{source} is not there, and without it nobody knows what is allowed here"
+                    ),
+                ));
+            }
+            Err(error) if error.is_unasked() && believed.is_some() => {
+                return Ok(Refreshed::Kept(error.to_string()));
+            }
+            Err(error) => return Err(Failure::from(error).about(source.to_string())),
+        },
+    };
+    let document = read(&client, policy, &digest).await?;
+    check(&document, source, believed.as_ref().map(Believed::seen))?;
+    let seen = document.seen();
+    let now = Believed {
+        source: source.to_string(),
+        manifest: digest,
+        serial: seen.serial,
+        document: seen.digest,
+    };
+    if believed.as_ref() != Some(&now) {
+        now.save(places, source)?;
+    }
+    Ok(Refreshed::Now(Box::new(document), digest))
+}
+
+/// [`refresh`] for commands that start or pin something.
+pub async fn up_to_date() -> Result<(), Failure> {
+    let host = crate::loaded::host()?;
+    for policy in &host.policy {
+        if let Refreshed::Kept(why) = refresh(&Places::from_env()?, &host, policy).await? {
+            report::warning(format!(
+                "{} is the last one that was fetched: {why}",
+                policy.value.source
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The document behind a digest, if one who has to have signed it did.
+async fn read(
+    client: &Client,
+    policy: &Setting<PolicySource>,
+    manifest: &Digest,
+) -> Result<Organisation, Failure> {
+    let source = &policy.value.source;
+    let repository = Repository::of(source.reference());
+    let of_source = |e| Failure::from(e).about(source.to_string());
+    let gathered = client
+        .evidence(&repository, manifest)
+        .await
+        .map_err(of_source)?;
+    let accept = accept(&policy.value.signers)?;
+    let roots = public_roots()?;
+    let subject = Subject::from(manifest);
+    let report = signature::verify(
+        &subject,
+        &gathered.evidence,
+        &accept,
+        &roots,
+        Timestamp::now(),
+    );
+    if !report.holds {
+        let why = report.refused().next().map_or_else(
+            || "it is not signed".to_owned(),
+            |(_, refusal)| refusal.detail.clone(),
         );
-        refuse(at, words);
+        return Err(Failure::from(
+            Diagnostic::new(
+                "policy-signature",
+                format!(
+                    "{} is not signed by who has to have signed it: {why}",
+                    repository.at(manifest)
+                ),
+            )
+            .at(policy.file.clone(), policy.at)
+            .help("nothing is started under a policy that nobody vouches for"),
+        ));
     }
-    if found.is_empty() {
-        Ok(Vec::new())
-    } else {
-        Err(found.into())
-    }
+    artifact(client, source, manifest).await
 }
 
-/// The same for commands that are about no config.
-pub fn require_none(host: &HostConfig) -> Result<(), Failure> {
-    let found = of_host(host);
-    if found.is_empty() {
-        Ok(())
-    } else {
-        Err(found.into())
-    }
+async fn artifact(
+    client: &Client,
+    source: &OciSource,
+    manifest: &Digest,
+) -> Result<Organisation, Failure> {
+    let bytes = client
+        .artifact(
+            &Repository::of(source.reference()),
+            manifest,
+            ARTIFACT_TYPE,
+            MAX_FILE_BYTES as u64,
+        )
+        .await
+        .map_err(|e| Failure::from(e).about(source.to_string()))?;
+    Ok(schema::organisation::parse(&bytes, &source.to_string())?)
 }
 
-fn of_host(host: &HostConfig) -> Vec<Diagnostic> {
-    let refuse = |policy: &schema::hostconfig::Setting<schema::hostconfig::PolicySource>| {
-        let words = not_fetched("policy.source", &policy.value.source);
-        Diagnostic::new("not-enforced", words).at(policy.file.clone(), policy.at)
+fn check(document: &Organisation, source: &OciSource, seen: Option<Seen>) -> Result<(), Failure> {
+    document
+        .check(Timestamp::now(), seen)
+        .map_err(|why| Failure::new(why.code(), format!("the policy {source}: {why}")))
+}
+
+/// The workspace's own policy, as its lockfile pins it. It narrows what the host allows and can do nothing else, so that its digest is
+/// all that it has to have. `None` where it is not locked: `run` stops there.
+pub async fn of_workspace(
+    client: &Client,
+    config: &Config,
+    lock: &Lockfile,
+) -> Result<Option<Organisation>, Failure> {
+    let (Some(source), Some(pin)) = (&config.agent.policy.source, &lock.policy) else {
+        return Ok(None);
     };
-    host.policy.iter().map(refuse).collect()
+    let document = artifact(client, &source.value, &pin.digest).await?;
+    check(&document, &source.value, None)?;
+    Ok(Some(document))
 }
 
-fn not_fetched(key: &str, source: &schema::image::OciSource) -> String {
-    format!(
-        "`{key}` is not enforced by this version: {source} is not fetched, and without it nobody knows what is allowed here"
-    )
+/// Runs a future that asks nobody from where nothing can wait.
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn codes(agent: &str, host: &str) -> Vec<String> {
-        let config = format!("{{ \"image\": \"debian\", \"agent\": {{ {agent} }} }}");
-        let config = schema::config::parse(config.as_bytes(), "agentcontainer.json").unwrap();
-        let host = schema::hostconfig::parse(host.as_bytes(), "config.toml").unwrap();
-        let found = documents(&config, &host).err();
-        let found = found.map(|failure| failure.diagnostics).unwrap_or_default();
-        found.iter().map(ToString::to_string).collect()
+fn accept(signers: &Signers) -> Result<Accept, Failure> {
+    let refused = |e: signature::AcceptError| Failure::new("signer", e.to_string());
+    let (mut keys, mut identities) = (Vec::new(), Vec::new());
+    match signers {
+        Signers::Keys(files) => {
+            for file in files {
+                let pem = files::named(&file.value, MAX_KEY_BYTES)?;
+                let pem = String::from_utf8_lossy(&pem);
+                keys.push(Key::from_pem(&pem, Log::NotDemanded).map_err(refused)?);
+            }
+        }
+        Signers::Identities(all) => {
+            for identity in all {
+                identities.push(
+                    Identity::new(identity.issuer.as_str(), &identity.subject.to_string())
+                        .map_err(refused)?,
+                );
+            }
+        }
     }
+    Accept::new(keys, identities).map_err(refused)
+}
 
-    #[test]
-    fn what_is_named_and_not_fetched_is_never_left_out() {
-        assert!(codes("", "").is_empty());
-        assert!(codes(r#""policy": { "escalation": "deny" }, "provenance": { "require": { "sbom": false } }"#, "").is_empty());
-        for (agent, host, place) in [
-            (
-                r#""policy": { "source": "oci://r.example/p:v1" }"#,
-                "",
-                "agentcontainer.json:1:",
-            ),
-            (
-                r#""provenance": { "require": { "signatures": true } }"#,
-                "",
-                "agentcontainer.json:1:",
-            ),
-            (
-                r#""provenance": { "require": { "sbom": true } }"#,
-                "",
-                "agentcontainer.json:1:",
-            ),
-            (
-                r#""provenance": { "require": { "slsaLevel": 1 } }"#,
-                "",
-                "agentcontainer.json:1:",
-            ),
-            (
-                "",
-                "[policy]\nsource = \"oci://r.example/p:v1\"\nkeys = [\"/k\"]",
-                "config.toml:1:",
-            ),
-        ] {
-            let found = codes(agent, host);
-            assert_eq!(found.len(), 1, "{agent} {host}: {found:#?}");
-            assert!(
-                found[0].starts_with(place) && found[0].ends_with("[not-enforced]"),
-                "{found:#?}"
+pub fn public_roots() -> Result<TrustRoots, Failure> {
+    TrustRoots::public_good().map_err(|e| Failure::new("trusted-root", e.to_string()))
+}
+
+/// What the requirements come to for one reference.
+pub fn requirement(of: &Requirements, reference: &ImageRef) -> Result<Requirement, Failure> {
+    let refused = |e: signature::AcceptError| Failure::new("signer", e.to_string());
+    let mut out = Requirement {
+        signed: of.signed.as_ref().map(|said| said.origin.to_string()),
+        slsa_level: of
+            .slsa_level
+            .as_ref()
+            .map(|said| (said.value, said.origin.to_string())),
+        sbom: of.sbom.as_ref().map(|said| said.origin.to_string()),
+        ..Requirement::default()
+    };
+    for said in &of.signatures {
+        let rule = &said.value;
+        if !rule
+            .references
+            .value
+            .iter()
+            .any(|pattern| pattern.value.matches(reference))
+        {
+            continue;
+        }
+        let log = if rule.needs_log() {
+            Log::Demanded
+        } else {
+            Log::NotDemanded
+        };
+        let keys = rule
+            .keys
+            .iter()
+            .map(|key| Key::from_pem(key.value.as_pem(), log));
+        let identities = rule.identities.iter().map(|identity| {
+            Identity::new(
+                identity.value.issuer.as_str(),
+                &identity.value.subject.to_string(),
+            )
+        });
+        let accept = Accept::new(
+            keys.collect::<Result<_, _>>().map_err(refused)?,
+            identities.collect::<Result<_, _>>().map_err(refused)?,
+        )
+        .map_err(refused)?;
+        out.rules.push(Rule {
+            accept,
+            said: said.origin.to_string(),
+        });
+    }
+    for said in &of.banned_packages {
+        let ban = &said.value;
+        let made = Ban::new(
+            ban.kind.as_str(),
+            ban.name.as_str(),
+            &ban.versions.to_string(),
+        );
+        out.bans.push(
+            made.map_err(|e| Failure::new("banned-package", format!("{}: {e}", said.origin)))?,
+        );
+    }
+    if let Some(said) = &of.lock_age {
+        let seconds = i64::try_from(said.value.seconds()).unwrap_or(i64::MAX);
+        out.age = Some((
+            jiff::SignedDuration::from_secs(seconds),
+            said.origin.to_string(),
+        ));
+    }
+    Ok(out)
+}
+
+/// Whether a pin's registry is one of those that every policy names.
+fn check_registry(of: &Requirements, name: &str, pin: &Pin) -> Result<(), Failure> {
+    for said in &of.registries {
+        let registry = pin.reference.registry();
+        if pin.local || !said.value.iter().any(|name| name.to_string() == registry) {
+            let from = if pin.local {
+                "only this machine's engine"
+            } else {
+                registry
+            };
+            return Err(Failure::new(
+                "registry-not-trusted",
+                format!(
+                    "{name} ({}) comes from {from}, which {} does not name",
+                    pin.reference.as_str(),
+                    said.origin
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Holds everything that is locked to what is required of it, before it is run.
+pub async fn require(
+    places: &Places,
+    host: &HostConfig,
+    of: &Requirements,
+    lock: &Lockfile,
+) -> Result<(), Failure> {
+    if of.is_empty() {
+        return Ok(());
+    }
+    let client = registries::client(places, host, false)?;
+    let roots = public_roots()?;
+    let means = Means {
+        roots: &roots,
+        bundles: &[],
+        now: Timestamp::now(),
+    };
+    let mut failed = Vec::new();
+    for (name, pin) in lock.pins() {
+        check_registry(of, name, pin)?;
+        let requirement = requirement(of, &pin.reference)?;
+        let checked = client.verify(name, pin, &requirement, &means).await;
+        for check in checked.checks {
+            let code = match check.verdict {
+                Verdict::Holds | Verdict::NotRequired => continue,
+                Verdict::Fails => "not-verified",
+                Verdict::Unasked => "verify-unasked",
+            };
+            let text = format!(
+                "{name} ({}): {}: {}",
+                checked.reference, check.check, check.detail
+            );
+            failed.push(
+                Diagnostic::new(code, text).help("`agentcontainer verify` shows every check"),
             );
         }
-        let all = codes(
-            r#""policy": { "source": "oci://r.example/p:v1" }, "provenance": { "require": { "signatures": true, "sbom": true, "slsaLevel": 1 } }"#,
-            "[policy]\nsource = \"oci://r.example/p:v1\"\nkeys = [\"/k\"]",
-        );
-        assert_eq!(all.len(), 5, "{all:#?}");
+    }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(failed.into())
     }
 }

@@ -17,6 +17,8 @@ pub struct Places {
     pub state: PathBuf,
     /// `$XDG_CONFIG_HOME/agentcontainer`.
     pub config: PathBuf,
+    /// `$XDG_CACHE_HOME/agentcontainer`.
+    pub cache: PathBuf,
 }
 
 impl Places {
@@ -29,7 +31,7 @@ impl Places {
         let home = var("HOME");
         let under_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
         let unknown = || {
-            Failure::new("no-home", "neither HOME nor XDG_STATE_HOME and XDG_CONFIG_HOME say where this user's files are")
+            Failure::new("no-home", "neither HOME nor XDG_STATE_HOME, XDG_CONFIG_HOME and XDG_CACHE_HOME say where this user's files are")
                 .help("set HOME")
         };
         Ok(Self {
@@ -39,6 +41,10 @@ impl Places {
                 .join("agentcontainer"),
             config: var("XDG_CONFIG_HOME")
                 .or_else(|| under_home(".config"))
+                .ok_or_else(unknown)?
+                .join("agentcontainer"),
+            cache: var("XDG_CACHE_HOME")
+                .or_else(|| under_home(".cache"))
                 .ok_or_else(unknown)?
                 .join("agentcontainer"),
             home,
@@ -65,6 +71,11 @@ impl Places {
     /// What is known of images, by image id.
     pub fn images(&self) -> PathBuf {
         self.state.join("images")
+    }
+
+    /// Lockfiles of workspaces that have no config, by workspace and agent.
+    pub fn locks(&self) -> PathBuf {
+        self.state.join("locks")
     }
 
     pub fn controls(&self) -> PathBuf {

@@ -301,6 +301,7 @@ mod tests {
             home: None,
             state: dir.path().join("agentcontainer"),
             config: dir.path().join("c"),
+            cache: dir.path().join("k"),
         };
         let record = session("abc1", Some("web"), "/w").record;
         record.save(&places).unwrap();

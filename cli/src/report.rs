@@ -174,6 +174,16 @@ pub fn mark(good: Option<bool>) -> String {
     }
 }
 
+/// A verdict's own word in the colour of how well it went.
+pub fn coloured(word: &str, good: Option<bool>) -> String {
+    let style = match good {
+        Some(true) => GREEN,
+        Some(false) => RED,
+        None => YELLOW,
+    };
+    format!("{style}{word}{style:#}")
+}
+
 /// Rows in columns, the first row the heading.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();

@@ -67,6 +67,14 @@ pub fn of_host(host: &HostConfig) -> Result<Vec<Vec<u8>>, Failure> {
     gather(chosen.as_deref(), &system, &host.gateway.ca_bundles, true)
 }
 
+/// The same where there may be none: a host that asks registries without TLS alone needs no roots.
+pub fn if_any(host: &HostConfig) -> Result<Vec<Vec<u8>>, Failure> {
+    let chosen = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty());
+    let system: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
+    let chosen = chosen.map(PathBuf::from);
+    gather(chosen.as_deref(), &system, &host.gateway.ca_bundles, false)
+}
+
 fn gather(
     chosen: Option<&Path>,
     system: &[PathBuf],

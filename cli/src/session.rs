@@ -157,6 +157,7 @@ mod tests {
             home: None,
             state: dir.path().join("agentcontainer"),
             config: dir.path().join("c"),
+            cache: dir.path().join("k"),
         };
         let mut record = Record {
             session: schema::session::SessionId::parse("abc1").unwrap(),

@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 use crate::channel::{self, Enforcer};
 use crate::credentials::{self, Resolved};
 use crate::loaded::Loaded;
+use crate::lock;
 use crate::progress::Progress;
 use crate::record::{self, Record};
 use crate::report::{self, Failure};
@@ -255,7 +256,7 @@ async fn open(
     Ok(opened)
 }
 
-/// The image, pulled if it has to be, until we are told to stop.
+/// The locked image, pulled if it has to be, until we are told to stop.
 pub async fn resolve(
     engine: &Engine,
     loaded: &Loaded,
@@ -265,7 +266,7 @@ pub async fn resolve(
     let mut progress = Progress::new(reference.as_str());
     let mut hear = |step| progress.hear(step);
     tokio::select! {
-        image = engine.resolve(reference, &mut hear) => Ok(image?),
+        image = lock::image(engine, loaded, &mut hear) => image,
         _ = cancelled.wait_for(|stop| *stop) => Err(nothing_to_say()),
     }
 }

@@ -342,6 +342,7 @@ mod tests {
             home: None,
             state: dir.path().join("agentcontainer"),
             config: dir.path().join("c"),
+            cache: dir.path().join("k"),
         };
         let workspace = Path::new("/w");
         let mut approvals = Approvals::load(&places, workspace).unwrap();

@@ -37,6 +37,8 @@ pub enum EngineError {
     TooOld { found: String, needed: &'static str },
     #[error("the image {reference} is neither on this machine nor can it be pulled: {reason}")]
     Image { reference: String, reason: String },
+    #[error("the secret for {0} has characters that the engine's API cannot be sent")]
+    LoginSpelling(String),
     #[error("the image {reference} is for {found}, and the engine runs linux")]
     ImagePlatform { reference: String, found: String },
     #[error("the create request would hand out more than a session may have: {0}")]
@@ -103,6 +105,7 @@ impl EngineError {
             Self::CgroupDriver(_) => "engine-cgroup-driver",
             Self::TooOld { .. } => "engine-too-old",
             Self::Image { .. } => "image-not-found",
+            Self::LoginSpelling(_) => "login-spelling",
             Self::ImagePlatform { .. } => "image-platform",
             Self::Refused(_) => "create-request",
             Self::NoContainer(_) => "no-container",

@@ -1,15 +1,16 @@
-//! Images: a reference is resolved once to something that cannot change under its name, and what the image says about how
-//! it wants to be run is read from it. Pulls only when the engine does not have the image.
+//! Images as an engine has them: asked for by what was locked, pulled by digest when they are not there, and what an image says
+//! about how it wants to be run is read from it.
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bollard::auth::DockerCredentials;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
 use schema::digest::Digest;
 use schema::image::ImageRef;
 
-use crate::credentials;
 use crate::error::{is_missing, reason};
 use crate::request::PinnedImage;
 use crate::{Engine, EngineError};
@@ -20,6 +21,8 @@ pub struct Image {
     pub pinned: PinnedImage,
     /// The image's id, whichever way it is pinned.
     pub id: Digest,
+    /// As the engine spells it: `linux`, `amd64`, `v8`.
+    pub platform: (String, String, String),
     /// `USER`, empty when there is none.
     pub user: String,
     pub entrypoint: Vec<String>,
@@ -52,24 +55,42 @@ impl Engine {
         }
     }
 
-    /// The image, pulled when the engine does not have it. `progress` hears every step of a pull.
-    pub async fn resolve(
+    /// The image with an id, or `None`; `reference` is what it is called.
+    pub async fn image_by_id(
         &self,
         reference: &ImageRef,
+        id: &Digest,
+    ) -> Result<Option<Image>, EngineError> {
+        match self.docker.inspect_image(&id.to_string()).await {
+            Ok(inspect) => {
+                let image = read(reference, inspect)?;
+                Ok((image.id == *id).then_some(image))
+            }
+            Err(e) if is_missing(&e) => Ok(None),
+            Err(e) => Err(EngineError::Api {
+                what: "inspect the image",
+                reason: reason(&e),
+            }),
+        }
+    }
+
+    /// The image of a reference with a digest, pulled when the engine does not have it. `progress` hears every step of a pull.
+    pub async fn pulled(
+        &self,
+        reference: &ImageRef,
+        login: Option<Login>,
         progress: &mut (dyn FnMut(PullProgress) + Send),
     ) -> Result<Image, EngineError> {
         if let Some(image) = self.image(reference).await? {
             return Ok(image);
         }
-        let (credentials, unasked) = credentials_for(reference.registry()).await;
+        let credentials = login
+            .map(|login| login.for_engine(reference.registry()))
+            .transpose()?;
         let failed = |reason: String| EngineError::Image {
             reference: reference.as_str().to_owned(),
-            reason: match &unasked {
-                Some(error) => format!("{reason} (asked without credentials: {error})"),
-                None => reason,
-            },
+            reason,
         };
-        // The expanded form names a tag: an engine given a bare name pulls every tag there is.
         let options = CreateImageOptionsBuilder::default()
             .from_image(&reference.canonical())
             .build();
@@ -93,17 +114,37 @@ impl Engine {
     }
 }
 
-/// What the person is logged in with, or why that is not known.
-async fn credentials_for(registry: &str) -> (Option<DockerCredentials>, Option<String>) {
-    let Some(directory) = credentials::directory() else {
-        return (None, None);
-    };
-    let registry = registry.to_owned();
-    let asked = tokio::task::spawn_blocking(move || credentials::find(&directory, &registry));
-    match asked.await {
-        Ok(Ok(found)) => (found, None),
-        Ok(Err(error)) => (None, Some(error.to_string())),
-        Err(error) => (None, Some(error.to_string())),
+/// What a registry is shown by the engine, for one pull.
+#[derive(Clone)]
+pub enum Login {
+    Password { user: String, password: String },
+    IdentityToken(String),
+}
+
+// === impl Login ===
+
+impl Login {
+    fn for_engine(self, registry: &str) -> Result<DockerCredentials, EngineError> {
+        let mut credentials = DockerCredentials {
+            serveraddress: Some(match registry {
+                "docker.io" => "https://index.docker.io/v1/".to_owned(),
+                registry => registry.to_owned(),
+            }),
+            ..DockerCredentials::default()
+        };
+        match self {
+            Self::Password { user, password } => {
+                credentials.username = Some(user);
+                credentials.password = Some(password);
+            }
+            Self::IdentityToken(token) => credentials.identitytoken = Some(token),
+        }
+        // bollard writes the header in one alphabet of base64, and engines read it in the other; they differ in two digits.
+        let sent = serde_json::to_string(&credentials).unwrap_or_default();
+        if STANDARD.encode(sent).contains(['+', '/']) {
+            return Err(EngineError::LoginSpelling(registry.to_owned()));
+        }
+        Ok(credentials)
     }
 }
 
@@ -127,6 +168,15 @@ fn read(
     let id = Digest::parse(&id)
         .or_else(|_| Digest::parse(&format!("sha256:{id}")))
         .map_err(|_| failed("the engine gives it no id"))?;
+    let platform = (
+        if os.is_empty() {
+            "linux".to_owned()
+        } else {
+            os
+        },
+        inspect.architecture.unwrap_or_default(),
+        inspect.variant.unwrap_or_default(),
+    );
     let pinned = pin(reference, id, &inspect.repo_digests.unwrap_or_default());
     if let (Some(asked), Some(_)) = (reference.digest(), &pinned.repository)
         && *asked != pinned.digest
@@ -137,6 +187,7 @@ fn read(
     Ok(Image {
         pinned,
         id,
+        platform,
         user: config.user.unwrap_or_default(),
         entrypoint: config.entrypoint.unwrap_or_default(),
         cmd: config.cmd.unwrap_or_default(),
@@ -228,6 +279,22 @@ mod tests {
             assert!(image.pinned.is_local());
             assert_eq!(image.pinned.to_string(), digest('1'));
         }
+    }
+
+    #[test]
+    fn what_an_engine_would_read_otherwise_is_not_sent() {
+        let spelt = |secret: &str| {
+            let login = Login::Password {
+                user: "ada".to_owned(),
+                password: secret.to_owned(),
+            };
+            login.for_engine("r.test")
+        };
+        assert!(spelt("plain-Secret_1.2!").is_ok());
+        assert!(matches!(
+            spelt("??????"),
+            Err(EngineError::LoginSpelling(_))
+        ));
     }
 
     #[test]

@@ -7,7 +7,6 @@ pub mod client;
 pub mod containers;
 pub mod contents;
 pub mod control;
-pub mod credentials;
 mod error;
 pub mod find;
 pub mod git;

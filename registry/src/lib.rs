@@ -2,3 +2,19 @@
 //! content-addressed cache, and the verdict on signatures, provenance and inventories. `cli` calls it for `lock`, `verify`,
 //! `sign` and `run`; nothing here talks to a container engine or knows what a policy allows.
 #![forbid(unsafe_code)]
+
+pub mod attestation;
+pub mod cache;
+pub mod client;
+pub mod error;
+pub mod evidence;
+pub mod http;
+pub mod login;
+pub mod publish;
+pub mod resolve;
+pub mod sbom;
+pub mod sign;
+pub mod signature;
+pub mod token;
+pub mod trust_root;
+pub mod verify;

@@ -60,6 +60,18 @@ pub struct HostConfig {
     /// The least that is done about what inspectors find; a workspace may ask for more.
     #[schemars(default, schema_with = "inspection")]
     pub inspection: BTreeMap<Inspector, Setting<Level>>,
+    /// Registries by name, as image references have it: a host, with a port where one is written.
+    #[schemars(default, schema_with = "registries")]
+    pub registries: BTreeMap<String, Setting<RegistryConfig>>,
+}
+
+/// How one registry is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct RegistryConfig {
+    /// Without TLS. Anybody on the way can then say what a tag names; what is asked for by digest stays what it is.
+    #[schemars(default)]
+    pub plain_http: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,16 +149,10 @@ pub struct Grant {
 }
 
 /// Keys of the whole that are known and refused: key, words.
-pub const NOT_ENFORCED: &[(&str, &str)] = &[
-    (
-        "files",
-        "rules about files and programs are refused by this version wherever they stand",
-    ),
-    (
-        "registries",
-        "the container engine pulls images, and has its own list of registries without TLS",
-    ),
-];
+pub const NOT_ENFORCED: &[(&str, &str)] = &[(
+    "files",
+    "rules about files and programs are refused by this version wherever they stand",
+)];
 
 /// Reads one file's bytes.
 ///
@@ -221,6 +227,8 @@ impl HostConfig {
         credentials.extend(self.credentials);
         let mut inspection = below.inspection;
         inspection.extend(self.inspection);
+        let mut registries = below.registries;
+        registries.extend(self.registries);
         let private_networks = united(
             self.gateway.private_networks,
             below.gateway.private_networks,
@@ -242,6 +250,7 @@ impl HostConfig {
             },
             credentials,
             inspection,
+            registries,
         }
     }
 
@@ -333,6 +342,11 @@ fn inspection(_: &mut SchemaGenerator) -> Schema {
     };
     let levels: serde_json::Map<_, _> = Inspector::ALL.into_iter().map(level).collect();
     json_schema!({ "type": "object", "additionalProperties": false, "properties": levels })
+}
+
+fn registries(generator: &mut SchemaGenerator) -> Schema {
+    let one = generator.subschema_for::<RegistryConfig>();
+    json_schema!({ "type": "object", "maxProperties": MAX_ENTRIES, "additionalProperties": one })
 }
 
 fn approval_seconds(_: &mut SchemaGenerator) -> Schema {

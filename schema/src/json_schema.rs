@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::config::Config;
 use crate::config::keys::{Accepted, Key, Parent, REFUSED, Why};
 use crate::hostconfig::{HostConfig, NOT_ENFORCED};
+use crate::lockfile::{self, Lockfile};
 use crate::organisation::Organisation;
 use crate::provider::PROVIDERS;
 
@@ -48,6 +49,11 @@ pub fn config() -> Value {
         }
     }
     schema
+}
+
+/// Of `agentcontainer-lock.json`.
+pub fn lockfile() -> Value {
+    generate::<Lockfile>(lockfile::FILE)
 }
 
 /// Of an organisation's policy.

@@ -14,6 +14,7 @@ pub mod image;
 pub mod inspection;
 pub mod json_schema;
 pub mod jsonc;
+pub mod lockfile;
 pub mod net;
 pub mod node;
 pub mod organisation;

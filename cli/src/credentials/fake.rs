@@ -112,6 +112,7 @@ pub fn places(dir: &Path) -> Places {
         home: None,
         state: dir.join("agentcontainer"),
         config: dir.join("c"),
+        cache: dir.join("k"),
     }
 }
 

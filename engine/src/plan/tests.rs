@@ -26,6 +26,7 @@ fn bench() -> Bench {
                 digest: Digest::of(b"i"),
             },
             id: Digest::of(b"i"),
+            platform: ("linux".into(), "amd64".into(), String::new()),
             user: String::new(),
             entrypoint: vec!["/entry".into()],
             cmd: vec!["serve".into()],

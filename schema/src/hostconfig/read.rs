@@ -10,12 +10,13 @@ use thiserror::Error;
 
 use super::{
     Engine, GatewayConfig, Grant, HostConfig, MAX_APPROVAL_SECONDS, MAX_ENTRIES, MAX_SIGNERS,
-    NOT_ENFORCED, PolicySource, Setting, Signers,
+    NOT_ENFORCED, PolicySource, RegistryConfig, Setting, Signers,
 };
 use crate::config::read::credentials as shared;
 use crate::credential::{CredentialError, CredentialName, MAX_CREDENTIALS};
 use crate::diag::Diagnostic;
 use crate::host::HostName;
+use crate::image::is_registry;
 use crate::inspection::{Inspector, Level};
 use crate::node::{Node, Value};
 use crate::organisation::identity;
@@ -87,6 +88,9 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
     let inspection = object
         .take("inspection")
         .map(|node| inspection(reader, node));
+    let registries = object
+        .take("registries")
+        .map(|node| registries(reader, node));
     reader.close(object);
     Some(HostConfig {
         engine,
@@ -94,7 +98,38 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
         gateway: gateway.unwrap_or_default(),
         credentials: credentials.unwrap_or_default(),
         inspection: inspection.unwrap_or_default(),
+        registries: registries.unwrap_or_default(),
     })
+}
+
+fn registries(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, Setting<RegistryConfig>> {
+    let mut out = BTreeMap::new();
+    for member in reader.map(node, "registries", MAX_ENTRIES) {
+        let path = format!("registries.{:?}", member.key);
+        if !is_registry(&member.key) {
+            reader.error(
+                member.key_at,
+                "invalid-value",
+                format!("`{path}`: expected a host with an optional port, such as 127.0.0.1:5000"),
+            );
+            continue;
+        }
+        let Some(mut object) = reader.object(&member.node, &path) else {
+            continue;
+        };
+        let plain_http = object
+            .take("plain_http")
+            .and_then(|node| reader.bool(node, &format!("{path}.plain_http")));
+        reader.close(object);
+        let config = RegistryConfig {
+            plain_http: plain_http.unwrap_or_default(),
+        };
+        out.insert(
+            member.key.to_ascii_lowercase(),
+            setting(reader, &member.node, config),
+        );
+    }
+    out
 }
 
 /// A policy is believed when somebody who is named here signed it; an empty list would name nobody, and no list anybody.

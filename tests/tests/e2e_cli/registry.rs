@@ -53,7 +53,7 @@ fn serve(mut client: TcpStream, heard: &Sender<String>) {
 
 /// Runs an image of the registry, with this as the person's docker configuration.
 fn run(at: &str, config: &serde_json::Value, helper: Option<&str>) -> String {
-    let workspace = Workspace::new();
+    let workspace = Workspace::new().host_table(&format!("[registries.{at:?}]\nplain_http = true"));
     workspace.put(
         "agentcontainer.json",
         json!({ "image": format!("{at}/private/agent:1") }).to_string(),

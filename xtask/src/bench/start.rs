@@ -147,10 +147,12 @@ impl Place {
             "agent": {"capabilities": {"network": {"egress": {"allowedDomains": ["api.bench.test"]}}}},
         });
         fs::write(dir.join("ws/agentcontainer.json"), config.to_string())?;
-        Ok(Self {
+        let made = Self {
             dir,
             host: host.to_owned(),
-        })
+        };
+        made.cli(&["lock", "--yes"])?;
+        Ok(made)
     }
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {

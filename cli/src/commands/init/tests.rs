@@ -171,9 +171,9 @@ fn a_fresh_config_is_one_that_is_read() {
 fn what_is_there_is_only_replaced_when_told() {
     let dir = project(&[(TARGET, "old")]);
     let path = dir.path().join(TARGET);
-    assert!(write(&path, "new", false).is_err());
+    assert!(files::write(&path, "new", false).is_err());
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
-    write(&path, "new", true).unwrap();
+    files::write(&path, "new", true).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "new");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }

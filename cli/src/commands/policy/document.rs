@@ -1,7 +1,5 @@
 //! `agentcontainer policy init|check|diff`: an organisation's policy as a file, before it is published.
 
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use policy::organisation::difference::difference;
@@ -11,6 +9,7 @@ use schema::organisation::{MAX_FILE_BYTES, MAX_SERIAL, NotCurrent, Organisation}
 use serde_json::json;
 
 use super::super::json;
+use crate::files;
 use crate::report::{self, Failure, escape};
 
 /// Where a new one is written.
@@ -80,22 +79,7 @@ pub fn init(args: &Init) -> Result<u8, Failure> {
         report::out(text.trim_end());
         return Ok(0);
     }
-    let mut options = fs::OpenOptions::new();
-    match args.force {
-        true => options.write(true).create(true).truncate(true),
-        false => options.write(true).create_new(true),
-    };
-    let mut file = options.open(&args.file).map_err(|e| match e.kind() {
-        std::io::ErrorKind::AlreadyExists => Failure::new(
-            "file-exists",
-            format!("{} is already there", args.file.display()),
-        )
-        .help("--force replaces it; --print shows what would be written"),
-        _ => Failure::io("write", &args.file, &e),
-    })?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(|e| Failure::io("write", &args.file, &e))?;
+    files::write(&args.file, &text, args.force)?;
     report::note(format!(
         "{} is written: look at every line of it, then `agentcontainer policy check {}`",
         args.file.display(),

@@ -1,5 +1,6 @@
-//! What the person is logged in to registries with, as the docker CLI keeps it: `config.json` and the programs it names
-//! (docker-credential-helpers). Asked for the one registry that an image is pulled from, and given to the engine for that pull.
+//! What the person is logged in to registries with, as docker and podman keep it: `config.json`, `auth.json` and the programs
+//! they name (docker-credential-helpers). Asked for the one repository that is read or written, by the client of this room
+//! and, through the CLI, for an engine's pull.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bollard::auth::DockerCredentials;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 /// The largest `config.json`, in bytes.
 pub const MAX_FILE: u64 = 1024 * 1024;
@@ -25,13 +26,31 @@ const DOCKER_IO: &str = "https://index.docker.io/v1/";
 const TOKEN: &str = "<token>";
 
 #[derive(Debug, thiserror::Error)]
-pub enum CredentialsError {
+pub enum LoginError {
     #[error("{} cannot be read: {why}", .path.display())]
     File { path: PathBuf, why: String },
     #[error("docker-credential-{name}: {why}")]
     Helper { name: String, why: String },
-    #[error("the secret for {0} has characters that the engine's API cannot be sent")]
-    Spelling(String),
+}
+
+/// What a registry is shown.
+#[derive(Clone)]
+pub enum Login {
+    Password {
+        user: String,
+        password: Zeroizing<String>,
+    },
+    /// An OAuth 2 refresh token (distribution's token authentication).
+    IdentityToken(Zeroizing<String>),
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Password { .. } => "Password",
+            Self::IdentityToken(_) => "IdentityToken",
+        })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -59,33 +78,43 @@ struct Kept {
     secret: String,
 }
 
-/// `DOCKER_CONFIG`, else `~/.docker`.
-pub fn directory() -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    var("DOCKER_CONFIG")
-        .map(PathBuf::from)
-        .or_else(|| Some(Path::new(&var("HOME")?).join(".docker")))
+/// Where logins are kept, the first that knows the registry wins: `REGISTRY_AUTH_FILE`, docker's `config.json`, podman's
+/// `auth.json` of this login and of this user.
+pub fn files(env: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
+    let dir = |name: &str| env(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let home = dir("HOME");
+    let docker = dir("DOCKER_CONFIG").or_else(|| Some(home.clone()?.join(".docker")));
+    let config = dir("XDG_CONFIG_HOME").or_else(|| Some(home?.join(".config")));
+    [
+        dir("REGISTRY_AUTH_FILE"),
+        docker.map(|d| d.join("config.json")),
+        dir("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json")),
+        config.map(|d| d.join("containers/auth.json")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
-/// The credentials for a registry, written as in an image reference. Waits for the program that keeps them.
+/// The login for a repository of a registry, both written as in an image reference. Waits for the program that keeps it.
+///
+/// # Errors
+/// A file or a program that is there and cannot be read: going on as nobody would hide it.
 pub fn find(
-    directory: &Path,
+    files: &[PathBuf],
     registry: &str,
-) -> Result<Option<DockerCredentials>, CredentialsError> {
-    let found = look_up(directory, registry)?;
-    // bollard writes the header in one alphabet of base64, and engines read it in the other; they differ in two digits.
-    let sent = serde_json::to_string(&found).unwrap_or_default();
-    if STANDARD.encode(sent).contains(['+', '/']) {
-        return Err(CredentialsError::Spelling(registry.to_owned()));
+    repository: &str,
+) -> Result<Option<Login>, LoginError> {
+    for file in files {
+        if let Some(found) = look_up(file, registry, repository)? {
+            return Ok(Some(found));
+        }
     }
-    Ok(found)
+    Ok(None)
 }
 
-fn look_up(
-    directory: &Path,
-    registry: &str,
-) -> Result<Option<DockerCredentials>, CredentialsError> {
-    let Some(file) = read(&directory.join("config.json"))? else {
+fn look_up(file: &Path, registry: &str, repository: &str) -> Result<Option<Login>, LoginError> {
+    let Some(file) = read(file)? else {
         return Ok(None);
     };
     let server = if registry == "docker.io" {
@@ -96,24 +125,25 @@ fn look_up(
     let helper = file
         .cred_helpers
         .iter()
-        .find(|(of, _)| is_same(of, registry))
+        .find(|(of, _)| covers(of, registry, "") == Some(0))
         .map(|(_, name)| name)
         .or(file.creds_store.as_ref())
         .filter(|name| !name.is_empty());
     if let Some(name) = helper
         && let Some(kept) = ask(name, server)?
     {
-        return Ok(Some(given(kept.username, kept.secret, server)));
+        return Ok(Some(given(kept.username, kept.secret)));
     }
-    let Some((_, auth)) = file.auths.iter().find(|(of, _)| is_same(of, registry)) else {
+    let Some((_, auth)) = file
+        .auths
+        .iter()
+        .filter_map(|(of, auth)| Some((covers(of, registry, repository)?, auth)))
+        .max_by_key(|(specific, _)| *specific)
+    else {
         return Ok(None);
     };
     if !auth.identitytoken.is_empty() {
-        return Ok(Some(given(
-            TOKEN.to_owned(),
-            auth.identitytoken.clone(),
-            server,
-        )));
+        return Ok(Some(given(TOKEN.to_owned(), auth.identitytoken.clone())));
     }
     let decoded = STANDARD
         .decode(auth.auth.trim())
@@ -125,32 +155,40 @@ fn look_up(
         Some((user, password)) => (user, password.trim_matches('\0')),
         None => (auth.username.as_str(), auth.password.as_str()),
     };
-    Ok((!user.is_empty()).then(|| given(user.to_owned(), password.to_owned(), server)))
+    Ok((!user.is_empty()).then(|| given(user.to_owned(), password.to_owned())))
 }
 
-fn given(user: String, secret: String, server: &str) -> DockerCredentials {
-    let mut credentials = DockerCredentials {
-        serveraddress: Some(server.to_owned()),
-        ..DockerCredentials::default()
-    };
+fn given(user: String, secret: String) -> Login {
+    let secret = Zeroizing::new(secret);
     if user == TOKEN {
-        credentials.identitytoken = Some(secret);
+        Login::IdentityToken(secret)
     } else {
-        credentials.username = Some(user);
-        credentials.password = Some(secret);
+        Login::Password {
+            user,
+            password: secret,
+        }
     }
-    credentials
 }
 
-/// Entries are written as hosts or as addresses with a scheme and a path.
-fn is_same(entry: &str, registry: &str) -> bool {
+/// How specific an entry is for a repository, if it is for it: entries are hosts, addresses with a scheme and a version, or
+/// (podman) a host and the beginning of repositories.
+fn covers(entry: &str, registry: &str, repository: &str) -> Option<usize> {
     let bare = entry.split_once("://").map_or(entry, |(_, rest)| rest);
-    let host = bare.split('/').next().unwrap_or(bare);
-    host == registry || (registry == "docker.io" && host == "index.docker.io")
+    let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
+    let same = host == registry || (registry == "docker.io" && host == "index.docker.io");
+    let path = path.trim_end_matches('/');
+    match path {
+        _ if !same => None,
+        "" | "v1" | "v2" => Some(0),
+        path => repository
+            .strip_prefix(path)
+            .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+            .map(|_| path.len()),
+    }
 }
 
-fn read(path: &Path) -> Result<Option<File>, CredentialsError> {
-    let failed = |why: String| CredentialsError::File {
+fn read(path: &Path) -> Result<Option<File>, LoginError> {
+    let failed = |why: String| LoginError::File {
         path: path.to_owned(),
         why,
     };
@@ -172,8 +210,8 @@ fn read(path: &Path) -> Result<Option<File>, CredentialsError> {
 }
 
 /// `docker-credential-NAME get`; `None` where it keeps nothing for the server.
-fn ask(name: &str, server: &str) -> Result<Option<Kept>, CredentialsError> {
-    let failed = |why: String| CredentialsError::Helper {
+fn ask(name: &str, server: &str) -> Result<Option<Kept>, LoginError> {
+    let failed = |why: String| LoginError::Helper {
         name: name.to_owned(),
         why,
     };
@@ -231,13 +269,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn found(config: &str, registry: &str) -> Option<(String, String)> {
+    fn found(config: &str, registry: &str, repository: &str) -> Option<(String, String)> {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("config.json"), config).unwrap();
-        let found = find(dir.path(), registry).unwrap()?;
-        Some(match found.identitytoken {
-            Some(token) => (TOKEN.to_owned(), token),
-            None => (found.username.unwrap(), found.password.unwrap()),
+        let file = dir.path().join("config.json");
+        std::fs::write(&file, config).unwrap();
+        Some(match find(&[file], registry, repository).unwrap()? {
+            Login::IdentityToken(token) => (TOKEN.to_owned(), token.to_string()),
+            Login::Password { user, password } => (user, password.to_string()),
         })
     }
 
@@ -253,27 +291,56 @@ mod tests {
             STANDARD.encode("ada:pa:ss"),
             STANDARD.encode("hub:secret\0\0")
         );
-        assert_eq!(found(&config, "ghcr.io"), pair("ada", "pa:ss"));
-        assert_eq!(found(&config, "docker.io"), pair("hub", "secret"));
-        assert_eq!(found(&config, "r.test"), pair(TOKEN, "t"));
+        assert_eq!(found(&config, "ghcr.io", "a"), pair("ada", "pa:ss"));
+        assert_eq!(found(&config, "docker.io", "a/b"), pair("hub", "secret"));
+        assert_eq!(found(&config, "r.test", "a"), pair(TOKEN, "t"));
         for other in ["evil.test", "ghcr.io:5000", "io", "empty.test"] {
-            assert_eq!(found(&config, other), None, "{other}");
+            assert_eq!(found(&config, other, "a"), None, "{other}");
         }
     }
 
     #[test]
-    fn what_an_engine_would_read_otherwise_is_not_sent() {
-        let spelt = |secret: &str| {
-            let dir = tempfile::tempdir().unwrap();
-            let auth = STANDARD.encode(format!("ada:{secret}"));
-            let config = format!(r#"{{ "auths": {{ "r.test": {{ "auth": "{auth}" }} }} }}"#);
-            std::fs::write(dir.path().join("config.json"), config).unwrap();
-            find(dir.path(), "r.test").map(|_| ())
+    fn what_podman_wrote_for_a_part_of_a_registry_goes_to_that_part() {
+        let entry = |user: &str| {
+            format!(
+                r#"{{ "auth": "{}" }}"#,
+                STANDARD.encode(format!("{user}:s"))
+            )
         };
-        assert!(spelt("plain-Secret_1.2!").is_ok());
+        let config = format!(
+            r#"{{ "auths": {{ "r.test/team": {}, "r.test/team/app": {}, "q.test/team": {} }} }}"#,
+            entry("team"),
+            entry("app"),
+            entry("other")
+        );
+        assert_eq!(found(&config, "r.test", "team/x"), pair("team", "s"));
+        assert_eq!(found(&config, "r.test", "team/app/y"), pair("app", "s"));
+        for other in ["teams", "x", "teamx/app"] {
+            assert_eq!(found(&config, "r.test", other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_first_file_that_knows_the_registry_wins_and_a_broken_one_is_an_error() {
+        let env = |name: &str| match name {
+            "HOME" => Some("/h".to_owned()),
+            "REGISTRY_AUTH_FILE" => Some("/a.json".to_owned()),
+            "XDG_RUNTIME_DIR" => Some("/run/u".to_owned()),
+            _ => None,
+        };
+        let expected = [
+            "/a.json",
+            "/h/.docker/config.json",
+            "/run/u/containers/auth.json",
+            "/h/.config/containers/auth.json",
+        ];
+        assert_eq!(files(env), expected.map(PathBuf::from));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        std::fs::write(&file, "{ not json").unwrap();
         assert!(matches!(
-            spelt("??????"),
-            Err(CredentialsError::Spelling(_))
+            find(&[file], "r.test", "a"),
+            Err(LoginError::File { .. })
         ));
     }
 
@@ -282,12 +349,14 @@ mod tests {
         let config = |size: usize| {
             let dir = tempfile::tempdir().unwrap();
             let text = format!("{{}}{}", " ".repeat(size - 2));
-            std::fs::write(dir.path().join("config.json"), text).unwrap();
-            find(dir.path(), "r.test").map(|_| ())
+            let file = dir.path().join("config.json");
+            std::fs::write(&file, text).unwrap();
+            find(&[file], "r.test", "a").map(|_| ())
         };
         assert!(config(MAX_FILE as usize).is_ok());
         assert!(config(MAX_FILE as usize + 1).is_err());
-        assert!(find(Path::new("/nowhere"), "r.test").unwrap().is_none());
+        let nowhere = [PathBuf::from("/nowhere")];
+        assert!(find(&nowhere, "r.test", "a").unwrap().is_none());
     }
 
     #[test]
@@ -295,7 +364,7 @@ mod tests {
         for name in ["../evil", "a b", "a/b", "x;y"] {
             assert!(matches!(
                 ask(name, "r.test"),
-                Err(CredentialsError::Helper { .. })
+                Err(LoginError::Helper { .. })
             ));
         }
         assert!(ask("surely-not-there", "r.test").is_err());

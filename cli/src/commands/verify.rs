@@ -1,0 +1,203 @@
+//! `agentcontainer verify`: whether everything that is locked still is what was locked, and who stands by it. 0 holds, 1 does not,
+//! 2 could not be asked.
+
+use std::path::{Path, PathBuf};
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use jiff::Timestamp;
+use registry::signature::{Accept, BUNDLE_BYTES, Identity, KEY_BYTES, Key, Log};
+use registry::trust_root::TrustRoots;
+use registry::verify::{Checked, Means, Rule, Verdict};
+use serde_json::json;
+
+use super::json;
+use crate::files;
+use crate::loaded::Loaded;
+use crate::lock;
+use crate::organisation;
+use crate::registries;
+use crate::report::{self, Failure, escape};
+
+/// The largest trusted root that is read, in bytes.
+const MAX_ROOT: usize = 1 << 20;
+/// The most bundles that may be brought along.
+const MAX_BUNDLES: usize = 64;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A public key (PEM) that may have signed
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// With --key: its signatures have to be in a transparency log
+    #[arg(long, requires = "key")]
+    require_log: bool,
+    /// Who may have signed, as their certificate names them: an address, or a URI in which `*` stands for a part of the path
+    #[arg(long, value_name = "SUBJECT", requires = "issuer")]
+    identity: Option<String>,
+    /// Who vouched for the identity
+    #[arg(long, value_name = "URL", requires = "identity")]
+    issuer: Option<String>,
+    /// Certificates and logs to measure with, in place of Sigstore's public ones (trusted_root.json)
+    #[arg(long, value_name = "FILE")]
+    trusted_root: Option<PathBuf>,
+    /// A bundle that was brought along, beside what registries have
+    #[arg(long, value_name = "FILE")]
+    bundle: Vec<PathBuf>,
+    /// Use no network at all
+    #[arg(long)]
+    offline: bool,
+    /// The config whose lockfile is verified
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// As JSON, every check with its evidence
+    #[arg(long)]
+    json: bool,
+}
+
+/// What could not be begun was not verified.
+const UNASKED: u8 = 2;
+
+pub async fn run(args: Args) -> Result<u8, Failure> {
+    let as_json = json(args.json);
+    if !args.offline {
+        organisation::up_to_date()
+            .await
+            .map_err(|f| f.status(UNASKED))?;
+    }
+    let (loaded, lockfile, named) = read(&args).map_err(|f| f.status(UNASKED))?;
+    let roots = roots(args.trusted_root.as_deref()).map_err(|f| f.status(UNASKED))?;
+    let bundles = bundles(&args.bundle).map_err(|f| f.status(UNASKED))?;
+    let client = registries::client(&loaded.places, &loaded.host, args.offline)
+        .map_err(|f| f.status(UNASKED))?;
+    let means = Means {
+        roots: &roots,
+        bundles: &bundles,
+        now: Timestamp::now(),
+    };
+    let mut requirements = Vec::new();
+    for (_, pin) in lockfile.pins() {
+        let mut requirement = organisation::requirement(&loaded.requirements, &pin.reference)
+            .map_err(|f| f.status(UNASKED))?;
+        requirement.rules.extend(named.clone());
+        requirements.push(requirement);
+    }
+    let is_judged = requirements.iter().any(|one| !one.rules.is_empty());
+    let jobs = lockfile
+        .pins()
+        .zip(&requirements)
+        .map(|((name, pin), requirement)| client.verify(name, pin, requirement, &means));
+    let mut checked: Vec<Checked> = stream::iter(jobs)
+        .buffer_unordered(registries::AT_ONCE)
+        .collect()
+        .await;
+    checked.sort_by(|a, b| a.name.cmp(&b.name));
+    let verdict = checked
+        .iter()
+        .map(Checked::verdict)
+        .max()
+        .unwrap_or(Verdict::Holds);
+    if as_json {
+        report::out_json(&json!({ "verdict": verdict, "pins": checked }));
+    } else {
+        checked.iter().for_each(show);
+        if !is_judged {
+            report::note(
+                "no signature was judged: name who may have signed with --key, or --identity and --issuer",
+            );
+        }
+    }
+    Ok(match verdict {
+        Verdict::Holds | Verdict::NotRequired => 0,
+        Verdict::Fails => 1,
+        Verdict::Unasked => UNASKED,
+    })
+}
+
+fn read(args: &Args) -> Result<(Loaded, schema::lockfile::Lockfile, Option<Rule>), Failure> {
+    let loaded = Loaded::read(args.config.as_deref())?;
+    let path = lock::path(&loaded, false);
+    let lockfile = lock::read(&path)?.ok_or_else(|| {
+        Failure::new(
+            "not-locked",
+            format!("{} is not there: nothing is locked", path.display()),
+        )
+        .help("`agentcontainer lock` makes it")
+    })?;
+    let rules = signers(args)?.map(|accept| Rule {
+        accept,
+        said: "the command line".to_owned(),
+    });
+    Ok((loaded, lockfile, rules))
+}
+
+fn signers(args: &Args) -> Result<Option<Accept>, Failure> {
+    let refused = |e: registry::signature::AcceptError| Failure::new("signer", e.to_string());
+    let log = if args.require_log {
+        Log::Demanded
+    } else {
+        Log::NotDemanded
+    };
+    let mut keys = Vec::new();
+    for path in &args.key {
+        let pem = String::from_utf8_lossy(&files::named(path, KEY_BYTES)?).into_owned();
+        keys.push(
+            Key::from_pem(&pem, log).map_err(|e| refused(e).about(path.display().to_string()))?,
+        );
+    }
+    let mut identities = Vec::new();
+    if let (Some(subject), Some(issuer)) = (&args.identity, &args.issuer) {
+        identities.push(Identity::new(issuer, subject).map_err(refused)?);
+    }
+    if keys.is_empty() && identities.is_empty() {
+        return Ok(None);
+    }
+    Accept::new(keys, identities).map(Some).map_err(refused)
+}
+
+fn roots(path: Option<&Path>) -> Result<TrustRoots, Failure> {
+    let refused =
+        |e: registry::trust_root::TrustRootError| Failure::new("trusted-root", e.to_string());
+    match path {
+        None => TrustRoots::public_good().map_err(refused),
+        Some(path) => TrustRoots::none()
+            .with_json(&path.display().to_string(), &files::named(path, MAX_ROOT)?)
+            .map_err(refused),
+    }
+}
+
+fn bundles(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
+    if paths.len() > MAX_BUNDLES {
+        return Err(Failure::new(
+            "too-many-bundles",
+            format!("more than {MAX_BUNDLES} bundles"),
+        ));
+    }
+    paths
+        .iter()
+        .map(|path| files::named(path, BUNDLE_BYTES))
+        .collect()
+}
+
+fn show(checked: &Checked) {
+    report::out(format!(
+        "{}  {}  {}",
+        escape(&checked.name),
+        escape(&checked.reference),
+        checked.digest
+    ));
+    for check in &checked.checks {
+        let (word, good) = match check.verdict {
+            Verdict::Holds => ("holds       ", Some(true)),
+            Verdict::Fails => ("fails       ", Some(false)),
+            Verdict::Unasked => ("unasked     ", None),
+            Verdict::NotRequired => ("not required", None),
+        };
+        report::out(format!(
+            "  {}  {:<10} {}",
+            report::coloured(word, good),
+            check.check,
+            escape(&check.detail)
+        ));
+    }
+}

@@ -1,0 +1,598 @@
+//! What is pinned: the lockfile beside a config (in this user's state where a workspace has none), made by asking the engine
+//! for what only it has and registries for the rest, and held to before anything is started. `lock` and `run` call it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use engine::Engine;
+use engine::image::{Image, PullProgress};
+use futures_util::StreamExt;
+use futures_util::stream;
+use jiff::Timestamp;
+use registry::client::{Client, Repository};
+use registry::resolve::Resolved;
+use schema::config::discover;
+use schema::digest::Digest;
+use schema::image::ImageRef;
+use schema::lockfile::{self, Drift, Lockfile, MAX_BYTES, Pin, Platform};
+
+use crate::loaded::Loaded;
+use crate::organisation;
+use crate::places::make_private;
+use crate::registries;
+use crate::report::{self, Failure};
+use crate::trust;
+
+/// What a config names, by the name it has in the lockfile.
+pub type Wanted = Vec<(String, ImageRef)>;
+
+/// What became of one pin.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase", tag = "change")]
+pub enum Change {
+    Kept {
+        name: String,
+        digest: Digest,
+    },
+    Added {
+        name: String,
+        reference: String,
+        digest: Digest,
+    },
+    Moved {
+        name: String,
+        reference: String,
+        from: Digest,
+        to: Digest,
+    },
+    Removed {
+        name: String,
+        digest: Digest,
+    },
+}
+
+/// How pins are made.
+#[derive(Clone, Debug, Default)]
+pub struct How {
+    /// Names whose pins are made anew.
+    pub update: Vec<String>,
+    /// Every pin is made anew.
+    pub update_all: bool,
+    /// Platforms that every image has to have.
+    pub platforms: Vec<Platform>,
+}
+
+/// What `run` does where something is not locked.
+#[derive(Clone, Copy, Debug)]
+pub enum Unlocked {
+    /// Says what, and stops.
+    Stop,
+    /// Says what, and goes on with what the engine has by that name: nothing is started.
+    Plan,
+    /// Locks it first, once that was reviewed; `yes` approves.
+    Lock { yes: bool },
+}
+
+pub fn wanted(loaded: &Loaded) -> Wanted {
+    let mut wanted = vec![("image".to_owned(), loaded.config.image.value.clone())];
+    if let Some(source) = &loaded.config.agent.policy.source {
+        wanted.push(("policy".to_owned(), source.value.reference().clone()));
+    }
+    wanted
+}
+
+/// Where the lockfile is; a config that a profile brought has none beside it.
+pub fn path(loaded: &Loaded, brought: bool) -> PathBuf {
+    if brought {
+        let agent = loaded
+            .config
+            .profile
+            .as_ref()
+            .map_or("", |p| p.profile.name);
+        let mut key = loaded.workspace.as_os_str().as_encoded_bytes().to_vec();
+        key.push(0);
+        key.extend_from_slice(agent.as_bytes());
+        return loaded
+            .places
+            .locks()
+            .join(format!("{}.json", Digest::of(&key).hex()));
+    }
+    lockfile::beside(&loaded.workspace.join(&loaded.config.file))
+}
+
+/// The lockfile at a path, or `None`.
+pub fn read(path: &Path) -> Result<Option<Lockfile>, Failure> {
+    match discover::read_file(path, MAX_BYTES) {
+        Ok(Some(bytes)) => Ok(Some(Lockfile::parse(&bytes, &path.to_string_lossy())?)),
+        Ok(None) => Ok(None),
+        Err(error) => Err(Failure::from(schema::diag::Diagnostic::from(error))),
+    }
+}
+
+/// Writes it whole or not at all; what has not changed is not touched.
+pub fn write(path: &Path, lockfile: &Lockfile) -> Result<bool, Failure> {
+    let text = lockfile.to_text();
+    if discover::read_file(path, MAX_BYTES).is_ok_and(|was| was.as_deref() == Some(text.as_bytes()))
+    {
+        return Ok(false);
+    }
+    let temporary = path.with_file_name(format!(".{}.{}", lockfile::FILE, std::process::id()));
+    let _ = fs::remove_file(&temporary);
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&temporary)
+        .and_then(|mut file| {
+            file.write_all(text.as_bytes())
+                .and_then(|()| file.sync_all())
+        })
+        .and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|e| {
+        let _ = fs::remove_file(&temporary);
+        Failure::io("write", path, &e)
+    })?;
+    Ok(true)
+}
+
+/// Holds what is pinned to the workspace's own policy, and to everything that is required of it: registries are asked for that, so
+/// only once the workspace was reviewed.
+pub async fn hold(loaded: &mut Loaded) -> Result<(), Failure> {
+    let Some(lock) = loaded.lock.clone() else {
+        return Err(Failure::new(
+            "not-locked",
+            "nothing is run that is not locked",
+        ));
+    };
+    let client = registries::client(&loaded.places, &loaded.host, false)?;
+    if let Some(document) = organisation::of_workspace(&client, &loaded.config, &lock).await? {
+        loaded.hold_under(document)?;
+    }
+    organisation::require(&loaded.places, &loaded.host, &loaded.requirements, &lock).await
+}
+
+/// Has `loaded` know its pins: those of the lockfile, if they are the config's.
+pub async fn require(
+    loaded: &mut Loaded,
+    brought: bool,
+    unlocked: Unlocked,
+) -> Result<(), Failure> {
+    let path = path(loaded, brought);
+    let found = read(&path)?;
+    let wanted = wanted(loaded);
+    let drift = found.as_ref().map(|lockfile| lockfile.drift(&wanted));
+    let again = matches!(unlocked, Unlocked::Lock { .. }) && brought;
+    if let (Some(lockfile), Some([]), false) = (&found, drift.as_deref(), again) {
+        loaded.lock = Some(lockfile.clone());
+        return Ok(());
+    }
+    let yes = match unlocked {
+        Unlocked::Lock { yes } => yes,
+        Unlocked::Plan => {
+            if !brought {
+                let said = not_locked(&path, drift.as_deref());
+                said.diagnostics.iter().for_each(|d| {
+                    report::warning(format!("`run` would stop: {}", d.message));
+                });
+            }
+            return Ok(());
+        }
+        Unlocked::Stop if brought => {
+            return make_for_brought(loaded, &path, found, How::default()).await;
+        }
+        Unlocked::Stop => return Err(not_locked(&path, drift.as_deref())),
+    };
+    if brought {
+        let how = How {
+            update_all: true,
+            ..How::default()
+        };
+        return make_for_brought(loaded, &path, found, how).await;
+    }
+    // Nothing is asked on a workspace's behalf before it was reviewed.
+    trust::require(loaded, yes)?;
+    let client = registries::client(&loaded.places, &loaded.host, false)?;
+    let (lockfile, changes) = make(loaded, &client, found, &How::default()).await?;
+    write(&path, &lockfile)?;
+    say(&changes);
+    loaded.lock = Some(lockfile);
+    Ok(())
+}
+
+/// A profile's own image is nobody's in the workspace: it is pinned in this user's state when it is first used.
+async fn make_for_brought(
+    loaded: &mut Loaded,
+    path: &Path,
+    found: Option<Lockfile>,
+    how: How,
+) -> Result<(), Failure> {
+    let client = registries::client(&loaded.places, &loaded.host, false)?;
+    let (lockfile, changes) = make(loaded, &client, found, &how).await?;
+    make_private(&loaded.places.locks())?;
+    write(path, &lockfile)?;
+    say(&changes);
+    loaded.lock = Some(lockfile);
+    Ok(())
+}
+
+fn not_locked(path: &Path, drift: Option<&[Drift]>) -> Failure {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match drift {
+        None => Failure::new(
+            "not-locked",
+            format!("there is no {name} beside the config, and nothing is run that is not locked"),
+        )
+        .help("`agentcontainer lock` makes it, `agentcontainer run --lock` makes it and goes on"),
+        Some(drift) => {
+            let all: Vec<String> = drift.iter().map(ToString::to_string).collect();
+            Failure::new(
+                "lock-drift",
+                format!("{name} is not about this config: {}", all.join("; ")),
+            )
+            .help("`agentcontainer lock` locks what has no pin and leaves the others")
+        }
+    }
+}
+
+/// Says what became of pins; those that stayed are not worth a line.
+pub fn say(changes: &[Change]) {
+    for change in changes {
+        match change {
+            Change::Kept { .. } => {}
+            Change::Added {
+                name,
+                reference,
+                digest,
+            } => {
+                report::note(format!("locked {name} {reference} {digest}"));
+            }
+            Change::Moved {
+                name,
+                reference,
+                from,
+                to,
+            } => {
+                report::note(format!("moved {name} {reference} from {from} to {to}"));
+            }
+            Change::Removed { name, .. } => report::note(format!("removed {name}")),
+        }
+    }
+}
+
+/// A lockfile for what is wanted now: pins that are still about the same reference stay, unless they are to be made anew.
+pub async fn make(
+    loaded: &Loaded,
+    client: &Client,
+    old: Option<Lockfile>,
+    how: &How,
+) -> Result<(Lockfile, Vec<Change>), Failure> {
+    let wanted = wanted(loaded);
+    for name in &how.update {
+        if !wanted.iter().any(|(wanted, _)| wanted == name) {
+            let names: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(
+                Failure::new("unknown-pin", format!("the config names no {name}"))
+                    .help(format!("it names {}", names.join(", "))),
+            );
+        }
+    }
+    let pinned = |name: &str, reference: &ImageRef| {
+        old.as_ref()?
+            .pins()
+            .find(|(of, pin)| *of == name && pin.reference == *reference)
+            .map(|(_, pin)| pin.clone())
+            .filter(|_| !how.update_all && !how.update.iter().any(|update| update == name))
+    };
+    let engine = Engine::connect(loaded.host.engine().clone()).await.ok();
+    let mut spinner = Spinner::new();
+    let jobs = wanted.iter().map(|(name, reference)| {
+        let (engine, kept) = (&engine, pinned(name, reference));
+        async move {
+            match kept {
+                Some(pin) => Ok::<_, Failure>((name.clone(), pin)),
+                None => Ok((
+                    name.clone(),
+                    pin(engine.as_ref(), client, name, reference).await?,
+                )),
+            }
+        }
+    });
+    let mut jobs = stream::iter(jobs).buffer_unordered(registries::AT_ONCE);
+    let mut pins = Vec::new();
+    let mut failed = Vec::new();
+    while let Some(done) = jobs.next().await {
+        match done {
+            Ok(pin) => pins.push(pin),
+            Err(failure) => failed.extend(failure.diagnostics),
+        }
+        spinner.done(pins.len(), wanted.len());
+    }
+    drop(spinner);
+    if !failed.is_empty() {
+        return Err(failed.into());
+    }
+    pins.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for (name, pin) in &pins {
+        for platform in &how.platforms {
+            if !pin.local && !pin.platforms.is_empty() && !pin.platforms.contains_key(platform) {
+                return Err(Failure::new(
+                    "platform",
+                    format!(
+                        "{name} ({}) has nothing for {platform}",
+                        pin.reference.as_str()
+                    ),
+                )
+                .help(format!("it has {}", shown(pin))));
+            }
+        }
+    }
+    let changes = changes(old.as_ref(), &pins);
+    let (mut image, mut policy) = (None, None);
+    let mut features = std::collections::BTreeMap::new();
+    for (name, pin) in pins {
+        match name.as_str() {
+            "image" => image = Some(pin),
+            "policy" => policy = Some(pin),
+            _ => {
+                features.insert(name, pin);
+            }
+        }
+    }
+    let Some(image) = image else {
+        return Err(Failure::new("internal", "a config names an image"));
+    };
+    let lockfile = Lockfile {
+        lockfile_version: lockfile::VERSION,
+        config: loaded.config.digest(),
+        image,
+        features,
+        policy,
+    };
+    Ok((lockfile, changes))
+}
+
+/// One reference, looked up: what only the engine has by its id there, anything else by the registry's digest.
+async fn pin(
+    engine: Option<&Engine>,
+    client: &Client,
+    name: &str,
+    reference: &ImageRef,
+) -> Result<Pin, Failure> {
+    let resolved = Timestamp::now();
+    let resolved = Timestamp::from_second(resolved.as_second()).unwrap_or(resolved);
+    if let (Some(engine), "image", None) = (engine, name, reference.digest())
+        && let Some(image) = engine.image(reference).await?
+        && image.pinned.is_local()
+    {
+        return Ok(Pin {
+            reference: reference.clone(),
+            local: true,
+            digest: image.id,
+            media_type: String::new(),
+            platforms: Default::default(),
+            resolved,
+            verified: None,
+        });
+    }
+    let found: Resolved = client
+        .resolve(reference)
+        .await
+        .map_err(|e| Failure::from(e).about(format!("{name} ({})", reference.as_str())))?;
+    if name == "image" && found.platforms.is_empty() {
+        return Err(Failure::new(
+            "no-image",
+            format!("{} is not an image", reference.as_str()),
+        ));
+    }
+    Ok(Pin {
+        reference: reference.clone(),
+        local: false,
+        digest: found.digest,
+        media_type: found.media_type,
+        platforms: found.platforms,
+        resolved,
+        verified: None,
+    })
+}
+
+fn changes(old: Option<&Lockfile>, pins: &[(String, Pin)]) -> Vec<Change> {
+    let was = |name: &str| {
+        old.and_then(|old| old.pins().find(|(of, _)| *of == name))
+            .map(|(_, pin)| pin)
+    };
+    let mut out: Vec<Change> = pins
+        .iter()
+        .map(|(name, pin)| {
+            let (name, reference) = (name.clone(), pin.reference.as_str().to_owned());
+            match was(&name) {
+                Some(old) if old.digest == pin.digest => Change::Kept {
+                    name,
+                    digest: pin.digest,
+                },
+                Some(old) => Change::Moved {
+                    name,
+                    reference,
+                    from: old.digest,
+                    to: pin.digest,
+                },
+                None => Change::Added {
+                    name,
+                    reference,
+                    digest: pin.digest,
+                },
+            }
+        })
+        .collect();
+    for (name, pin) in old.iter().flat_map(|old| old.pins()) {
+        if !pins.iter().any(|(now, _)| now == name) {
+            out.push(Change::Removed {
+                name: name.to_owned(),
+                digest: pin.digest,
+            });
+        }
+    }
+    out
+}
+
+fn shown(pin: &Pin) -> String {
+    let all: Vec<String> = pin.platforms.keys().map(ToString::to_string).collect();
+    all.join(", ")
+}
+
+/// The locked image if the engine has it; where a plan looks at what is not locked yet, what the engine has by its name.
+pub async fn present(engine: &Engine, loaded: &Loaded) -> Result<Option<Image>, Failure> {
+    let Some(lock) = &loaded.lock else {
+        return Ok(engine.image(&loaded.config.image.value).await?);
+    };
+    if lock.image.local {
+        return local(engine, &lock.image).await.map(Some);
+    }
+    Ok(engine.image(&pinned(&lock.image)?).await?)
+}
+
+fn pinned(pin: &Pin) -> Result<ImageRef, Failure> {
+    ImageRef::parse(&Repository::of(&pin.reference).at(&pin.digest))
+        .map_err(|e| Failure::new("image", e.to_string()))
+}
+
+/// The locked image as the engine has it, pulled by its digest if it has to be, and compared with what was locked.
+pub async fn image(
+    engine: &Engine,
+    loaded: &Loaded,
+    progress: &mut (dyn FnMut(PullProgress) + Send),
+) -> Result<Image, Failure> {
+    let Some(lock) = &loaded.lock else {
+        return Err(Failure::new(
+            "not-locked",
+            "nothing is run that is not locked",
+        ));
+    };
+    let pin = &lock.image;
+    if pin.local {
+        return local(engine, pin).await;
+    }
+    let repository = Repository::of(&pin.reference);
+    let pinned = pinned(pin)?;
+    let image = match engine.image(&pinned).await? {
+        Some(image) => image,
+        None => {
+            let login = registries::login_for_engine(&pinned).await?;
+            engine.pulled(&pinned, login, progress).await?
+        }
+    };
+    let client = registries::client(&loaded.places, &loaded.host, false)?;
+    compare(&image, pin, &repository, &client).await?;
+    Ok(image)
+}
+
+async fn local(engine: &Engine, pin: &Pin) -> Result<Image, Failure> {
+    let written = pin.reference.as_str();
+    match engine.image(&pin.reference).await? {
+        Some(image) if image.id == pin.digest => return Ok(image),
+        Some(image) => {
+            return Err(Failure::new(
+                "image-moved",
+                format!(
+                    "{written} is {} on this engine now, and {} is locked",
+                    image.id, pin.digest
+                ),
+            )
+            .help("`agentcontainer lock --update image` locks what it is now"));
+        }
+        None => {}
+    }
+    engine
+        .image_by_id(&pin.reference, &pin.digest)
+        .await?
+        .ok_or_else(|| {
+            Failure::new(
+                "image-not-here",
+                format!(
+                    "{written} was locked as {}, which only another machine's engine has",
+                    pin.digest
+                ),
+            )
+            .help("build it here and run `agentcontainer lock --update image`, or push it to a registry and lock that")
+        })
+}
+
+/// What an engine has under a digest is what the registry's manifest of that digest names.
+async fn compare(
+    image: &Image,
+    pin: &Pin,
+    repository: &Repository,
+    client: &Client,
+) -> Result<(), Failure> {
+    let (os, architecture, variant) = &image.platform;
+    let platform = Platform::new(os, architecture, Some(variant))
+        .filter(|p| pin.platforms.contains_key(p))
+        .or_else(|| {
+            // Engines leave the variant out where an image does.
+            let same = |p: &&Platform| p.os() == os && p.architecture() == architecture;
+            let mut fitting = pin.platforms.keys().filter(same);
+            fitting.next().filter(|_| fitting.next().is_none()).cloned()
+        });
+    let Some(manifest) = platform.as_ref().and_then(|p| pin.platforms.get(p)) else {
+        return Err(Failure::new(
+            "image-platform",
+            format!(
+                "{} was locked for {}, and the engine has it for {os}/{architecture}",
+                pin.reference.as_str(),
+                shown(pin)
+            ),
+        ));
+    };
+    let differs = |found: &Digest| {
+        Failure::new(
+            "image-differs",
+            format!(
+                "the engine's image {found} is not the one that was locked for {}",
+                pin.reference.as_str()
+            ),
+        )
+        .help("remove it from the engine (`docker image rm`) and run this again")
+    };
+    if image.pinned.digest != pin.digest {
+        return Err(differs(&image.pinned.digest));
+    }
+    // Engines that keep what registries send know an image by its manifest or index, others by its configuration.
+    if image.id == *manifest || image.id == pin.digest {
+        return Ok(());
+    }
+    let expected = client
+        .image_id(repository, manifest)
+        .await
+        .map_err(|e| Failure::from(e).about(pin.reference.as_str()))?;
+    if image.id != expected {
+        return Err(differs(&image.id));
+    }
+    Ok(())
+}
+
+/// How far it is, on a terminal, once it takes long enough to be worth it.
+struct Spinner(Option<indicatif::ProgressBar>);
+
+impl Spinner {
+    fn new() -> Self {
+        Self(report::stderr_is_terminal().then(|| {
+            let bar = indicatif::ProgressBar::new_spinner();
+            bar.set_message("asking registries");
+            bar.enable_steady_tick(std::time::Duration::from_millis(120));
+            bar
+        }))
+    }
+
+    fn done(&mut self, done: usize, all: usize) {
+        if let Some(bar) = &self.0 {
+            bar.set_message(format!("asking registries: {done} of {all}"));
+        }
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

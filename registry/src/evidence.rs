@@ -1,0 +1,312 @@
+//! What lies beside a subject in its registry: bundles that refer to it, cosign's tags, inventories. Gathered for the verdict in
+//! [`crate::signature`]; what cannot be had is an error, because nobody can tell what it would have said.
+
+use futures_util::future::try_join_all;
+use futures_util::join;
+use oci_spec::image::{Descriptor, ImageManifest};
+use schema::digest::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::client::{Client, Parsed, Referrers, Repository};
+use crate::error::RegistryError;
+use crate::resolve::digest_of;
+use crate::signature::{Annotations, BUNDLE_BYTES, EVIDENCE, Evidence, PAYLOAD_BYTES};
+
+/// What a bundle's layer, or the artifact type of what refers with it, begins with: versions come in two spellings.
+const BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
+/// Referrers that are inventories themselves, without a signature around them.
+const INVENTORIES: [&str; 4] = [
+    "application/spdx+json",
+    "text/spdx+json",
+    "application/vnd.cyclonedx+json",
+    "application/vnd.cyclonedx",
+];
+/// The largest inventory, in bytes.
+pub const MAX_INVENTORY_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The largest note of what lay beside a subject, in bytes.
+const MAX_NOTE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Everything beside one subject.
+#[derive(Debug)]
+pub struct Gathered {
+    pub evidence: Vec<Evidence>,
+    /// Inventories that nobody signed: the referring manifest's digest, the media type, the blob's digest.
+    pub inventories: Vec<(Digest, String, Digest)>,
+    /// Whether the registry says who refers to a digest. Where it does not, and nobody kept the index, there may be more.
+    pub referrers: Told,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Told {
+    ByApi,
+    ByTag,
+    /// No API and no index: what is missing proves nothing.
+    NoIndex,
+}
+
+/// What lay beside a subject when its registry was asked, for when it cannot be: the bytes are in the cache under their digests.
+/// Signatures speak for themselves wherever they are kept.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    referrers: Told,
+    evidence: Vec<Noted>,
+    inventories: Vec<(Digest, String, Digest)>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Noted {
+    Bundle(Digest),
+    Legacy(Digest, NotedAnnotations),
+    LegacyAttestation(Digest, NotedAnnotations),
+}
+
+#[derive(Serialize, Deserialize)]
+struct NotedAnnotations {
+    signature: Option<String>,
+    certificate: Option<String>,
+    chain: Option<String>,
+    bundle: Option<String>,
+    timestamp: Option<String>,
+}
+
+impl Client {
+    /// From the registry, or offline from what it said the last time.
+    ///
+    /// # Errors
+    /// The registry could not be asked, or sent what is not what it was asked for.
+    pub async fn evidence(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+    ) -> Result<Gathered, RegistryError> {
+        if self.is_offline() {
+            return self.noted(subject).ok_or_else(|| RegistryError::Offline {
+                what: format!("what lies beside {}", repository.at(subject)),
+            });
+        }
+        let gathered = self.gather(repository, subject).await?;
+        self.write_note(subject, &gathered);
+        Ok(gathered)
+    }
+
+    fn noted(&self, subject: &Digest) -> Option<Gathered> {
+        let bytes = self.cache().note(&subject.hex(), MAX_NOTE_BYTES)?;
+        let note: Note = serde_json::from_slice(&bytes).ok()?;
+        let get = |digest: &Digest, limit: usize| self.cache().get(digest, limit as u64);
+        // What is no longer in the cache vouches for nothing.
+        let evidence = note.evidence.into_iter().filter_map(|noted| {
+            Some(match noted {
+                Noted::Bundle(from) => Evidence::Bundle {
+                    bytes: get(&from, BUNDLE_BYTES)?,
+                    from,
+                },
+                Noted::Legacy(from, annotations) => Evidence::Legacy {
+                    payload: get(&from, PAYLOAD_BYTES)?,
+                    annotations: annotations.into(),
+                    from,
+                },
+                Noted::LegacyAttestation(from, annotations) => Evidence::LegacyAttestation {
+                    envelope: get(&from, BUNDLE_BYTES)?,
+                    annotations: annotations.into(),
+                    from,
+                },
+            })
+        });
+        Some(Gathered {
+            evidence: evidence.collect(),
+            inventories: note.inventories,
+            referrers: note.referrers,
+        })
+    }
+
+    fn write_note(&self, subject: &Digest, gathered: &Gathered) {
+        let evidence = gathered.evidence.iter().map(|evidence| match evidence {
+            Evidence::Bundle { from, .. } => Noted::Bundle(*from),
+            Evidence::Legacy {
+                annotations, from, ..
+            } => Noted::Legacy(*from, annotations.into()),
+            Evidence::LegacyAttestation {
+                annotations, from, ..
+            } => Noted::LegacyAttestation(*from, annotations.into()),
+        });
+        let note = Note {
+            referrers: gathered.referrers,
+            evidence: evidence.collect(),
+            inventories: gathered.inventories.clone(),
+        };
+        if let Ok(bytes) = serde_json::to_vec(&note) {
+            // Without it, the next command offline says that it cannot know.
+            let _ = self.cache().put_note(&subject.hex(), &bytes);
+        }
+    }
+
+    async fn gather(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+    ) -> Result<Gathered, RegistryError> {
+        let tag = |suffix: &str| format!("sha256-{}.{suffix}", subject.hex());
+        let (sig, att) = (tag("sig"), tag("att"));
+        let (referring, signatures, attestations) = join!(
+            self.referring(repository, subject),
+            self.layers(repository, &sig, PAYLOAD_BYTES as u64),
+            self.layers(repository, &att, BUNDLE_BYTES as u64),
+        );
+        let (mut evidence, inventories, referrers) = referring?;
+        for (bytes, annotations, from) in signatures? {
+            evidence.push(Evidence::Legacy {
+                payload: bytes,
+                annotations,
+                from,
+            });
+        }
+        for (bytes, annotations, from) in attestations? {
+            evidence.push(Evidence::LegacyAttestation {
+                envelope: bytes,
+                annotations,
+                from,
+            });
+        }
+        Ok(Gathered {
+            evidence,
+            inventories,
+            referrers,
+        })
+    }
+
+    async fn referring(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+    ) -> Result<(Vec<Evidence>, Vec<(Digest, String, Digest)>, Told), RegistryError> {
+        let (descriptors, told) = match self.referrers(repository, subject).await? {
+            Referrers::Listed { descriptors, by } => {
+                let told = match by {
+                    crate::client::Listing::Api => Told::ByApi,
+                    crate::client::Listing::Tag => Told::ByTag,
+                };
+                (descriptors, told)
+            }
+            Referrers::NoIndex => (Vec::new(), Told::NoIndex),
+        };
+        let found = descriptors
+            .iter()
+            .take(EVIDENCE)
+            .map(|descriptor| self.referrer(repository, subject, descriptor));
+        let (mut evidence, mut inventories) = (Vec::new(), Vec::new());
+        for one in try_join_all(found).await?.into_iter().flatten() {
+            match one {
+                Found::Bundle(bytes, from) => evidence.push(Evidence::Bundle { bytes, from }),
+                Found::Inventory(manifest, kind, blob) => inventories.push((manifest, kind, blob)),
+            }
+        }
+        Ok((evidence, inventories, told))
+    }
+
+    /// What one referrer is, where it is of a kind that is read here. An index's word on the kind is not needed: the manifest has
+    /// its own.
+    async fn referrer(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        descriptor: &Descriptor,
+    ) -> Result<Option<Found>, RegistryError> {
+        let malformed = |why: String| RegistryError::Malformed {
+            what: format!("a referrer of {}", repository.at(subject)),
+            why,
+        };
+        let digest = digest_of(descriptor).map_err(malformed)?;
+        // What an index lists and the registry no longer has vouches for nothing.
+        let content = match self.manifest(repository, &digest).await {
+            Ok(content) => content,
+            Err(RegistryError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Parsed::Manifest(manifest) = content.parse()? else {
+            return Ok(None);
+        };
+        let refers = manifest
+            .subject()
+            .as_ref()
+            .is_some_and(|s| s.digest().to_string() == subject.to_string());
+        let kind = kind_of(&manifest);
+        let Some(layer) = manifest.layers().first().filter(|_| refers) else {
+            return Ok(None);
+        };
+        let blob = digest_of(layer).map_err(malformed)?;
+        if kind.starts_with(BUNDLE) || layer.media_type().to_string().starts_with(BUNDLE) {
+            let bytes = self.blob(repository, &blob, BUNDLE_BYTES as u64).await?;
+            return Ok(Some(Found::Bundle(bytes, blob)));
+        }
+        let inventory = INVENTORIES.contains(&kind.as_str())
+            || INVENTORIES.contains(&layer.media_type().to_string().as_str());
+        Ok(inventory.then(|| Found::Inventory(digest, layer.media_type().to_string(), blob)))
+    }
+
+    /// The layers of what a tag names, with their annotations; none where there is no such tag.
+    async fn layers(
+        &self,
+        repository: &Repository,
+        tag: &str,
+        limit: u64,
+    ) -> Result<Vec<(Vec<u8>, Annotations, Digest)>, RegistryError> {
+        let Some(content) = self.tag(repository, tag).await? else {
+            return Ok(Vec::new());
+        };
+        let malformed = |why: String| RegistryError::Malformed {
+            what: format!("{repository}:{tag}"),
+            why,
+        };
+        let Parsed::Manifest(manifest) = content.parse()? else {
+            return Err(malformed(
+                "it is an index where a manifest belongs".to_owned(),
+            ));
+        };
+        let layers = manifest.layers().iter().take(EVIDENCE).map(|layer| async {
+            let digest = digest_of(layer).map_err(&malformed)?;
+            let bytes = self.blob(repository, &digest, limit).await?;
+            let of = |name: &str| layer.annotations().as_ref()?.get(name);
+            Ok::<_, RegistryError>((bytes, Annotations::of(of), digest))
+        });
+        try_join_all(layers).await
+    }
+}
+
+enum Found {
+    Bundle(Vec<u8>, Digest),
+    Inventory(Digest, String, Digest),
+}
+
+fn kind_of(manifest: &ImageManifest) -> String {
+    manifest.artifact_type().as_ref().map_or_else(
+        || manifest.config().media_type().to_string(),
+        ToString::to_string,
+    )
+}
+
+impl From<&Annotations> for NotedAnnotations {
+    fn from(of: &Annotations) -> Self {
+        Self {
+            signature: of.signature.clone(),
+            certificate: of.certificate.clone(),
+            chain: of.chain.clone(),
+            bundle: of.bundle.clone(),
+            timestamp: of.timestamp.clone(),
+        }
+    }
+}
+
+impl From<NotedAnnotations> for Annotations {
+    fn from(of: NotedAnnotations) -> Self {
+        Self {
+            signature: of.signature,
+            certificate: of.certificate,
+            chain: of.chain,
+            bundle: of.bundle,
+            timestamp: of.timestamp,
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! `lock` and what `run` does with it: a tag may move, the program that runs does not.
+
+use std::path::PathBuf;
+
+use agentcontainer_tests::registry::Registry;
+use agentcontainer_tests::{Workspace, docker, rig};
+use serde_json::{Value, json};
+
+/// A workspace of one image, with a state, a cache and a `run` that locks nothing by itself.
+pub fn workspace(registry: &str, image: &str) -> Workspace {
+    let workspace = Workspace::new()
+        .without_locking()
+        .host_table(&Registry::host_table(registry));
+    workspace.put("agentcontainer.json", json!({ "image": image }).to_string());
+    workspace.write_host_config();
+    workspace
+}
+
+pub fn lockfile(workspace: &Workspace) -> Value {
+    let text = std::fs::read(workspace.path().join("agentcontainer-lock.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+/// The one file in the cache for a digest.
+pub fn cached(workspace: &Workspace, digest: &str) -> PathBuf {
+    let hex = digest.strip_prefix("sha256:").unwrap();
+    workspace
+        .path()
+        .with_file_name("home")
+        .join(".cache/agentcontainer/content/sha256")
+        .join(hex)
+}
+
+#[test]
+fn nothing_runs_that_is_not_locked_and_a_moved_tag_moves_nothing() {
+    let registry = Registry::start();
+    registry.push("app:1", "first\n");
+    let image = format!("{}/app:1", registry.name());
+    let workspace = workspace(&registry.name(), &image);
+
+    workspace
+        .cli(&["run", "--yes"])
+        .status(125)
+        .says("[not-locked]")
+        .says("agentcontainer lock");
+    let locked = workspace.cli(&["lock", "--yes"]);
+    locked.status(0).says("locked image");
+    let first = registry.digest("app", "1");
+    assert!(locked.stdout.contains(&first), "{}", locked.stdout);
+    let lock = lockfile(&workspace);
+    assert_eq!(lock["image"]["digest"], first.as_str());
+    assert_eq!(lock["image"]["reference"], image.as_str());
+    assert_eq!(lock["image"]["platforms"]["linux/amd64"], first.as_str());
+    registry.forget("app:1");
+    assert_eq!(workspace.cli(&["run", "--yes"]).ok(), "first");
+
+    // Again: nothing is asked for, nothing is written.
+    let before = std::fs::metadata(workspace.path().join("agentcontainer-lock.json"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    workspace.cli(&["lock"]).status(0).says("is current");
+    let after = std::fs::metadata(workspace.path().join("agentcontainer-lock.json")).unwrap();
+    assert_eq!(after.modified().unwrap(), before);
+    workspace.cli(&["lock", "--check"]).status(0);
+
+    registry.push("app:1", "second\n");
+    let second = registry.digest("app", "1");
+    assert_ne!(first, second);
+    assert_eq!(workspace.cli(&["run"]).ok(), "first");
+    let moved = workspace.cli(&["lock", "--update", "image", "--json"]);
+    let said: Value = serde_json::from_str(moved.ok()).unwrap();
+    assert_eq!(said["changes"][0]["change"], "moved");
+    assert_eq!(said["changes"][0]["from"], first.as_str());
+    assert_eq!(said["changes"][0]["to"], second.as_str());
+    assert_eq!(workspace.cli(&["run"]).ok(), "second");
+}
+
+#[test]
+fn a_config_that_names_another_image_is_not_locked_by_the_old_one() {
+    let registry = Registry::start();
+    registry.push("app:1", "first\n");
+    registry.push("app:2", "second\n");
+    let of = |tag: &str| format!("{}/app:{tag}", registry.name());
+    let workspace = workspace(&registry.name(), &of("1"));
+    workspace.cli(&["lock", "--yes"]).status(0);
+    workspace.put(
+        "agentcontainer.json",
+        json!({ "image": of("2") }).to_string(),
+    );
+    workspace
+        .cli(&["run", "--yes"])
+        .status(125)
+        .says("[lock-drift]")
+        .says(&format!(
+            "image is {} now, and {} is locked",
+            of("2"),
+            of("1")
+        ));
+    let check = workspace.cli(&["lock", "--check"]);
+    check.status(1);
+    assert!(check.stdout.contains("app:1 is locked"), "{}", check.stdout);
+    assert_eq!(workspace.cli(&["run", "--yes", "--lock"]).ok(), "second");
+    workspace.cli(&["lock", "--check"]).status(0);
+    // What was not looked up needs no registry; what changed in the config beside its names is said.
+    workspace.put(
+        "agentcontainer.json",
+        json!({ "image": of("2"), "containerEnv": { "A": "b" } }).to_string(),
+    );
+    let check = workspace.cli(&["lock", "--check"]);
+    check.status(1);
+    assert!(
+        check.stdout.contains("has changed since"),
+        "{}",
+        check.stdout
+    );
+    assert_eq!(workspace.cli(&["run", "--yes"]).ok(), "second");
+    workspace.put("agentcontainer-lock.json", "<<<<<<< HEAD\n{}\n");
+    workspace
+        .cli(&["lock", "--check"])
+        .status(2)
+        .says("conflict");
+    workspace.cli(&["run"]).status(125).says("conflict");
+}
+
+#[test]
+fn what_only_the_engine_has_is_locked_by_its_id() {
+    let registry = Registry::start();
+    let workspace = workspace(&registry.name(), &rig().image);
+    let locked = workspace.cli(&["lock", "--yes"]);
+    locked.status(0);
+    assert!(locked.stdout.contains("engine alone"), "{}", locked.stdout);
+    let lock = lockfile(&workspace);
+    let id = docker::run(&["inspect", "--format", "{{.Id}}", &rig().image]);
+    assert_eq!(lock["image"]["local"], true);
+    assert_eq!(lock["image"]["digest"], id.as_str());
+    assert_eq!(
+        workspace
+            .cli(&["run", "--yes", "--", "echo", "it runs"])
+            .ok(),
+        "it runs"
+    );
+
+    // The same name on another engine, or built anew, is another image.
+    let other = json!(format!("sha256:{}", "0".repeat(64)));
+    let mut changed = lock.clone();
+    changed["image"]["digest"] = other;
+    workspace.put("agentcontainer-lock.json", changed.to_string());
+    workspace
+        .cli(&["run", "--yes"])
+        .status(125)
+        .says("[image-moved]")
+        .says("--update image");
+    changed["image"]["reference"] = json!("surely/not-here:1");
+    workspace.put("agentcontainer-lock.json", changed.to_string());
+    workspace.put("agentcontainer.json", r#"{ "image": "surely/not-here:1" }"#);
+    workspace
+        .cli(&["run", "--yes"])
+        .status(125)
+        .says("[image-not-here]");
+}
+
+#[test]
+fn an_index_is_locked_with_every_platform_and_another_manifest_in_it_is_not_run() {
+    let registry = Registry::start();
+    registry.push("app:amd64", "ours\n");
+    registry.push("app:other", "another\n");
+    let index = registry.put_index(
+        "app",
+        "1",
+        &[("amd64", "linux/amd64"), ("other", "linux/s390x")],
+    );
+    let image = format!("{}/app:1", registry.name());
+    let workspace = workspace(&registry.name(), &image);
+    workspace.cli(&["lock", "--yes"]).status(0);
+    let lock = lockfile(&workspace);
+    assert_eq!(lock["image"]["digest"], index.as_str());
+    let ours = registry.digest("app", "amd64");
+    let another = registry.digest("app", "other");
+    assert_eq!(
+        lock["image"]["platforms"],
+        json!({ "linux/amd64": ours, "linux/s390x": another })
+    );
+    assert_eq!(workspace.cli(&["run", "--yes"]).ok(), "ours");
+    workspace
+        .cli(&["lock", "--platform", "linux/arm64"])
+        .status(125)
+        .says("has nothing for linux/arm64")
+        .says("linux/amd64, linux/s390x");
+
+    // The lockfile says another manifest for this platform than what the engine made of the index.
+    let mut swapped = lock.clone();
+    swapped["image"]["platforms"]["linux/amd64"] = json!(another);
+    workspace.put("agentcontainer-lock.json", swapped.to_string());
+    workspace
+        .cli(&["run", "--yes"])
+        .status(125)
+        .says("[image-differs]");
+    let mut without = lock.clone();
+    without["image"]["platforms"] = json!({ "linux/s390x": another });
+    workspace.put("agentcontainer-lock.json", without.to_string());
+    workspace
+        .cli(&["run", "--yes"])
+        .status(125)
+        .says("[image-platform]");
+    workspace.put("agentcontainer-lock.json", lock.to_string());
+    assert_eq!(workspace.cli(&["run", "--yes"]).ok(), "ours");
+}
+
+#[test]
+fn nothing_is_asked_of_a_registry_before_the_workspace_was_reviewed() {
+    let registry = Registry::start();
+    registry.push("app:1", "first\n");
+    registry.tell(&json!({}));
+    let front = registry.front();
+    let workspace = workspace(&front, &format!("{front}/app:1"));
+    workspace.cli(&["lock"]).status(125).says("--yes");
+    workspace.cli(&["run", "--lock"]).status(125).says("--yes");
+    assert!(registry.asked().is_empty(), "{:?}", registry.asked());
+    workspace.cli(&["lock", "--yes"]).status(0);
+    assert!(!registry.asked().is_empty());
+}
+
+#[test]
+fn many_locks_and_runs_at_once_share_one_cache() {
+    let registry = Registry::start();
+    registry.push("app:1", "first\n");
+    let image = format!("{}/app:1", registry.name());
+    let workspaces: Vec<Workspace> = (0..10)
+        .map(|_| workspace(&registry.name(), &image))
+        .collect();
+    let shared = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        for workspace in &workspaces {
+            let cache = shared.path();
+            scope.spawn(move || {
+                for words in [
+                    &["lock", "--yes"][..],
+                    &["run", "--yes"],
+                    &["lock", "--update", "image"],
+                ] {
+                    let mut command = workspace.command(words);
+                    command.env("XDG_CACHE_HOME", cache);
+                    let out = agentcontainer_tests::outcome::finish(
+                        command,
+                        agentcontainer_tests::outcome::DEADLINE,
+                    );
+                    out.status(0);
+                }
+            });
+        }
+    });
+    let digests: Vec<Value> = workspaces
+        .iter()
+        .map(|w| lockfile(w)["image"]["digest"].clone())
+        .collect();
+    assert!(digests.iter().all(|d| *d == digests[0]));
+    let kept = std::fs::read_dir(shared.path().join("agentcontainer/content/sha256")).unwrap();
+    for file in kept.flatten() {
+        let name = file.file_name().into_string().unwrap();
+        assert!(!name.starts_with('.'), "{name} was left half-written");
+    }
+}
+
+#[test]
+fn a_lock_that_is_killed_leaves_a_whole_lockfile_or_the_old_one() {
+    let registry = Registry::start();
+    registry.push("app:1", "first\n");
+    let image = format!("{}/app:1", registry.name());
+    let workspace = workspace(&registry.name(), &image);
+    workspace.cli(&["lock", "--yes"]).status(0);
+    let mut killed = 0;
+    for n in 0..40u64 {
+        registry_tag(&registry, n);
+        let mut child = workspace.spawn(&["lock", "--update", "image"]);
+        std::thread::sleep(std::time::Duration::from_millis(2 + n));
+        if child.try_wait().unwrap().is_none() {
+            killed += 1;
+            let _ = child.kill();
+        }
+        let _ = child.wait();
+        // Whatever became of it: it reads, and what it names is in the registry.
+        let digest = lockfile(&workspace)["image"]["digest"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        registry.manifest("app", &digest);
+        workspace.cli(&["lock", "--check"]).status(0);
+    }
+    assert!(killed > 5, "only {killed} of 40 were killed");
+    workspace.cli(&["lock", "--update", "image"]).status(0);
+    assert_eq!(
+        lockfile(&workspace)["image"]["digest"],
+        registry.digest("app", "1").as_str()
+    );
+    let left: Vec<_> = std::fs::read_dir(workspace.path())
+        .unwrap()
+        .flatten()
+        .map(|e| e.file_name().into_string().unwrap())
+        .filter(|name| name.contains("lock.json."))
+        .collect();
+    assert!(left.len() <= killed, "{left:?}");
+}
+
+/// Moves `app:1` back and forth without a push by the engine: the same manifest with another annotation.
+fn registry_tag(registry: &Registry, n: u64) {
+    let (mut manifest, kind) = registry.manifest("app", "1");
+    manifest["annotations"] = json!({ "n": n.to_string() });
+    registry.put_manifest("app", "1", &kind, &manifest);
+}
