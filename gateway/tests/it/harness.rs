@@ -69,6 +69,7 @@ pub struct PolicyBuilder {
     pub secrets: Vec<v1::Secret>,
     pub credentials: Vec<policy::Credential>,
     pub inspection: policy::Inspection,
+    pub ceilings: Vec<policy::Ceiling>,
 }
 
 fn origin() -> Origin {
@@ -159,6 +160,8 @@ impl PolicyBuilder {
             .with_credentials(self.credentials)
             .unwrap()
             .with_inspection(self.inspection)
+            .under(self.ceilings)
+            .unwrap()
     }
 
     /// Levels of inspectors, by their names in the config.

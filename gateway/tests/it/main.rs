@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod asked;
+mod ceilings;
 mod channel;
 mod corpus;
 mod cost;

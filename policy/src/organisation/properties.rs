@@ -10,6 +10,7 @@ use schema::organisation::Organisation;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::address_class::Class;
 use crate::decision::{Decision, DenyReason};
 use crate::effective::{Gateway, Network};
 use crate::merge::tests::{ADDRESSES, HOSTS, PATTERNS, PORTS, Random, random_layer};
@@ -206,11 +207,18 @@ fn reached(policy: &Compiled, address: [u8; 4], port: u16) -> bool {
 
 #[test]
 fn the_result_never_allows_what_either_side_denies_and_denies_nothing_else() {
-    let (mut allowed, mut taken) = (0, 0);
+    let (mut allowed, mut taken, mut led) = (0, 0, 0);
     for seed in 1..500 {
         let random = &mut Random(seed);
         let network = Network::new([random_layer(random)]).unwrap();
-        let base = EffectivePolicy::new(network, Gateway::default()).unwrap();
+        // Names may lead to private addresses here, so that only denials stand in their way.
+        let gateway = Gateway {
+            private_networks: ["10.0.0.0/8", "192.168.0.0/16"]
+                .map(|network| network.parse().unwrap())
+                .to_vec(),
+            ..Gateway::default()
+        };
+        let base = EffectivePolicy::new(network, gateway).unwrap();
         let documents = [document(random, "f", 2), document(random, "g", 3)];
         let held = base
             .clone()
@@ -248,20 +256,25 @@ fn the_result_never_allows_what_either_side_denies_and_denies_nothing_else() {
                     "seed {seed}, {address:?}:{port}"
                 );
                 let name = "a.example".parse().unwrap();
-                if documents.iter().any(|d| {
-                    d.denials.networks.iter().any(|n| {
+                let leads = |policy: &Compiled| {
+                    policy.address_allowed(&name, std::net::IpAddr::from(address), port)
+                };
+                let denied = |document: &Organisation| {
+                    let mut networks = document.denials.networks.iter();
+                    networks.any(|n| {
                         n.cidr.contains(address.into()) && n.port.is_none_or(|p| p == port)
                     })
-                }) {
-                    assert!(
-                        held.address_allowed(&name, std::net::IpAddr::from(address), port)
-                            .is_err(),
-                        "seed {seed}"
-                    );
-                }
+                };
+                let expected = match documents.iter().any(denied) {
+                    true => Err(Class::Denied),
+                    false => leads(&base),
+                };
+                assert_eq!(leads(&held), expected, "seed {seed}, {address:?}:{port}");
+                led += u32::from(leads(&base).is_ok() && expected.is_err());
             }
         }
     }
+    assert!(led > 100, "no name leads into a denied network: {led}");
     assert!(
         allowed > 1000 && taken > 1000,
         "the generator is one-sided: {allowed} {taken}"
