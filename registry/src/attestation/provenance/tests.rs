@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::attestation::Statement;
-use crate::signature::tests::{bundle, file, identity, own, keys, now};
+use crate::signature::tests::{bundle, file, identity, keys, now, own};
 use crate::signature::{Form, Meaning, Outcome, Proof, Subject, Verdict};
 use crate::trust_root::TrustRoots;
 
