@@ -218,6 +218,9 @@ async fn read(
         Timestamp::now(),
     );
     if !report.holds {
+        if let Some(error) = gathered.missed.into_iter().next() {
+            return Err(Failure::from(error).about(source.to_string()));
+        }
         let why = report.refused().next().map_or_else(
             || "it is not signed".to_owned(),
             |(_, refusal)| refusal.detail.clone(),

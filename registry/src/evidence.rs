@@ -1,5 +1,5 @@
 //! What lies beside a subject in its registry: bundles that refer to it, cosign's tags, inventories. Gathered for the verdict in
-//! [`crate::signature`]; what cannot be had is an error, because nobody can tell what it would have said.
+//! [`crate::signature`]; what cannot be had is kept apart, because nobody can tell what it would have said.
 
 use futures_util::future::try_join_all;
 use futures_util::join;
@@ -35,6 +35,8 @@ pub struct Gathered {
     pub inventories: Vec<(Digest, String, Digest)>,
     /// Whether the registry says who refers to a digest. Where it does not, and nobody kept the index, there may be more.
     pub referrers: Told,
+    /// What could not be had. What was had may do; what is not there may be in this.
+    pub missed: Vec<RegistryError>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +78,7 @@ impl Client {
     /// From the registry, or offline from what it said the last time.
     ///
     /// # Errors
-    /// The registry could not be asked, or sent what is not what it was asked for.
+    /// [`RegistryError::Offline`] where it was never asked.
     pub async fn evidence(
         &self,
         repository: &Repository,
@@ -87,8 +89,10 @@ impl Client {
                 what: format!("what lies beside {}", repository.at(subject)),
             });
         }
-        let gathered = self.gather(repository, subject).await?;
-        self.write_note(subject, &gathered);
+        let gathered = self.gather(repository, subject).await;
+        if gathered.missed.is_empty() {
+            self.write_note(subject, &gathered);
+        }
         Ok(gathered)
     }
 
@@ -119,6 +123,7 @@ impl Client {
             evidence: evidence.collect(),
             inventories: note.inventories,
             referrers: note.referrers,
+            missed: Vec::new(),
         })
     }
 
@@ -143,11 +148,7 @@ impl Client {
         }
     }
 
-    async fn gather(
-        &self,
-        repository: &Repository,
-        subject: &Digest,
-    ) -> Result<Gathered, RegistryError> {
+    async fn gather(&self, repository: &Repository, subject: &Digest) -> Gathered {
         let tag = |suffix: &str| format!("sha256-{}.{suffix}", subject.hex());
         let (sig, att) = (tag("sig"), tag("att"));
         let (referring, signatures, attestations) = join!(
@@ -155,26 +156,37 @@ impl Client {
             self.layers(repository, &sig, PAYLOAD_BYTES as u64),
             self.layers(repository, &att, BUNDLE_BYTES as u64),
         );
-        let (mut evidence, inventories, referrers) = referring?;
-        for (bytes, annotations, from) in signatures? {
+        let mut missed = Vec::new();
+        let (mut evidence, inventories, referrers) = referring.unwrap_or_else(|error| {
+            missed.push(error);
+            (Vec::new(), Vec::new(), Told::NoIndex)
+        });
+        let mut had = |layers: Result<Vec<_>, _>| {
+            layers.unwrap_or_else(|error| {
+                missed.push(error);
+                Vec::new()
+            })
+        };
+        for (bytes, annotations, from) in had(signatures) {
             evidence.push(Evidence::Legacy {
                 payload: bytes,
                 annotations,
                 from,
             });
         }
-        for (bytes, annotations, from) in attestations? {
+        for (bytes, annotations, from) in had(attestations) {
             evidence.push(Evidence::LegacyAttestation {
                 envelope: bytes,
                 annotations,
                 from,
             });
         }
-        Ok(Gathered {
+        Gathered {
             evidence,
             inventories,
             referrers,
-        })
+            missed,
+        }
     }
 
     async fn referring(

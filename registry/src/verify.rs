@@ -219,6 +219,7 @@ impl Client {
             Ok(gathered) => gathered,
             Err(error) => return Check::of_error(CHECK, error),
         };
+        let missed = beside.missed();
         let mut found: Vec<Inventory> = Vec::new();
         let mut damaged = Vec::new();
         for (_, report) in reports {
@@ -248,6 +249,9 @@ impl Client {
             }
         }
         if found.is_empty() {
+            if let Some(error) = missed {
+                return Check::of_error(CHECK, error);
+            }
             let why = match damaged.first() {
                 Some(why) => format!("no inventory can be read: {why}"),
                 None if reports.is_empty() => "it has no inventory of its packages".to_owned(),
@@ -310,6 +314,14 @@ impl Client {
 }
 
 impl Beside {
+    /// Why what was found may not be all there is.
+    fn missed(&self) -> Option<&RegistryError> {
+        match &self.gathered {
+            Ok(gathered) => gathered.missed.first(),
+            Err(error) => Some(error),
+        }
+    }
+
     fn signature(&self, rule: &Rule, report: &Report) -> Check {
         const CHECK: &str = "signature";
         let told = self
@@ -327,7 +339,7 @@ impl Beside {
             let detail = format!("signed by {}{beside}", signer(&proof.signer));
             return Check::new(CHECK, Verdict::Holds, detail).with(shown);
         }
-        if let Err(error) = &self.gathered {
+        if let Some(error) = self.missed() {
             return Check::of_error(CHECK, error);
         }
         let why = match report.refused().next() {
@@ -352,14 +364,14 @@ impl Beside {
             .iter()
             .map(|(_, report)| provenance(report, &builders));
         let best = all.max_by_key(|found| found.best.as_ref().map(|best| best.level));
-        match (best, &self.gathered) {
+        match (best, self.missed()) {
             (Some(found), _) if found.reaches(level) => {
                 let detail = found.best.as_ref().map_or_else(String::new, |best| {
                     format!("SLSA level {} by {}", best.level, best.builder)
                 });
                 Check::new(CHECK, Verdict::Holds, detail).with(json!(found))
             }
-            (_, Err(error)) => Check::of_error(CHECK, error),
+            (_, Some(error)) => Check::of_error(CHECK, error),
             (None, _) => Check::new(
                 CHECK,
                 Verdict::Fails,

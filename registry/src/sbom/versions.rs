@@ -19,7 +19,7 @@ pub enum BanError {
     #[error("a ban names a package, up to 256 characters long")]
     Name,
     #[error(
-        "a range is `*`, or comparisons (`<`, `<=`, `>`, `>=`, `=`) that all hold, with `,` between them, and `||` between alternatives"
+        "a range is `*`, or comparisons (`<`, `<=`, `>`, `>=`, `=`) that all hold, with a space or `,` between them, and `||` between alternatives"
     )]
     Range,
     #[error("a range is up to {RANGE_BYTES} bytes and {CONSTRAINTS} comparisons long")]
@@ -63,9 +63,19 @@ impl Range {
         let mut alternatives = Vec::new();
         for alternative in text.split("||") {
             let mut constraints = Vec::new();
-            for part in alternative.split(',') {
+            let mut comparison = String::new();
+            for word in alternative.split([',', ' ']).filter(|word| !word.is_empty()) {
+                comparison.push_str(word);
+                // `>= 1.2` is one comparison in two words.
+                if word.bytes().all(|b| b"<>=".contains(&b)) {
+                    continue;
+                }
                 count += 1;
-                constraints.push(Constraint::parse(ecosystem, part.trim())?);
+                constraints.push(Constraint::parse(ecosystem, &comparison)?);
+                comparison.clear();
+            }
+            if constraints.is_empty() || !comparison.is_empty() {
+                return Err(BanError::Range);
             }
             alternatives.push(constraints);
         }
