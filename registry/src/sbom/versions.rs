@@ -63,19 +63,22 @@ impl Range {
         let mut alternatives = Vec::new();
         for alternative in text.split("||") {
             let mut constraints = Vec::new();
-            let mut comparison = String::new();
-            for word in alternative.split([',', ' ']).filter(|word| !word.is_empty()) {
-                comparison.push_str(word);
-                // `>= 1.2` is one comparison in two words.
-                if word.bytes().all(|b| b"<>=".contains(&b)) {
-                    continue;
+            for part in alternative.split(',') {
+                let before = constraints.len();
+                let mut comparison = String::new();
+                for word in part.split_ascii_whitespace() {
+                    comparison.push_str(word);
+                    // `>= 1.2` is one comparison in two words.
+                    if word.bytes().all(|b| b"<>=".contains(&b)) {
+                        continue;
+                    }
+                    count += 1;
+                    constraints.push(Constraint::parse(ecosystem, &comparison)?);
+                    comparison.clear();
                 }
-                count += 1;
-                constraints.push(Constraint::parse(ecosystem, &comparison)?);
-                comparison.clear();
-            }
-            if constraints.is_empty() || !comparison.is_empty() {
-                return Err(BanError::Range);
+                if constraints.len() == before || !comparison.is_empty() {
+                    return Err(BanError::Range);
+                }
             }
             alternatives.push(constraints);
         }
