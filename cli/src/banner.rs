@@ -24,6 +24,15 @@ pub fn print(loaded: &Loaded, record: &Record, ready: &Ready) {
     report::banner("session", name);
     report::banner("image", image(record, request));
     report::banner("user", format!("{} ({})", request.user, ready.identity.by));
+    for policy in &loaded.organisations {
+        report::banner(
+            "policy",
+            format!(
+                "{}, serial {}, until {} ({})",
+                policy.organisation.value, policy.serial.value, policy.not_after.value, policy.file
+            ),
+        );
+    }
     report::banner("network", reach(&loaded.policy));
     if let Some(asked) = asked(&loaded.policy) {
         report::banner("asked first", asked);

@@ -138,7 +138,7 @@ pub fn write(path: &Path, lockfile: &Lockfile) -> Result<bool, Failure> {
 /// Holds what is pinned to the workspace's own policy, and to everything that is required of it: registries are asked for that, so
 /// only once the workspace was reviewed.
 pub async fn hold(loaded: &mut Loaded) -> Result<(), Failure> {
-    let Some(lock) = loaded.lock.clone() else {
+    let Some(mut lock) = loaded.lock.clone() else {
         return Err(Failure::new(
             "not-locked",
             "nothing is run that is not locked",
@@ -148,7 +148,13 @@ pub async fn hold(loaded: &mut Loaded) -> Result<(), Failure> {
     if let Some(document) = organisation::of_workspace(&client, &loaded.config, &lock).await? {
         loaded.hold_under(document)?;
     }
-    organisation::require(&loaded.places, &loaded.host, &loaded.requirements, &lock).await
+    organisation::require(
+        &loaded.places,
+        &loaded.host,
+        &loaded.requirements,
+        &mut lock,
+    )
+    .await
 }
 
 /// Has `loaded` know its pins: those of the lockfile, if they are the config's.
@@ -341,13 +347,22 @@ pub async fn make(
     let Some(image) = image else {
         return Err(Failure::new("internal", "a config names an image"));
     };
-    let lockfile = Lockfile {
+    let mut lockfile = Lockfile {
         lockfile_version: lockfile::VERSION,
         config: loaded.config.digest(),
         image,
         features,
         policy,
     };
+    if !client.is_offline() {
+        organisation::require(
+            &loaded.places,
+            &loaded.host,
+            &loaded.requirements,
+            &mut lockfile,
+        )
+        .await?;
+    }
     Ok((lockfile, changes))
 }
 

@@ -394,12 +394,12 @@ fn check_registry(of: &Requirements, name: &str, pin: &Pin) -> Result<(), Failur
     Ok(())
 }
 
-/// Holds everything that is locked to what is required of it, before it is run.
+/// Holds everything that is locked to what is required of it, before it is written down or run; pins keep who vouched for them.
 pub async fn require(
     places: &Places,
     host: &HostConfig,
     of: &Requirements,
-    lock: &Lockfile,
+    lock: &mut Lockfile,
 ) -> Result<(), Failure> {
     if of.is_empty() {
         return Ok(());
@@ -412,10 +412,11 @@ pub async fn require(
         now: Timestamp::now(),
     };
     let mut failed = Vec::new();
-    for (name, pin) in lock.pins() {
+    for (name, pin) in lock.pins_mut() {
         check_registry(of, name, pin)?;
         let requirement = requirement(of, &pin.reference)?;
         let checked = client.verify(name, pin, &requirement, &means).await;
+        pin.verified = checked.verified;
         for check in checked.checks {
             let code = match check.verdict {
                 Verdict::Holds | Verdict::NotRequired => continue,

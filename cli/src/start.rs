@@ -14,6 +14,7 @@ use engine::plan::Plan;
 use engine::request::CreateRequest;
 use engine::{Engine, EngineInfo, trust};
 use schema::diag::Diagnostic;
+use schema::organisation::EngineKind;
 use schema::session::SessionId;
 use tokio::sync::{oneshot, watch};
 
@@ -105,6 +106,7 @@ pub async fn prepare(
         let engine = Engine::connect(loaded.host.engine().clone()).await?;
         let info = engine.info().await?;
         info.check()?;
+        check_engine(loaded, &info)?;
         let _ = found.send(engine.clone());
         let image = resolve(&engine, loaded, &mut cancelled).await?;
         let contents = engine.contents(&image, &loaded.places.images()).await?;
@@ -177,6 +179,21 @@ pub async fn prepare(
         opened,
         remarks,
     })
+}
+
+/// What the engine says it is, whatever it was named by, is one that every policy allows.
+fn check_engine(loaded: &Loaded, info: &EngineInfo) -> Result<(), Failure> {
+    let kind = if info.name.to_ascii_lowercase().contains("podman") {
+        EngineKind::Podman
+    } else {
+        EngineKind::Docker
+    };
+    let found = policy::organisation::check_engine(&loaded.organisations, kind);
+    if found.is_empty() {
+        Ok(())
+    } else {
+        Err(found.into())
+    }
 }
 
 fn check(cancelled: &watch::Receiver<bool>) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use schema::digest::Digest;
-use schema::lockfile::Pin;
+use schema::lockfile::{self, Pin, Slsa, Verified};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -69,6 +69,9 @@ pub struct Checked {
     pub reference: String,
     pub digest: Digest,
     pub checks: Vec<Check>,
+    /// Who vouched for it, where somebody who was required to did: what a lockfile keeps.
+    #[serde(skip)]
+    pub verified: Option<Verified>,
 }
 
 /// What signatures and attestations are measured with, and what was brought along for them.
@@ -132,6 +135,7 @@ impl Client {
         requirement: &Requirement,
         means: &Means<'_>,
     ) -> Checked {
+        let mut verified = None;
         let mut checks = if pin.local {
             local(requirement)
         } else if requirement.needs_evidence() {
@@ -141,10 +145,11 @@ impl Client {
                 self.evidence(&repository, &pin.digest)
             );
             let mut checks = vec![digest];
-            checks.extend(
-                self.check_evidence(&repository, pin, requirement, means, gathered)
-                    .await,
-            );
+            let judged;
+            (judged, verified) = self
+                .check_evidence(&repository, pin, requirement, means, gathered)
+                .await;
+            checks.extend(judged);
             checks
         } else {
             vec![self.check_digest(pin).await, unnamed()]
@@ -155,6 +160,7 @@ impl Client {
             reference: pin.reference.as_str().to_owned(),
             digest: pin.digest,
             checks,
+            verified,
         }
     }
 
@@ -165,7 +171,7 @@ impl Client {
         requirement: &Requirement,
         means: &Means<'_>,
         gathered: Result<Gathered, RegistryError>,
-    ) -> Vec<Check> {
+    ) -> (Vec<Check>, Option<Verified>) {
         let brought = means.bundles.iter().map(|bytes| Evidence::Bundle {
             bytes: bytes.clone(),
             from: Digest::of(bytes),
@@ -204,7 +210,7 @@ impl Client {
                     .await,
             );
         }
-        checks
+        (checks, vouched(&reports))
     }
 
     async fn check_inventory(
@@ -403,6 +409,31 @@ impl Requirement {
             || self.sbom.is_some()
             || !self.bans.is_empty()
     }
+}
+
+/// What a lockfile keeps of the first rule that holds.
+fn vouched(reports: &[(&Rule, Report)]) -> Option<Verified> {
+    let (report, (verdict, proof)) = reports
+        .iter()
+        .find_map(|(_, report)| Some((report, report.signatures().next()?)))?;
+    let best = provenance(report, &Builders::default()).best;
+    Some(Verified {
+        signer: match &proof.signer {
+            signature::Signer::Key { id } => lockfile::Signer::Key(*id),
+            signature::Signer::Identity {
+                subject, issuer, ..
+            } => lockfile::Signer::Identity {
+                issuer: issuer.clone(),
+                subject: subject.clone(),
+            },
+        },
+        bundle: verdict.from,
+        slsa: best.map(|best| Slsa {
+            level: best.level,
+            builder: best.builder,
+        }),
+        sbom: inventories(report).inventories.first().map(|one| one.from),
+    })
 }
 
 fn old(pin: &Pin, (limit, said): &(SignedDuration, String), now: Timestamp) -> Check {

@@ -204,6 +204,14 @@ impl Lockfile {
             .chain(self.policy.iter().map(|pin| ("policy", pin)))
     }
 
+    /// The same, to be added to.
+    pub fn pins_mut(&mut self) -> impl Iterator<Item = (&str, &mut Pin)> {
+        let features = self.features.iter_mut();
+        std::iter::once(("image", &mut self.image))
+            .chain(features.map(|(name, pin)| (name.as_str(), pin)))
+            .chain(self.policy.iter_mut().map(|pin| ("policy", pin)))
+    }
+
     /// What differs between what a config names now and the pins.
     pub fn drift(&self, wanted: &[(String, ImageRef)]) -> Vec<Drift> {
         let mut out = Vec::new();

@@ -109,16 +109,17 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         };
         to_install = install::settle(chosen, &mut loaded, &mut asked, how).await?;
     }
-    loaded.remarks.iter().for_each(report::warning);
     if args.plan {
+        loaded.remarks.iter().for_each(report::warning);
         loaded.limits.clone().apply(&mut loaded.config);
         return plan(&loaded, &asked, as_json).await;
     }
     trust::require(&loaded, args.yes)?;
+    lock::hold(&mut loaded).await?;
+    loaded.remarks.iter().for_each(report::warning);
     // What was reviewed is what the workspace says; the container is made with what is left of it.
     loaded.limits.clone().apply(&mut loaded.config);
     agent::keep_grant(&mut loaded)?;
-    lock::hold(&mut loaded).await?;
     let mut record = start::record_of(&loaded, &asked)?;
     refuse_taken_name(&loaded, &record)?;
     let mut signals = Signals::register()?;

@@ -242,6 +242,11 @@ fn what_a_policy_requires_of_an_image_holds_before_it_runs() {
     .status(0);
     assert_eq!(acme.run().ok(), "it runs");
     acme.workspace.cli(&["verify"]).status(0);
+    let kept = crate::lock::lockfile(&acme.workspace)["image"]["verified"].clone();
+    assert!(
+        kept["signer"]["key"].is_string() && kept["bundle"].is_string(),
+        "{kept}"
+    );
 
     // An inventory, by the one who may sign, without what is banned.
     let banned = |range: &str| json!({ "requirements": { "signatures": rule, "sbom": true, "bannedPackages": [{ "type": "npm", "name": "left-pad", "versions": range }] } });
