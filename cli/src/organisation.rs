@@ -264,14 +264,24 @@ fn check(document: &Organisation, source: &OciSource, seen: Option<Seen>) -> Res
 }
 
 /// The workspace's own policy, as its lockfile pins it. It narrows what the host allows and can do nothing else, so that its digest is
-/// all that it has to have. `None` where it is not locked: `run` stops there.
+/// all that it has to have.
 pub async fn of_workspace(
     client: &Client,
     config: &Config,
     lock: &Lockfile,
 ) -> Result<Option<Organisation>, Failure> {
-    let (Some(source), Some(pin)) = (&config.agent.policy.source, &lock.policy) else {
+    let Some(source) = &config.agent.policy.source else {
         return Ok(None);
+    };
+    let Some(pin) = &lock.policy else {
+        return Err(Failure::new(
+            "not-locked",
+            format!(
+                "{} is not locked, and nothing is run without it",
+                source.value
+            ),
+        )
+        .help("`agentcontainer lock` locks it"));
     };
     let document = artifact(client, &source.value, &pin.digest).await?;
     check(&document, &source.value, None)?;

@@ -40,7 +40,11 @@ fuzz_target!(|data: &[u8]| {
         .uri
         .path_and_query()
         .map_or("/", |target| target.as_str());
-    let mut head = format!("{} {target} HTTP/1.1\r\nhost: {authority}\r\n", parts.method).into_bytes();
+    let mut head = format!(
+        "{} {target} HTTP/1.1\r\nhost: {authority}\r\n",
+        parts.method
+    )
+    .into_bytes();
     for (name, value) in &parts.headers {
         if *name != hyper::header::HOST {
             head.extend(name.as_str().as_bytes());
@@ -52,6 +56,11 @@ fuzz_target!(|data: &[u8]| {
     head.extend(b"\r\n");
     if let Err(refusal) = head::check(&head, &authority) {
         // The one bound that a head of HTTP/1 has and a list of fields has not: the library keeps that one.
-        assert_eq!(refusal, head::Refusal::HeadTooLong, "{}", String::from_utf8_lossy(&head));
+        assert_eq!(
+            refusal,
+            head::Refusal::HeadTooLong,
+            "{}",
+            String::from_utf8_lossy(&head)
+        );
     }
 });

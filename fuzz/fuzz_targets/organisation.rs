@@ -55,15 +55,27 @@ fuzz_target!(|data: &[u8]| {
     let Ok(held) = hold(&config, &host, &[document.clone(), again]) else {
         return;
     };
-    let own = policy::effective(&config, &host).expect("a policy").compile();
-    let travelled = policy::EffectivePolicy::from_json(&held.policy.to_json()).expect("a policy travels");
+    let own = policy::effective(&config, &host)
+        .expect("a policy")
+        .compile();
+    let travelled =
+        policy::EffectivePolicy::from_json(&held.policy.to_json()).expect("a policy travels");
     assert_eq!(travelled, held.policy);
     let compiled = travelled.compile();
-    for name in ["api.github.com", "x.a.example", "b.example", "c.example", "other.example"] {
+    for name in [
+        "api.github.com",
+        "x.a.example",
+        "b.example",
+        "c.example",
+        "other.example",
+    ] {
         let name = name.parse().expect("a name");
         for port in [22, 80, 443, 5432] {
             let transport = schema::net::Transport::Tcp;
-            let (before, after) = (own.decide(&name, port, transport), compiled.decide(&name, port, transport));
+            let (before, after) = (
+                own.decide(&name, port, transport),
+                compiled.decide(&name, port, transport),
+            );
             assert!(after.is_deny() || !before.is_deny(), "{name}:{port}");
         }
     }

@@ -5,18 +5,27 @@ use gateway::inspect::frames::{Frames, Malformed, Part, Side, unmask};
 use libfuzzer_sys::fuzz_target;
 
 /// Payloads and ends in order, with the outcome.
-fn read(side: Side, data: &[u8], size: usize) -> (Vec<u8>, Vec<(usize, String)>, Option<Malformed>) {
+fn read(
+    side: Side,
+    data: &[u8],
+    size: usize,
+) -> (Vec<u8>, Vec<(usize, String)>, Option<Malformed>) {
     let mut frames = Frames::new(side);
     let (mut payload, mut ends) = (Vec::new(), Vec::new());
     let mut outcome = None;
     for piece in data.chunks(size) {
         let read = frames.push(piece, &mut |part| match part {
             Part::Header => {}
-            Part::Payload { at, length, mask, .. } => unmask(&piece[at..at + length], mask, &mut payload),
+            Part::Payload {
+                at, length, mask, ..
+            } => unmask(&piece[at..at + length], mask, &mut payload),
             Part::End { kind } => ends.push((payload.len(), format!("{kind:?}"))),
         });
         if let Err(why) = read {
-            assert_eq!(frames.push(piece, &mut |_| panic!("told after an error")), Err(why));
+            assert_eq!(
+                frames.push(piece, &mut |_| panic!("told after an error")),
+                Err(why)
+            );
             outcome = Some(why);
             break;
         }

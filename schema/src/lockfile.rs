@@ -27,6 +27,9 @@ pub const MAX_PINS: usize = 1024;
 /// The most platforms of one pin.
 pub const MAX_PLATFORMS: usize = 64;
 
+/// Names of pins that are no features.
+const OWN: [&str; 2] = ["image", "policy"];
+
 /// Everything that a config names, pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -181,6 +184,11 @@ impl Lockfile {
         }
         if lockfile.features.len() > MAX_PINS {
             return Err(refused(format!("it has more than {MAX_PINS} features")));
+        }
+        if let Some(name) = OWN.iter().find(|own| lockfile.features.contains_key(**own)) {
+            return Err(refused(format!(
+                "a feature is called {name}, which is not its name to have"
+            )));
         }
         for (name, pin) in lockfile.pins() {
             pin.check()
