@@ -258,6 +258,7 @@ fn alone(loaded: &Loaded, install: &Install) -> Result<Loaded, Failure> {
     egress.rules = kept(&asked.rules, &install.host.host);
     config.agent.inspection = loaded.config.agent.inspection.clone();
     let held = policy::organisation::hold(&config, &loaded.host, &loaded.organisations)?;
+    held.limits.clone().apply(&mut config);
     Ok(Loaded {
         places: loaded.places.clone(),
         workspace,

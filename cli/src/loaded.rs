@@ -94,7 +94,7 @@ impl Loaded {
         let held = policy::organisation::hold(&config, &host, &organisations)?;
         let meta =
             std::fs::metadata(&workspace).map_err(|e| Failure::io("inspect", &workspace, &e))?;
-        Ok(Self {
+        let mut loaded = Self {
             places,
             owner: (meta.uid(), meta.gid()),
             workspace,
@@ -106,12 +106,34 @@ impl Loaded {
             limits: held.limits,
             remarks: held.remarks,
             lock: None,
-        })
+        };
+        if loaded.config.agent.policy.source.is_some() {
+            loaded.hold_under_own()?;
+        }
+        Ok(loaded)
+    }
+
+    /// The workspace's own policy, where its lockfile pins one that is here: `run` fetches it and does not go on without it.
+    fn hold_under_own(&mut self) -> Result<(), Failure> {
+        let path = crate::lock::path(self, false);
+        let found = crate::lock::read(&path).ok().flatten();
+        match found.and_then(|lock| organisation::of_workspace_here(self, &lock)) {
+            Some(document) => self.hold_under(document),
+            None => {
+                self.remarks.push(
+                    "the workspace's own policy is not here: it may leave less than is shown"
+                        .to_owned(),
+                );
+                Ok(())
+            }
+        }
     }
 
     /// Once more, under one more policy.
     pub fn hold_under(&mut self, document: Organisation) -> Result<(), Failure> {
-        self.organisations.push(document);
+        if !self.organisations.contains(&document) {
+            self.organisations.push(document);
+        }
         let held = policy::organisation::hold(&self.config, &self.host, &self.organisations)?;
         self.policy = held.policy;
         self.requirements = held.requirements;

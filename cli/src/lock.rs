@@ -148,13 +148,7 @@ pub async fn hold(loaded: &mut Loaded) -> Result<(), Failure> {
     if let Some(document) = organisation::of_workspace(&client, &loaded.config, &lock).await? {
         loaded.hold_under(document)?;
     }
-    organisation::require(
-        &loaded.places,
-        &loaded.host,
-        &loaded.requirements,
-        &mut lock,
-    )
-    .await
+    organisation::require(loaded, &mut lock).await
 }
 
 /// Has `loaded` know its pins: those of the lockfile, if they are the config's.
@@ -355,13 +349,19 @@ pub async fn make(
         policy,
     };
     if !client.is_offline() {
-        organisation::require(
-            &loaded.places,
-            &loaded.host,
-            &loaded.requirements,
-            &mut lockfile,
-        )
-        .await?;
+        let mut verified = lockfile.clone();
+        organisation::require(loaded, &mut verified).await?;
+        // Who vouched is noted with the pin, once: it depends on what this host requires, and the file is everybody's.
+        for (name, pin) in lockfile.pins_mut() {
+            let is_new = changes.iter().any(|change| match change {
+                Change::Added { name: of, .. } | Change::Moved { name: of, .. } => of == name,
+                Change::Kept { .. } | Change::Removed { .. } => false,
+            });
+            if is_new {
+                let found = verified.pins().find(|(of, _)| *of == name);
+                pin.verified = found.and_then(|(_, pin)| pin.verified.clone());
+            }
+        }
     }
     Ok((lockfile, changes))
 }
@@ -500,35 +500,25 @@ pub async fn image(
     Ok(image)
 }
 
+/// By its name and its id: an id alone could be that of any image here.
 async fn local(engine: &Engine, pin: &Pin) -> Result<Image, Failure> {
     let written = pin.reference.as_str();
     match engine.image(&pin.reference).await? {
-        Some(image) if image.id == pin.digest => return Ok(image),
-        Some(image) => {
-            return Err(Failure::new(
-                "image-moved",
-                format!(
-                    "{written} is {} on this engine now, and {} is locked",
-                    image.id, pin.digest
-                ),
-            )
-            .help("`agentcontainer lock --update image` locks what it is now"));
-        }
-        None => {}
+        Some(image) if image.id == pin.digest => Ok(image),
+        Some(image) => Err(Failure::new(
+            "image-moved",
+            format!(
+                "{written} is {} on this engine now, and {} is locked",
+                image.id, pin.digest
+            ),
+        )
+        .help("`agentcontainer lock --update image` locks what it is now")),
+        None => Err(Failure::new(
+            "image-not-here",
+            format!("{written} was locked as an image of one engine's own, and this engine has none by that name"),
+        )
+        .help("build it here and run `agentcontainer lock --update image`, or push it to a registry and lock that")),
     }
-    engine
-        .image_by_id(&pin.reference, &pin.digest)
-        .await?
-        .ok_or_else(|| {
-            Failure::new(
-                "image-not-here",
-                format!(
-                    "{written} was locked as {}, which only another machine's engine has",
-                    pin.digest
-                ),
-            )
-            .help("build it here and run `agentcontainer lock --update image`, or push it to a registry and lock that")
-        })
 }
 
 /// What an engine has under a digest is what the registry's manifest of that digest names.

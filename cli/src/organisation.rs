@@ -2,15 +2,19 @@
 //! as it was last believed, and the workspace's own, which its lockfile pins. A byte of either is believed only once it has the
 //! digest and the signatures that it has to have, each time anew.
 
+use std::fs::File;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use policy::organisation::Requirements;
 use registry::client::{Client, Repository};
+use registry::error::RegistryError;
 use registry::sbom::Ban;
 use registry::signature::{self, Accept, Identity, Key, Log, Subject};
 use registry::trust_root::TrustRoots;
-use registry::verify::{Means, Requirement, Rule, Verdict};
+use registry::verify::{Check, Checked, Means, Requirement, Rule, Verdict};
 use schema::config::Config;
 use schema::diag::Diagnostic;
 use schema::digest::Digest;
@@ -22,10 +26,13 @@ use schema::signer::MAX_KEY_BYTES;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
+use crate::loaded::Loaded;
 use crate::places::{Places, make_private, write_private};
 use crate::registries;
 use crate::report::{self, Failure};
 
+/// How long a registry is waited for where a policy of it holds already.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest note of what was believed, in bytes.
 const MAX_NOTE: usize = 16 << 10;
 
@@ -34,6 +41,8 @@ const MAX_NOTE: usize = 16 << 10;
 #[serde(deny_unknown_fields)]
 struct Believed {
     source: String,
+    /// Whose it is: a document of somebody else's is another policy, however it is signed.
+    organisation: String,
     /// Of the artifact's manifest.
     manifest: Digest,
     serial: u64,
@@ -70,8 +79,22 @@ impl Believed {
         Ok(Some(believed))
     }
 
-    fn save(&self, places: &Places, source: &OciSource) -> Result<(), Failure> {
+    /// Notes it, unless another command believed a later one meanwhile.
+    fn save(
+        &self,
+        places: &Places,
+        source: &OciSource,
+        document: &Organisation,
+    ) -> Result<(), Failure> {
         make_private(&places.state.join("policies"))?;
+        let path = Self::path(places, source).with_extension("lock");
+        let lock = File::create(&path).map_err(|e| Failure::io("create", &path, &e))?;
+        lock.lock().map_err(|e| Failure::io("lock", &path, &e))?;
+        let meanwhile = Self::load(places, source)?;
+        check(document, source, meanwhile.as_ref())?;
+        if meanwhile.as_ref() == Some(self) {
+            return Ok(());
+        }
         let bytes = serde_json::to_vec(self).unwrap_or_default();
         write_private(&Self::path(places, source), &bytes)
     }
@@ -131,8 +154,8 @@ fn last(
         return Err(never());
     }
     let client = registries::client(places, host, true)?;
-    let document = wait(read(&client, policy, &believed.manifest))?;
-    check(&document, source, Some(believed.seen()))?;
+    let document = wait(read(&client, policy, &believed.manifest)).map_err(Unread::into_failure)?;
+    check(&document, source, Some(&believed))?;
     Ok(document)
 }
 
@@ -147,6 +170,9 @@ pub async fn refresh(
     let believed = Believed::load(places, source)?;
     let client = registries::client(places, host, false)?;
     let repository = Repository::of(source.reference());
+    let kept = |error: &RegistryError| {
+        (error.is_unasked() && believed.is_some()).then(|| Refreshed::Kept(error.to_string()))
+    };
     let digest = match (source.reference().digest(), source.reference().tag()) {
         (Some(digest), _) => *digest,
         (None, tag) => match client.tag(&repository, tag.unwrap_or("latest")).await {
@@ -159,24 +185,31 @@ pub async fn refresh(
                     ),
                 ));
             }
-            Err(error) if error.is_unasked() && believed.is_some() => {
-                return Ok(Refreshed::Kept(error.to_string()));
-            }
-            Err(error) => return Err(Failure::from(error).about(source.to_string())),
+            Err(error) => match kept(&error) {
+                Some(kept) => return Ok(kept),
+                None => return Err(Failure::from(error).about(source.to_string())),
+            },
         },
     };
-    let document = read(&client, policy, &digest).await?;
-    check(&document, source, believed.as_ref().map(Believed::seen))?;
+    let document = match read(&client, policy, &digest).await {
+        Ok(document) => document,
+        Err(Unread::Registry(error)) if kept(&error).is_some() => {
+            return Ok(Refreshed::Kept(error.to_string()));
+        }
+        Err(unread) => return Err(unread.into_failure()),
+    };
+    check(&document, source, believed.as_ref())?;
     let seen = document.seen();
     let now = Believed {
         source: source.to_string(),
+        organisation: document.organisation.value.to_string(),
         manifest: digest,
         serial: seen.serial,
         document: seen.digest,
     };
-    if believed.as_ref() != Some(&now) {
-        now.save(places, source)?;
-    }
+    now.save(places, source, &document)?;
+    // What cannot be read again without asking was not kept: a full disk, say.
+    last(places, host, policy)?;
     Ok(Refreshed::Now(Box::new(document), digest))
 }
 
@@ -184,7 +217,23 @@ pub async fn refresh(
 pub async fn up_to_date() -> Result<(), Failure> {
     let host = crate::loaded::host()?;
     for policy in &host.policy {
-        if let Refreshed::Kept(why) = refresh(&Places::from_env()?, &host, policy).await? {
+        let places = Places::from_env()?;
+        let source = &policy.value.source;
+        let asked = refresh(&places, &host, policy);
+        let refreshed = if Believed::load(&places, source)?.is_some() {
+            // Nobody waits for long where one is there that holds.
+            match tokio::time::timeout(PATIENCE, asked).await {
+                Ok(refreshed) => refreshed?,
+                Err(_) => Refreshed::Kept(format!(
+                    "{} does not answer within {} s",
+                    source.reference().registry(),
+                    PATIENCE.as_secs()
+                )),
+            }
+        } else {
+            asked.await?
+        };
+        if let Refreshed::Kept(why) = refreshed {
             report::warning(format!(
                 "{} is the last one that was fetched: {why}",
                 policy.value.source
@@ -194,19 +243,42 @@ pub async fn up_to_date() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Why a document was not had.
+enum Unread {
+    Registry(RegistryError),
+    Failure(Failure),
+}
+
+impl Unread {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Registry(error) => error.into(),
+            Self::Failure(failure) => failure,
+        }
+    }
+}
+
+impl From<Failure> for Unread {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<RegistryError> for Unread {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
+}
+
 /// The document behind a digest, if one who has to have signed it did.
 async fn read(
     client: &Client,
     policy: &Setting<PolicySource>,
     manifest: &Digest,
-) -> Result<Organisation, Failure> {
+) -> Result<Organisation, Unread> {
     let source = &policy.value.source;
     let repository = Repository::of(source.reference());
-    let of_source = |e| Failure::from(e).about(source.to_string());
-    let gathered = client
-        .evidence(&repository, manifest)
-        .await
-        .map_err(of_source)?;
+    let gathered = client.evidence(&repository, manifest).await?;
     let accept = accept(&policy.value.signers)?;
     let roots = public_roots()?;
     let subject = Subject::from(manifest);
@@ -219,7 +291,7 @@ async fn read(
     );
     if !report.holds {
         if let Some(error) = gathered.missed.into_iter().next() {
-            return Err(Failure::from(error).about(source.to_string()));
+            return Err(error.into());
         }
         let why = report.refused().next().map_or_else(
             || "it is not signed".to_owned(),
@@ -235,7 +307,8 @@ async fn read(
             )
             .at(policy.file.clone(), policy.at)
             .help("nothing is started under a policy that nobody vouches for"),
-        ));
+        )
+        .into());
     }
     artifact(client, source, manifest).await
 }
@@ -244,7 +317,7 @@ async fn artifact(
     client: &Client,
     source: &OciSource,
     manifest: &Digest,
-) -> Result<Organisation, Failure> {
+) -> Result<Organisation, Unread> {
     let bytes = client
         .artifact(
             &Repository::of(source.reference()),
@@ -252,14 +325,31 @@ async fn artifact(
             ARTIFACT_TYPE,
             MAX_FILE_BYTES as u64,
         )
-        .await
-        .map_err(|e| Failure::from(e).about(source.to_string()))?;
-    Ok(schema::organisation::parse(&bytes, &source.to_string())?)
+        .await?;
+    let parsed = schema::organisation::parse(&bytes, &source.to_string());
+    Ok(parsed.map_err(Failure::from)?)
 }
 
-fn check(document: &Organisation, source: &OciSource, seen: Option<Seen>) -> Result<(), Failure> {
+fn check(
+    document: &Organisation,
+    source: &OciSource,
+    believed: Option<&Believed>,
+) -> Result<(), Failure> {
+    let own = document.organisation.value.to_string();
+    if let Some(believed) = believed
+        && believed.organisation != own
+    {
+        return Err(Failure::new(
+            "policy-organisation",
+            format!(
+                "{source} is the policy of {own} now, and this host has believed that of {}",
+                believed.organisation
+            ),
+        )
+        .help("somebody put another policy in its place; where that is meant, give it another source in config.toml"));
+    }
     document
-        .check(Timestamp::now(), seen)
+        .check(Timestamp::now(), believed.map(Believed::seen))
         .map_err(|why| Failure::new(why.code(), format!("the policy {source}: {why}")))
 }
 
@@ -283,9 +373,17 @@ pub async fn of_workspace(
         )
         .help("`agentcontainer lock` locks it"));
     };
-    let document = artifact(client, &source.value, &pin.digest).await?;
+    let document = artifact(client, &source.value, &pin.digest)
+        .await
+        .map_err(Unread::into_failure)?;
     check(&document, &source.value, None)?;
     Ok(Some(document))
+}
+
+/// The same where it is in the cache; nobody is asked.
+pub fn of_workspace_here(loaded: &Loaded, lock: &Lockfile) -> Option<Organisation> {
+    let client = registries::client(&loaded.places, &loaded.host, true).ok()?;
+    wait(of_workspace(&client, &loaded.config, lock)).ok()?
 }
 
 /// Runs a future that asks nobody from where nothing can wait.
@@ -381,40 +479,102 @@ pub fn requirement(of: &Requirements, reference: &ImageRef) -> Result<Requiremen
     Ok(out)
 }
 
-/// Whether a pin's registry is one of those that every policy names.
-fn check_registry(of: &Requirements, name: &str, pin: &Pin) -> Result<(), Failure> {
-    for said in &of.registries {
-        let registry = pin.reference.registry();
-        if pin.local || !said.value.iter().any(|name| name.to_string() == registry) {
+/// Whether a pin may be used at all: its registry is one of those that every policy names, and what only an engine has is in no
+/// registry that a policy could name images of.
+fn check_place(loaded: &Loaded, name: &str, pin: &Pin) -> Option<Diagnostic> {
+    let written = pin.reference.as_str();
+    for said in &loaded.requirements.registries {
+        if pin.local || !said.value.iter().any(|name| name.holds(&pin.reference)) {
             let from = if pin.local {
                 "only this machine's engine"
             } else {
-                registry
+                pin.reference.registry()
             };
-            return Err(Failure::new(
+            return Some(Diagnostic::new(
                 "registry-not-trusted",
                 format!(
-                    "{name} ({}) comes from {from}, which {} does not name",
-                    pin.reference.as_str(),
+                    "{name} ({written}) comes from {from}, which {} does not name",
                     said.origin
                 ),
             ));
         }
     }
-    Ok(())
+    let named = |document: &&Organisation| document.ceilings.images.is_some();
+    if pin.local
+        && let Some(document) = loaded.organisations.iter().find(named)
+    {
+        return Some(Diagnostic::new(
+            "image-not-named",
+            format!(
+                "{name} ({written}) is an image of only this machine's engine, and the policy of {} names images of registries",
+                document.organisation.value
+            ),
+        ));
+    }
+    None
+}
+
+/// Everything that is required of what is locked, checked: the one code of `lock`, `run` and `verify`.
+pub async fn checked(
+    loaded: &Loaded,
+    client: &Client,
+    lock: &Lockfile,
+    named: &[Rule],
+    means: &Means<'_>,
+) -> Result<Vec<Checked>, Failure> {
+    let of = &loaded.requirements;
+    if let Some(said) = of.drift_ask.as_ref().or(of.drift_refuse.as_ref()) {
+        return Err(Failure::new(
+            "not-enforced",
+            format!(
+                "`requirements.drift` at {} is not enforced by this version: nothing compares what an image does",
+                said.origin
+            ),
+        ));
+    }
+    let mut jobs = Vec::new();
+    for (name, pin) in lock.pins() {
+        let mut requirement = requirement(of, &pin.reference)?;
+        requirement.rules.extend(named.iter().cloned());
+        if name == "policy" {
+            // A document is built from nothing and has no packages; who signed it is asked where a rule names it.
+            requirement.signed = None;
+            requirement.slsa_level = None;
+            requirement.sbom = None;
+            requirement.bans.clear();
+        }
+        jobs.push((name, pin, requirement));
+    }
+    let jobs = jobs.iter().map(|(name, pin, requirement)| async move {
+        let mut checked = client.verify(name, pin, requirement, means).await;
+        if let Some(refused) = check_place(loaded, name, pin) {
+            checked.checks.push(Check {
+                check: "place",
+                verdict: Verdict::Fails,
+                detail: refused.message,
+                evidence: serde_json::json!({ "code": refused.code }),
+            });
+        }
+        checked
+    });
+    let mut all: Vec<Checked> = stream::iter(jobs)
+        .buffer_unordered(registries::AT_ONCE)
+        .collect()
+        .await;
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
 }
 
 /// Holds everything that is locked to what is required of it, before it is written down or run; pins keep who vouched for them.
-pub async fn require(
-    places: &Places,
-    host: &HostConfig,
-    of: &Requirements,
-    lock: &mut Lockfile,
-) -> Result<(), Failure> {
-    if of.is_empty() {
+pub async fn require(loaded: &Loaded, lock: &mut Lockfile) -> Result<(), Failure> {
+    let restricted = loaded
+        .organisations
+        .iter()
+        .any(|d| d.ceilings.images.is_some());
+    if loaded.requirements.is_empty() && !restricted {
         return Ok(());
     }
-    let client = registries::client(places, host, false)?;
+    let client = registries::client(&loaded.places, &loaded.host, false)?;
     let roots = public_roots()?;
     let means = Means {
         roots: &roots,
@@ -422,20 +582,23 @@ pub async fn require(
         now: Timestamp::now(),
     };
     let mut failed = Vec::new();
-    for (name, pin) in lock.pins_mut() {
-        check_registry(of, name, pin)?;
-        let requirement = requirement(of, &pin.reference)?;
-        let checked = client.verify(name, pin, &requirement, &means).await;
-        pin.verified = checked.verified;
+    for checked in checked(loaded, &client, lock, &[], &means).await? {
+        let pin = lock.pins_mut().find(|(name, _)| *name == checked.name);
+        let is_local = pin.as_ref().is_some_and(|(_, pin)| pin.local);
+        if let Some((_, pin)) = pin {
+            pin.verified = checked.verified.clone();
+        }
         for check in checked.checks {
             let code = match check.verdict {
                 Verdict::Holds | Verdict::NotRequired => continue,
+                // The engine is asked for it when it is run.
+                Verdict::Unasked if is_local && check.check == "digest" => continue,
                 Verdict::Fails => "not-verified",
                 Verdict::Unasked => "verify-unasked",
             };
             let text = format!(
-                "{name} ({}): {}: {}",
-                checked.reference, check.check, check.detail
+                "{} ({}): {}: {}",
+                checked.name, checked.reference, check.check, check.detail
             );
             failed.push(
                 Diagnostic::new(code, text).help("`agentcontainer verify` shows every check"),

@@ -55,25 +55,6 @@ impl Engine {
         }
     }
 
-    /// The image with an id, or `None`; `reference` is what it is called.
-    pub async fn image_by_id(
-        &self,
-        reference: &ImageRef,
-        id: &Digest,
-    ) -> Result<Option<Image>, EngineError> {
-        match self.docker.inspect_image(&id.to_string()).await {
-            Ok(inspect) => {
-                let image = read(reference, inspect)?;
-                Ok((image.id == *id).then_some(image))
-            }
-            Err(e) if is_missing(&e) => Ok(None),
-            Err(e) => Err(EngineError::Api {
-                what: "inspect the image",
-                reason: reason(&e),
-            }),
-        }
-    }
-
     /// The image of a reference with a digest, pulled when the engine does not have it. `progress` hears every step of a pull.
     pub async fn pulled(
         &self,

@@ -89,6 +89,10 @@ struct Versioned {
     media_type: Option<String>,
     #[serde(default)]
     manifests: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    config: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    layers: Option<serde::de::IgnoredAny>,
 }
 
 // === impl Repository ===
@@ -160,6 +164,11 @@ impl Content {
         }
         match self.media_type.as_str() {
             OCI_INDEX | DOCKER_LIST => {
+                if versioned.config.is_some() || versioned.layers.is_some() {
+                    return Err(malformed(
+                        "it is an index and a manifest at once".to_owned(),
+                    ));
+                }
                 let index: ImageIndex =
                     serde_json::from_slice(&self.bytes).map_err(|e| malformed(e.to_string()))?;
                 if index.manifests().len() > MAX_INDEX_ENTRIES {

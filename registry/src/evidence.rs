@@ -1,8 +1,9 @@
 //! What lies beside a subject in its registry: bundles that refer to it, cosign's tags, inventories. Gathered for the verdict in
 //! [`crate::signature`]; what cannot be had is kept apart, because nobody can tell what it would have said.
 
-use futures_util::future::try_join_all;
-use futures_util::join;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::{StreamExt, join, stream};
 use oci_spec::image::{Descriptor, ImageManifest};
 use schema::digest::Digest;
 use serde::{Deserialize, Serialize};
@@ -22,8 +23,11 @@ const INVENTORIES: [&str; 4] = [
     "application/vnd.cyclonedx",
 ];
 /// The largest inventory, in bytes.
-pub const MAX_INVENTORY_BYTES: u64 = 64 * 1024 * 1024;
+pub const MAX_INVENTORY_BYTES: u64 = crate::sbom::BYTES as u64;
 
+/// The most that lies beside one subject and is fetched, in bytes, and how much of it at once.
+pub const MAX_BESIDE_BYTES: u64 = 64 * 1024 * 1024;
+const AT_ONCE: usize = 8;
 /// The largest note of what lay beside a subject, in bytes.
 const MAX_NOTE_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -85,49 +89,62 @@ impl Client {
         subject: &Digest,
     ) -> Result<Gathered, RegistryError> {
         if self.is_offline() {
-            return self.noted(subject).ok_or_else(|| RegistryError::Offline {
-                what: format!("what lies beside {}", repository.at(subject)),
-            });
+            return self
+                .noted(repository, subject)
+                .ok_or_else(|| RegistryError::Offline {
+                    what: format!("what lies beside {}", repository.at(subject)),
+                });
         }
         let gathered = self.gather(repository, subject).await;
         if gathered.missed.is_empty() {
-            self.write_note(subject, &gathered);
+            self.write_note(repository, subject, &gathered);
         }
         Ok(gathered)
     }
 
-    fn noted(&self, subject: &Digest) -> Option<Gathered> {
-        let bytes = self.cache().note(&subject.hex(), MAX_NOTE_BYTES)?;
+    fn noted(&self, repository: &Repository, subject: &Digest) -> Option<Gathered> {
+        let bytes = self
+            .cache()
+            .note(&note_name(repository, subject), MAX_NOTE_BYTES)?;
         let note: Note = serde_json::from_slice(&bytes).ok()?;
         let get = |digest: &Digest, limit: usize| self.cache().get(digest, limit as u64);
-        // What is no longer in the cache vouches for nothing.
+        // What is no longer in the cache vouches for nothing, and may have been what speaks against it.
+        let mut missed = Vec::new();
         let evidence = note.evidence.into_iter().filter_map(|noted| {
-            Some(match noted {
-                Noted::Bundle(from) => Evidence::Bundle {
-                    bytes: get(&from, BUNDLE_BYTES)?,
-                    from,
-                },
-                Noted::Legacy(from, annotations) => Evidence::Legacy {
-                    payload: get(&from, PAYLOAD_BYTES)?,
-                    annotations: annotations.into(),
-                    from,
-                },
-                Noted::LegacyAttestation(from, annotations) => Evidence::LegacyAttestation {
-                    envelope: get(&from, BUNDLE_BYTES)?,
-                    annotations: annotations.into(),
-                    from,
-                },
-            })
+            let found = (|| {
+                Some(match noted {
+                    Noted::Bundle(from) => Evidence::Bundle {
+                        bytes: get(&from, BUNDLE_BYTES)?,
+                        from,
+                    },
+                    Noted::Legacy(from, annotations) => Evidence::Legacy {
+                        payload: get(&from, PAYLOAD_BYTES)?,
+                        annotations: annotations.into(),
+                        from,
+                    },
+                    Noted::LegacyAttestation(from, annotations) => Evidence::LegacyAttestation {
+                        envelope: get(&from, BUNDLE_BYTES)?,
+                        annotations: annotations.into(),
+                        from,
+                    },
+                })
+            })();
+            if found.is_none() {
+                missed.push(RegistryError::Offline {
+                    what: format!("a part of what lies beside {}", repository.at(subject)),
+                });
+            }
+            found
         });
         Some(Gathered {
             evidence: evidence.collect(),
             inventories: note.inventories,
             referrers: note.referrers,
-            missed: Vec::new(),
+            missed,
         })
     }
 
-    fn write_note(&self, subject: &Digest, gathered: &Gathered) {
+    fn write_note(&self, repository: &Repository, subject: &Digest, gathered: &Gathered) {
         let evidence = gathered.evidence.iter().map(|evidence| match evidence {
             Evidence::Bundle { from, .. } => Noted::Bundle(*from),
             Evidence::Legacy {
@@ -144,78 +161,87 @@ impl Client {
         };
         if let Ok(bytes) = serde_json::to_vec(&note) {
             // Without it, the next command offline says that it cannot know.
-            let _ = self.cache().put_note(&subject.hex(), &bytes);
+            let _ = self
+                .cache()
+                .put_note(&note_name(repository, subject), &bytes);
         }
     }
 
     async fn gather(&self, repository: &Repository, subject: &Digest) -> Gathered {
         let tag = |suffix: &str| format!("sha256-{}.{suffix}", subject.hex());
         let (sig, att) = (tag("sig"), tag("att"));
+        // What all of it together may take: what is asked for says its size before it is had.
+        let budget = Budget::new(repository.at(subject));
         let (referring, signatures, attestations) = join!(
-            self.referring(repository, subject),
-            self.layers(repository, &sig, PAYLOAD_BYTES as u64),
-            self.layers(repository, &att, BUNDLE_BYTES as u64),
+            self.referring(repository, subject, &budget),
+            self.layers(repository, &sig, PAYLOAD_BYTES as u64, &budget),
+            self.layers(repository, &att, BUNDLE_BYTES as u64, &budget),
         );
-        let mut missed = Vec::new();
-        let (mut evidence, inventories, referrers) = referring.unwrap_or_else(|error| {
-            missed.push(error);
-            (Vec::new(), Vec::new(), Told::NoIndex)
-        });
-        let mut had = |layers: Result<Vec<_>, _>| {
-            layers.unwrap_or_else(|error| {
-                missed.push(error);
-                Vec::new()
-            })
-        };
-        for (bytes, annotations, from) in had(signatures) {
-            evidence.push(Evidence::Legacy {
+        let mut gathered = referring;
+        for (bytes, annotations, from) in signatures.had(&mut gathered.missed) {
+            gathered.evidence.push(Evidence::Legacy {
                 payload: bytes,
                 annotations,
                 from,
             });
         }
-        for (bytes, annotations, from) in had(attestations) {
-            evidence.push(Evidence::LegacyAttestation {
+        for (bytes, annotations, from) in attestations.had(&mut gathered.missed) {
+            gathered.evidence.push(Evidence::LegacyAttestation {
                 envelope: bytes,
                 annotations,
                 from,
             });
         }
-        Gathered {
-            evidence,
-            inventories,
-            referrers,
-            missed,
-        }
+        gathered
     }
 
     async fn referring(
         &self,
         repository: &Repository,
         subject: &Digest,
-    ) -> Result<(Vec<Evidence>, Vec<(Digest, String, Digest)>, Told), RegistryError> {
-        let (descriptors, told) = match self.referrers(repository, subject).await? {
-            Referrers::Listed { descriptors, by } => {
-                let told = match by {
+        budget: &Budget,
+    ) -> Gathered {
+        let mut gathered = Gathered {
+            evidence: Vec::new(),
+            inventories: Vec::new(),
+            referrers: Told::NoIndex,
+            missed: Vec::new(),
+        };
+        let descriptors = match self.referrers(repository, subject).await {
+            Ok(Referrers::Listed { descriptors, by }) => {
+                gathered.referrers = match by {
                     crate::client::Listing::Api => Told::ByApi,
                     crate::client::Listing::Tag => Told::ByTag,
                 };
-                (descriptors, told)
+                descriptors
             }
-            Referrers::NoIndex => (Vec::new(), Told::NoIndex),
+            Ok(Referrers::NoIndex) => return gathered,
+            Err(error) => {
+                gathered.missed.push(error);
+                return gathered;
+            }
         };
+        gathered.missed.extend(budget.cut(descriptors.len()));
         let found = descriptors
             .iter()
             .take(EVIDENCE)
-            .map(|descriptor| self.referrer(repository, subject, descriptor));
-        let (mut evidence, mut inventories) = (Vec::new(), Vec::new());
-        for one in try_join_all(found).await?.into_iter().flatten() {
+            .map(|descriptor| self.referrer(repository, subject, descriptor, budget));
+        let mut found = stream::iter(found).buffered(AT_ONCE);
+        while let Some(one) = found.next().await {
             match one {
-                Found::Bundle(bytes, from) => evidence.push(Evidence::Bundle { bytes, from }),
-                Found::Inventory(manifest, kind, blob) => inventories.push((manifest, kind, blob)),
+                Ok(Some(Found::Bundle(bytes, from))) => {
+                    gathered.evidence.push(Evidence::Bundle { bytes, from });
+                }
+                Ok(Some(Found::Inventory(manifest, kind, blob))) => {
+                    gathered.inventories.push((manifest, kind, blob));
+                }
+                Ok(None) => {}
+                // One that cannot be read takes nothing from the others.
+                Err(error) => gathered.missed.push(error),
             }
         }
-        Ok((evidence, inventories, told))
+        drop(found);
+        gathered
     }
 
     /// What one referrer is, where it is of a kind that is read here. An index's word on the kind is not needed: the manifest has
@@ -225,6 +251,7 @@ impl Client {
         repository: &Repository,
         subject: &Digest,
         descriptor: &Descriptor,
+        budget: &Budget,
     ) -> Result<Option<Found>, RegistryError> {
         let malformed = |why: String| RegistryError::Malformed {
             what: format!("a referrer of {}", repository.at(subject)),
@@ -250,7 +277,8 @@ impl Client {
         };
         let blob = digest_of(layer).map_err(malformed)?;
         if kind.starts_with(BUNDLE) || layer.media_type().to_string().starts_with(BUNDLE) {
-            let bytes = self.blob(repository, &blob, BUNDLE_BYTES as u64).await?;
+            let limit = budget.take(layer.size(), BUNDLE_BYTES as u64)?;
+            let bytes = self.blob(repository, &blob, limit).await?;
             return Ok(Some(Found::Bundle(bytes, blob)));
         }
         let inventory = INVENTORIES.contains(&kind.as_str())
@@ -264,27 +292,108 @@ impl Client {
         repository: &Repository,
         tag: &str,
         limit: u64,
-    ) -> Result<Vec<(Vec<u8>, Annotations, Digest)>, RegistryError> {
-        let Some(content) = self.tag(repository, tag).await? else {
-            return Ok(Vec::new());
-        };
+        budget: &Budget,
+    ) -> Layers {
         let malformed = |why: String| RegistryError::Malformed {
             what: format!("{repository}:{tag}"),
             why,
         };
-        let Parsed::Manifest(manifest) = content.parse()? else {
-            return Err(malformed(
-                "it is an index where a manifest belongs".to_owned(),
-            ));
+        let manifest = match self.tag(repository, tag).await {
+            Ok(None) => return Layers::default(),
+            Ok(Some(content)) => match content.parse() {
+                Ok(Parsed::Manifest(manifest)) => manifest,
+                Ok(Parsed::Index(_)) => {
+                    return Layers::missed(malformed(
+                        "it is an index where a manifest belongs".to_owned(),
+                    ));
+                }
+                Err(error) => return Layers::missed(error),
+            },
+            Err(error) => return Layers::missed(error),
         };
-        let layers = manifest.layers().iter().take(EVIDENCE).map(|layer| async {
+        let mut layers = Layers::default();
+        layers.missed.extend(budget.cut(manifest.layers().len()));
+        let found = manifest.layers().iter().take(EVIDENCE).map(|layer| async {
             let digest = digest_of(layer).map_err(&malformed)?;
+            let limit = budget.take(layer.size(), limit)?;
             let bytes = self.blob(repository, &digest, limit).await?;
             let of = |name: &str| layer.annotations().as_ref()?.get(name);
             Ok::<_, RegistryError>((bytes, Annotations::of(of), digest))
         });
-        try_join_all(layers).await
+        let mut found = stream::iter(found).buffered(AT_ONCE);
+        while let Some(one) = found.next().await {
+            match one {
+                Ok(layer) => layers.had.push(layer),
+                Err(error) => layers.missed.push(error),
+            }
+        }
+        drop(found);
+        layers
     }
+}
+
+/// What was had of a tag's layers, and what was not.
+#[derive(Default)]
+struct Layers {
+    had: Vec<(Vec<u8>, Annotations, Digest)>,
+    missed: Vec<RegistryError>,
+}
+
+impl Layers {
+    fn missed(error: RegistryError) -> Self {
+        Self {
+            had: Vec::new(),
+            missed: vec![error],
+        }
+    }
+
+    fn had(self, missed: &mut Vec<RegistryError>) -> Vec<(Vec<u8>, Annotations, Digest)> {
+        missed.extend(self.missed);
+        self.had
+    }
+}
+
+/// How much of what lies beside one subject is fetched: a registry could have any amount there.
+struct Budget {
+    what: String,
+    left: AtomicU64,
+}
+
+impl Budget {
+    fn new(what: String) -> Self {
+        Self {
+            what,
+            left: AtomicU64::new(MAX_BESIDE_BYTES),
+        }
+    }
+
+    /// Room for something of this size, as its descriptor says, and no more.
+    fn take(&self, size: u64, limit: u64) -> Result<u64, RegistryError> {
+        let too_large = |limit| RegistryError::TooLarge {
+            what: format!("what lies beside {}", self.what),
+            limit,
+        };
+        if size > limit {
+            return Err(too_large(limit));
+        }
+        let spent = |left: u64| left.checked_sub(size);
+        self.left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent)
+            .map(|_| size)
+            .map_err(|_| too_large(MAX_BESIDE_BYTES))
+    }
+
+    /// What is beyond the number that is looked at was not had.
+    fn cut(&self, number: usize) -> Option<RegistryError> {
+        (number > EVIDENCE).then(|| RegistryError::Malformed {
+            what: format!("what lies beside {}", self.what),
+            why: format!("{number} pieces, of which {EVIDENCE} are looked at"),
+        })
+    }
+}
+
+fn note_name(repository: &Repository, subject: &Digest) -> String {
+    Digest::of(repository.at(subject).as_bytes()).hex()
 }
 
 enum Found {

@@ -22,6 +22,8 @@ pub const MAX_TOKEN_BYTES: u64 = 64 * 1024;
 pub const MAX_REDIRECTS: usize = 5;
 /// The most challenges of one 401 that are read.
 const MAX_CHALLENGES: usize = 8;
+/// The longest that one answer may take from its first byte asked to its last byte had; a blob is gone on with.
+const MAX_ANSWER: Duration = Duration::from_secs(120);
 /// The longest pause that a registry may ask for.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
@@ -43,6 +45,8 @@ pub struct Settings {
 /// The client of all registries, for the life of a command.
 pub struct Http {
     client: Client,
+    /// Follows nothing: what it sends holds a login.
+    token_client: Client,
     settings: Settings,
     tokens: Tokens,
 }
@@ -80,24 +84,30 @@ impl Http {
             .collect::<Result<Vec<_>, _>>()
             .map_err(setup)?;
         let plain = Arc::new(settings.plain_http.clone());
-        let client = Client::builder()
-            .user_agent(concat!("agentcontainer/", env!("CARGO_PKG_VERSION")))
-            .tls_certs_only(roots)
-            .connect_timeout(settings.timeout)
-            .read_timeout(settings.timeout)
-            .redirect(reqwest::redirect::Policy::custom(move |attempt| {
-                if attempt.previous().len() > MAX_REDIRECTS {
-                    return attempt.error(NotFollowed("it redirects too often"));
-                }
-                match may_go(attempt.url(), &plain) {
-                    Ok(()) => attempt.follow(),
-                    Err(why) => attempt.error(NotFollowed(why)),
-                }
-            }))
-            .build()
-            .map_err(setup)?;
+        let builder = |redirects| {
+            Client::builder()
+                .user_agent(concat!("agentcontainer/", env!("CARGO_PKG_VERSION")))
+                .tls_certs_only(roots.clone())
+                .connect_timeout(settings.timeout)
+                .read_timeout(settings.timeout)
+                .timeout(MAX_ANSWER)
+                .redirect(redirects)
+                .build()
+                .map_err(setup)
+        };
+        let token_client = builder(reqwest::redirect::Policy::none())?;
+        let client = builder(reqwest::redirect::Policy::custom(move |attempt| {
+            if attempt.previous().len() > MAX_REDIRECTS {
+                return attempt.error(NotFollowed("it redirects too often"));
+            }
+            match may_go(attempt.url(), &plain) {
+                Ok(()) => attempt.follow(),
+                Err(why) => attempt.error(NotFollowed(why)),
+            }
+        }))?;
         Ok(Self {
             client,
+            token_client,
             settings,
             tokens: Tokens::default(),
         })
@@ -136,7 +146,7 @@ impl Http {
         for challenged in [false, true] {
             let header = self.authorization(scope, &mut logged_in).await?;
             let response = self
-                .tried(&scope.registry, |client| {
+                .tried(&scope.registry, &self.client, |client| {
                     let request = build(client);
                     match &header {
                         Some(header) => request.header(AUTHORIZATION, header.as_str()),
@@ -144,7 +154,18 @@ impl Http {
                     }
                 })
                 .await?;
-            match response.status() {
+            // Whoever a redirect led to is not the registry, and its challenge is not answered with the registry's login.
+            let status = response.status();
+            if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+                && !self.is_own(scope, response.url())
+            {
+                return Err(RegistryError::Redirect {
+                    registry: scope.registry.clone(),
+                    to: response.url().origin().ascii_serialization(),
+                    why: "it asks for a login there",
+                });
+            }
+            match status {
                 StatusCode::UNAUTHORIZED if !challenged => {
                     self.tokens.forget(scope);
                     let Some(challenge) = Challenge::read(&challenges(response.headers())) else {
@@ -171,6 +192,10 @@ impl Http {
             what: what.to_owned(),
             logged_in,
         })
+    }
+
+    fn is_own(&self, scope: &Scope, url: &Url) -> bool {
+        Url::parse(&self.url(scope, "")).is_ok_and(|own| own.origin() == url.origin())
     }
 
     /// What is put into `Authorization`; nothing before the registry has asked for it.
@@ -249,15 +274,17 @@ impl Http {
             .unwrap_or_default();
         let basic = login.and_then(token::basic);
         let response = self
-            .tried(&scope.registry, |client| match (identity, &basic) {
-                (Some(_), _) => client
-                    .post(url.clone())
-                    .header("content-type", "application/x-www-form-urlencoded")
-                    .body(form.clone()),
-                (None, Some(basic)) => client
-                    .get(url.clone())
-                    .header(AUTHORIZATION, basic.as_str()),
-                (None, None) => client.get(url.clone()),
+            .tried(&scope.registry, &self.token_client, |client| {
+                match (identity, &basic) {
+                    (Some(_), _) => client
+                        .post(url.clone())
+                        .header("content-type", "application/x-www-form-urlencoded")
+                        .body(form.clone()),
+                    (None, Some(basic)) => client
+                        .get(url.clone())
+                        .header(AUTHORIZATION, basic.as_str()),
+                    (None, None) => client.get(url.clone()),
+                }
             })
             .await?;
         match response.status() {
@@ -284,11 +311,12 @@ impl Http {
     async fn tried(
         &self,
         registry: &str,
+        client: &Client,
         build: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
         let mut attempt = 1;
         loop {
-            let sent = build(&self.client).send().await;
+            let sent = build(client).send().await;
             let last = attempt >= self.settings.attempts;
             let pause = match &sent {
                 Ok(response) if !last && is_passing(response.status()) => {
@@ -374,10 +402,8 @@ impl Http {
             .await
             .unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        let said = said
-            .trim()
-            .get(..MAX_SAID.min(said.trim().len()))
-            .unwrap_or_default();
+        let said = said.trim();
+        let said = &said[..said.floor_char_boundary(MAX_SAID)];
         RegistryError::Status {
             registry: scope.registry.clone(),
             what: what.to_owned(),

@@ -81,7 +81,12 @@ struct Kept {
 /// Where logins are kept, the first that knows the registry wins: `REGISTRY_AUTH_FILE`, docker's `config.json`, podman's
 /// `auth.json` of this login and of this user.
 pub fn files(env: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
-    let dir = |name: &str| env(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    // A relative one would be the workspace's.
+    let dir = |name: &str| {
+        env(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     let home = dir("HOME");
     let docker = dir("DOCKER_CONFIG").or_else(|| Some(home.clone()?.join(".docker")));
     let config = dir("XDG_CONFIG_HOME").or_else(|| Some(home?.join(".config")));

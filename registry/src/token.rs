@@ -14,6 +14,8 @@ use crate::login::Login;
 
 /// Used where the service does not say how long a token holds (distribution's token authentication says 60 s).
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+/// No token is used for longer, whatever its service says.
+const MAX_LIFE: Duration = Duration::from_secs(3600);
 /// A token is not used for its last seconds.
 const MARGIN: Duration = Duration::from_secs(5);
 
@@ -162,7 +164,10 @@ impl TokenAnswer {
             .token
             .or(self.access_token)
             .filter(|token| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()))?;
-        let life = self.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs);
+        let life = self
+            .expires_in
+            .map_or(DEFAULT_LIFE, Duration::from_secs)
+            .min(MAX_LIFE);
         Some((Zeroizing::new(format!("Bearer {}", *token)), life))
     }
 }
@@ -257,6 +262,17 @@ mod tests {
         assert_eq!(
             answer(r#"{"token":"t","expires_in":300}"#).unwrap().1,
             Duration::from_secs(300)
+        );
+        let endless = answer(r#"{"token":"t","expires_in":18446744073709551615}"#).unwrap();
+        assert_eq!(endless.1, MAX_LIFE);
+        Tokens::default().keep(
+            &Scope {
+                registry: "r.test".into(),
+                repository: "a".into(),
+                action: Action::Pull,
+            },
+            endless.0,
+            Some(endless.1),
         );
         assert_eq!(*answer(r#"{"access_token":"t"}"#).unwrap().0, "Bearer t");
         for bad in [

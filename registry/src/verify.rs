@@ -86,13 +86,19 @@ pub struct Means<'a> {
 // === impl Checked ===
 
 impl Checked {
-    /// The worst of the checks.
+    /// The worst of the checks that were made.
     pub fn verdict(&self) -> Verdict {
         let checks = self.checks.iter().map(|check| check.verdict);
         checks
             .filter(|verdict| *verdict != Verdict::NotRequired)
             .max()
-            .unwrap_or(Verdict::Holds)
+            .unwrap_or(Verdict::Unasked)
+    }
+
+    /// Whether anybody's signature was judged.
+    pub fn is_judged(&self) -> bool {
+        let mut checks = self.checks.iter();
+        checks.any(|check| check.check == "signature" && check.verdict != Verdict::NotRequired)
     }
 }
 
@@ -254,10 +260,20 @@ impl Client {
                 }
             }
         }
-        if found.is_empty() {
+        // That something is not there is only known where everything was looked at.
+        if !requirement.bans.is_empty() || found.is_empty() {
             if let Some(error) = missed {
                 return Check::of_error(CHECK, error);
             }
+        }
+        if let (false, Some(why)) = (requirement.bans.is_empty(), damaged.first()) {
+            return Check::new(
+                CHECK,
+                Verdict::Fails,
+                format!("an inventory cannot be read, and may list what is banned: {why}"),
+            );
+        }
+        if found.is_empty() {
             let why = match damaged.first() {
                 Some(why) => format!("no inventory can be read: {why}"),
                 None if reports.is_empty() => "it has no inventory of its packages".to_owned(),
@@ -477,8 +493,8 @@ fn unnamed() -> Check {
 fn local(requirement: &Requirement) -> Vec<Check> {
     let digest = Check::new(
         "digest",
-        Verdict::NotRequired,
-        "only one engine has it; `run` compares its id there",
+        Verdict::Unasked,
+        "only one engine has it, and nobody else can be asked; `run` compares its id there",
     );
     let rest = if requirement.needs_evidence() {
         Check::new(

@@ -80,15 +80,11 @@ impl ImageRef {
             }
             _ => ("docker.io", rest),
         };
-        let registry = if registry == "index.docker.io" {
-            "docker.io"
-        } else {
-            registry
-        };
         if !is_registry(registry) {
             return Err(ImageError::Registry);
         }
-        let repository = if registry == "docker.io" && !path.contains('/') {
+        let registry = canonical_registry(registry);
+        let repository = if *registry == *"docker.io" && !path.contains('/') {
             format!("library/{path}")
         } else {
             path.to_owned()
@@ -101,7 +97,7 @@ impl ImageRef {
         }
         Ok(Self {
             written: text.into(),
-            registry: registry.to_ascii_lowercase().into(),
+            registry,
             repository: repository.into(),
             tag: tag.map(Into::into),
             digest,
@@ -153,6 +149,21 @@ impl ImageRef {
             None
         });
         (&self.registry, &self.repository, tag, self.digest.as_ref())
+    }
+}
+
+/// The one spelling of a registry: lower case, without the port that HTTPS has anyway, and Docker Hub under the one name that
+/// references have for it. What is allowed, denied and required is compared in it.
+pub(crate) fn canonical_registry(registry: &str) -> Box<str> {
+    let lower = registry.to_ascii_lowercase();
+    let (host, port) = match lower.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.trim_start_matches('0')),
+        _ => (lower.as_str(), "443"),
+    };
+    match (host, port) {
+        ("index.docker.io" | "registry-1.docker.io" | "docker.io", "443") => "docker.io".into(),
+        (host, "443") => host.into(),
+        (host, port) => format!("{host}:{port}").into(),
     }
 }
 
@@ -376,6 +387,37 @@ mod tests {
         ] {
             assert_eq!(ImageRef::parse(text).unwrap_err(), error, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_registry_has_one_spelling() {
+        let one = |text: &str| ImageRef::parse(text).unwrap();
+        for same in [
+            "ghcr.io/a/b:1",
+            "GHCR.io/a/b:1",
+            "ghcr.io:443/a/b:1",
+            "ghcr.io:00443/a/b:1",
+        ] {
+            assert_eq!(one(same), one("ghcr.io/a/b:1"), "{same}");
+            assert_eq!(one(same).registry(), "ghcr.io");
+        }
+        for same in [
+            "debian",
+            "docker.io/debian",
+            "Docker.io/debian",
+            "docker.io:443/debian",
+            "Index.docker.io/library/debian",
+            "registry-1.docker.io/debian",
+        ] {
+            assert_eq!(
+                one(same).canonical(),
+                "docker.io/library/debian:latest",
+                "{same}"
+            );
+        }
+        assert_eq!(one("r.test:05000/a").registry(), "r.test:5000");
+        assert_ne!(one("r.test:5000/a"), one("r.test/a"));
+        assert_eq!(one("[::1]:443/a").registry(), "[::1]");
     }
 
     #[test]

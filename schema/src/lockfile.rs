@@ -265,8 +265,10 @@ impl Pin {
         if self.platforms.len() > MAX_PLATFORMS {
             return Err(format!("it has more than {MAX_PLATFORMS} platforms"));
         }
+        if self.local && self.reference.digest().is_some() {
+            return Err("what is named by digest is no engine's own".to_owned());
+        }
         if let Some(asked) = self.reference.digest()
-            && !self.local
             && *asked != self.digest
         {
             return Err(format!(

@@ -24,6 +24,9 @@ pub struct Args {
     json: bool,
 }
 
+/// Content of registries that nobody has used for so long is asked for again when it is needed.
+const UNUSED: std::time::Duration = std::time::Duration::from_secs(90 * 24 * 3600);
+
 pub async fn run(args: &Args) -> Result<u8, Failure> {
     let as_json = json(args.json);
     let desk = Desk::open().await?;
@@ -75,6 +78,10 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
         }
     }
     sidecars(&desk, &mut removed).await?;
+    let freed = crate::registries::cache(&desk.places).sweep(UNUSED);
+    if freed > 0 {
+        removed.push(format!("{freed} bytes of what registries sent"));
+    }
 
     if as_json {
         report::out_json(&removed);

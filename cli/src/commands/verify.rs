@@ -3,8 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use futures_util::StreamExt;
-use futures_util::stream;
 use jiff::Timestamp;
 use registry::signature::{Accept, BUNDLE_BYTES, Identity, KEY_BYTES, Key, Log};
 use registry::trust_root::TrustRoots;
@@ -18,6 +16,7 @@ use crate::lock;
 use crate::organisation;
 use crate::registries;
 use crate::report::{self, Failure, escape};
+use crate::trust;
 
 /// The largest trusted root that is read, in bytes.
 const MAX_ROOT: usize = 1 << 20;
@@ -50,6 +49,9 @@ pub struct Args {
     /// The config whose lockfile is verified
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Approve what the config asks for without being asked
+    #[arg(long)]
+    yes: bool,
     /// As JSON, every check with its evidence
     #[arg(long)]
     json: bool,
@@ -61,44 +63,52 @@ const UNASKED: u8 = 2;
 pub async fn run(args: Args) -> Result<u8, Failure> {
     let as_json = json(args.json);
     if !args.offline {
-        organisation::up_to_date()
-            .await
-            .map_err(|f| f.status(UNASKED))?;
+        organisation::up_to_date().await.map_err(judged)?;
     }
-    let (loaded, lockfile, named) = read(&args).map_err(|f| f.status(UNASKED))?;
+    let (mut loaded, lockfile, named) = read(&args).map_err(|f| f.status(UNASKED))?;
+    // A lockfile is a stranger's, and names hosts: nobody is asked anything before it was reviewed, and only about what it may be about.
+    if !args.offline {
+        trust::require(&loaded, args.yes).map_err(|f| f.status(UNASKED))?;
+    }
+    let drift = lockfile.drift(&lock::wanted(&loaded));
+    if !drift.is_empty() {
+        let all: Vec<String> = drift.iter().map(ToString::to_string).collect();
+        return Err(Failure::new(
+            "lock-drift",
+            format!("the lockfile is not about this config: {}", all.join("; ")),
+        )
+        .help("`agentcontainer lock` locks what has no pin and leaves the others")
+        .status(1));
+    }
     let roots = roots(args.trusted_root.as_deref()).map_err(|f| f.status(UNASKED))?;
     let bundles = bundles(&args.bundle).map_err(|f| f.status(UNASKED))?;
     let client = registries::client(&loaded.places, &loaded.host, args.offline)
         .map_err(|f| f.status(UNASKED))?;
+    if let Some(document) = organisation::of_workspace(&client, &loaded.config, &lockfile)
+        .await
+        .map_err(|f| f.status(UNASKED))?
+    {
+        loaded.hold_under(document).map_err(|f| f.status(1))?;
+    }
     let means = Means {
         roots: &roots,
         bundles: &bundles,
         now: Timestamp::now(),
     };
-    let mut requirements = Vec::new();
-    for (_, pin) in lockfile.pins() {
-        let mut requirement = organisation::requirement(&loaded.requirements, &pin.reference)
-            .map_err(|f| f.status(UNASKED))?;
-        requirement.rules.extend(named.clone());
-        requirements.push(requirement);
-    }
-    let is_judged = requirements.iter().any(|one| !one.rules.is_empty());
-    let jobs = lockfile
-        .pins()
-        .zip(&requirements)
-        .map(|((name, pin), requirement)| client.verify(name, pin, requirement, &means));
-    let mut checked: Vec<Checked> = stream::iter(jobs)
-        .buffer_unordered(registries::AT_ONCE)
-        .collect()
-        .await;
-    checked.sort_by(|a, b| a.name.cmp(&b.name));
+    let named: Vec<Rule> = named.into_iter().collect();
+    let checked = organisation::checked(&loaded, &client, &lockfile, &named, &means)
+        .await
+        .map_err(|f| f.status(UNASKED))?;
+    let is_judged = checked.iter().any(Checked::is_judged);
     let verdict = checked
         .iter()
         .map(Checked::verdict)
         .max()
-        .unwrap_or(Verdict::Holds);
+        .unwrap_or(Verdict::Unasked);
     if as_json {
-        report::out_json(&json!({ "verdict": verdict, "pins": checked }));
+        report::out_json(
+            &json!({ "verdict": verdict, "signaturesJudged": is_judged, "pins": checked }),
+        );
     } else {
         checked.iter().for_each(show);
         if !is_judged {
@@ -112,6 +122,17 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         Verdict::Fails => 1,
         Verdict::Unasked => UNASKED,
     })
+}
+
+/// A policy that was had and does not hold is an answer; one that could not be had is none.
+fn judged(failure: Failure) -> Failure {
+    let is_answer = |d: &schema::diag::Diagnostic| d.code.starts_with("policy-");
+    let status = if failure.diagnostics.iter().any(is_answer) {
+        1
+    } else {
+        UNASKED
+    };
+    failure.status(status)
 }
 
 fn read(args: &Args) -> Result<(Loaded, schema::lockfile::Lockfile, Option<Rule>), Failure> {

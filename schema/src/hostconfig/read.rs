@@ -16,7 +16,7 @@ use crate::config::read::credentials as shared;
 use crate::credential::{CredentialError, CredentialName, MAX_CREDENTIALS};
 use crate::diag::Diagnostic;
 use crate::host::HostName;
-use crate::image::is_registry;
+use crate::image::{canonical_registry, is_registry};
 use crate::inspection::{Inspector, Level};
 use crate::node::{Node, Value};
 use crate::organisation::identity;
@@ -125,7 +125,7 @@ fn registries(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, Setting<
             plain_http: plain_http.unwrap_or_default(),
         };
         out.insert(
-            member.key.to_ascii_lowercase(),
+            canonical_registry(&member.key).into(),
             setting(reader, &member.node, config),
         );
     }

@@ -105,6 +105,13 @@ fn a_reference_with_a_digest_is_pinned_to_that_digest() {
             .to_string()
             .contains("another digest")
     );
+    let mut local = parse(&text()).unwrap();
+    local.image.local = true;
+    local.image.platforms.clear();
+    local.image.verified = None;
+    assert!(parse(&local.to_text()).is_ok());
+    local.image.reference = ImageRef::parse(&format!("debian@{}", digest('b'))).unwrap();
+    assert!(parse(&local.to_text()).is_err());
     let same = text().replacen("debian:12", &format!("debian@{}", digest('b')), 1);
     assert!(parse(&same).is_ok());
 }

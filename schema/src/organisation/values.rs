@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::config::units::inline_schema;
 use crate::credential::Source;
-use crate::image::{ImageRef, is_registry, is_segment};
+use crate::image::{ImageRef, canonical_registry, is_registry, is_segment};
 use crate::net::{Cidr, CidrError};
 
 /// Longest pattern, name or range of versions in bytes.
@@ -301,13 +301,6 @@ impl FromStr for ImagePattern {
             registry: canonical_registry(registry),
             segments: segments.ok_or(ValueError::Image)?,
         })
-    }
-}
-
-fn canonical_registry(text: &str) -> Box<str> {
-    match text.to_ascii_lowercase().as_str() {
-        "index.docker.io" => "docker.io".into(),
-        other => other.into(),
     }
 }
 

@@ -151,6 +151,8 @@ fn what_only_the_engine_has_is_locked_by_its_id() {
         .status(125)
         .says("[image-moved]")
         .says("--update image");
+    // Nor does the id of an image that is here make it one of another name.
+    changed["image"]["digest"] = json!(id);
     changed["image"]["reference"] = json!("surely/not-here:1");
     workspace.put("agentcontainer-lock.json", changed.to_string());
     workspace.put("agentcontainer.json", r#"{ "image": "surely/not-here:1" }"#);

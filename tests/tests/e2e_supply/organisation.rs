@@ -144,9 +144,14 @@ fn a_policy_is_believed_when_it_is_signed_and_never_goes_back() {
     acme.run().status(125).says("[policy-serial-reused]");
     acme.publish(6, &json!({}), "ours");
     assert_eq!(acme.run().ok(), "it runs");
+    // Another organisation's, by the same signer, whatever its serial.
+    acme.publish(900, &json!({ "organisation": "sandbox" }), "ours");
+    acme.run().status(125).says("[policy-organisation]");
+    acme.publish(7, &json!({}), "ours");
+    assert_eq!(acme.run().ok(), "it runs");
     // Its end.
     let over = json!({ "notAfter": "2020-01-01T00:00:00Z" });
-    let file = acme.workspace.put_outside("over.json", document(7, &over));
+    let file = acme.workspace.put_outside("over.json", document(8, &over));
     acme.workspace
         .cli(&[
             "policy",
@@ -204,6 +209,24 @@ fn the_last_policy_holds_while_its_registry_cannot_be_asked_and_no_other_does() 
         .says("api.example.com")
         .says("agentcontainer.json:")
         .says("acme/policy:prod");
+    // A source by digest holds as well as one by tag.
+    let digest = acme.registry.digest("acme/policy", "prod");
+    let config = acme
+        .workspace
+        .path()
+        .with_file_name("config")
+        .join("agentcontainer/config.toml");
+    let by_tag = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(
+        &config,
+        by_tag.replace("policy:prod", &format!("policy@{digest}")),
+    )
+    .unwrap();
+    acme.run().status(125).says("api.example.com");
+    acme.registry
+        .tell(&json!({ "at": { "acme/policy": { "status": 500 } } }));
+    acme.run().status(125).says("api.example.com");
+    std::fs::write(&config, by_tag).unwrap();
     // Nor is it gone because the registry is.
     acme.registry
         .tell(&json!({ "at": { "acme/policy": { "status": 500 } } }));

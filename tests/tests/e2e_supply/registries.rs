@@ -210,6 +210,31 @@ fn nothing_is_followed_out_of_tls_and_no_login_goes_along() {
     )
     .status(125)
     .says("redirects too often");
+    // Where a redirect leads may ask for a login, and does not get the registry's.
+    let both = Workspace::new()
+        .without_locking()
+        .host_table(&Registry::host_table(&registry.front()))
+        .host_table(&Registry::host_table(&stray));
+    let image = format!("{}/app:1", registry.front());
+    both.put("agentcontainer.json", json!({ "image": image }).to_string());
+    both.write_host_config();
+    let secret = json!({ "auth": STANDARD.encode("ada:secret") });
+    log_in(&both, &registry.front(), &secret);
+    elsewhere.tell(&json!({ "login": { "kind": "bearer", "pair": "ada:secret" } }));
+    let to = format!("http://{stray}/v2/app/manifests/1");
+    let away =
+        json!({ "at": { "manifests/1$": { "status": 307, "headers": [["Location", to]] } } });
+    registry.tell(&away);
+    both.cli(&["lock", "--yes"])
+        .status(125)
+        .says("[registry-redirect]");
+    let asked = elsewhere.asked();
+    assert!(!asked.is_empty());
+    assert!(
+        asked.iter().all(|one| one["authorization"].is_null()),
+        "{asked:?}"
+    );
+    elsewhere.tell(&json!({}));
     // A token service elsewhere without TLS gets no password.
     log_in(
         &workspace,

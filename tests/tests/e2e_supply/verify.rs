@@ -165,6 +165,7 @@ fn cosign_verifies_what_we_sign_and_we_verify_what_cosign_signs() {
     );
 
     // The other way round, in both forms, each alone.
+    let mut forms = 0;
     for form in [
         &["--new-bundle-format=false"][..],
         &["--new-bundle-format=true"],
@@ -187,9 +188,27 @@ fn cosign_verifies_what_we_sign_and_we_verify_what_cosign_signs() {
             // This cosign signs images in one form alone.
             continue;
         }
+        forms += 1;
         signed.status(0);
         assert_eq!(verify(&workspace, &keys.public("theirs")).0, 0, "{form:?}");
         assert_eq!(verify(&workspace, &keys.public("ours")).0, 1, "{form:?}");
+    }
+    if forms == 0 {
+        let (registry, workspace, _) = locked();
+        let named = format!("{}/app@{}", registry.name(), registry.digest("app", "1"));
+        let key = keys.private("theirs");
+        let words = [
+            "sign",
+            "--key",
+            &key,
+            "--tlog-upload=false",
+            "--allow-insecure-registry",
+            "--yes",
+            &named,
+        ];
+        cosign(keys.path(), &words).status(0);
+        assert_eq!(verify(&workspace, &keys.public("theirs")).0, 0);
+        assert_eq!(verify(&workspace, &keys.public("ours")).0, 1);
     }
 }
 
@@ -293,6 +312,37 @@ fn a_lockfile_that_says_what_its_digest_does_not_is_found_out() {
     assert!(out.stdout.contains("does not say itself"), "{}", out.stdout);
     workspace.put("agentcontainer-lock.json", "{}");
     workspace.cli(&["verify"]).status(2);
+}
+
+#[test]
+fn a_strangers_lockfile_is_asked_about_after_the_review_and_only_where_it_is_about_the_config() {
+    let registry = Registry::start();
+    registry.push("app:1", "first\n");
+    let front = registry.front();
+    registry.tell(&json!({}));
+    let image = format!("{front}/app:1");
+    let known = workspace(&front, &image);
+    known.cli(&["lock", "--yes"]).status(0);
+    let stranger = workspace(&front, &image);
+    stranger.put("agentcontainer-lock.json", lockfile(&known).to_string());
+    registry.tell(&json!({}));
+    stranger.cli(&["verify"]).status(2).says("--yes");
+    assert!(registry.asked().is_empty(), "{:?}", registry.asked());
+    stranger.put(
+        "agentcontainer.json",
+        r#"{ "image": "totally.example/else:9" }"#,
+    );
+    stranger
+        .cli(&["verify", "--yes"])
+        .status(1)
+        .says("[lock-drift]");
+    assert!(registry.asked().is_empty(), "{:?}", registry.asked());
+    stranger.put("agentcontainer.json", json!({ "image": image }).to_string());
+    stranger.cli(&["verify", "--yes"]).status(0);
+    // What only an engine has was not verified by anybody.
+    let local = workspace(&front, &agentcontainer_tests::rig().image);
+    local.cli(&["lock", "--yes"]).status(0);
+    local.cli(&["verify"]).status(2);
 }
 
 #[test]
