@@ -230,7 +230,7 @@ fn a_quick_look_and_a_plain_one_say_the_same_however_a_text_is_cut() {
     let hosts = ["evil.example", "api.github.com", "sts.amazonaws.com"];
     let mut random = Random(7);
     let mut found = [0; 3];
-    for round in 0..1500 {
+    for round in 0..250 {
         let text = random.text();
         let to = Destination {
             name: Some(hosts[round % 3].parse().unwrap()),
@@ -252,7 +252,7 @@ fn a_quick_look_and_a_plain_one_say_the_same_however_a_text_is_cut() {
         }
     }
     // Some of each, or nothing was compared.
-    assert!(found.iter().all(|&found| found > 300), "{found:?}");
+    assert!(found.iter().all(|&found| found > 50), "{found:?}");
 }
 
 #[test]
