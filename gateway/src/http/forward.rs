@@ -159,6 +159,7 @@ impl Forward {
                 None => ruled::Checked::default(),
             };
             if let Some(rule) = &checked.ask {
+                self.before_asking(client, &head, &mut recorded)?;
                 let (held, answer) = self.ask(client, rule, &head, key.is_some()).await;
                 recorded.held = Some(held);
                 answer.map_err(Failure::Approval)?;
@@ -284,6 +285,21 @@ impl Forward {
             }
         };
         self.opener.get_or_init(asked).await.clone()
+    }
+
+    /// Nobody is asked about what would be refused all the same. It is all looked at again behind the answer: by then another
+    /// policy may be in force, and another value.
+    fn before_asking(
+        &self,
+        client: &Client,
+        head: &Parts,
+        recorded: &mut events::Request,
+    ) -> Result<(), Failure> {
+        let chain = &client.shared.state.active().inspectors;
+        inspected::head(chain, client, head, recorded).map_err(Failure::Inspected)?;
+        let credentials = client.shared.state.credentials();
+        let applied = credentials.apply(&mut head.clone(), &client.intent, client.authority.scheme);
+        applied.map(drop).map_err(Failure::Credential)
     }
 
     /// Has a person asked, before anything of the request has gone anywhere.
