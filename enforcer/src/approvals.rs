@@ -3,7 +3,7 @@
 //! question. Everything is in memory: what was held by an enforcer that ended is denied by its end. Recording is the
 //! session's (`session::asking`), showing and answering the control channel's (`service`).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -107,6 +107,8 @@ struct Key {
 #[derive(Default)]
 struct Inner {
     open: BTreeMap<String, Taken>,
+    /// Ids of questions that are not open yet.
+    drawn: HashSet<String>,
     kept: HashMap<Key, String>,
     gone: VecDeque<(String, &'static str)>,
     buckets: HashMap<String, (f64, Instant)>,
@@ -250,7 +252,7 @@ impl Broker {
             {
                 return Err(Outcome::Limit);
             }
-            inner.new_id().ok_or(Outcome::Limit)?
+            inner.new_id(draw).ok_or(Outcome::Limit)?
         };
         let question = Question {
             id,
@@ -261,6 +263,7 @@ impl Broker {
             since,
         };
         if !record(&question) {
+            self.lock().drawn.remove(&question.id);
             return Err(Outcome::NotRecorded);
         }
         let taken = Taken {
@@ -268,6 +271,7 @@ impl Broker {
             reply,
         };
         let mut inner = self.lock();
+        inner.drawn.remove(&question.id);
         inner.open.insert(question.id.clone(), taken);
         // Under the lock, so that whoever lists and then listens misses nothing.
         let _ = self.changes.send(Change::Open(Box::new(question.clone())));
@@ -429,18 +433,25 @@ impl Inner {
         }
     }
 
-    /// One that nobody may still have in mind.
-    fn new_id(&self) -> Option<String> {
-        (0..64).find_map(|_| {
-            let mut bytes = [0; ID_LENGTH];
-            getrandom::fill(&mut bytes).ok()?;
-            let letter = |byte: u8| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()]);
-            let id: String = bytes.into_iter().map(letter).collect();
-            let known =
-                self.open.contains_key(&id) || self.gone.iter().any(|(gone, _)| *gone == id);
+    /// One that nobody may still have in mind, nor is about to be told.
+    fn new_id(&mut self, mut draw: impl FnMut() -> Option<String>) -> Option<String> {
+        let id = (0..64).find_map(|_| {
+            let id = draw()?;
+            let known = self.open.contains_key(&id)
+                || self.drawn.contains(&id)
+                || self.gone.iter().any(|(gone, _)| *gone == id);
             (!known).then_some(id)
-        })
+        })?;
+        self.drawn.insert(id.clone());
+        Some(id)
     }
+}
+
+fn draw() -> Option<String> {
+    let mut bytes = [0; ID_LENGTH];
+    getrandom::fill(&mut bytes).ok()?;
+    let letter = |byte: u8| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()]);
+    Some(bytes.into_iter().map(letter).collect())
 }
 
 #[cfg(test)]

@@ -61,6 +61,15 @@ impl Attribution {
         }
     }
 
+    /// The path of the program that opened `flow`, as it is now. A process that has gone has none.
+    pub fn program(&mut self, opener: Option<Process>) -> Option<String> {
+        let opener = opener?;
+        let program = self.describe(&opener).program?;
+        // What was read is this very process's: the kernel's word of a connection outlives the one who opened it.
+        let known = self.processes.get(&opener.tgid)?;
+        known.pinned.alive().then_some(program)
+    }
+
     /// [`process::describe`], without reading again what cannot have changed.
     fn describe(&mut self, who: &Process) -> audit::Process {
         if let Some(known) = self.processes.get(&who.tgid) {
@@ -185,10 +194,15 @@ mod tests {
             assert_eq!(attribution.processes.len(), at % MAX_PROCESSES + 1);
         }
         let last = children.last_mut().unwrap();
+        let sleep = std::fs::canonicalize("/usr/bin/sleep").unwrap();
+        let program = attribution.program(Some(who(last)));
+        assert_eq!(program.as_deref(), sleep.to_str());
         last.kill().unwrap();
         last.wait().unwrap();
         let words = attribution.describe(&who(last));
         assert_eq!((words.pid, words.program), (None, None));
+        assert_eq!(attribution.program(Some(who(last))), None);
+        assert_eq!(attribution.program(None), None);
         assert!(!attribution.processes.contains_key(&last.id()));
         for mut child in children {
             let _ = child.kill();

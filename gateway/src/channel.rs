@@ -78,6 +78,7 @@ pub enum Incoming {
 enum Waiting {
     Allocate(oneshot::Sender<v1::Allocated>),
     Record(oneshot::Sender<bool>),
+    Opener(oneshot::Sender<String>),
     /// More than one answer may come: word that it waits, then the answer.
     Ask(mpsc::UnboundedSender<v1::Answered>),
 }
@@ -151,6 +152,12 @@ impl Channel {
                     if let Some(Waiting::Record(sender)) = lock(&self.waiting).remove(&recorded.id)
                     {
                         let _ = sender.send(recorded.ok);
+                    }
+                    continue;
+                }
+                Some(to_gateway::Message::Opened(opened)) => {
+                    if let Some(Waiting::Opener(sender)) = lock(&self.waiting).remove(&opened.id) {
+                        let _ = sender.send(opened.program);
                     }
                     continue;
                 }
@@ -249,6 +256,22 @@ impl Channel {
             Ok(Some(allocated)) => Ok(Ipv4Addr::from_bits(allocated.address)),
             Ok(None) | Err(_) => Err(Refused::NoAnswer),
         }
+    }
+
+    /// The path of the program that opened a connection, by the kernel's word; `None`: nobody knows.
+    pub async fn opener(&self, flow: v1::Flow) -> Option<String> {
+        let (sender, receiver) = oneshot::channel();
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        lock(&self.waiting).insert(id, Waiting::Opener(sender));
+        let _forget = Forget { channel: self, id };
+        let flow = Some(flow);
+        let message = encode(from_gateway::Message::Opener(v1::Opener { id, flow }));
+        let answer = timeout(limits::RECORD_ANSWER, async {
+            self.send(&message).await.ok()?;
+            receiver.await.ok()
+        });
+        let program = answer.await.ok().flatten()?;
+        (!program.is_empty()).then_some(program)
     }
 
     /// Has a person asked. `None`: the channel has ended. Dropped before its last answer, the question is withdrawn.

@@ -7,6 +7,8 @@ mod content_type;
 mod entropy;
 pub mod formats;
 pub mod frames;
+mod rare;
+mod runs;
 mod secrets;
 mod shape;
 mod stream;
@@ -360,5 +362,7 @@ fn media(headers: &HeaderMap) -> Option<String> {
     (!essence.is_empty()).then(|| essence.to_ascii_lowercase())
 }
 
+#[cfg(test)]
+mod alike;
 #[cfg(test)]
 mod tests;

@@ -58,6 +58,11 @@ impl RequestRules {
             .any(|rule| rule.action == Action::Ask || !rule.requests.methods.is_empty())
     }
 
+    /// Whether it has to be known which program asks.
+    pub fn rules_programs(&self) -> bool {
+        self.all().any(|rule| !rule.requests.programs.is_empty())
+    }
+
     /// Whether the path decides, or a person who is shown it.
     pub fn rules_paths(&self) -> bool {
         self.all()
@@ -68,17 +73,29 @@ impl RequestRules {
         self.layers.iter().flatten()
     }
 
-    /// Whether a request may be carried; `path` is as it stands on the wire, without its query.
-    pub fn decide(&self, method: &str, path: &str) -> Result<Permit, RequestDenial<'_>> {
+    /// Whether a request may be carried; `path` is as it stands on the wire, without its query. `program`: who asks, if it is
+    /// known; where it is not, no rule that names programs allows anything, and one that denies or asks denies.
+    pub fn decide(
+        &self,
+        method: &str,
+        path: &str,
+        program: Option<&str>,
+    ) -> Result<Permit, RequestDenial<'_>> {
         // `OPTIONS *` is about no path.
         if self.rules_paths() && !is_canonical(path) {
             return Err(RequestDenial::NotCanonical);
         }
         let mut permit = Permit::default();
         for layer in &self.layers {
-            let about = |rule: &&RequestRule| rule.requests.matches(method, path);
+            let matches = |rule: &&RequestRule| rule.requests.matches(method, path);
+            let about = |rule: &&RequestRule| matches(rule) && rule.requests.fits(program);
             let denies = |rule: &&RequestRule| rule.action == Action::Deny;
-            if let Some(rule) = layer.iter().filter(about).find(denies) {
+            let may_be = |rule: &&RequestRule| {
+                let named = program.is_none() && !rule.requests.programs.is_empty();
+                named && rule.action != Action::Allow && matches(rule)
+            };
+            let mut denials = layer.iter();
+            if let Some(rule) = denials.find(|rule| may_be(rule) || denies(rule) && about(rule)) {
                 return Err(RequestDenial::Denied(rule));
             }
             let allowing = || layer.iter().filter(|rule| !denies(rule));
@@ -167,7 +184,7 @@ mod tests {
         ];
         let other = vec![allow(3, &[], &["/a/*"])];
         let both = rules(&[one, other]).unwrap();
-        let decide = |method: &str, path: &str| match both.decide(method, path) {
+        let decide = |method: &str, path: &str| match both.decide(method, path, None) {
             Ok(_) => 0,
             Err(RequestDenial::Denied(rule)) => rule.origin.line,
             Err(RequestDenial::NotListed(rule)) => rule.origin.line * 10,
@@ -189,11 +206,12 @@ mod tests {
             rule(3, "a.example.com", Action::Deny, &[], &["/secret"]),
         ];
         let other = vec![rule(4, "a.example.com", Action::Ask, &[], &["/other"])];
-        let decide =
-            |rules: &RequestRules, method: &str, path: &str| match rules.decide(method, path) {
-                Ok(permit) => permit.ask.map_or(0, |rule| rule.origin.line),
-                Err(_) => 1000,
-            };
+        let decide = |rules: &RequestRules, method: &str, path: &str| match rules
+            .decide(method, path, None)
+        {
+            Ok(permit) => permit.ask.map_or(0, |rule| rule.origin.line),
+            Err(_) => 1000,
+        };
         let rules_one = rules(std::slice::from_ref(&one)).unwrap();
         assert_eq!(decide(&rules_one, "GET", "/a"), 0);
         assert_eq!(decide(&rules_one, "POST", "/a"), 2);
@@ -216,7 +234,7 @@ mod tests {
         let name = schema::host::HostName::parse("a.example.com").unwrap();
         let permit = |port| {
             let rules = policy.compile().requests(&name, port)?;
-            rules.decide("GET", "/").ok()?.ask
+            rules.decide("GET", "/", None).ok()?.ask
         };
         assert_eq!(permit(443).unwrap().origin.line, 1);
         assert!(permit(80).is_none());
@@ -243,7 +261,7 @@ mod tests {
             let name = schema::host::HostName::parse(host).unwrap();
             let decision = compiled.decide(&name, port, Protocol::Tcp.transport());
             let asks = compiled.requests(&name, port);
-            let asks = asks.and_then(|rules| rules.decide("GET", "/").ok()?.ask);
+            let asks = asks.and_then(|rules| rules.decide("GET", "/", None).ok()?.ask);
             let asks = asks.is_some();
             match decision {
                 crate::Decision::Allow(_) => ("allow", asks),
@@ -269,7 +287,10 @@ mod tests {
             rule
         };
         let both = rules(&[vec![with(1, Some(10))], vec![with(2, Some(7))]]).unwrap();
-        assert_eq!(both.decide("GET", "/").unwrap().max_body_bytes, Some(7));
+        assert_eq!(
+            both.decide("GET", "/", None).unwrap().max_body_bytes,
+            Some(7)
+        );
     }
 
     #[test]
@@ -281,8 +302,11 @@ mod tests {
             bounded,
         ]])
         .unwrap();
-        assert_eq!(both.decide("POST", "/").unwrap().max_body_bytes, Some(10));
-        assert_eq!(both.decide("GET", "/").unwrap().max_body_bytes, None);
+        assert_eq!(
+            both.decide("POST", "/", None).unwrap().max_body_bytes,
+            Some(10)
+        );
+        assert_eq!(both.decide("GET", "/", None).unwrap().max_body_bytes, None);
     }
 
     #[test]
@@ -316,5 +340,62 @@ mod tests {
             EffectivePolicy::new(network, crate::Gateway::default()),
             Err(crate::PolicyError::NotHttp(_))
         ));
+    }
+
+    #[test]
+    fn a_rule_about_programs_is_about_what_they_ask_and_about_nobody_who_is_not_known() {
+        let by = |line, action, methods: &[&str], programs: &[&str]| {
+            let mut rule = rule(line, "a.example.com", action, methods, &[]);
+            rule.requests.programs = programs.iter().map(|p| p.parse().unwrap()).collect();
+            rule
+        };
+        let (curl, python) = ("/usr/bin/curl", "/usr/bin/python3.11");
+        let decide =
+            |rules: &RequestRules, method, program| match rules.decide(method, "/", program) {
+                Ok(permit) => permit.ask.map_or(0, |rule| rule.origin.line),
+                Err(RequestDenial::Denied(rule)) => 100 + rule.origin.line,
+                Err(RequestDenial::NotListed(rule)) => 200 + rule.origin.line,
+                Err(RequestDenial::NotCanonical) => 1000,
+            };
+        let allowed = rules(&[vec![by(1, Action::Allow, &[], &[curl])]]).unwrap();
+        assert!(allowed.rules_programs());
+        for (program, verdict) in [
+            (Some(curl), 0),
+            (Some(python), 201),
+            (Some("/tmp/usr/bin/curl"), 201),
+            (None, 201),
+        ] {
+            assert_eq!(decide(&allowed, "GET", program), verdict, "{program:?}");
+        }
+        // Beside what allows everybody: one who is not known may be the one that is denied, or asked about.
+        let beside = rules(&[vec![
+            by(1, Action::Allow, &[], &[]),
+            by(2, Action::Deny, &["DELETE"], &[python]),
+            by(3, Action::Ask, &["POST"], &[python]),
+        ]])
+        .unwrap();
+        for (method, program, verdict) in [
+            ("DELETE", Some(curl), 0),
+            ("DELETE", Some(python), 102),
+            ("DELETE", None, 102),
+            ("POST", Some(curl), 0),
+            ("POST", Some(python), 3),
+            ("POST", None, 103),
+            ("GET", None, 0),
+        ] {
+            assert_eq!(
+                decide(&beside, method, program),
+                verdict,
+                "{method} {program:?}"
+            );
+        }
+        // Every layer has its say.
+        let both = rules(&[
+            vec![by(1, Action::Allow, &[], &[curl, python])],
+            vec![by(4, Action::Allow, &[], &[python])],
+        ])
+        .unwrap();
+        assert_eq!(decide(&both, "GET", Some(curl)), 204);
+        assert_eq!(decide(&both, "GET", Some(python)), 0);
     }
 }

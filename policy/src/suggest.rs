@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use schema::host::HostName;
 use schema::net::{Protocol, Transport};
-use schema::request::{MAX_IN_RULE, Method, PathGlob, Requests};
+use schema::request::{MAX_IN_RULE, Method, PathGlob, ProgramPath, Requests};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -125,21 +125,28 @@ impl Denials {
         let mut requests: BTreeMap<Place, BTreeMap<PathGlob, (BTreeSet<Method>, Programs)>> =
             BTreeMap::new();
         for (denied, programs) in &self.seen {
-            match denied.answer(policy) {
-                Answer::Domain(entry) => add(domains.entry(entry).or_default(), programs),
-                Answer::Request(place, method, path) => {
-                    let (methods, by) = requests.entry(place).or_default().entry(path).or_default();
-                    methods.insert(method);
-                    add(by, programs);
+            let mut without: BTreeMap<String, Programs> = BTreeMap::new();
+            for (program, count) in programs {
+                let programs = &Programs::from([(program.clone(), *count)]);
+                match denied.answer(policy, program) {
+                    Answer::Domain(entry) => add(domains.entry(entry).or_default(), programs),
+                    Answer::Request(place, method, path) => {
+                        let (methods, by) =
+                            requests.entry(place).or_default().entry(path).or_default();
+                        methods.insert(method);
+                        add(by, programs);
+                    }
+                    Answer::Allowed => out.allowed_meanwhile += count,
+                    Answer::Without(why) => add(without.entry(why).or_default(), programs),
                 }
-                Answer::Allowed => out.allowed_meanwhile += programs.values().sum::<u64>(),
-                Answer::Without(why) => out.without.push(Without {
-                    what: denied.words(),
-                    code: denied.reason.clone(),
-                    why,
-                    programs: programs.clone(),
-                }),
             }
+            let what = |(why, programs)| Without {
+                what: denied.words(),
+                code: denied.reason.clone(),
+                why,
+                programs,
+            };
+            out.without.extend(without.into_iter().map(what));
         }
         let domain = |(entry, programs)| Suggestion {
             list: List::AllowedDomains,
@@ -186,6 +193,9 @@ fn rule(place: &Place, methods: &[Method], paths: &[(PathGlob, Programs)]) -> Su
     }
     entry["methods"] = methods.iter().map(Method::as_str).collect();
     entry["paths"] = paths.iter().map(|(path, _)| path.as_str()).collect();
+    if !bounds.programs.is_empty() {
+        entry["programs"] = bounds.programs.iter().map(ProgramPath::as_str).collect();
+    }
     if let Some(limit) = bounds.max_body_bytes {
         entry["maxBodyBytes"] = json!(limit);
     }
@@ -227,7 +237,7 @@ impl Denied {
         }
     }
 
-    fn answer(&self, policy: &Compiled) -> Answer {
+    fn answer(&self, policy: &Compiled, program: &str) -> Answer {
         let without = |why: &str| Answer::Without(why.to_owned());
         if let Ok(address) = self.host.parse::<IpAddr>() {
             let class = classify(address);
@@ -260,9 +270,9 @@ impl Denied {
         match self.reason.as_str() {
             "not-listed" | "port-not-listed" | "denied-by-rule" | "protocol-conflict"
             | "beyond-ceiling" | "not-asked" => self.connection(policy, &name, port),
-            "request-not-listed" | "request-denied" => self.request(policy, &name, port),
+            "request-not-listed" | "request-denied" => self.request(policy, &name, port, program),
             reason if reason.starts_with("approval-") && self.request.is_some() => {
-                self.request(policy, &name, port)
+                self.request(policy, &name, port, program)
             }
             reason if reason.starts_with("approval-") => self.connection(policy, &name, port),
             "address-refused" => without(
@@ -302,7 +312,7 @@ impl Denied {
         }
     }
 
-    fn request(&self, policy: &Compiled, name: &HostName, port: u16) -> Answer {
+    fn request(&self, policy: &Compiled, name: &HostName, port: u16, program: &str) -> Answer {
         let (Decision::Allow(grant) | Decision::Ask(grant)) =
             policy.decide(name, port, Transport::Tcp)
         else {
@@ -313,7 +323,19 @@ impl Denied {
             return Answer::Without("the record does not say which request".to_owned());
         };
         let rules = policy.requests(name, port).unwrap_or_default();
-        let beside = match rules.decide(method, path) {
+        // Where rules are about programs, one for this program alone.
+        let program = program.parse::<ProgramPath>().ok();
+        let programs = match (rules.rules_programs(), &program) {
+            (false, _) => Vec::new(),
+            (true, Some(program)) => vec![program.clone()],
+            (true, None) => {
+                return Answer::Without(
+                    "rules are about programs there, and which one it was is not known".to_owned(),
+                );
+            }
+        };
+        let known = program.as_ref().map(ProgramPath::as_str);
+        let beside = match rules.decide(method, path, known) {
             Ok(permit) => match permit.ask {
                 Some(rule) => return asked(&rule.name, &rule.origin),
                 None => return Answer::Allowed,
@@ -339,6 +361,7 @@ impl Denied {
         };
         let said = grant.protocol != Protocol::default_for_port(port);
         let bounds = Requests {
+            programs,
             max_body_bytes: beside.requests.max_body_bytes,
             rate_limit: beside.requests.rate_limit,
             ..Requests::default()

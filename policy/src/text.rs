@@ -8,7 +8,7 @@ use schema::credential::CredentialName;
 use schema::host::{HostName, HostPattern};
 use schema::inspection::Inspector;
 use schema::net::Protocol;
-use schema::request::{Method, Requests};
+use schema::request::{Method, ProgramPath, Requests};
 
 use crate::ceiling::{Bound, Ceiling};
 use crate::credential::Credential;
@@ -127,6 +127,10 @@ pub fn requests(requests: &Requests) -> String {
     }
     for path in &requests.paths {
         words += &format!(" {path}");
+    }
+    if !requests.programs.is_empty() {
+        let programs: Vec<&str> = requests.programs.iter().map(ProgramPath::as_str).collect();
+        words += &format!(" by {}", programs.join(","));
     }
     if let Some(limit) = requests.max_body_bytes {
         words += &format!(" of at most {limit} bytes");
@@ -315,12 +319,13 @@ mod tests {
         written.requests = Requests {
             methods: vec!["GET".parse().unwrap(), "POST".parse().unwrap()],
             paths: vec!["/a/**".parse().unwrap()],
+            programs: vec!["/usr/bin/git".parse().unwrap()],
             max_body_bytes: Some(1000),
             rate_limit: None,
         };
         assert_eq!(
             rule(&written),
-            r#"rules "a.b" ports 443,8443 deny GET,POST /a/** of at most 1000 bytes"#
+            r#"rules "a.b" ports 443,8443 deny GET,POST /a/** by /usr/bin/git of at most 1000 bytes"#
         );
         let written = NetworkRule {
             cidr: "10.0.0.0/8".parse().unwrap(),

@@ -15,6 +15,8 @@ pub const MAX_IN_RULE: usize = 64;
 pub const MAX_METHOD_BYTES: usize = 32;
 /// Longest path glob in bytes.
 pub const MAX_GLOB_BYTES: usize = 1024;
+/// Longest path of a program in bytes.
+pub const MAX_PROGRAM_BYTES: usize = 1024;
 /// Most requests a second, and at once.
 pub const MAX_RATE: u32 = 1_000_000;
 
@@ -25,6 +27,10 @@ pub struct Method(String);
 /// `/repos/acme/**`: `*` is any run of characters within a segment, `**` any number of whole segments.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PathGlob(String);
+
+/// `/usr/bin/git`: the path of a program inside, as the kernel says it, links followed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProgramPath(String);
 
 /// Requests a second, and how many at once.
 #[derive(
@@ -46,6 +52,9 @@ pub struct Requests {
     pub methods: Vec<Method>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<PathGlob>,
+    /// Of those who ask; empty: whoever does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<ProgramPath>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_body_bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,6 +75,10 @@ pub enum RequestError {
     NotCanonical,
     #[error("`**` stands for whole segments: `/a/**/b`")]
     DoubleStar,
+    #[error(
+        "a program is written as its whole path, of at most {MAX_PROGRAM_BYTES} bytes, without `.`, `..` or empty segments: \"/usr/bin/git\""
+    )]
+    Program,
 }
 
 // === impl Method ===
@@ -87,6 +100,31 @@ impl FromStr for Method {
 }
 
 impl Method {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+// === impl ProgramPath ===
+
+impl FromStr for ProgramPath {
+    type Err = RequestError;
+
+    fn from_str(text: &str) -> Result<Self, RequestError> {
+        let rest = text.strip_prefix('/').ok_or(RequestError::Program)?;
+        let plain = |segment: &str| !matches!(segment, "" | "." | "..");
+        // What the kernel calls one that was removed, and what stands for bytes that are no text, name no program.
+        let strange = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+        let is = text.len() <= MAX_PROGRAM_BYTES
+            && rest.split('/').all(plain)
+            && !text.ends_with(" (deleted)")
+            && !text.chars().any(strange);
+        is.then(|| Self(text.to_owned()))
+            .ok_or(RequestError::Program)
+    }
+}
+
+impl ProgramPath {
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -228,9 +266,21 @@ impl Requests {
         (self.methods.is_empty() || self.methods.iter().any(|m| m.0 == method))
             && (self.paths.is_empty() || self.paths.iter().any(|glob| glob.matches(path)))
     }
+
+    /// Whether it is about what that program asks; of one that is not known, where it names none.
+    pub fn fits(&self, program: Option<&str>) -> bool {
+        let mut programs = self.programs.iter();
+        self.programs.is_empty() || program.is_some_and(|path| programs.any(|p| p.0 == path))
+    }
 }
 
 impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for ProgramPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -262,6 +312,7 @@ macro_rules! as_text {
 
 as_text!(Method);
 as_text!(PathGlob);
+as_text!(ProgramPath);
 
 impl JsonSchema for Method {
     fn inline_schema() -> bool {
@@ -274,6 +325,20 @@ impl JsonSchema for Method {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "pattern": "^[A-Z_-]{1,32}$" })
+    }
+}
+
+impl JsonSchema for ProgramPath {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ProgramPath".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^/", "maxLength": MAX_PROGRAM_BYTES })
     }
 }
 
@@ -318,6 +383,47 @@ mod tests {
         ] {
             let parsed: PathGlob = glob.parse().unwrap();
             assert_eq!(parsed.matches(path), yes, "{glob} {path}");
+        }
+    }
+
+    #[test]
+    fn a_program_has_one_spelling_and_is_known_by_all_of_it() {
+        let long = format!("/{}", "a".repeat(MAX_PROGRAM_BYTES - 1));
+        for (text, yes) in [
+            ("/usr/bin/git", true),
+            ("/opt/a program/é", true),
+            ("/opt/x (deleted)/y", true),
+            (&long, true),
+            (&format!("{long}a"), false),
+            ("git", false),
+            ("", false),
+            ("/", false),
+            ("/usr/bin/", false),
+            ("/usr//bin/git", false),
+            ("/usr/./git", false),
+            ("/usr/../git", false),
+            ("/usr/bin/git (deleted)", false),
+            ("/usr/bin/\u{fffd}", false),
+            ("/usr/bin/a\nb", false),
+        ] {
+            assert_eq!(text.parse::<ProgramPath>().is_ok(), yes, "{text:?}");
+        }
+        let some = Requests {
+            programs: vec!["/usr/bin/git".parse().unwrap()],
+            ..Requests::default()
+        };
+        assert!(some.fits(Some("/usr/bin/git")) && !some.is_empty());
+        for other in [
+            None,
+            Some("/usr/bin/git2"),
+            Some("/tmp/usr/bin/git"),
+            Some("git"),
+            Some(""),
+        ] {
+            assert!(
+                !some.fits(other) && Requests::default().fits(other),
+                "{other:?}"
+            );
         }
     }
 

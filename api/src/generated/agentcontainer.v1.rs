@@ -337,7 +337,7 @@ pub struct AnswerReply {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ToGateway {
-    #[prost(oneof = "to_gateway::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "to_gateway::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<to_gateway::Message>,
 }
 /// Nested message and enum types in `ToGateway`.
@@ -357,6 +357,8 @@ pub mod to_gateway {
         Recorded(super::Recorded),
         #[prost(message, tag = "5")]
         Answered(super::Answered),
+        #[prost(message, tag = "6")]
+        Opened(super::Opened),
     }
 }
 /// The whole of what a gateway knows. Sent at start and at each policy change; answered with Applied.
@@ -421,6 +423,15 @@ pub struct Recorded {
     #[prost(bool, tag = "2")]
     pub ok: bool,
 }
+/// Answer to Opener. `program`: its path, as the kernel says it; empty: it is not known, or has gone.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Opened {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub program: ::prost::alloc::string::String,
+}
 /// Answer to Ask, or (`outcome` = held) word that it waits.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -440,7 +451,7 @@ pub struct Answered {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FromGateway {
-    #[prost(oneof = "from_gateway::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "from_gateway::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<from_gateway::Message>,
 }
 /// Nested message and enum types in `FromGateway`.
@@ -461,6 +472,8 @@ pub mod from_gateway {
         Ask(super::Ask),
         #[prost(message, tag = "6")]
         Withdraw(super::Withdraw),
+        #[prost(message, tag = "7")]
+        Opener(super::Opener),
     }
 }
 #[allow(clippy::all)]
@@ -523,6 +536,15 @@ pub struct Ask {
     pub method: ::prost::alloc::string::String,
     #[prost(string, tag = "11")]
     pub target: ::prost::alloc::string::String,
+}
+/// Whose program has opened the connection: rules are about programs there.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Opener {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(message, optional, tag = "2")]
+    pub flow: ::core::option::Option<Flow>,
 }
 /// Whoever asked has gone.
 #[allow(clippy::all)]

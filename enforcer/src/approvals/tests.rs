@@ -191,3 +191,14 @@ fn an_answer_has_no_effect_before_it_is_on_record() {
     ];
     assert_eq!(told.lock().unwrap().as_slice(), expected);
 }
+
+#[test]
+fn an_id_that_was_drawn_and_is_not_open_yet_is_not_drawn_again() {
+    let mut inner = Inner::default();
+    let mut draws = ["aaaa", "aaaa", "bbbb"].into_iter();
+    let mut next = || inner.new_id(|| draws.next().map(str::to_owned));
+    assert_eq!(next().as_deref(), Some("aaaa"));
+    assert_eq!(next().as_deref(), Some("bbbb"));
+    // One that is always drawn again is not waited for.
+    assert_eq!(inner.new_id(|| Some("aaaa".to_owned())), None);
+}

@@ -135,6 +135,16 @@ impl Link {
     }
 }
 
+/// A connection as the agent's side of the kernel has it.
+fn key(flow: &v1::Flow) -> FlowKey {
+    FlowKey {
+        local_addr: flow.peer_address,
+        remote_addr: flow.local_address,
+        local_port: flow.peer_port as u16,
+        remote_port: flow.local_port as u16,
+    }
+}
+
 impl Session {
     pub(super) async fn supervise_gateway(self: Arc<Self>) {
         let mut closing = self.closed();
@@ -236,6 +246,11 @@ impl Session {
                         self.tell(channel, to_gateway::Message::Answered(answered))
                             .await?;
                     }
+                    Some(from_gateway::Message::Opener(opener)) => {
+                        let opened = self.opened(&opener, &mut attribution).await;
+                        self.tell(channel, to_gateway::Message::Opened(opened))
+                            .await?;
+                    }
                     Some(from_gateway::Message::Withdraw(withdraw)) => {
                         self.withdraw_asked(withdraw.id, &mut asked);
                     }
@@ -300,7 +315,10 @@ impl Session {
                 self.tell(channel, to_gateway::Message::Allocated(allocated))
                     .await?;
             }
-            Some(Message::Record(_) | Message::Ask(_) | Message::Withdraw(_)) | None => {
+            Some(
+                Message::Record(_) | Message::Ask(_) | Message::Withdraw(_) | Message::Opener(_),
+            )
+            | None => {
                 return Err(std::io::Error::other("the gateway sent an empty message"));
             }
         }
@@ -316,6 +334,18 @@ impl Session {
                 &[],
             )
             .await
+    }
+
+    /// Which program opened a connection, by the kernel's word alone.
+    async fn opened(&self, opener: &v1::Opener, attribution: &mut Attribution) -> v1::Opened {
+        let process = match &opener.flow {
+            Some(flow) => self.state.lock().await.maps.process(&key(flow)),
+            None => None,
+        };
+        v1::Opened {
+            id: opener.id,
+            program: attribution.program(process).unwrap_or_default(),
+        }
     }
 
     /// Writes a gateway's events in one go, each with the process that the kernel saw open the connection, and returns the
@@ -337,12 +367,7 @@ impl Session {
                 };
                 event.process = None;
                 if let Some(flow) = &record.flow {
-                    let key = FlowKey {
-                        local_addr: flow.peer_address,
-                        remote_addr: flow.local_address,
-                        local_port: flow.peer_port as u16,
-                        remote_port: flow.local_port as u16,
-                    };
+                    let key = key(flow);
                     let opener = state.maps.process(&key);
                     attribution.attribute(&mut event, key, record.id != 0, opener);
                 }

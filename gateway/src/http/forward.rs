@@ -56,6 +56,8 @@ pub struct Forward {
     entry: Arc<Entry>,
     /// Set once the connection was recorded; a client connection is recorded once.
     connected: OnceCell<bool>,
+    /// Whose program opened it; asked for once, where rules want to know.
+    opener: OnceCell<ruled::By>,
 }
 
 /// Why there is no response.
@@ -125,6 +127,7 @@ impl Forward {
             upstreams: Upstreams::new(pool),
             entry,
             connected: OnceCell::new(),
+            opener: OnceCell::new(),
         }
     }
 
@@ -149,12 +152,14 @@ impl Forward {
             let checked = match &self.granted.requests {
                 Some(rules) => {
                     let announced = body.size_hint().lower();
-                    ruled::check(rules, &client.shared.state, &head, announced)
+                    let by = self.by(client, rules).await;
+                    ruled::check(rules, &client.shared.state, &head, announced, &by)
                         .map_err(Failure::Ruled)?
                 }
                 None => ruled::Checked::default(),
             };
             if let Some(rule) = &checked.ask {
+                self.before_asking(client, &head, &mut recorded)?;
                 let (held, answer) = self.ask(client, rule, &head, key.is_some()).await;
                 recorded.held = Some(held);
                 answer.map_err(Failure::Approval)?;
@@ -266,6 +271,35 @@ impl Forward {
                 self.failed(client, &recorded, (status, code, &why), form)
             }
         }
+    }
+
+    /// Who asks, where a rule is about programs.
+    async fn by(&self, client: &Client, rules: &policy::RequestRules) -> ruled::By {
+        if !rules.rules_programs() {
+            return ruled::By::Anybody;
+        }
+        let asked = || async {
+            match client.shared.channel.opener(client.flow).await {
+                Some(program) => ruled::By::Program(program),
+                None => ruled::By::Unknown,
+            }
+        };
+        self.opener.get_or_init(asked).await.clone()
+    }
+
+    /// Nobody is asked about what would be refused all the same. It is all looked at again behind the answer: by then another
+    /// policy may be in force, and another value.
+    fn before_asking(
+        &self,
+        client: &Client,
+        head: &Parts,
+        recorded: &mut events::Request,
+    ) -> Result<(), Failure> {
+        let chain = &client.shared.state.active().inspectors;
+        inspected::head(chain, client, head, recorded).map_err(Failure::Inspected)?;
+        let credentials = client.shared.state.credentials();
+        let applied = credentials.apply(&mut head.clone(), &client.intent, client.authority.scheme);
+        applied.map(drop).map_err(Failure::Credential)
     }
 
     /// Has a person asked, before anything of the request has gone anywhere.

@@ -127,15 +127,7 @@ pub fn request(
     let stream = chain
         .head(parts, &to, &mut flags)
         .and_then(|()| chain.body(&parts.headers, &to, &mut flags));
-    let mut found = flags.iter().chain(stream.as_ref().err());
-    if found.any(|finding| finding.field == Field::Path) {
-        // It is not for the record either.
-        recorded.url = format!(
-            "{}://{}/***",
-            client.authority.scheme.as_str(),
-            client.authority
-        );
-    }
+    veil(client, recorded, flags.iter().chain(stream.as_ref().err()));
     let report = Report::new(client, granted, recorded);
     report.flags(&mut flags);
     Ok(Some(Inspected {
@@ -145,6 +137,37 @@ pub fn request(
         report,
         blocked: Arc::clone(blocked),
     }))
+}
+
+/// Looks at a request's head alone, ahead of a person. What is flagged is told when it is looked at again.
+///
+/// # Errors
+/// What is blocked.
+pub fn head(
+    chain: &Arc<Chain>,
+    client: &Client,
+    parts: &Parts,
+    recorded: &mut events::Request,
+) -> Result<(), Finding> {
+    let mut flags = Vec::new();
+    let looked = chain.head(parts, &destination(client), &mut flags);
+    veil(client, recorded, flags.iter().chain(looked.as_ref().err()));
+    looked
+}
+
+/// A path in which something was found is not for the record either.
+fn veil<'a>(
+    client: &Client,
+    recorded: &mut events::Request,
+    mut found: impl Iterator<Item = &'a Finding>,
+) {
+    if found.any(|finding| finding.field == Field::Path) {
+        recorded.url = format!(
+            "{}://{}/***",
+            client.authority.scheme.as_str(),
+            client.authority
+        );
+    }
 }
 
 /// What looks at the frames of a WebSocket; `None` where nobody does.

@@ -1,6 +1,8 @@
 //! What rules say about one request, asked before anything of it is sent: method and path, how long its body may be, how
 //! often. Used by `http::forward`.
 
+use std::fmt;
+
 use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
 use policy::{RequestDenial, RequestRule, RequestRules};
@@ -45,10 +47,10 @@ fn other_method(parts: &Parts) -> bool {
 /// Why a request is not carried.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("{0} denies this request")]
-    Denied(String),
-    #[error("no rule allows this method and path; {0} allows others")]
-    NotListed(String),
+    #[error("{0} denies this request{1}")]
+    Denied(String, By),
+    #[error("no rule allows this method and path{1}; {0} allows others")]
+    NotListed(String, By),
     #[error(
         "the path is not in its canonical spelling, and rules are about paths here, or a person is asked"
     )]
@@ -68,8 +70,8 @@ pub enum Refusal {
 impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Denied(_) => "request-denied",
-            Self::NotListed(_) => "request-not-listed",
+            Self::Denied(..) => "request-denied",
+            Self::NotListed(..) => "request-not-listed",
             Self::NotCanonical => "path-not-canonical",
             Self::Override => "method-override",
             Self::Endless => "upgrade-unbounded",
@@ -80,10 +82,39 @@ impl Refusal {
 
     pub fn status(&self) -> u16 {
         match self {
-            Self::Denied(_) | Self::NotListed(_) | Self::Endless => 403,
+            Self::Denied(..) | Self::NotListed(..) | Self::Endless => 403,
             Self::NotCanonical | Self::Override => 400,
             Self::TooLong(_) => 413,
             Self::TooMany { .. } => 429,
+        }
+    }
+}
+
+/// Who asks, where rules are about programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    #[default]
+    Anybody,
+    Program(String),
+    /// It has gone, or the kernel does not say.
+    Unknown,
+}
+
+impl By {
+    fn program(&self) -> Option<&str> {
+        match self {
+            Self::Program(path) => Some(path),
+            Self::Anybody | Self::Unknown => None,
+        }
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anybody => Ok(()),
+            Self::Program(path) => write!(f, " by {}", path.escape_default()),
+            Self::Unknown => f.write_str(" by a program that is not known"),
         }
     }
 }
@@ -103,6 +134,7 @@ pub fn check(
     state: &State,
     parts: &Parts,
     announced: u64,
+    by: &By,
 ) -> Result<Checked, Refusal> {
     if rules.rules_methods() && other_method(parts)
         || rules.rules_paths() && has(&parts.headers, &OTHER_PATH)
@@ -110,11 +142,11 @@ pub fn check(
         return Err(Refusal::Override);
     }
     let permit = rules
-        .decide(parts.method.as_str(), parts.uri.path())
+        .decide(parts.method.as_str(), parts.uri.path(), by.program())
         .map_err(|denial| match denial {
             RequestDenial::NotCanonical => Refusal::NotCanonical,
-            RequestDenial::Denied(rule) => Refusal::Denied(rule.name.clone()),
-            RequestDenial::NotListed(rule) => Refusal::NotListed(rule.name.clone()),
+            RequestDenial::Denied(rule) => Refusal::Denied(rule.name.clone(), by.clone()),
+            RequestDenial::NotListed(rule) => Refusal::NotListed(rule.name.clone(), by.clone()),
         })?;
     if permit.max_body_bytes.is_some() && parts.headers.contains_key(header::UPGRADE) {
         return Err(Refusal::Endless);

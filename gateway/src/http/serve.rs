@@ -34,7 +34,7 @@ pub type Body = BoxBody<Bytes, BodyError>;
 
 /// Who answers.
 pub enum Site {
-    Upstream(Forward),
+    Upstream(Box<Forward>),
     Denied(Denied),
     Internal,
 }
@@ -65,7 +65,8 @@ impl Client {
 
 impl Site {
     pub fn upstream(granted: Granted, entry: Arc<Entry>, shared: &Shared) -> Self {
-        Self::Upstream(Forward::new(granted, entry, Arc::clone(&shared.pool)))
+        let forward = Forward::new(granted, entry, Arc::clone(&shared.pool));
+        Self::Upstream(Box::new(forward))
     }
 
     fn rule(&self) -> Option<&audit::Rule> {

@@ -2,6 +2,7 @@
 //! length can hold. What programs send all the time and is none (digests, ids, signatures of fields) is left out. It finds
 //! keys of formats that nobody knows, and more that are no keys at all (docs/inspection.md).
 
+use super::runs::{Runs, Set};
 use super::{Field, Found, Inspector, Look, Text};
 
 const LEAST: usize = 20;
@@ -70,41 +71,40 @@ fn is_text(media: Option<&str>) -> bool {
 
 fn search(text: &Text<'_>) -> Look {
     let bytes = text.bytes;
-    // The overlap may begin within a run, which was decided about before.
-    let cut = bytes.iter().position(|&b| !is_run(b));
-    let mut at = if text.at == 0 { 0 } else { cut.unwrap_or(0) };
-    while at < bytes.len() {
-        let run = bytes[at..].iter().position(|&b| !is_run(b));
-        let end = run.map_or(bytes.len(), |run| at + run);
-        // A longer run is Base64 of something, and looks random piece by piece.
-        if end - at <= DATA {
-            if text.more && end == bytes.len() {
-                return Look {
-                    found: None,
-                    pending: end - at,
-                };
-            }
-            if let Some(found) = in_run(text, at, end) {
-                return Look {
-                    found: Some(found),
-                    pending: 0,
-                };
-            }
-        }
-        at = end + 1;
+    let mut runs = Runs::new(bytes, LEAST, &RUN);
+    if text.at > 0 {
+        // The overlap may begin within a run, which was decided about before.
+        let cut = bytes.iter().position(|&b| !RUN.has(b));
+        runs.seek(cut.unwrap_or(0));
     }
-    Look::default()
+    for run in runs {
+        // A longer run is Base64 of something, and looks random piece by piece. One that is open is decided about later.
+        if run.len() <= DATA
+            && !(text.more && run.end == bytes.len())
+            && let Some(found) = in_run(text, run.start, run.end)
+        {
+            return Look {
+                found: Some(found),
+                pending: 0,
+            };
+        }
+    }
+    let open = RUN.last(bytes, DATA).filter(|_| text.more);
+    Look {
+        found: None,
+        pending: open.map_or(0, |open| bytes.len() - open),
+    }
 }
 
 /// The first word of a run that looks random.
-fn in_run(text: &Text<'_>, start: usize, end: usize) -> Option<Found> {
+pub(super) fn in_run(text: &Text<'_>, start: usize, end: usize) -> Option<Found> {
     let run = &text.bytes[start..end];
     let mut at = start;
     for word in run.split(|&b| b == b'/' || b == b'=') {
         let ahead = &text.bytes[..at];
         if (LEAST..=MOST).contains(&word.len())
-            && !is_digest(ahead, word)
             && is_random(word)
+            && !is_digest(ahead, word)
             && !text.known.iter().any(|known| known == word)
         {
             return Some(Found {
@@ -119,9 +119,7 @@ fn in_run(text: &Text<'_>, start: usize, end: usize) -> Option<Found> {
 }
 
 /// Of words, and what Base64 and paths have between them.
-fn is_run(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"+_-/=".contains(&b)
-}
+static RUN: Set = Set::new(b"+_-/=");
 
 /// A digest by its name (`sha512-…`, `h1:…`), or by its alphabet: git's ids, UUIDs.
 fn is_digest(ahead: &[u8], word: &[u8]) -> bool {
@@ -136,16 +134,24 @@ fn is_digest(ahead: &[u8], word: &[u8]) -> bool {
 
 /// Three kinds of characters, often enough changing, and information close to what so many characters can hold.
 fn is_random(word: &[u8]) -> bool {
-    let mut counts = [0u16; 256];
-    let (mut digits, mut upper, mut lower) = (0, 0, 0);
+    let mut kinds = [0; 4];
     for &b in word {
-        counts[usize::from(b)] += 1;
-        digits += usize::from(b.is_ascii_digit());
-        upper += usize::from(b.is_ascii_uppercase());
-        lower += usize::from(b.is_ascii_lowercase());
+        kinds[usize::from(KINDS[usize::from(b)])] += 1;
     }
+    let [digits, upper, lower, _] = kinds;
     if digits < 2 || upper < 3 || lower < 3 {
         return false;
+    }
+    let changes = word
+        .windows(2)
+        .filter(|pair| KINDS[usize::from(pair[0])] != KINDS[usize::from(pair[1])])
+        .count();
+    if changes * 5 <= word.len() * 2 {
+        return false;
+    }
+    let mut counts = [0u16; 256];
+    for &b in word {
+        counts[usize::from(b)] += 1;
     }
     let length = word.len() as f64;
     let information: f64 = counts
@@ -158,18 +164,21 @@ fn is_random(word: &[u8]) -> bool {
         .sum();
     // Of characters drawn from 62, words of this length have about 0.95 of it.
     let most = length.log2().min(62f64.log2());
-    let changes = word
-        .windows(2)
-        .filter(|pair| kind(pair[0]) != kind(pair[1]))
-        .count();
-    information > 0.85 * most && changes * 5 > word.len() * 2
+    information > 0.85 * most
 }
 
-fn kind(b: u8) -> u8 {
-    match b {
-        b'0'..=b'9' => 0,
-        b'A'..=b'Z' => 1,
-        b'a'..=b'z' => 2,
-        _ => 3,
+/// Digits, capitals, small letters, others.
+static KINDS: [u8; 256] = {
+    let mut kinds = [3; 256];
+    let mut b = 0;
+    while b < 256 {
+        kinds[b] = match b as u8 {
+            b'0'..=b'9' => 0,
+            b'A'..=b'Z' => 1,
+            b'a'..=b'z' => 2,
+            _ => 3,
+        };
+        b += 1;
     }
-}
+    kinds
+};

@@ -1,11 +1,12 @@
-//! Keys of known formats, wherever they stand in a text. One pass looks for all prefixes at once; what follows one is held to
-//! the format's shape. A key on its way to a host where it belongs, over TLS, is none of ours.
+//! Keys of known formats, wherever they stand in a text that may hold one (`rare`). One pass looks for all prefixes at once; what
+//! follows one is held to the format's shape. A key on its way to a host where it belongs, over TLS, is none of ours.
 
 use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::formats::{Before, FORMATS, Format, WEAK};
+use super::rare::RARE;
 use super::shape::Verdict;
 use super::{Destination, Found, Inspector, Look, Text};
 
@@ -45,6 +46,14 @@ static PREFIXES: LazyLock<Prefixes> = LazyLock::new(|| {
 
 /// The first key in `bytes` that does not belong where it goes. `begins`: nothing stands ahead of them.
 pub fn search(bytes: &[u8], begins: bool, more: bool, to: &Destination, known: &[Vec<u8>]) -> Look {
+    match &*RARE {
+        Some(rare) if !rare.may_be_in(bytes, more, to) => Look::default(),
+        _ => every(bytes, begins, more, to, known),
+    }
+}
+
+/// The same, whatever may be in them.
+pub fn every(bytes: &[u8], begins: bool, more: bool, to: &Destination, known: &[Vec<u8>]) -> Look {
     let Some(automaton) = &PREFIXES.automaton else {
         return Look {
             found: Some(Found {
@@ -88,7 +97,7 @@ pub fn search(bytes: &[u8], begins: bool, more: bool, to: &Destination, known: &
     look
 }
 
-fn belongs(format: &Format, to: &Destination) -> bool {
+pub fn belongs(format: &Format, to: &Destination) -> bool {
     to.tls && to.name.as_ref().is_some_and(|name| format.belongs(name))
 }
 
@@ -102,7 +111,7 @@ fn is_known(found: &[u8], known: &[Vec<u8>]) -> bool {
         .any(|known| within(known, found) || within(found, known))
 }
 
-fn stands_alone(ahead: &[u8], before: Before) -> bool {
+pub fn stands_alone(ahead: &[u8], before: Before) -> bool {
     match before {
         Before::Anything => true,
         Before::Key(alphabet, least) => {

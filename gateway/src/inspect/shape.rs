@@ -77,6 +77,16 @@ impl Alphabet {
 // === impl Shape ===
 
 impl Shape {
+    /// Of which characters there are how many at the least, right behind the prefix; `None`: it is another matter.
+    pub fn least(&self) -> Option<(Alphabet, usize)> {
+        match *self {
+            Self::Exactly(alphabet, least, _)
+            | Self::Between(alphabet, least, ..)
+            | Self::AtLeast(alphabet, least) => Some((alphabet, least)),
+            Self::Other(_) => None,
+        }
+    }
+
     /// What a text behind a prefix is. `more`: it has not come to its end.
     pub fn judge(&self, text: &[u8], more: bool) -> Verdict {
         let text = &text[..text.len().min(LONGEST)];

@@ -373,3 +373,30 @@ async fn the_agent_sees_what_waits_and_an_enforcer_that_ends_denies_it() {
     session.ended.take().unwrap().await.unwrap();
     assert_eq!(heard.load(std::sync::atomic::Ordering::SeqCst), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_asked_about_what_would_be_refused_all_the_same() {
+    let world = World::new();
+    let (port, seen) = origin(world.certified(NAME, |_| {}), &["h2", "http/1.1"]).await;
+    let mut asks = policy(port, &[(Action::Ask, &["/asked/**"])]);
+    crate::credentials::grant(&mut asks, port, Some("TOKEN"));
+    let scene = Scene::of(&world, asks, port, seen).await;
+    let key = crate::inspection::key_id();
+    let stands_for = crate::credentials::STAND_IN;
+    for version in ["--http1.1", "--http2"] {
+        for (path, code) in [
+            (format!("/asked/a?k={key}"), "inspection-secret"),
+            (format!("/asked/{key}"), "inspection-secret"),
+            (format!("/asked/a?k={stands_for}"), "credential-misplaced"),
+        ] {
+            let got = scene.curl(&path, &[version]).await;
+            assert_eq!(got.status, 403, "{version} {code}");
+            assert!(got.headers.contains(code), "{}", got.headers);
+        }
+    }
+    assert!(scene.session.asks.lock().unwrap().0.is_empty());
+    assert_eq!(heard(&scene), 0);
+    assert!(!format!("{:?}", scene.session.events()).contains(&key));
+    let answered = asked_and(&scene, 1, "--http2", "/asked/a", "allowed").await;
+    assert_eq!(answered.status, 200);
+}

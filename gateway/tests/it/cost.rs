@@ -1,12 +1,14 @@
 //! What inspectors cost: bytes a second of each alone and of all at the default levels, the time for one head, and requests
-//! through a session with them and without. Printed, not asserted: `cargo xtask bench --only inspect`.
+//! through a session with them and without; where valgrind counts, instructions a byte too, which say the same on a machine
+//! that is busy. Printed, not asserted: `cargo xtask bench --only inspect`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gateway::inspect::{Chain, Destination};
+use gateway::inspect::{Chain, Destination, Field, Scanner};
 use hyper::Request;
 use hyper::body::Bytes;
+use hyper::header::HeaderMap;
 use schema::inspection::Inspector;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -65,6 +67,14 @@ fn bodies() -> Vec<(&'static str, Vec<u8>)> {
         include_str!("https.rs")
     );
     let fill = |text: &[u8]| text.iter().copied().cycle().take(SIZE).collect::<Vec<u8>>();
+    // What no inspector stops: a body that is stopped costs nothing more.
+    let chain = Arc::new(Chain::new(&levels(&Inspector::ALL, "block"), Vec::new()));
+    let passes = |line: &&str| {
+        let mut scanner = Scanner::new(Arc::clone(&chain), Field::Body, to());
+        scanner.push(line.as_bytes(), &mut Vec::new()).is_ok()
+            && scanner.finish(&mut Vec::new()).is_ok()
+    };
+    let source = source.lines().filter(passes).collect::<Vec<_>>().join("\n");
     let json = serde_json::json!({ "content": source }).to_string();
     let mut state = 7u64;
     let random: Vec<u8> = std::iter::repeat_with(|| {
@@ -80,21 +90,77 @@ fn bodies() -> Vec<(&'static str, Vec<u8>)> {
         ("source code in JSON", fill(json.as_bytes())),
         ("Base64", encoded.into_bytes()),
         ("random bytes", random),
+        ("zeros", vec![0; SIZE]),
     ]
 }
 
-fn body(chain: &Arc<Chain>, text: &[u8]) -> f64 {
+fn json() -> Request<()> {
     let request = Request::post("/").header("content-type", "application/json");
-    let (parts, ()) = request.body(()).unwrap().into_parts();
+    request.body(()).unwrap()
+}
+
+fn body(chain: &Arc<Chain>, text: &[u8]) -> f64 {
+    let (parts, ()) = json().into_parts();
     let pieces: Vec<Bytes> = text.chunks(16 * 1024).map(Bytes::copy_from_slice).collect();
-    let mut flags = Vec::new();
     let began = Instant::now();
-    let mut stream = chain.body(&parts.headers, &to(), &mut flags).unwrap();
+    looked_through(chain, &parts.headers, pieces);
+    text.len() as f64 / began.elapsed().as_secs_f64() / 1e6
+}
+
+fn looked_through(chain: &Arc<Chain>, headers: &HeaderMap, pieces: Vec<Bytes>) {
+    let mut flags = Vec::new();
+    let mut stream = chain.body(headers, &to(), &mut flags).unwrap();
     for piece in pieces {
         stream.push(piece, &mut flags).unwrap();
     }
     stream.finish(&mut flags).unwrap();
-    text.len() as f64 / began.elapsed().as_secs_f64() / 1e6
+}
+
+/// Instructions a byte of that inspector with that body, by this test itself under callgrind; `None`: there is no valgrind.
+fn instructions(inspector: &str, text: &str) -> Option<f64> {
+    let out = std::process::Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg("--toggle-collect=*cost*counted*")
+        .arg(std::env::current_exe().ok()?)
+        .args(["--ignored", "--exact", "cost::one_body"])
+        .env(ONE, format!("{inspector};{text}"))
+        .output()
+        .ok()?;
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    let count = said
+        .lines()
+        .find_map(|line| line.split_once("Collected : "));
+    let count: f64 = count?.1.trim().parse().ok()?;
+    Some(count / COUNTED as f64)
+}
+
+/// Which inspector and which body [`one_body`] is about.
+const ONE: &str = "AGENTCONTAINER_COST_OF";
+const COUNTED: usize = 1 << 20;
+
+#[test]
+#[ignore = "counted by cost_of_inspectors"]
+fn one_body() {
+    let Ok(one) = std::env::var(ONE) else { return };
+    let (name, text) = one.split_once(';').unwrap();
+    let chain = chains()
+        .into_iter()
+        .find(|chain| chain.0 == name)
+        .unwrap()
+        .1;
+    let all = bodies();
+    let text = &all.iter().find(|body| body.0 == text).unwrap().1[..COUNTED];
+    // Whatever is made once is made before.
+    body(&chain, &text[..COUNTED / 16]);
+    let (parts, ()) = json().into_parts();
+    let pieces = text.chunks(16 * 1024).map(Bytes::copy_from_slice).collect();
+    counted(&chain, &parts.headers, pieces);
+}
+
+/// What callgrind counts, by this name.
+#[inline(never)]
+fn counted(chain: &Arc<Chain>, headers: &HeaderMap, pieces: Vec<Bytes>) {
+    looked_through(chain, headers, pieces);
 }
 
 fn head(chain: &Arc<Chain>) -> f64 {
@@ -145,16 +211,18 @@ async fn requests(port: u16, inspection: policy::Inspection, body: &[u8]) -> f64
 #[ignore = "a measurement"]
 async fn cost_of_inspectors() {
     println!(
-        "\n| inspector | one head | {} |",
+        "\nBytes a second, and instructions a byte.\n\n| inspector | one head | {} |",
         bodies().iter().map(|b| b.0).collect::<Vec<_>>().join(" | ")
     );
     for (name, chain) in chains() {
         let head = median((0..ROUNDS).map(|_| head(&chain)).collect());
         let rates: Vec<String> = bodies()
             .iter()
-            .map(|(_, text)| {
+            .map(|(kind, text)| {
                 let rates = (0..ROUNDS).map(|_| body(&chain, text)).collect();
-                format!("{:.0} MB/s", median(rates))
+                let count =
+                    instructions(&name, kind).map_or(String::new(), |n| format!(", {n:.1}"));
+                format!("{:.0} MB/s{count}", median(rates))
             })
             .collect();
         println!("| {name} | {head:.2} µs | {} |", rates.join(" | "));

@@ -10,7 +10,7 @@ use crate::harness::*;
 use crate::https::{NAME, Scene, World, origin};
 
 const VALUE: &str = "ghp_R3alR3alR3alR3alR3al";
-const STAND_IN: &str = "ghp_Fak3Fak3Fak3Fak3Fak3";
+pub const STAND_IN: &str = "ghp_Fak3Fak3Fak3Fak3Fak3";
 
 /// Adds the credential for the server's name at that port.
 pub fn grant(policy: &mut PolicyBuilder, port: u16, env: Option<&str>) {

@@ -34,6 +34,10 @@ pub struct Manners {
     pub refuse_asked: bool,
     /// How long each record that is asked for takes.
     pub slow: Duration,
+    /// The program that opened every connection, as far as it is known.
+    pub program: Option<String>,
+    /// How often that was asked.
+    pub openers: usize,
 }
 
 type Doors = Arc<Mutex<HashMap<SocketAddrV4, SocketAddrV4>>>;
@@ -548,6 +552,15 @@ fn play(
                     question: format!("q{id}"),
                     outcome: "held".to_owned(),
                     seconds: 60,
+                })
+            }
+            from_gateway::Message::Opener(opener) => {
+                assert!(opener.flow.is_some());
+                let mut manners = manners.lock().unwrap();
+                manners.openers += 1;
+                to_gateway::Message::Opened(v1::Opened {
+                    id: opener.id,
+                    program: manners.program.clone().unwrap_or_default(),
                 })
             }
             from_gateway::Message::Withdraw(withdraw) => {

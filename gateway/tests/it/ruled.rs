@@ -208,3 +208,52 @@ async fn a_rate_is_kept_across_connections() {
     tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
     assert_eq!(scene.curl("/", &[]).await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_is_held_to_what_rules_say_by_the_kernels_word() {
+    let by = |program: &str| Requests {
+        programs: vec![program.parse().unwrap()],
+        ..Requests::default()
+    };
+    let scene = scene(&[(Action::Allow, by("/usr/bin/curl"))]).await;
+    let say = |program: Option<&str>| {
+        scene.session.manners.lock().unwrap().program = program.map(str::to_owned);
+    };
+    for version in ["--http1.1", "--http2"] {
+        for (program, status, words) in [
+            (Some("/usr/bin/curl"), 200, ""),
+            (Some("/tmp/usr/bin/curl"), 403, "by /tmp/usr/bin/curl;"),
+            (Some("/usr/bin/curl (deleted)"), 403, "curl (deleted)"),
+            (None, 403, "by a program that is not known"),
+        ] {
+            say(program);
+            let got = scene.curl("/", &[version]).await;
+            assert_eq!(got.status, status, "{version} {program:?}");
+            let code = if status == 200 {
+                ""
+            } else {
+                "request-not-listed"
+            };
+            assert_eq!(blocked(&got.headers), code);
+            let page = String::from_utf8_lossy(&got.body).into_owned();
+            assert!(page.contains(words), "{page}");
+        }
+    }
+    assert_eq!(scene.seen.lock().unwrap().len(), 2, "one for each version");
+    // Once a connection, whatever it asks.
+    let before = scene.session.manners.lock().unwrap().openers;
+    say(Some("/usr/bin/curl"));
+    let again = format!("https://{NAME}:{}/again", scene.port);
+    let got = scene.curl("/", &["--http1.1", &again]).await;
+    assert_eq!(got.status, 200);
+    assert_eq!(scene.seen.lock().unwrap().len(), 4);
+    let after = scene.session.manners.lock().unwrap().openers;
+    assert_eq!(after, before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_asked_who_opened_a_connection_where_no_rule_wants_to_know() {
+    let scene = scene(&[(Action::Allow, requests(&["GET"], &[]))]).await;
+    assert_eq!(scene.curl("/", &["--http2"]).await.status, 200);
+    assert_eq!(scene.session.manners.lock().unwrap().openers, 0);
+}

@@ -340,9 +340,9 @@ fn where_nobody_is_asked_what_would_be_asked_about_is_denied_and_nothing_else_ch
                 let rules = unasked.requests(&host, port).unwrap_or_default();
                 assert!(
                     rules
-                        .decide("GET", "/")
+                        .decide("GET", "/", None)
                         .is_ok_and(|permit| permit.ask.is_none())
-                        || rules.decide("GET", "/").is_err()
+                        || rules.decide("GET", "/", None).is_err()
                 );
             }
         }

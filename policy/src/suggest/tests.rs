@@ -146,7 +146,7 @@ fn requests_become_rules_that_allow_them_and_no_others() {
                     443 => (method, path) == ("GET", "/a/b"),
                     _ => method == "GET",
                 };
-                let now = rules.decide(method, path).is_ok();
+                let now = rules.decide(method, path, None).is_ok();
                 assert_eq!(now, asked || before, "{method} {port} {path}");
             }
         }

@@ -16,7 +16,7 @@ use crate::host::{HostError, HostPattern, MAX_SPELLING_BYTES};
 use crate::image::OciSource;
 use crate::inspection::{Inspector, Level};
 use crate::net::{Cidr, CidrError, Protocol};
-use crate::request::{MAX_IN_RULE, Method, PathGlob, RateLimit, Requests};
+use crate::request::{MAX_IN_RULE, Method, PathGlob, ProgramPath, RateLimit, Requests};
 
 /// Most entries in `allowedDomains`, `deniedDomains` and `rules`, each; policy bounds them together.
 pub const MAX_DOMAINS: usize = 10_000;
@@ -229,6 +229,10 @@ pub struct Rule {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default, length(min = 1, max = MAX_IN_RULE))]
     pub paths: Vec<PathGlob>,
+    /// The programs that it is about, by the kernel's word for their paths inside: for convenience, and no isolation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, length(min = 1, max = MAX_IN_RULE))]
+    pub programs: Vec<ProgramPath>,
     /// The longest body of a request, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default)]
@@ -294,6 +298,7 @@ impl Rule {
         Requests {
             methods: self.methods.clone(),
             paths: self.paths.clone(),
+            programs: self.programs.clone(),
             max_body_bytes: self.max_body_bytes,
             rate_limit: self.rate_limit,
         }

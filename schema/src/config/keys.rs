@@ -195,12 +195,6 @@ pub const REFUSED: &[Key] = &[
     key(Parent::Network, "ingress", Accepted::EmptyObject, PORTS),
     key(
         Parent::Rule,
-        "programs",
-        Accepted::Nothing,
-        "rules by program are not enforced by this version",
-    ),
-    key(
-        Parent::Rule,
         "credential",
         Accepted::Nothing,
         "credentials are not bound to rules by this version; `agent.credentials` says which hosts one goes to",

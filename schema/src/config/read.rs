@@ -25,7 +25,9 @@ use crate::inspection::{Inspector, Level};
 use crate::net::Protocol;
 use crate::node::{Member, Node, Value};
 use crate::read::{Object, Reader};
-use crate::request::{MAX_IN_RULE, MAX_RATE, Method, PathGlob, RateLimit, RequestError};
+use crate::request::{
+    MAX_IN_RULE, MAX_RATE, Method, PathGlob, ProgramPath, RateLimit, RequestError,
+};
 
 /// Longest `name` in bytes.
 const MAX_NAME_BYTES: usize = 256;
@@ -604,6 +606,9 @@ fn rule(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Rule> {
     let paths = object.take("paths").map_or_else(Vec::new, |node| {
         texts::<PathGlob>(reader, node, &format!("{path}.paths"))
     });
+    let programs = object.take("programs").map_or_else(Vec::new, |node| {
+        texts::<ProgramPath>(reader, node, &format!("{path}.programs"))
+    });
     let max_body_bytes = object
         .take("maxBodyBytes")
         .and_then(|node| reader.integer(node, &format!("{path}.maxBodyBytes"), 0..=MAX_BODY_BYTES));
@@ -618,12 +623,13 @@ fn rule(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Rule> {
         action: action.unwrap_or(Some(Action::Allow))?,
         methods,
         paths,
+        programs,
         max_body_bytes,
         rate_limit,
     })
 }
 
-/// A list of methods or paths, with at least one in it.
+/// A list of methods, paths or programs, with at least one in it.
 fn texts<T: FromStr<Err = RequestError>>(
     reader: &mut Reader<'_>,
     node: &Node,

@@ -110,8 +110,8 @@ fn what_is_not_enforced_yet_is_refused_in_words() {
             "tools",
         ),
         (
-            r#""capabilities": { "network": { "egress": { "rules": [{ "host": "a.test", "ports": [443], "programs": ["/usr/bin/git"] }] } } }"#,
-            "programs",
+            r#""capabilities": { "network": { "egress": { "rules": [{ "host": "a.test", "ports": [443], "credential": "github" }] } } }"#,
+            "credential",
         ),
     ] {
         refused(

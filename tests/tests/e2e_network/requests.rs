@@ -101,3 +101,62 @@ fn a_server_whose_certificate_the_host_does_not_trust_is_told_nothing() {
     let out = workspace().allow(&[&host]).inside(&ask);
     assert_eq!(out.ok().trim(), "200");
 }
+
+#[test]
+fn a_program_that_no_rule_names_is_not_let_through_whatever_it_calls_itself() {
+    let host = name();
+    let workspace = workspace().host(&host, agentcontainer_tests::rig().bridge).rules(&json!([
+        { "host": host, "ports": [443, 80], "programs": ["/usr/bin/curl"], "paths": ["/hello"] },
+    ]));
+    let ask = |curl: &str, url: &str| {
+        format!(
+            "{curl} -s -o /dev/null -w '%{{http_code}} %header{{x-agentcontainer-blocked}}\\n' --max-time 30 {url}"
+        )
+    };
+    let (https, http) = (
+        format!("https://{host}/hello"),
+        format!("http://{host}/hello"),
+    );
+    let python = format!(
+        "python3 -c \"import urllib.request as u; u.urlopen('{https}?python')\" 2>&1 | tail -1"
+    );
+    let script = [
+        ask("curl", &https),
+        ask("curl", &http),
+        "cp /usr/bin/curl mycurl".to_owned(),
+        ask("./mycurl", &format!("{https}?copy")),
+        // Its first argument is a name that it gave itself.
+        ask(
+            "bash -c 'exec -a /usr/bin/curl ./mycurl \"$@\"' x",
+            &format!("{http}?argv"),
+        ),
+        python,
+        format!("./mycurl -s --max-time 30 {https}?page"),
+    ]
+    .join("\n");
+    let out = workspace.inside(&script);
+    let lines: Vec<&str> = out.ok().lines().map(str::trim).collect();
+    assert_eq!(
+        lines[..4],
+        [
+            "200",
+            "200",
+            "403 request-not-listed",
+            "403 request-not-listed"
+        ],
+        "{}",
+        out.stderr
+    );
+    assert!(lines[4].contains("403"), "{}", out.stdout);
+    assert!(out.stdout.contains("/mycurl"), "{}", out.stdout);
+    let heard: Vec<String> = standard()
+        .requests(&host)
+        .iter()
+        .map(|one| one["path"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(
+        heard,
+        ["/hello", "/hello"],
+        "the server heard another program"
+    );
+}
