@@ -94,7 +94,7 @@ impl Loaded {
         let held = policy::organisation::hold(&config, &host, &organisations)?;
         let meta =
             std::fs::metadata(&workspace).map_err(|e| Failure::io("inspect", &workspace, &e))?;
-        let mut loaded = Self {
+        Ok(Self {
             places,
             owner: (meta.uid(), meta.gid()),
             workspace,
@@ -106,15 +106,15 @@ impl Loaded {
             limits: held.limits,
             remarks: held.remarks,
             lock: None,
-        };
-        if loaded.config.agent.policy.source.is_some() {
-            loaded.hold_under_own()?;
-        }
-        Ok(loaded)
+        })
     }
 
-    /// The workspace's own policy, where its lockfile pins one that is here: `run` fetches it and does not go on without it.
-    fn hold_under_own(&mut self) -> Result<(), Failure> {
+    /// For what only shows: under the workspace's own policy, where its lockfile pins one that is here. `run` fetches it and does not
+    /// go on without it.
+    pub fn hold_under_own(&mut self) -> Result<(), Failure> {
+        if self.config.agent.policy.source.is_none() {
+            return Ok(());
+        }
         let path = crate::lock::path(self, false);
         let found = crate::lock::read(&path).ok().flatten();
         match found.and_then(|lock| organisation::of_workspace_here(self, &lock)) {

@@ -5,8 +5,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use engine::Engine;
 use engine::image::{Image, PullProgress};
+use engine::{Engine, EngineError};
 use futures_util::StreamExt;
 use futures_util::stream;
 use jiff::Timestamp;
@@ -283,7 +283,7 @@ pub async fn make(
             .map(|(_, pin)| pin.clone())
             .filter(|_| !how.update_all && !how.update.iter().any(|update| update == name))
     };
-    let engine = Engine::connect(loaded.host.engine().clone()).await.ok();
+    let engine = reached(loaded).await;
     let mut spinner = Spinner::new();
     let jobs = wanted.iter().map(|(name, reference)| {
         let (engine, kept) = (&engine, pinned(name, reference));
@@ -366,16 +366,23 @@ pub async fn make(
     Ok((lockfile, changes))
 }
 
+/// The engine, if it is one that sessions run on.
+async fn reached(loaded: &Loaded) -> Result<Engine, EngineError> {
+    let engine = Engine::connect(loaded.host.engine().clone()).await?;
+    engine.info().await?.check()?;
+    Ok(engine)
+}
+
 /// One reference, looked up: what only the engine has by its id there, anything else by the registry's digest.
 async fn pin(
-    engine: Option<&Engine>,
+    engine: Result<&Engine, &EngineError>,
     client: &Client,
     name: &str,
     reference: &ImageRef,
 ) -> Result<Pin, Failure> {
     let resolved = Timestamp::now();
     let resolved = Timestamp::from_second(resolved.as_second()).unwrap_or(resolved);
-    if let (Some(engine), "image", None) = (engine, name, reference.digest())
+    if let (Ok(engine), "image", None) = (engine, name, reference.digest())
         && let Some(image) = engine.image(reference).await?
         && image.pinned.is_local()
     {
@@ -389,10 +396,14 @@ async fn pin(
             verified: None,
         });
     }
-    let found: Resolved = client
-        .resolve(reference)
-        .await
-        .map_err(|e| Failure::from(e).about(format!("{name} ({})", reference.as_str())))?;
+    let found: Resolved = client.resolve(reference).await.map_err(|e| {
+        let failure = Failure::from(e).about(format!("{name} ({})", reference.as_str()));
+        match engine {
+            // It may be the engine's own, which the engine alone could have said.
+            Err(unreached) if name == "image" => failure.after(unreached),
+            _ => failure,
+        }
+    })?;
     if name == "image" && found.platforms.is_empty() {
         return Err(Failure::new(
             "no-image",

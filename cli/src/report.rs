@@ -43,6 +43,17 @@ impl Failure {
         self
     }
 
+    /// The same behind what an engine said before.
+    pub fn after(mut self, before: &EngineError) -> Self {
+        let diagnostic = Diagnostic::new(before.code(), before.to_string());
+        let diagnostic = match before.help() {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
+        };
+        self.diagnostics.insert(0, diagnostic);
+        self
+    }
+
     /// The same with another exit status: 1 for a check that does not hold, 2 for one that could not be made.
     pub fn status(self, status: u8) -> Self {
         Self { status, ..self }

@@ -125,10 +125,11 @@ fn read(
 ) -> Result<Loaded, Failure> {
     let local = organisation.iter().map(|path| document::read(path, OURS));
     let local = local.collect::<Result<Vec<_>, _>>()?;
-    let loaded = match agent::chosen(agent, None, None)? {
+    let mut loaded = match agent::chosen(agent, None, None)? {
         Some(mut chosen) => agent::load_under(&mut chosen, config, local),
         None => Loaded::read_under(config, local),
     }?;
+    loaded.hold_under_own()?;
     loaded.remarks.iter().for_each(report::warning);
     Ok(loaded)
 }

@@ -110,6 +110,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         to_install = install::settle(chosen, &mut loaded, &mut asked, how).await?;
     }
     if args.plan {
+        loaded.hold_under_own()?;
         loaded.remarks.iter().for_each(report::warning);
         loaded.limits.clone().apply(&mut loaded.config);
         return plan(&loaded, &asked, as_json).await;

@@ -89,6 +89,8 @@ fn on_host(path: &Path, words: &str) -> String {
 /// A repository with one commit, all of it the person's.
 fn repository(workspace: &Workspace) {
     workspace.write();
+    // Committed with the config, as it is meant to be.
+    workspace.cli(&["lock", "--yes"]).status(0);
     on_host(
         &workspace.path(),
         "git init -q -b main . && echo 1 >file && git add . && git -c user.name=t -c user.email=t@t commit -qm first && git pack-refs --all && chown -R 1000:1000 .",
@@ -209,7 +211,9 @@ fn what_the_person_makes_meanwhile_stays() {
     drop(session);
     assert_eq!(
         names(&workspace.path()),
-        BTreeSet::from([".vscode", "agentcontainer.json"].map(str::to_owned))
+        BTreeSet::from(
+            [".vscode", "agentcontainer-lock.json", "agentcontainer.json"].map(str::to_owned)
+        )
     );
 }
 

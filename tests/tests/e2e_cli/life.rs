@@ -153,7 +153,7 @@ fn a_terminal_is_a_terminal_inside_with_its_size() {
     let mut script = std::process::Command::new("script");
     workspace.environment(&mut script);
     let line = format!(
-        "stty rows 41 cols 97; {} run --yes -- sh -c 'test -t 0 && test -t 1 && stty size'",
+        "stty rows 41 cols 97; {} run --lock --yes -- sh -c 'test -t 0 && test -t 1 && stty size'",
         binary.display()
     );
     script

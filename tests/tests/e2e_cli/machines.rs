@@ -302,7 +302,7 @@ fn no_rights_on_the_engines_socket_is_one_clear_error() {
         command
             .arg(format!("--bounding-set={capabilities}"))
             .arg(&rig().binary)
-            .args(["run", "--yes", "--", "true"])
+            .args(["run", "--lock", "--yes", "--", "true"])
             .env("DOCKER_HOST", format!("unix://{}", socket.display()));
         outcome::finish(command, DEADLINE)
     };

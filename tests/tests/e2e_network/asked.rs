@@ -375,7 +375,10 @@ fn a_foreground_run_asks_at_the_persons_terminal_and_the_program_cannot_write_ov
     let binary = workspace.command(["run"]).get_program().to_owned();
     let mut command = std::process::Command::new("script");
     workspace.environment(&mut command);
-    let line = format!("{} run --yes -- sh ask.sh </dev/null", binary.display());
+    let line = format!(
+        "{} run --lock --yes -- sh ask.sh </dev/null",
+        binary.display()
+    );
     command
         .args(["-qefc", &line, "/dev/null"])
         .env("TERM", "xterm")
@@ -472,7 +475,7 @@ fn with_a_terminal_inside_nothing_is_written_to_it() {
             curl(&format!("https://{host}/hello"), "")
         ),
     );
-    let line = format!("{} run --yes -- sh ask.sh", binary.display());
+    let line = format!("{} run --lock --yes -- sh ask.sh", binary.display());
     command
         .args(["-qefc", &line, "/dev/null"])
         .env("TERM", "xterm");
