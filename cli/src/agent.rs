@@ -184,6 +184,7 @@ fn add(
                 hosts: offered.hosts.clone(),
                 header: provider.map_or_else(Default::default, Provider::field),
                 format: provider.map_or_else(Default::default, Provider::form),
+                query: provider.and_then(Provider::parameter),
                 env: None,
             };
             let setting = Setting {

@@ -85,16 +85,20 @@ pub enum Asker<'a> {
     Session(&'a Fetched),
 }
 
-/// By what a grant is known again: its source, its hosts in any order, header and format.
+/// By what a grant is known again: its source, its hosts in any order, header, format and parameter.
 pub fn bound(grant: &Grant) -> String {
     let mut hosts: Vec<String> = grant.hosts.iter().map(ToString::to_string).collect();
     hosts.sort();
-    let parts = serde_json::json!([
+    let mut parts = serde_json::json!([
         grant.source.to_string(),
         hosts,
         grant.header.to_string(),
         grant.format.to_string(),
     ]);
+    // Grants without one are what they were.
+    if let (Some(query), Some(parts)) = (&grant.query, parts.as_array_mut()) {
+        parts.push(query.to_string().into());
+    }
     schema::digest::Digest::of(parts.to_string().as_bytes()).hex()
 }
 

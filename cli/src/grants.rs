@@ -41,6 +41,8 @@ struct Kept {
     header: String,
     format: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     env: Option<String>,
     /// Seconds since 1970.
     at: u64,
@@ -260,6 +262,7 @@ impl Kept {
             hosts: grant.hosts.iter().map(ToString::to_string).collect(),
             header: grant.header.to_string(),
             format: grant.format.to_string(),
+            query: grant.query.as_ref().map(ToString::to_string),
             env: grant.env.as_ref().map(ToString::to_string),
             at: now(),
         }
@@ -278,6 +281,10 @@ impl Kept {
                 hosts,
                 header: parsed(&self.header)?,
                 format: parsed(&self.format)?,
+                query: match &self.query {
+                    Some(query) => Some(parsed(query)?),
+                    None => None,
+                },
                 env: match &self.env {
                     Some(env) => Some(parsed(env)?),
                     None => None,
@@ -309,6 +316,7 @@ mod tests {
             hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
             header: Default::default(),
             format: Default::default(),
+            query: Some("key".parse().unwrap()),
             env: None,
         }
     }

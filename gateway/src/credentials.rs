@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hyper::Uri;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
+use hyper::http::uri::PathAndQuery;
 use policy::Credential;
 use zeroize::Zeroizing;
 
@@ -77,7 +79,7 @@ pub struct Credentials {
 pub enum Refusal {
     #[error("what stands for credential \"{0}\" is not to be sent to this place: it may go to {1}")]
     Elsewhere(String, String),
-    #[error("what stands for credential \"{0}\" belongs in the field {1} alone")]
+    #[error("what stands for credential \"{0}\" belongs in {1} alone")]
     Misplaced(String, String),
     #[error("what stands for a credential is in the request's body, where it does not belong")]
     Body,
@@ -140,6 +142,11 @@ impl Credentials {
                     placeholder.add(text, text);
                     for value in secret.previous.iter().chain([&secret.value]) {
                         answers.add(value, secret.stand_in(value).as_bytes());
+                        // As it stands in a query that a server repeats.
+                        let encoded = Zeroizing::new(percent::encoded(value));
+                        if rule.query.is_some() && *encoded != **value {
+                            answers.add(&encoded, "*".repeat(encoded.len()).as_bytes());
+                        }
                     }
                 }
                 placeholders = std::mem::take(&mut placeholders).with(&placeholder);
@@ -184,8 +191,8 @@ impl Credentials {
         for held in &self.held {
             let fits = scheme == Scheme::Https
                 && matches!(&intent.place, Place::Name(name) if held.rule.fits(name, intent.port));
-            held.elsewhere_in_target(parts, fits)?;
-            if held.in_fields(&mut parts.headers, fits)? {
+            let in_target = held.in_target(parts, fits)?;
+            if held.in_fields(&mut parts.headers, fits)? || in_target {
                 applied.names.push(held.rule.name.clone());
             }
             if fits && !held.answers.is_empty() {
@@ -237,7 +244,14 @@ impl Held {
     fn refusal(&self, fits: bool) -> Refusal {
         let name = self.rule.name.clone();
         if fits {
-            Refusal::Misplaced(name, self.rule.header.clone())
+            let field = format!("the field {}", self.rule.header);
+            Refusal::Misplaced(
+                name,
+                match &self.rule.query {
+                    Some(query) => format!("{field} or the query parameter {query}"),
+                    None => field,
+                },
+            )
         } else {
             let places: Vec<String> = self
                 .rule
@@ -263,12 +277,50 @@ impl Held {
         }
     }
 
-    fn elsewhere_in_target(&self, parts: &Parts, fits: bool) -> Result<(), Refusal> {
+    /// True when the value was put into the query, as the whole value of its parameter; it stands nowhere else in a target.
+    fn in_target(&self, parts: &mut Parts, fits: bool) -> Result<bool, Refusal> {
         let target = parts.uri.path_and_query().map_or("", |t| t.as_str());
-        if is_in(&self.placeholder, target.as_bytes()) {
+        if !is_in(&self.placeholder, target.as_bytes()) {
+            return Ok(false);
+        }
+        let (true, Some(name), Some((path, query))) =
+            (fits, &self.rule.query, target.split_once('?'))
+        else {
+            return Err(self.refusal(fits));
+        };
+        if is_in(&self.placeholder, path.as_bytes()) {
             return Err(self.refusal(fits));
         }
-        Ok(())
+        let secret = self.usable()?;
+        let mut text = Zeroizing::new(path.as_bytes().to_vec());
+        for (i, parameter) in query.split('&').enumerate() {
+            text.push(if i == 0 { b'?' } else { b'&' });
+            if !is_in(&self.placeholder, parameter.as_bytes()) {
+                text.extend_from_slice(parameter.as_bytes());
+                continue;
+            }
+            let value = parameter
+                .strip_prefix(name.as_str())
+                .and_then(|rest| rest.strip_prefix('='));
+            let whole =
+                |value: &str| percent::decoded(value.as_bytes()) == secret.placeholder.as_bytes();
+            if !value.is_some_and(whole) {
+                return Err(self.refusal(fits));
+            }
+            text.extend_from_slice(name.as_bytes());
+            text.push(b'=');
+            text.extend_from_slice(&Zeroizing::new(percent::encoded(&secret.value)));
+        }
+        // What stands over the end of a parameter stands in none.
+        if is_in(&self.placeholder, &text) {
+            return Err(self.refusal(fits));
+        }
+        let unfit = || Refusal::Unfit(self.rule.name.clone());
+        let target = PathAndQuery::try_from(text.as_slice()).map_err(|_| unfit())?;
+        let mut uri = std::mem::take(&mut parts.uri).into_parts();
+        uri.path_and_query = Some(target);
+        parts.uri = Uri::from_parts(uri).map_err(|_| unfit())?;
+        Ok(true)
     }
 
     /// True when the value was put in.
@@ -301,9 +353,19 @@ impl Held {
             return Ok(false);
         }
         let secret = self.usable()?;
-        let mut text = Zeroizing::new(self.rule.prefix.clone().into_bytes());
+        // `Basic user:{}` is what RFC 7617 encodes: what is in Base64 already has no colon.
+        let basic = match self.rule.prefix.split_at_checked(BASIC.len()) {
+            Some((scheme, user)) if scheme.eq_ignore_ascii_case(BASIC) => Some(user),
+            _ => None,
+        };
+        let basic = basic.filter(|user| user.contains(':') || self.rule.suffix.contains(':'));
+        let mut text = Zeroizing::new(basic.unwrap_or(&self.rule.prefix).as_bytes().to_vec());
         text.extend_from_slice(&secret.value);
         text.extend_from_slice(self.rule.suffix.as_bytes());
+        if basic.is_some() {
+            let encoded = Zeroizing::new(STANDARD.encode(text.as_slice()));
+            text = Zeroizing::new([BASIC.as_bytes(), encoded.as_bytes()].concat());
+        }
         let mut field =
             HeaderValue::from_bytes(&text).map_err(|_| Refusal::Unfit(self.rule.name.clone()))?;
         field.set_sensitive(true);
@@ -311,6 +373,8 @@ impl Held {
         Ok(true)
     }
 }
+
+const BASIC: &str = "Basic ";
 
 /// As it is, in Base64, or percent-encoded.
 fn is_in(patterns: &Patterns, text: &[u8]) -> bool {
@@ -376,6 +440,7 @@ mod tests {
             header: "authorization".into(),
             prefix: "Bearer ".into(),
             suffix: String::new(),
+            query: None,
             env: env.map(str::to_owned),
             origin,
         };
@@ -546,5 +611,129 @@ mod tests {
         let lost = Credentials::new(&rules, &[]);
         let refusal = apply(&lost, "api.github.com", Scheme::Https, "/", &[]).unwrap_err();
         assert_eq!(refusal.code(), "credential-unavailable");
+    }
+
+    /// What the target becomes that a request is sent with.
+    fn target(query: Option<&str>, host: &str, target: &str) -> Result<String, Refusal> {
+        let mut rule = credentials(Some("TOKEN")).held.remove(0).rule;
+        rule.query = query.map(str::to_owned);
+        let secret = api::v1::Secret {
+            credential: "github".into(),
+            value: "a/b+c d&RealReal".into(),
+            placeholder: STAND_IN.into(),
+            ..Default::default()
+        };
+        let credentials = Credentials::new(&[rule], &[secret.into()]);
+        let request = Request::builder().uri(target);
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        credentials.apply(&mut parts, &intent(host), Scheme::Https)?;
+        Ok(parts.uri.to_string())
+    }
+
+    #[test]
+    fn in_a_query_it_is_the_whole_value_of_its_parameter_and_nothing_else() {
+        let escaped: String = STAND_IN.bytes().map(|b| format!("%{b:02x}")).collect();
+        let (fine, real) = ("api.github.com", "a%2Fb%2Bc%20d%26RealReal");
+        for sent in [STAND_IN, &escaped] {
+            let sent = target(Some("key"), fine, &format!("/a?x=1&key={sent}&y=&z"));
+            assert_eq!(sent.unwrap(), format!("/a?x=1&key={real}&y=&z"));
+        }
+        assert_eq!(target(Some("key"), fine, "/a?key=x").unwrap(), "/a?key=x");
+        let encoded = STANDARD.encode(STAND_IN);
+        for (query, host, text, code) in [
+            (
+                None,
+                fine,
+                format!("/?key={STAND_IN}"),
+                "credential-misplaced",
+            ),
+            (
+                Some("key"),
+                fine,
+                format!("/?Key={STAND_IN}"),
+                "credential-misplaced",
+            ),
+            (
+                Some("key"),
+                fine,
+                format!("/?xkey={STAND_IN}"),
+                "credential-misplaced",
+            ),
+            (
+                Some("key"),
+                fine,
+                format!("/?key=x{STAND_IN}"),
+                "credential-misplaced",
+            ),
+            (
+                Some("key"),
+                fine,
+                format!("/?key={STAND_IN};a"),
+                "credential-misplaced",
+            ),
+            (
+                Some("key"),
+                fine,
+                format!("/?key={encoded}"),
+                "credential-misplaced",
+            ),
+            (
+                Some("key"),
+                fine,
+                format!("/?{STAND_IN}"),
+                "credential-misplaced",
+            ),
+            (
+                Some("key"),
+                fine,
+                format!("/{STAND_IN}?key={STAND_IN}"),
+                "credential-misplaced",
+            ),
+            (
+                Some("key"),
+                fine,
+                format!("/?key={STAND_IN}&x={STAND_IN}"),
+                "credential-misplaced",
+            ),
+            (
+                Some("key"),
+                "evil.example",
+                format!("/?key={STAND_IN}"),
+                "credential-elsewhere",
+            ),
+        ] {
+            let refusal = target(query, host, &text).unwrap_err();
+            assert_eq!(refusal.code(), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn basic_is_encoded_where_the_gateway_writes_it() {
+        for (prefix, suffix, wanted) in [
+            (
+                "Basic me:",
+                "",
+                format!("Basic {}", STANDARD.encode(format!("me:{VALUE}"))),
+            ),
+            (
+                "basic ",
+                ":x",
+                format!("Basic {}", STANDARD.encode(format!("{VALUE}:x"))),
+            ),
+            // In Base64 already.
+            ("Basic ", "", format!("Basic {VALUE}")),
+            ("Digest a:", "", format!("Digest a:{VALUE}")),
+        ] {
+            let mut rule = credentials(None).held.remove(0).rule;
+            (rule.prefix, rule.suffix) = (prefix.into(), suffix.into());
+            let secret = api::v1::Secret {
+                credential: "github".into(),
+                value: VALUE.into(),
+                ..Default::default()
+            };
+            let credentials = Credentials::new(&[rule], &[secret.into()]);
+            let written = apply(&credentials, "api.github.com", Scheme::Https, "/", &[]);
+            assert_eq!(written.unwrap().1["authorization"], wanted);
+        }
     }
 }

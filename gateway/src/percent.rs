@@ -1,4 +1,5 @@
-//! Percent-encoding (RFC 3986, 2.1), for looking through what is carried; what goes out is never written from this.
+//! Percent-encoding (RFC 3986, 2.1): read for looking through what is carried, which never goes out from this; written for a
+//! credential's value in a query.
 
 /// Each `%` and two hexadecimal digits as the byte that they stand for; anything else as it is.
 pub fn decoded(text: &[u8]) -> Vec<u8> {
@@ -16,6 +17,21 @@ pub fn decoded(text: &[u8]) -> Vec<u8> {
                 out.push(byte);
                 at += 1;
             }
+        }
+    }
+    out
+}
+
+/// Everything but what stands for itself everywhere (RFC 3986, 2.3) as `%` and two digits: for a value that we write ourselves.
+pub fn encoded(text: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = Vec::with_capacity(text.len() * 3);
+    for &b in text {
+        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+            out.push(b);
+        } else {
+            let digit = |half: u8| DIGITS[usize::from(half & 15)];
+            out.extend_from_slice(&[b'%', digit(b >> 4), digit(b)]);
         }
     }
     out

@@ -29,6 +29,9 @@ pub struct Credential {
     pub prefix: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub suffix: String,
+    /// The query parameter that its placeholder may be the value of as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
     /// The variable that holds its placeholder inside. Without one the gateway writes the field into every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<String>,
@@ -59,6 +62,10 @@ impl Credential {
     pub(crate) fn check(&self) -> Result<(), PolicyError> {
         let texts = [&self.name, &self.header, &self.prefix, &self.suffix];
         let visible = |text: &str| text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+        let parameter = |text: &str| {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+            (1..=MAX_CREDENTIAL_TEXT).contains(&text.len()) && text.bytes().all(plain)
+        };
         let token = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
         let fine = texts
             .iter()
@@ -66,6 +73,7 @@ impl Credential {
             && !self.name.is_empty()
             && !self.header.is_empty()
             && self.header.bytes().all(token)
+            && self.query.as_ref().is_none_or(|query| parameter(query))
             && !self.places.is_empty()
             && self.places.len() <= MAX_CREDENTIAL_PLACES
             && self.places.iter().all(|place| place.port != 0);

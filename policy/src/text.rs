@@ -155,6 +155,9 @@ pub fn credential(credential: &Credential) -> String {
         credential.prefix,
         credential.suffix,
         match &credential.env {
+            Some(env) if let Some(query) = &credential.query => {
+                format!(", or as the query parameter {query}, by the placeholder in {env}")
+            }
             Some(env) => format!(", by the placeholder in {env}"),
             None => ", in every request".to_owned(),
         }
@@ -344,6 +347,7 @@ mod tests {
             header: "authorization".into(),
             prefix: "Bearer ".into(),
             suffix: String::new(),
+            query: None,
             env: Some("GITHUB_TOKEN".into()),
             origin: origin(),
         };
@@ -351,6 +355,10 @@ mod tests {
             credential(&written),
             r#"credentials "github" to api.github.com:443 in authorization: Bearer {}, by the placeholder in GITHUB_TOKEN"#
         );
+        written.query = Some("key".into());
+        assert!(credential(&written).ends_with(
+            "Bearer {}, or as the query parameter key, by the placeholder in GITHUB_TOKEN"
+        ));
         written.env = None;
         assert!(credential(&written).ends_with("Bearer {}, in every request"));
     }

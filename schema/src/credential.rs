@@ -66,6 +66,10 @@ pub enum Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderName(Box<str>);
 
+/// The name of a parameter in a URL's query, as it stands there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterName(Box<str>);
+
 /// The whole field around the value: `Bearer {}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format {
@@ -112,6 +116,8 @@ pub enum CredentialError {
         "this header belongs to the connection or frames the request, and cannot hold a credential"
     )]
     FramingHeader,
+    #[error("expected the name of a query parameter: letters, digits, -, _ and .")]
+    Parameter,
     #[error("expected visible ASCII around exactly one {{}}, where the value goes")]
     Format,
 }
@@ -414,6 +420,39 @@ impl fmt::Display for HeaderName {
     }
 }
 
+// === impl ParameterName ===
+
+impl ParameterName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ParameterName {
+    type Err = CredentialError;
+
+    fn from_str(text: &str) -> Result<Self, CredentialError> {
+        let fits = (1..=MAX_TEXT_BYTES).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        fits.then(|| Self(text.into()))
+            .ok_or(CredentialError::Parameter)
+    }
+}
+
+impl Serialize for ParameterName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl fmt::Display for ParameterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 // === impl Format ===
 
 impl Format {
@@ -498,6 +537,11 @@ inline_schema!(HeaderName, "HeaderName", {
     "type": "string",
     "maxLength": MAX_TEXT_BYTES,
     "pattern": "^[A-Za-z0-9_-]+$"
+});
+inline_schema!(ParameterName, "ParameterName", {
+    "type": "string",
+    "maxLength": MAX_TEXT_BYTES,
+    "pattern": "^[A-Za-z0-9._-]+$"
 });
 inline_schema!(Format, "Format", {
     "type": "string",
@@ -602,6 +646,17 @@ mod tests {
                 Err(CredentialError::Header),
                 "{text}"
             );
+        }
+        for text in ["", "a b", "a=b", "a&b", "a[b]", "%61", "ä"] {
+            let error = Err(CredentialError::Parameter);
+            assert_eq!(text.parse::<ParameterName>(), error, "{text}");
+        }
+        for (n, fits) in [
+            (1, true),
+            (MAX_TEXT_BYTES, true),
+            (MAX_TEXT_BYTES + 1, false),
+        ] {
+            assert_eq!("k".repeat(n).parse::<ParameterName>().is_ok(), fits);
         }
         for text in ["Host", "content-length", "Transfer-Encoding"] {
             assert_eq!(

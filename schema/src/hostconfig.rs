@@ -13,7 +13,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::config::agent::Domain;
 use crate::config::discover;
 use crate::config::units::VariableName;
-use crate::credential::{CredentialName, Format, HeaderName, MAX_CREDENTIALS, MAX_HOSTS, Source};
+use crate::credential::{
+    CredentialName, Format, HeaderName, MAX_CREDENTIALS, MAX_HOSTS, ParameterName, Source,
+};
 use crate::diag::{Diagnostic, Position};
 use crate::gateway::{HttpProxy, Resolver};
 use crate::host::HostName;
@@ -143,6 +145,9 @@ pub struct Grant {
     /// The field's value; `{}` is the credential's. `Bearer {}` when absent.
     #[schemars(default)]
     pub format: Format,
+    /// The parameter of a URL's query that its placeholder may be the value of as well.
+    #[schemars(default)]
+    pub query: Option<ParameterName>,
     /// The variable that holds its placeholder inside, where the workspace names none.
     #[schemars(default)]
     pub env: Option<VariableName>,

@@ -2,7 +2,7 @@
 //! what is different. Everything else is a credential of a service nobody here knows, and says all of it.
 
 use crate::config::agent::Domain;
-use crate::credential::{Format, HeaderName};
+use crate::credential::{Format, HeaderName, ParameterName};
 
 /// One service.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Provider {
     pub header: &'static str,
     /// The whole field; `{}` is the key.
     pub format: &'static str,
+    /// The query parameter that the key may be the value of as well.
+    pub query: Option<&'static str>,
     /// How its keys begin, where they have a shape: placeholders begin so as well.
     pub beginnings: &'static [&'static str],
 }
@@ -23,6 +25,7 @@ pub const PROVIDERS: &[Provider] = &[
         hosts: &["api.anthropic.com"],
         header: "x-api-key",
         format: "{}",
+        query: None,
         beginnings: &["sk-ant-api03-"],
     },
     // A subscription's token, from `claude setup-token`.
@@ -31,6 +34,7 @@ pub const PROVIDERS: &[Provider] = &[
         hosts: &["api.anthropic.com"],
         header: "authorization",
         format: "Bearer {}",
+        query: None,
         beginnings: &["sk-ant-oat01-"],
     },
     Provider {
@@ -38,6 +42,7 @@ pub const PROVIDERS: &[Provider] = &[
         hosts: &["api.openai.com"],
         header: "authorization",
         format: "Bearer {}",
+        query: None,
         beginnings: &["sk-proj-", "sk-svcacct-", "sk-"],
     },
     Provider {
@@ -45,6 +50,7 @@ pub const PROVIDERS: &[Provider] = &[
         hosts: &["generativelanguage.googleapis.com"],
         header: "x-goog-api-key",
         format: "{}",
+        query: Some("key"),
         beginnings: &["AIza"],
     },
     Provider {
@@ -52,6 +58,7 @@ pub const PROVIDERS: &[Provider] = &[
         hosts: &["api.github.com", "github.com"],
         header: "authorization",
         format: "Bearer {}",
+        query: None,
         beginnings: &["github_pat_", "ghp_", "gho_", "ghu_", "ghs_"],
     },
 ];
@@ -73,6 +80,10 @@ impl Provider {
         self.header.parse().unwrap_or_default()
     }
 
+    pub fn parameter(&self) -> Option<ParameterName> {
+        self.query.and_then(|name| name.parse().ok())
+    }
+
     pub fn form(&self) -> Format {
         self.format.parse().unwrap_or_default()
     }
@@ -89,6 +100,7 @@ mod tests {
             assert!(provider.name.parse::<CredentialName>().is_ok());
             assert!(provider.header.parse::<HeaderName>().is_ok());
             assert!(provider.format.parse::<Format>().is_ok());
+            assert_eq!(provider.parameter().is_some(), provider.query.is_some());
             assert!(!provider.hosts.is_empty() && !provider.beginnings.is_empty());
             for host in provider.hosts {
                 assert!(host.parse::<Domain>().is_ok(), "{host}");

@@ -88,9 +88,14 @@ async fn always(
     let (lines, file) = (change.lines(), change.file().to_owned());
     let allows = change.allows().to_owned();
     if args.write {
-        // First: where the question is over there is nothing that asks for a change.
-        question::answer(enforcer, &args.id, true, true).await?;
+        // First: what cannot be written is not allowed either. The question was open a moment ago.
         change.write()?;
+        let answered = question::answer(enforcer, &args.id, true, true).await;
+        answered.map_err(|failure| {
+            failure.help(format!(
+                "{file} was changed, and nothing allowed in the session"
+            ))
+        })?;
     }
     if as_json {
         report::out_json(&json!({

@@ -39,6 +39,9 @@ pub struct Args {
     /// The header's value, with {} for the credential's; 'Bearer {}' when left out
     #[arg(long, requires = "name")]
     format: Option<String>,
+    /// The parameter of a URL's query that its placeholder may be the value of as well
+    #[arg(long, value_name = "PARAMETER", requires = "name")]
+    query: Option<String>,
     /// The variable that holds its placeholder inside, where the workspace names none
     #[arg(long, value_name = "VARIABLE", requires = "name")]
     env: Option<String>,
@@ -120,6 +123,10 @@ fn grant(
         format: match &args.format {
             Some(text) => parsed("credential-format", text)?,
             None => before.map(|grant| grant.format.clone()).unwrap_or_default(),
+        },
+        query: match &args.query {
+            Some(text) => Some(parsed("credential-query", text)?),
+            None => before.and_then(|grant| grant.query.clone()),
         },
         env: match &args.env {
             Some(text) => Some(parsed("credential-env", text)?),
@@ -246,6 +253,9 @@ fn words(grant: &Grant) -> String {
         grant.header,
         grant.format.to_string()
     );
+    if let Some(query) = &grant.query {
+        words.push_str(&format!(" or as the query parameter {query}"));
+    }
     if let Some(env) = &grant.env {
         words.push_str(&format!(", {env} holds its placeholder"));
     }
@@ -286,6 +296,7 @@ fn list(places: &Places, as_json: bool) {
                     "hosts": hosts,
                     "header": one.grant.header,
                     "format": one.grant.format,
+                    "query": one.grant.query,
                     "env": one.grant.env,
                     "at": one.at,
                 }));

@@ -151,6 +151,7 @@ pub fn grant(dir: &Path, value: &str, hosts: &[&str]) -> Grant {
         hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
         header: Default::default(),
         format: Default::default(),
+        query: None,
         env: None,
     }
 }

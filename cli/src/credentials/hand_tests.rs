@@ -128,11 +128,18 @@ async fn a_grant_that_was_changed_is_not_handed_to_a_session_of_the_earlier_one(
         grants::record(&places, Path::new("/w"), &name, &other).unwrap();
         assert_eq!(rotated().await, [changed, changed], "{hosts:?}");
     }
-    let other = Grant {
-        source: "env://CORP".parse().unwrap(),
-        ..first.clone()
-    };
-    grants::record(&places, Path::new("/w"), &name, &other).unwrap();
-    assert_eq!(rotated().await, [changed, changed]);
+    for other in [
+        Grant {
+            source: "env://CORP".parse().unwrap(),
+            ..first.clone()
+        },
+        Grant {
+            query: Some("key".parse().unwrap()),
+            ..first.clone()
+        },
+    ] {
+        grants::record(&places, Path::new("/w"), &name, &other).unwrap();
+        assert_eq!(rotated().await, [changed, changed]);
+    }
     assert_eq!(ours.given.lock().unwrap().len(), 1);
 }

@@ -29,6 +29,7 @@ pub fn grant(policy: &mut PolicyBuilder, port: u16, env: Option<&str>) {
         header: "authorization".into(),
         prefix: "Bearer ".into(),
         suffix: String::new(),
+        query: None,
         env: env.map(str::to_owned),
         origin: policy::Origin {
             file: "agentcontainer.json".into(),

@@ -56,6 +56,7 @@ pub fn credentials(
             header: grant.value.header.to_string(),
             prefix: grant.value.format.prefix().to_owned(),
             suffix: grant.value.format.suffix().to_owned(),
+            query: grant.value.query.as_ref().map(ToString::to_string),
             env: variable(config, name, asked, &grant.value, &out, found),
             origin,
         };

@@ -383,6 +383,9 @@ fn grant(
     let format = object
         .take("format")
         .map(|node| unsaid(reader, node, &format!("{path}.format")));
+    let query = object
+        .take("query")
+        .map(|node| unsaid(reader, node, &format!("{path}.query")));
     let env = object
         .take("env")
         .and_then(|node| reader.parsed(node, &format!("{path}.env"), "invalid-value", str::parse));
@@ -394,6 +397,10 @@ fn grant(
             .unwrap_or_else(|| Some(provider.map_or_else(Default::default, Provider::field)))?,
         format: format
             .unwrap_or_else(|| Some(provider.map_or_else(Default::default, Provider::form)))?,
+        query: match query {
+            Some(said) => Some(said?),
+            None => provider.and_then(Provider::parameter),
+        },
         env: env.map(|env| env.value),
     })
 }

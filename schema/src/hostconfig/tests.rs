@@ -66,7 +66,7 @@ fn a_whole_file_is_read() {
 fn everything_that_is_wrong_is_said_at_once_with_its_place() {
     let found = errors(
         "engin = \"docker\"\nfiles = \"strict\"\n[gateway]\nresolvr = \"system\"\nhosts = { web = \"10.0.0.1\", \"a.b\" = [], \"c.d\" = \"x\" }\n\
-         private_networks = [\"10.1.2.3/8\", 5]\nupstream_proxy = \"https://p:1\"\nca_bundles = [\"ca.pem\", 1, \"\"]\n[policy]\n[credentials.github]\nsourc = \"env://A\"\nhosts = []\nheader = \"Host\"\nformat = \"x\"\n[credentials.\"a b\"]\n[registries.\"a/b\"]\nplain_http = true\n[registries.\"a.b\"]\nplain_http = 1\n",
+         private_networks = [\"10.1.2.3/8\", 5]\nupstream_proxy = \"https://p:1\"\nca_bundles = [\"ca.pem\", 1, \"\"]\n[policy]\n[credentials.github]\nsourc = \"env://A\"\nhosts = []\nheader = \"Host\"\nformat = \"x\"\nquery = \"a=b\"\n[credentials.\"a b\"]\n[registries.\"a/b\"]\nplain_http = true\n[registries.\"a.b\"]\nplain_http = 1\n",
     );
     assert_eq!(
         found,
@@ -90,9 +90,10 @@ fn everything_that_is_wrong_is_said_at_once_with_its_place() {
             "c.toml:12:9: `credentials.github.hosts` is empty; a credential goes to at least one host [invalid-value]",
             "c.toml:13:10: `credentials.github.header`: this header belongs to the connection or frames the request, and cannot hold a credential [invalid-value]",
             "c.toml:14:10: `credentials.github.format`: expected visible ASCII around exactly one {}, where the value goes [invalid-value]",
-            "c.toml:15:14: `credentials` has the name \"a b\": expected 1 to 64 letters, digits, _ and - [invalid-value]",
-            "c.toml:16:13: `registries.\"a/b\"`: expected a host with an optional port, such as 127.0.0.1:5000 [invalid-value]",
-            "c.toml:19:14: `registries.\"a.b\".plain_http` is a number, expected true or false [wrong-type]",
+            "c.toml:15:9: `credentials.github.query`: expected the name of a query parameter: letters, digits, -, _ and . [invalid-value]",
+            "c.toml:16:14: `credentials` has the name \"a b\": expected 1 to 64 letters, digits, _ and - [invalid-value]",
+            "c.toml:17:13: `registries.\"a/b\"`: expected a host with an optional port, such as 127.0.0.1:5000 [invalid-value]",
+            "c.toml:20:14: `registries.\"a.b\".plain_http` is a number, expected true or false [wrong-type]",
         ]
     );
 }
@@ -111,6 +112,12 @@ fn a_grant_of_a_known_provider_says_what_is_different() {
         let hosts: Vec<String> = grant.hosts.iter().map(ToString::to_string).collect();
         format!("{} {}: {}", hosts.join(","), grant.header, grant.format)
     };
+    let query = |name: &str| {
+        let grant = &config.credentials[name].value;
+        grant.query.as_ref().map(ToString::to_string)
+    };
+    assert_eq!(query("gemini").as_deref(), Some("key"));
+    assert_eq!(query("github"), None);
     assert_eq!(shown("anthropic"), "api.anthropic.com x-api-key: {}");
     assert_eq!(shown("gemini"), "llm.corp x-key: {}");
     assert_eq!(

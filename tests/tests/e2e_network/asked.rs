@@ -520,6 +520,18 @@ fn always_is_a_change_of_the_config_that_a_person_makes() {
         .prints("nothing was changed");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     assert_eq!(asked(&session, 1).len(), 1, "it still waits");
+    // What cannot be written is not allowed for the session either: no file may grow here.
+    let words = ["approve", "--always", "--write", id(&question)];
+    let command = workspace.command(words);
+    let mut full = std::process::Command::new("sh");
+    full.args(["-c", "ulimit -f 0; exec \"$@\"", "sh"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .current_dir(workspace.path());
+    workspace.environment(&mut full);
+    assert!(!full.output().unwrap().status.success());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    assert_eq!(asked(&session, 1).len(), 1, "it still waits");
     let written = workspace.cli(&["approve", "--always", "--write", id(&question)]);
     written.status(0).prints("until the session ends");
     assert_eq!(end(child), "200");

@@ -94,6 +94,94 @@ fn a_credential_reaches_the_servers_it_may_go_to_and_nobody_else() {
 }
 
 #[test]
+fn a_credential_stands_in_its_parameter_and_within_basic_and_nowhere_beside_them() {
+    use base64::Engine as _;
+    let (good, other) = (name(), name());
+    // Of characters that a query has other meanings for, too.
+    let value = format!("{}+/=&", value());
+    let workspace = workspace()
+        .allow(&[&good, &other])
+        .credential("model", json!({ "hosts": [good], "env": "MODEL_KEY" }));
+    let file = workspace.put_outside("token", format!("{value}\n"));
+    let grant = format!(
+        "source = \"file://{}\"\nhosts = [\"{good}\"]\nquery = \"key\"",
+        file.display()
+    );
+    let ask = |url: &str, how: &str| {
+        format!(
+            "curl -s -o /dev/null -w '%{{http_code}} %header{{x-agentcontainer-blocked}}\\n' --max-time 30 {how} {url}"
+        )
+    };
+    let encode = "--data-urlencode \"key=$MODEL_KEY\"";
+    let out = workspace.grant("model", &grant).inside(
+        &[
+            ask(&format!("\"https://{good}/hello?x=1&key=$MODEL_KEY\""), ""),
+            ask(&format!("https://{good}/hello"), &format!("-G {encode}")),
+            "python3 -c \"import os, requests; print(requests.get('https://GOOD/hello', params={'key': os.environ['MODEL_KEY']}).status_code)\""
+                .replace("GOOD", &good),
+            format!(
+                "git -c http.extraHeader=\"Authorization: Basic $(printf 'x-access-token:%s' \"$MODEL_KEY\" | base64 -w0)\" ls-remote https://{good}/it.git >/dev/null 2>&1; echo git"
+            ),
+            ask(&format!("\"https://{other}/hello?key=$MODEL_KEY\""), ""),
+            ask(&format!("\"http://{good}/hello?key=$MODEL_KEY\""), ""),
+            ask(&format!("\"https://{good}/hello?token=$MODEL_KEY\""), ""),
+            ask(&format!("\"https://{good}/$MODEL_KEY\""), ""),
+            ask(&format!("https://{good}/up"), encode),
+        ]
+        .join("\n"),
+    );
+    let lines: Vec<&str> = out.ok().lines().map(str::trim).collect();
+    let refused = ["403 credential-elsewhere", "403 credential-misplaced"];
+    let [elsewhere, misplaced] = refused;
+    assert_eq!(
+        lines,
+        [
+            "200", "200", "200", "git", elsewhere, elsewhere, misplaced, misplaced, misplaced
+        ],
+        "{}",
+        out.stderr
+    );
+    let heard = standard().requests(&good);
+    let paths: Vec<&str> = heard
+        .iter()
+        .filter_map(|one| one["path"].as_str())
+        .collect();
+    let encoded = value.replace('+', "%2B").replace('/', "%2F");
+    let encoded = encoded.replace('=', "%3D").replace('&', "%26");
+    assert_eq!(
+        paths[..3],
+        [
+            format!("/hello?x=1&key={encoded}"),
+            format!("/hello?key={encoded}"),
+            format!("/hello?key={encoded}")
+        ]
+    );
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{value}"));
+    let git: Vec<Value> = heard
+        .iter()
+        .filter(|one| {
+            one["path"]
+                .as_str()
+                .is_some_and(|path| path.starts_with("/it.git/"))
+        })
+        .cloned()
+        .collect();
+    let wanted = format!("Basic {basic}");
+    assert!(!git.is_empty(), "{paths:?}");
+    assert!(
+        authorization(&git).iter().all(|field| *field == wanted),
+        "{git:?}"
+    );
+    assert!(
+        !paths[3..].iter().any(|path| path.contains("key=")),
+        "{paths:?}"
+    );
+    assert!(standard().requests(&other).is_empty());
+    let said = format!("{out:?}");
+    assert!(!said.contains(&value) && !said.contains(&encoded));
+}
+
+#[test]
 fn a_value_that_a_server_sends_back_is_taken_out() {
     let (host, value) = (name(), value());
     let workspace = workspace()

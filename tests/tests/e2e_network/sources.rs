@@ -147,7 +147,7 @@ fn the_desktops_keyring_is_read() {
          done
          \"$AC\" credential test github
          printf %s '{value}' | secret-tool store --label=x service github username me@example.com || exit 99
-         exec \"$AC\" run --yes -- sh -c '{}'",
+         exec \"$AC\" run --lock --yes -- sh -c '{}'",
         curl(&host).replace('\'', "'\\''")
     );
     let mut command = Command::new("dbus-run-session");
