@@ -143,7 +143,7 @@ fn what_holds_a_place_is_seen_neither_by_git_nor_as_a_config() {
     // The same where the program makes the repository.
     let empty = Workspace::new();
     let out = empty.inside("git init -q . && git add -A && git ls-files");
-    assert_eq!(out.ok(), "agentcontainer.json");
+    assert_eq!(out.ok(), "agentcontainer-lock.json\nagentcontainer.json");
 }
 
 #[test]
