@@ -261,10 +261,10 @@ impl Client {
             }
         }
         // That something is not there is only known where everything was looked at.
-        if !requirement.bans.is_empty() || found.is_empty() {
-            if let Some(error) = missed {
-                return Check::of_error(CHECK, error);
-            }
+        if (!requirement.bans.is_empty() || found.is_empty())
+            && let Some(error) = missed
+        {
+            return Check::of_error(CHECK, error);
         }
         if let (false, Some(why)) = (requirement.bans.is_empty(), damaged.first()) {
             return Check::new(
