@@ -1,8 +1,6 @@
 //! What is pinned: the lockfile beside a config (in this user's state where a workspace has none), made by asking the engine
 //! for what only it has and registries for the rest, and held to before anything is started. `lock` and `run` call it.
 
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use engine::image::{Image, PullProgress};
@@ -17,6 +15,7 @@ use schema::digest::Digest;
 use schema::image::ImageRef;
 use schema::lockfile::{self, Drift, Lockfile, MAX_BYTES, Pin, Platform};
 
+use crate::files;
 use crate::loaded::Loaded;
 use crate::organisation;
 use crate::places::make_private;
@@ -117,21 +116,7 @@ pub fn write(path: &Path, lockfile: &Lockfile) -> Result<bool, Failure> {
     {
         return Ok(false);
     }
-    let temporary = path.with_file_name(format!(".{}.{}", lockfile::FILE, std::process::id()));
-    let _ = fs::remove_file(&temporary);
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&temporary)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())
-                .and_then(|()| file.sync_all())
-        })
-        .and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|e| {
-        let _ = fs::remove_file(&temporary);
-        Failure::io("write", path, &e)
-    })?;
+    files::write(path, &text, true)?;
     Ok(true)
 }
 
