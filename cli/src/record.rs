@@ -40,6 +40,9 @@ pub struct Record {
     /// Its credentials, each with what its grant was known by as the session began; `None` in records of earlier versions.
     #[serde(default)]
     pub granted: Option<BTreeMap<String, String>>,
+    /// What a person has to know of what it left, said by the command that ended it.
+    #[serde(default)]
+    pub left: Vec<String>,
 }
 
 /// A process of this machine. An id alone is handed out again; with the moment it began it is not.
@@ -265,6 +268,7 @@ mod tests {
                 ended: None,
                 holder: None,
                 granted: None,
+                left: Vec::new(),
             },
             container: None,
         }

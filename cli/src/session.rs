@@ -14,6 +14,8 @@ use crate::report::{self, Failure};
 
 /// So many control files below the workspace's root are named at the end.
 const SHOWN_CONTROLS: usize = 5;
+/// The most of what a session left that its record keeps, in bytes: a sixth of the largest record, since JSON may take six for one.
+const MAX_LEFT: usize = 8 * 1024;
 
 /// Ends a session: nothing of it runs or is held afterwards. Without an engine there never was a container. What could not be done is said; the first failure is returned.
 pub async fn end(
@@ -32,7 +34,7 @@ pub async fn end(
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(Failure::io("lock", &dir, &e)),
     };
-    let over = Record::load(&dir).is_some_and(|on_disk| on_disk.ended.is_some());
+    let over = Record::load(&dir).filter(|on_disk| on_disk.ended.is_some());
     let container = format!("agentcontainer-{}", record.session);
     let mut result = match engine {
         Some(engine) => engine.remove(&container).await.map_err(Failure::from),
@@ -42,8 +44,12 @@ pub async fn end(
         let closed = close(enforcer, record.session.as_str(), reason).await;
         result = result.and(closed);
     }
-    if over {
-        record.ended = record.ended.or_else(|| Some(record::now()));
+    if let Some(over) = over {
+        if record.ended.is_none() {
+            // Another command ended it a moment ago and said what it left; who asked for it here has to know too.
+            over.left.iter().for_each(report::warning);
+            *record = over;
+        }
         return result;
     }
     // While a container may still write there, its copy of `.git/config` is not read.
@@ -74,7 +80,7 @@ pub async fn close(enforcer: &mut Enforcer, session: &str, reason: &str) -> Resu
 async fn finish_workspace(
     engine: Option<&Engine>,
     places: &Places,
-    record: &Record,
+    record: &mut Record,
 ) -> Result<(), Failure> {
     let dir = record.dir(places);
     let workspace = record.workspace.display().to_string();
@@ -103,28 +109,58 @@ async fn finish_workspace(
     for entry in &merged.applied {
         report::note(format!("git: kept from the session: {entry}"));
     }
-    for entry in &merged.left_out {
-        report::warning(format!("git: not kept from the session: {entry}"));
-    }
-    for line in &merged.elsewhere.said {
-        report::warning(format!("git: {line}"));
-    }
-    let controls = &merged.elsewhere.controls;
-    for path in controls.iter().take(SHOWN_CONTROLS) {
-        report::warning(format!(
-            "{path} is not as it was before the session; look at it before a program on this machine obeys it"
-        ));
-    }
-    if let Some(more @ 1..) = controls.len().checked_sub(SHOWN_CONTROLS) {
-        report::warning(format!("and {more} more of that kind"));
-    }
-    if merged.elsewhere.cut_off {
-        report::warning(
-            "there are more files in the workspace than are looked through for repositories",
-        );
-    }
+    let left = warnings(&merged);
+    left.iter().for_each(report::warning);
+    record.left = bounded(left);
     discard(&dir);
     Ok(())
+}
+
+/// What a person has to know of what a session left.
+fn warnings(merged: &git::Merged) -> Vec<String> {
+    let git = merged
+        .left_out
+        .iter()
+        .map(|entry| format!("git: not kept from the session: {entry}"));
+    let elsewhere = merged
+        .elsewhere
+        .said
+        .iter()
+        .map(|line| format!("git: {line}"));
+    let controls = &merged.elsewhere.controls;
+    let shown = controls.iter().take(SHOWN_CONTROLS).map(|path| {
+        format!(
+            "{path} is not as it was before the session; look at it before a program on this machine obeys it"
+        )
+    });
+    let more = controls.len().saturating_sub(SHOWN_CONTROLS);
+    let more = (more > 0).then(|| format!("and {more} more of that kind"));
+    let cut_off = merged.elsewhere.cut_off.then(|| {
+        "there are more files in the workspace than are looked through for repositories".to_owned()
+    });
+    git.chain(elsewhere)
+        .chain(shown)
+        .chain(more)
+        .chain(cut_off)
+        .collect()
+}
+
+/// As many of the lines as a record holds.
+fn bounded(mut lines: Vec<String>) -> Vec<String> {
+    let mut size = 0;
+    let mut fits = |line: &String| {
+        size += line.len();
+        size <= MAX_LEFT
+    };
+    let kept = lines.iter().position(|line| !fits(line));
+    if let Some(kept) = kept {
+        let more = lines.len() - kept;
+        lines.truncate(kept);
+        lines.push(format!(
+            "and {more} more, which the command that ended the session said"
+        ));
+    }
+    lines
 }
 
 /// Our files of a session, but for its record.
@@ -150,19 +186,41 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    #[test]
+    fn what_a_record_keeps_of_what_was_left_is_bounded_and_says_so() {
+        let few = vec!["a".repeat(MAX_LEFT)];
+        assert_eq!(bounded(few.clone()), few);
+        let many = bounded(vec!["b".repeat(MAX_LEFT / 2); 5]);
+        assert_eq!(many.len(), 3);
+        assert!(many[2].starts_with("and 3 more"), "{}", many[2]);
+    }
+
     #[tokio::test]
-    async fn a_record_that_cannot_be_read_does_not_keep_a_workspace_from_being_finished() {
+    async fn what_another_command_said_as_it_ended_a_session_is_known_here_too() {
         let dir = tempfile::tempdir().unwrap();
+        let (places, mut record) = begun(dir.path());
+        let ours = record.clone();
+        record.left = vec!["core.fsmonitor".to_owned()];
+        record.ended = Some(2);
+        record.save(&places).unwrap();
+        let mut here = ours;
+        end(None, None, &places, &mut here, "stopped")
+            .await
+            .unwrap();
+        assert_eq!(here, record);
+    }
+
+    fn begun(dir: &Path) -> (Places, Record) {
         let places = Places {
             home: None,
-            state: dir.path().join("agentcontainer"),
-            config: dir.path().join("c"),
-            cache: dir.path().join("k"),
+            state: dir.join("agentcontainer"),
+            config: dir.join("c"),
+            cache: dir.join("k"),
         };
-        let mut record = Record {
+        let record = Record {
             session: schema::session::SessionId::parse("abc1").unwrap(),
             name: None,
-            workspace: dir.path().join("w"),
+            workspace: dir.join("w"),
             config: "agentcontainer.json".into(),
             image: "x".into(),
             enforcer: "e".into(),
@@ -170,9 +228,17 @@ mod tests {
             ended: None,
             holder: None,
             granted: None,
+            left: Vec::new(),
         };
         std::fs::create_dir(&record.workspace).unwrap();
         record.save(&places).unwrap();
+        (places, record)
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_does_not_keep_a_workspace_from_being_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let (places, mut record) = begun(dir.path());
         let ours = record.dir(&places).join("veil");
         std::fs::write(&ours, "").unwrap();
         std::fs::write(record.dir(&places).join("session.json"), "{").unwrap();

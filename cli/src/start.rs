@@ -393,5 +393,6 @@ pub fn record_of(loaded: &Loaded, asked: &Asked) -> Result<Record, Failure> {
         ended: None,
         holder: record::Process::this(),
         granted: Some(granted.collect()),
+        left: Vec::new(),
     })
 }

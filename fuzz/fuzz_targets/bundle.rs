@@ -22,7 +22,7 @@ static ACCEPT: LazyLock<Accept> = LazyLock::new(|| {
     let pem = include_str!("../../registry/testdata/cosign/cosign.pub");
     let key = Key::from_pem(pem, Log::NotDemanded).expect("a key");
     let issuer = "https://token.actions.githubusercontent.com";
-    let identity = Identity::new(issuer, "https://github.com/trailofbits/**").expect("an identity");
+    let identity = Identity::new(issuer, "https://github.com/trailofbits/rfc8785.py/*").expect("an identity");
     Accept::new(vec![key], vec![identity]).expect("signers")
 });
 

@@ -17,7 +17,7 @@ static ROOTS: LazyLock<TrustRoots> = LazyLock::new(|| TrustRoots::public_good().
 static ACCEPT: LazyLock<Accept> = LazyLock::new(|| {
     let pem = include_str!("../../registry/testdata/cosign/cosign.pub");
     let key = Key::from_pem(pem, Log::NotDemanded).expect("a key");
-    let identity = Identity::new("https://issuer.test", "*@example.test").expect("an identity");
+    let identity = Identity::new("https://issuer.test", "me@example.test").expect("an identity");
     Accept::new(vec![key], vec![identity]).expect("signers")
 });
 

@@ -320,6 +320,7 @@ fn new_record(sidecar: &Sidecar) -> Result<Record, Failure> {
         ended: None,
         holder: record::Process::this(),
         granted: Some(Default::default()),
+        left: Vec::new(),
     })
 }
 

@@ -138,6 +138,7 @@ pub fn record(session: &str, enforcer: &str, workspace: &str) -> Record {
         ended: None,
         holder: None,
         granted: None,
+        left: Vec::new(),
     }
 }
 
