@@ -3,6 +3,7 @@
 //! `sign` and `run`; nothing here talks to a container engine or knows what a policy allows.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod attestation;
 pub mod cache;
 pub mod client;
