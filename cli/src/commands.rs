@@ -7,6 +7,7 @@ mod completions;
 mod config;
 mod credential;
 mod doctor;
+mod drift;
 mod enforcer;
 mod exec;
 mod gc;
@@ -45,6 +46,8 @@ enum Command {
     Init(init::Args),
     /// Look up what the config names and write it down by digest
     Lock(lock::Args),
+    /// Show what the names in the lockfile stand for now, and what that does differently
+    Drift(drift::Args),
     /// Check what is locked: that it still is what was locked, and who signed it
     Verify(verify::Args),
     /// Sign what a reference names
@@ -98,6 +101,7 @@ pub async fn dispatch(cli: Cli) -> u8 {
     let result = match cli.command {
         Command::Init(args) => init::run(&args),
         Command::Lock(args) => lock::run(args).await,
+        Command::Drift(args) => drift::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Sign(args) => sign::run(args).await,
         Command::Attest(args) => sign::attest(args).await,

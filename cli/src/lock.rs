@@ -15,6 +15,7 @@ use schema::digest::Digest;
 use schema::image::ImageRef;
 use schema::lockfile::{self, Drift, Lockfile, MAX_BYTES, Pin, Platform};
 
+use crate::drift;
 use crate::files;
 use crate::loaded::Loaded;
 use crate::organisation;
@@ -60,6 +61,8 @@ pub struct How {
     pub update_all: bool,
     /// Platforms that every image has to have.
     pub platforms: Vec<Platform>,
+    /// What a policy wants a person asked about is approved.
+    pub yes: bool,
 }
 
 /// What `run` does where something is not locked.
@@ -122,7 +125,7 @@ pub fn write(path: &Path, lockfile: &Lockfile) -> Result<bool, Failure> {
 
 /// Holds what is pinned to the workspace's own policy, and to everything that is required of it: registries are asked for that, so
 /// only once the workspace was reviewed.
-pub async fn hold(loaded: &mut Loaded) -> Result<(), Failure> {
+pub async fn hold(loaded: &mut Loaded, yes: bool) -> Result<(), Failure> {
     let Some(mut lock) = loaded.lock.clone() else {
         return Err(Failure::new(
             "not-locked",
@@ -133,7 +136,8 @@ pub async fn hold(loaded: &mut Loaded) -> Result<(), Failure> {
     if let Some(document) = organisation::of_workspace(&client, &loaded.config, &lock).await? {
         loaded.hold_under(document)?;
     }
-    organisation::require(loaded, &mut lock).await
+    organisation::require(loaded, &mut lock).await?;
+    drift::hold(loaded, &client, None, &lock, yes).await
 }
 
 /// Has `loaded` know its pins: those of the lockfile, if they are the config's.
@@ -177,7 +181,11 @@ pub async fn require(
     // Nothing is asked on a workspace's behalf before it was reviewed.
     trust::require(loaded, yes)?;
     let client = registries::client(&loaded.places, &loaded.host, false)?;
-    let (lockfile, changes) = make(loaded, &client, found, &How::default()).await?;
+    let how = How {
+        yes,
+        ..How::default()
+    };
+    let (lockfile, changes) = make(loaded, &client, found, &how).await?;
     write(&path, &lockfile)?;
     say(&changes);
     loaded.lock = Some(lockfile);
@@ -348,7 +356,53 @@ pub async fn make(
             }
         }
     }
+    drift::hold(loaded, client, old.as_ref(), &lockfile, how.yes).await?;
     Ok((lockfile, changes))
+}
+
+/// The same pins as they would be made now; only those of these names, without a name all. What is named by its digest cannot move,
+/// and what only an engine has is looked up in no registry.
+pub async fn now(
+    loaded: &Loaded,
+    client: &Client,
+    locked: &Lockfile,
+    names: &[String],
+) -> Result<Lockfile, Failure> {
+    let mut now = locked.clone();
+    if let Some(unknown) = names
+        .iter()
+        .find(|wanted| !now.pins().any(|(name, _)| name == wanted.as_str()))
+    {
+        let all: Vec<&str> = now.pins().map(|(name, _)| name).collect();
+        return Err(
+            Failure::new("unknown-pin", format!("the lockfile has no {unknown}"))
+                .help(format!("it has {}", all.join(", "))),
+        );
+    }
+    let engine = reached(loaded).await;
+    let movable: Vec<(String, ImageRef)> = now
+        .pins()
+        .filter(|(name, pin)| {
+            let asked = names.is_empty() || names.iter().any(|wanted| wanted == name);
+            asked && !pin.local && pin.reference.digest().is_none()
+        })
+        .map(|(name, pin)| (name.to_owned(), pin.reference.clone()))
+        .collect();
+    let jobs = movable.iter().map(|(name, reference)| {
+        let engine = engine.as_ref();
+        async move { Ok::<_, Failure>((name, pin(engine, client, name, reference).await?)) }
+    });
+    let found: Vec<_> = stream::iter(jobs)
+        .buffer_unordered(registries::AT_ONCE)
+        .collect()
+        .await;
+    for one in found {
+        let (name, moved) = one?;
+        for (_, pin) in now.pins_mut().filter(|(of, _)| of == name) {
+            *pin = moved.clone();
+        }
+    }
+    Ok(now)
 }
 
 /// The engine, if it is one that sessions run on.

@@ -8,6 +8,7 @@ mod banner;
 mod channel;
 mod commands;
 mod credentials;
+mod drift;
 mod embedded;
 mod events;
 mod files;

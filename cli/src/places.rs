@@ -78,6 +78,11 @@ impl Places {
         self.state.join("locks")
     }
 
+    /// What each workspace was last let run, by digest.
+    pub fn seen(&self) -> PathBuf {
+        self.state.join("seen")
+    }
+
     pub fn controls(&self) -> PathBuf {
         self.state.join("control")
     }

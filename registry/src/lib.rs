@@ -7,6 +7,7 @@ pub mod archive;
 pub mod attestation;
 pub mod cache;
 pub mod client;
+pub mod drift;
 pub mod error;
 pub mod evidence;
 pub mod http;

@@ -352,6 +352,18 @@ fn counted<S: serde::Serializer>(packages: &[Package], serializer: S) -> Result<
 // === impl Package ===
 
 impl Package {
+    /// `ecosystem/name` where a package URL says so, else its name.
+    pub fn called(&self) -> String {
+        match &self.known {
+            Some((ecosystem, name)) => format!("{ecosystem}/{name}"),
+            None => self.name.clone(),
+        }
+    }
+
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
     /// An image, which inventories of images list as their first package.
     fn is_image(&self) -> bool {
         self.known

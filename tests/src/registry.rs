@@ -93,8 +93,13 @@ impl Registry {
 
     /// Pushes an image of busybox that says `words` under `tag`, such as `app:1`; its id on the engine.
     pub fn push(&self, tag: &str, words: &str) -> String {
+        self.push_with(tag, words, &[])
+    }
+
+    /// The same with further instructions of a Dockerfile, such as `ENV A=1`.
+    pub fn push_with(&self, tag: &str, words: &str, changes: &[&str]) -> String {
         let full = format!("{}/{tag}", self.name());
-        let id = busybox(words);
+        let id = busybox(words, changes);
         docker::run(&["tag", &id, &full]);
         docker::run(&["push", "--quiet", &full]);
         self.tags.lock().unwrap().push(full);
@@ -169,6 +174,41 @@ impl Registry {
             Some(&text),
         );
         self.digest(repository, tag)
+    }
+
+    /// Puts a blob (OCI distribution specification, 'POST then PUT'); its descriptor.
+    pub fn put_blob(&self, repository: &str, kind: &str, bytes: &[u8]) -> Value {
+        let digest = format!("sha256:{}", sha256(bytes));
+        let uploads = format!("http://{}/v2/{repository}/blobs/uploads/", self.name());
+        let begun = curl(
+            &["-f", "-X", "POST", "-D", "-", "-o", "/dev/null", &uploads],
+            None,
+        );
+        let place = begun
+            .lines()
+            .find_map(|l| l.strip_prefix("Location: "))
+            .unwrap_or_else(|| panic!("{begun}"))
+            .trim();
+        let glue = if place.contains('?') { '&' } else { '?' };
+        let url = format!("{place}{glue}digest={digest}");
+        let file = self.dir.path().join("blob");
+        std::fs::write(&file, bytes).unwrap();
+        let from = format!("@{}", file.display());
+        let octets = "Content-Type: application/octet-stream";
+        curl(
+            &[
+                "-f",
+                "-X",
+                "PUT",
+                "-H",
+                octets,
+                "--data-binary",
+                &from,
+                &url,
+            ],
+            None,
+        );
+        json!({ "mediaType": kind, "digest": digest, "size": bytes.len() })
     }
 
     /// Puts an index of the manifests that these tags name, each for its platform.
@@ -337,7 +377,7 @@ pub fn curl(words: &[&str], input: Option<&str>) -> String {
 }
 
 /// An image of one program, made by the engine itself; its id.
-fn busybox(words: &str) -> String {
+fn busybox(words: &str, changes: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     for made in ["bin", "etc", "tmp"] {
@@ -364,16 +404,27 @@ fn busybox(words: &str) -> String {
         .arg(".")
         .status();
     assert!(status.is_ok_and(|s| s.success()));
-    let id = docker::run(&[
-        "import",
-        "--change",
-        "USER 1000",
-        "--change",
-        "CMD [\"/bin/cat\", \"/words\"]",
-        &tar.display().to_string(),
-    ]);
+    let tarball = tar.display().to_string();
+    let mut command = vec!["import"];
+    let own = ["USER 1000", "CMD [\"/bin/cat\", \"/words\"]"];
+    for change in own.iter().chain(changes) {
+        command.extend(["--change", change]);
+    }
+    command.push(&tarball);
+    let id = docker::run(&command);
     let _ = std::fs::remove_file(tar);
     // Kept from being the same on two calls, the id is the engine's own.
     assert!(!rig().docker_host.is_empty());
     id
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let mut child = Command::new("sha256sum")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    let out = child.wait_with_output().unwrap();
+    String::from_utf8(out.stdout).unwrap()[..64].to_owned()
 }

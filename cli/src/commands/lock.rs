@@ -30,7 +30,7 @@ pub struct Args {
     /// The config to lock
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Approve what the config asks for without being asked
+    /// Approve what the config asks for, and what has moved, without being asked
     #[arg(long)]
     yes: bool,
     /// As JSON
@@ -55,6 +55,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         update: args.update,
         update_all: false,
         platforms: args.platform,
+        yes: args.yes,
     };
     let old = lock::read(&path)?;
     let (lockfile, changes) = lock::make(&loaded, &client, old, &how).await?;

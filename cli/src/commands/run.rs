@@ -116,7 +116,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         return plan(&loaded, &asked, as_json).await;
     }
     trust::require(&loaded, args.yes)?;
-    lock::hold(&mut loaded).await?;
+    lock::hold(&mut loaded, args.yes).await?;
     loaded.remarks.iter().for_each(report::warning);
     // What was reviewed is what the workspace says; the container is made with what is left of it.
     loaded.limits.clone().apply(&mut loaded.config);

@@ -164,11 +164,6 @@ pub fn check(args: &Check) -> Result<u8, Failure> {
         Err(failure) => return Err(failure.status(1)),
     };
     let mut found = not_enforced(&document);
-    let drift = &document.requirements.drift;
-    if let Some(grade) = drift.ask.as_ref().or(drift.refuse.as_ref()) {
-        let words = "`requirements.drift` is not enforced by this version: nothing compares what an image does, and nothing is started under it";
-        found.push(document.diagnostic(grade.at, "not-enforced", words));
-    }
     let now = jiff::Timestamp::now();
     let mut remarks = Vec::new();
     match document.check(now, None) {

@@ -1,0 +1,226 @@
+//! Where the facts of a pin come from: the image's configuration, the inventories of its packages, the files of an artifact's
+//! layers. Everything is asked for by digest, so that what was locked can be told as long as anybody has it.
+
+use oci_spec::image::{Descriptor, ImageManifest};
+use schema::digest::Digest;
+use schema::lockfile::{Pin, Platform};
+use serde::Deserialize;
+
+use super::{Aspect, Facts, TooMany, files, image};
+use crate::archive::{self, Archive};
+use crate::client::{Client, Parsed, Repository};
+use crate::error::RegistryError;
+use crate::evidence::MAX_INVENTORY_BYTES;
+use crate::resolve::{MAX_CONFIG_BYTES, digest_of};
+use crate::sbom::{Inventory, inventories};
+use crate::signature::{self, Subject};
+use crate::verify::{Means, Rule, signer};
+
+/// How an index marks the manifest that a builder attests a platform's with (BuildKit's documentation, 'Attestation storage').
+const KIND: &str = "vnd.docker.reference.type";
+const OF: &str = "vnd.docker.reference.digest";
+/// The annotation of a statement's layer that says what it states.
+const PREDICATE: &str = "in-toto.io/predicate-type";
+const SPDX: &str = "https://spdx.dev/Document";
+const CYCLONE: &str = "https://cyclonedx.org/bom";
+/// What a feature's manifest has for its configuration.
+const FEATURE: &str = "application/vnd.devcontainers";
+/// The annotation that names a layer which is one file (OCI image specification, annotations.md).
+const TITLE: &str = "org.opencontainers.image.title";
+/// The most layers of an artifact that are looked into.
+const MAX_LAYERS: usize = 32;
+
+/// An in-toto statement as far as it matters here: nobody signed it, and the index that names it is what was locked.
+#[derive(Deserialize)]
+struct Statement {
+    predicate: serde_json::Value,
+}
+
+impl Client {
+    /// What a pin says and does: of an image, for one platform where it has that, else for the first. Of signers, those whom a rule
+    /// accepts.
+    ///
+    /// # Errors
+    /// Any [`RegistryError`]; what is beyond a bound is [`RegistryError::Malformed`].
+    pub async fn facts(
+        &self,
+        pin: &Pin,
+        platform: Option<&Platform>,
+        rules: &[Rule],
+        means: &Means<'_>,
+    ) -> Result<Facts, RegistryError> {
+        let repository = Repository::of(&pin.reference);
+        let mut facts = Facts::default();
+        let mut beside = self.evidence(&repository, &pin.digest).await?;
+        // What is not there is only known where everything was looked at.
+        if let Some(error) = beside.missed.pop() {
+            return Err(error);
+        }
+        let subject = Subject::from(&pin.digest);
+        let mut listed = Vec::new();
+        for rule in rules {
+            let report = signature::verify(
+                &subject,
+                &beside.evidence,
+                &rule.accept,
+                means.roots,
+                means.now,
+            );
+            for (_, proof) in report.signatures() {
+                let many = facts.add(Aspect::Signer, &rule.said, signer(&proof.signer));
+                many.map_err(|e| too_many(pin, e))?;
+            }
+            listed.extend(inventories(&report).inventories);
+        }
+        for (_, _, blob) in &beside.inventories {
+            let bytes = self.blob(&repository, blob, MAX_INVENTORY_BYTES).await?;
+            listed.extend(Inventory::parse(&bytes, *blob));
+        }
+        let manifest = platform
+            .and_then(|platform| pin.platforms.get(platform))
+            .or_else(|| pin.platforms.values().next());
+        match manifest {
+            Some(manifest) => {
+                listed.extend(self.attested(&repository, pin, manifest).await?);
+                if listed.is_empty() {
+                    facts.nothing_listed();
+                }
+                self.image_facts(&repository, manifest, &mut facts).await?;
+            }
+            None => self.artifact_facts(&repository, pin, &mut facts).await?,
+        }
+        for package in listed.iter().flat_map(|inventory| &inventory.packages) {
+            let version = package.version().unwrap_or_default();
+            facts
+                .add(Aspect::Package, package.called(), version)
+                .map_err(|e| too_many(pin, e))?;
+        }
+        Ok(facts)
+    }
+
+    async fn image_facts(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        facts: &mut Facts,
+    ) -> Result<(), RegistryError> {
+        let malformed = |why: String| RegistryError::Malformed {
+            what: repository.at(digest),
+            why,
+        };
+        let manifest = self.only_manifest(repository, digest).await?;
+        let config = digest_of(manifest.config()).map_err(malformed)?;
+        let bytes = self.blob(repository, &config, MAX_CONFIG_BYTES).await?;
+        image::facts(&bytes, facts).map_err(malformed)
+    }
+
+    async fn artifact_facts(
+        &self,
+        repository: &Repository,
+        pin: &Pin,
+        facts: &mut Facts,
+    ) -> Result<(), RegistryError> {
+        let malformed = |why: String| RegistryError::Malformed {
+            what: repository.at(&pin.digest),
+            why,
+        };
+        let manifest = self.only_manifest(repository, &pin.digest).await?;
+        let config = manifest.config().media_type().to_string();
+        let feature = config == FEATURE;
+        if manifest.layers().len() > MAX_LAYERS {
+            return Err(malformed(format!("it has more than {MAX_LAYERS} layers")));
+        }
+        for layer in manifest.layers() {
+            let digest = digest_of(layer).map_err(malformed)?;
+            let bytes = self.blob(repository, &digest, archive::MAX_BYTES).await?;
+            if layer.media_type().to_string().contains("tar") {
+                let archive = Archive::read(&bytes).map_err(|e| malformed(e.to_string()))?;
+                let found = archive.files.iter().map(|(path, file)| files::File {
+                    path,
+                    executable: file.mode & 0o111 != 0,
+                    bytes: &file.bytes,
+                });
+                files::facts(found, feature, facts).map_err(|e| too_many(pin, e))?;
+                for (path, to) in &archive.links {
+                    let many = facts.add(Aspect::Content, path, format!("-> {to}"));
+                    many.map_err(|e| too_many(pin, e))?;
+                }
+                continue;
+            }
+            let named = annotation(layer, TITLE);
+            let one = files::File {
+                path: named.unwrap_or("content"),
+                executable: false,
+                bytes: &bytes,
+            };
+            files::facts(std::iter::once(one), feature, facts).map_err(|e| too_many(pin, e))?;
+        }
+        Ok(())
+    }
+
+    /// The inventories that a builder put into the index beside a platform's manifest.
+    async fn attested(
+        &self,
+        repository: &Repository,
+        pin: &Pin,
+        of: &Digest,
+    ) -> Result<Vec<Inventory>, RegistryError> {
+        let mut out = Vec::new();
+        let Parsed::Index(index) = self.manifest(repository, &pin.digest).await?.parse()? else {
+            return Ok(out);
+        };
+        let malformed = |why: String| RegistryError::Malformed {
+            what: repository.at(&pin.digest),
+            why,
+        };
+        let of = of.to_string();
+        let about = index.manifests().iter().filter(|entry| {
+            annotation(entry, KIND) == Some("attestation-manifest")
+                && annotation(entry, OF) == Some(&of)
+        });
+        for entry in about {
+            let digest = digest_of(entry).map_err(malformed)?;
+            let manifest = self.only_manifest(repository, &digest).await?;
+            let lists = |layer: &&Descriptor| {
+                annotation(layer, PREDICATE)
+                    .is_some_and(|kind| kind.starts_with(SPDX) || kind.starts_with(CYCLONE))
+            };
+            for layer in manifest.layers().iter().filter(lists) {
+                let blob = digest_of(layer).map_err(malformed)?;
+                let bytes = self.blob(repository, &blob, MAX_INVENTORY_BYTES).await?;
+                let Ok(statement) = serde_json::from_slice::<Statement>(&bytes) else {
+                    continue;
+                };
+                let predicate = serde_json::to_vec(&statement.predicate).unwrap_or_default();
+                out.extend(Inventory::parse(&predicate, blob));
+            }
+        }
+        Ok(out)
+    }
+
+    async fn only_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<ImageManifest, RegistryError> {
+        match self.manifest(repository, digest).await?.parse()? {
+            Parsed::Manifest(manifest) => Ok(*manifest),
+            Parsed::Index(_) => Err(RegistryError::Malformed {
+                what: repository.at(digest),
+                why: "it is an index where a manifest was named".to_owned(),
+            }),
+        }
+    }
+}
+
+fn too_many(pin: &Pin, error: TooMany) -> RegistryError {
+    RegistryError::Malformed {
+        what: pin.reference.as_str().to_owned(),
+        why: error.to_string(),
+    }
+}
+
+fn annotation<'a>(descriptor: &'a Descriptor, name: &str) -> Option<&'a str> {
+    let annotations = descriptor.annotations().as_ref()?;
+    annotations.get(name).map(String::as_str)
+}
