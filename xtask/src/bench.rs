@@ -12,6 +12,7 @@ mod report;
 mod rig;
 mod rpc;
 mod start;
+mod supply;
 
 use std::fs;
 use std::path::PathBuf;
@@ -49,6 +50,8 @@ enum Section {
     Memory,
     /// From the command line to the program's first instruction, against `docker run`
     Start,
+    /// `lock`, `verify` and pulling, against cosign and docker
+    Supply,
     /// What the gateway's inspectors cost, each alone and on requests
     Inspect,
 }
@@ -152,6 +155,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Section::Start) {
         start::run(effort)?;
+    }
+    if wanted(Section::Supply) {
+        supply::run(effort)?;
     }
     if wanted(Section::Inspect) {
         inspect()?;
