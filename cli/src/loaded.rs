@@ -17,6 +17,15 @@ use crate::organisation;
 use crate::places::Places;
 use crate::report::Failure;
 
+/// What becomes of a credential that the config names and nobody granted here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ungranted {
+    /// Nothing is started without it.
+    Refused,
+    /// Left out of the policy: what only locks and checks needs no value.
+    LeftOut,
+}
+
 /// Everything that was read.
 #[derive(Debug)]
 pub struct Loaded {
@@ -37,6 +46,7 @@ pub struct Loaded {
     pub limits: Limits,
     /// What a person should know about how the policies changed what is asked for.
     pub remarks: Vec<String>,
+    pub ungranted: Ungranted,
 }
 
 /// The current directory, without symbolic links: what a workspace is named by.
@@ -64,6 +74,16 @@ impl Loaded {
         Self::read_under(explicit, Vec::new())
     }
 
+    /// For what starts nothing: a machine that only locks and checks holds nobody's credentials.
+    pub fn read_to_lock(explicit: Option<&Path>) -> Result<Self, Failure> {
+        Self::read_as(
+            explicit,
+            Vec::new(),
+            Ungranted::LeftOut,
+            |workspace, wanted, _| Ok(discover::load(workspace, wanted)?),
+        )
+    }
+
     /// The same under further policies, from files.
     pub fn read_under(explicit: Option<&Path>, local: Vec<Organisation>) -> Result<Self, Failure> {
         Self::read_with(explicit, local, |workspace, wanted, _| {
@@ -75,6 +95,15 @@ impl Loaded {
     pub fn read_with(
         explicit: Option<&Path>,
         local: Vec<Organisation>,
+        load: impl FnOnce(&Path, Wanted<'_>, &mut HostConfig) -> Result<Config, Failure>,
+    ) -> Result<Self, Failure> {
+        Self::read_as(explicit, local, Ungranted::Refused, load)
+    }
+
+    fn read_as(
+        explicit: Option<&Path>,
+        local: Vec<Organisation>,
+        ungranted: Ungranted,
         load: impl FnOnce(&Path, Wanted<'_>, &mut HostConfig) -> Result<Config, Failure>,
     ) -> Result<Self, Failure> {
         let places = Places::from_env()?;
@@ -91,7 +120,7 @@ impl Loaded {
         let config = load(&workspace, wanted, &mut host)?;
         let mut organisations = organisation::of_host(&places, &host)?;
         organisations.extend(local);
-        let held = policy::organisation::hold(&config, &host, &organisations)?;
+        let held = hold(&config, &host, &organisations, ungranted)?;
         let meta =
             std::fs::metadata(&workspace).map_err(|e| Failure::io("inspect", &workspace, &e))?;
         Ok(Self {
@@ -106,6 +135,7 @@ impl Loaded {
             limits: held.limits,
             remarks: held.remarks,
             lock: None,
+            ungranted,
         })
     }
 
@@ -134,7 +164,12 @@ impl Loaded {
         if !self.organisations.contains(&document) {
             self.organisations.push(document);
         }
-        let held = policy::organisation::hold(&self.config, &self.host, &self.organisations)?;
+        let held = hold(
+            &self.config,
+            &self.host,
+            &self.organisations,
+            self.ungranted,
+        )?;
         self.policy = held.policy;
         self.requirements = held.requirements;
         self.limits = held.limits;
@@ -146,4 +181,21 @@ impl Loaded {
     pub fn held(&self, config: &Config) -> Result<EffectivePolicy, Vec<Diagnostic>> {
         policy::organisation::hold(config, &self.host, &self.organisations).map(|held| held.policy)
     }
+}
+
+fn hold(
+    config: &Config,
+    host: &HostConfig,
+    organisations: &[Organisation],
+    ungranted: Ungranted,
+) -> Result<policy::organisation::Held, Failure> {
+    if ungranted == Ungranted::Refused {
+        return Ok(policy::organisation::hold(config, host, organisations)?);
+    }
+    let mut granted = config.clone();
+    granted
+        .agent
+        .credentials
+        .retain(|name, _| host.credentials.contains_key(name));
+    Ok(policy::organisation::hold(&granted, host, organisations)?)
 }

@@ -9,5 +9,7 @@ mod lock;
 mod organisation;
 #[path = "e2e_supply/registries.rs"]
 mod registries;
+#[path = "e2e_supply/samples.rs"]
+mod samples;
 #[path = "e2e_supply/verify.rs"]
 mod verify;

@@ -49,7 +49,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
 
 async fn compared(args: &Args) -> Result<Vec<drift::Drifted>, Failure> {
     organisation::up_to_date().await?;
-    let loaded = Loaded::read(args.config.as_deref())?;
+    let loaded = Loaded::read_to_lock(args.config.as_deref())?;
     trust::require(&loaded, args.yes)?;
     let path = lock::path(&loaded, false);
     let Some(locked) = lock::read(&path)? else {

@@ -46,7 +46,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     if !args.offline {
         organisation::up_to_date().await?;
     }
-    let loaded = Loaded::read(args.config.as_deref())?;
+    let loaded = Loaded::read_to_lock(args.config.as_deref())?;
     // Registries are asked on the workspace's behalf.
     trust::require(&loaded, args.yes)?;
     let path = lock::path(&loaded, false);
@@ -96,7 +96,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
 
 /// Whether the lockfile is about the config as it is. Nobody is asked anything.
 fn check(args: &Args, as_json: bool) -> Result<u8, Failure> {
-    let loaded = Loaded::read(args.config.as_deref()).map_err(|f| f.status(2))?;
+    let loaded = Loaded::read_to_lock(args.config.as_deref()).map_err(|f| f.status(2))?;
     let path = lock::path(&loaded, false);
     let mut wrong = Vec::new();
     match lock::read(&path).map_err(|f| f.status(2))? {

@@ -136,7 +136,7 @@ fn judged(failure: Failure) -> Failure {
 }
 
 fn read(args: &Args) -> Result<(Loaded, schema::lockfile::Lockfile, Option<Rule>), Failure> {
-    let loaded = Loaded::read(args.config.as_deref())?;
+    let loaded = Loaded::read_to_lock(args.config.as_deref())?;
     let path = lock::path(&loaded, false);
     let lockfile = lock::read(&path)?.ok_or_else(|| {
         Failure::new(
