@@ -21,6 +21,7 @@ use schema::digest::Digest;
 use schema::hostconfig::{HostConfig, PolicySource, Setting, Signers};
 use schema::image::{ImageRef, OciSource};
 use schema::lockfile::{Lockfile, Pin};
+use schema::organisation::values::OrganisationName;
 use schema::organisation::{ARTIFACT_TYPE, MAX_FILE_BYTES, Organisation, Seen};
 use schema::signer::MAX_KEY_BYTES;
 use serde::{Deserialize, Serialize};
@@ -91,7 +92,7 @@ impl Believed {
         let lock = File::create(&path).map_err(|e| Failure::io("create", &path, &e))?;
         lock.lock().map_err(|e| Failure::io("lock", &path, &e))?;
         let meanwhile = Self::load(places, source)?;
-        check(document, source, meanwhile.as_ref())?;
+        check(document, source, None, meanwhile.as_ref())?;
         if meanwhile.as_ref() == Some(self) {
             return Ok(());
         }
@@ -155,7 +156,8 @@ fn last(
     }
     let client = registries::client(places, host, true)?;
     let document = wait(read(&client, policy, &believed.manifest)).map_err(Unread::into_failure)?;
-    check(&document, source, Some(&believed))?;
+    let named = policy.value.organisation.as_ref();
+    check(&document, source, named, Some(&believed))?;
     Ok(document)
 }
 
@@ -198,7 +200,8 @@ pub async fn refresh(
         }
         Err(unread) => return Err(unread.into_failure()),
     };
-    check(&document, source, believed.as_ref())?;
+    let named = policy.value.organisation.as_ref();
+    check(&document, source, named, believed.as_ref())?;
     let seen = document.seen();
     let now = Believed {
         source: source.to_string(),
@@ -333,9 +336,18 @@ async fn artifact(
 fn check(
     document: &Organisation,
     source: &OciSource,
+    named: Option<&OrganisationName>,
     believed: Option<&Believed>,
 ) -> Result<(), Failure> {
     let own = document.organisation.value.to_string();
+    if let Some(named) = named
+        && *named != document.organisation.value
+    {
+        return Err(Failure::new(
+            "policy-organisation",
+            format!("{source} is the policy of {own}, and config.toml wants that of {named}"),
+        ));
+    }
     if let Some(believed) = believed
         && believed.organisation != own
     {
@@ -376,7 +388,7 @@ pub async fn of_workspace(
     let document = artifact(client, &source.value, &pin.digest)
         .await
         .map_err(Unread::into_failure)?;
-    check(&document, &source.value, None)?;
+    check(&document, &source.value, None, None)?;
     Ok(Some(document))
 }
 
@@ -514,6 +526,25 @@ fn check_place(loaded: &Loaded, name: &str, pin: &Pin) -> Option<Diagnostic> {
     None
 }
 
+/// What was gathered before is enough where it holds: a signature does not end with its registry. What speaks against something may have
+/// come since, so that with a banned package registries are asked each time.
+async fn settled(
+    loaded: &Loaded,
+    lock: &Lockfile,
+    means: &Means<'_>,
+) -> Result<Vec<Checked>, Failure> {
+    if loaded.requirements.banned_packages.is_empty() {
+        let here = registries::client(&loaded.places, &loaded.host, true)?;
+        let checked = checked(loaded, &here, lock, &[], means).await?;
+        let holds = |one: &Checked| one.verdict() == Verdict::Holds;
+        if checked.iter().all(holds) {
+            return Ok(checked);
+        }
+    }
+    let client = registries::client(&loaded.places, &loaded.host, false)?;
+    checked(loaded, &client, lock, &[], means).await
+}
+
 /// Everything that is required of what is locked, checked: the one code of `lock`, `run` and `verify`.
 pub async fn checked(
     loaded: &Loaded,
@@ -565,7 +596,6 @@ pub async fn require(loaded: &Loaded, lock: &mut Lockfile) -> Result<(), Failure
     if loaded.requirements.is_empty() && !restricted {
         return Ok(());
     }
-    let client = registries::client(&loaded.places, &loaded.host, false)?;
     let roots = public_roots()?;
     let means = Means {
         roots: &roots,
@@ -573,7 +603,7 @@ pub async fn require(loaded: &Loaded, lock: &mut Lockfile) -> Result<(), Failure
         now: Timestamp::now(),
     };
     let mut failed = Vec::new();
-    for checked in checked(loaded, &client, lock, &[], &means).await? {
+    for checked in settled(loaded, lock, &means).await? {
         let pin = lock.pins_mut().find(|(name, _)| *name == checked.name);
         let is_local = pin.as_ref().is_some_and(|(_, pin)| pin.local);
         if let Some((_, pin)) = pin {
@@ -600,5 +630,54 @@ pub async fn require(loaded: &Loaded, lock: &mut Lockfile) -> Result<(), Failure
         Ok(())
     } else {
         Err(failed.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_refresh_that_was_overtaken_does_not_put_an_older_policy_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places {
+            home: None,
+            state: dir.path().join("s"),
+            config: dir.path().join("c"),
+            cache: dir.path().join("k"),
+        };
+        let source: OciSource = "oci://registry.test/acme/policy:prod".parse().unwrap();
+        let document = |serial: u64| {
+            let text = format!(
+                r#"{{ "version": 1, "organisation": "acme", "serial": {serial}, "notAfter": "2099-01-01T00:00:00Z" }}"#
+            );
+            schema::organisation::parse(text.as_bytes(), "p").unwrap()
+        };
+        let save = |serial: u64| {
+            let document = document(serial);
+            let seen = document.seen();
+            let believed = Believed {
+                source: source.to_string(),
+                organisation: "acme".to_owned(),
+                manifest: Digest::of(&serial.to_be_bytes()),
+                serial: seen.serial,
+                document: seen.digest,
+            };
+            believed.save(&places, &source, &document)
+        };
+        let kept = || Believed::load(&places, &source).unwrap().unwrap().serial;
+        // Many at once, in any order: the highest stays.
+        std::thread::scope(|scope| {
+            for serial in [3, 9, 1, 7, 8, 2, 6, 4, 5] {
+                let save = &save;
+                scope.spawn(move || save(serial));
+            }
+        });
+        assert_eq!(kept(), 9);
+        assert_eq!(save(8).unwrap_err().diagnostics[0].code, "policy-older");
+        save(9).unwrap();
+        save(10).unwrap();
+        assert_eq!(kept(), 10);
     }
 }

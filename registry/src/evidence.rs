@@ -431,3 +431,30 @@ impl From<NotedAnnotations> for Annotations {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_lies_beside_a_subject_is_bounded_in_sum_in_size_and_in_number() {
+        let budget = Budget::new("a".to_owned());
+        let piece = BUNDLE_BYTES as u64;
+        assert_eq!(budget.take(piece, piece).unwrap(), piece);
+        let left = MAX_BESIDE_BYTES - piece;
+        // One that does not fit takes nothing from what does.
+        assert!(matches!(
+            budget.take(left + 1, MAX_BESIDE_BYTES),
+            Err(RegistryError::TooLarge {
+                limit: MAX_BESIDE_BYTES,
+                ..
+            })
+        ));
+        assert_eq!(budget.take(left, MAX_BESIDE_BYTES).unwrap(), left);
+        assert!(budget.take(1, piece).is_err());
+        assert!(Budget::new("a".to_owned()).take(piece + 1, piece).is_err());
+        assert!(budget.cut(EVIDENCE).is_none());
+        assert!(budget.cut(EVIDENCE + 1).is_some());
+    }
+}

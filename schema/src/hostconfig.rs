@@ -21,6 +21,7 @@ use crate::gateway::{HttpProxy, Resolver};
 use crate::host::HostName;
 use crate::image::OciSource;
 use crate::inspection::{Inspector, Level};
+use crate::organisation::values::OrganisationName;
 use crate::signer::{Identity, MAX_IDENTITY_BYTES};
 use crate::toml_tree::{self, MAX_FILE_BYTES};
 
@@ -118,6 +119,8 @@ pub struct PolicySource {
     /// `oci://REGISTRY/REPOSITORY:TAG`, or `@sha256:…`.
     pub source: OciSource,
     pub signers: Signers,
+    /// Whose it is; without it the first that is believed settles that.
+    pub organisation: Option<OrganisationName>,
 }
 
 /// At least one, of one kind.
@@ -291,12 +294,13 @@ fn text(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string" })
 }
 
-fn policy(_: &mut SchemaGenerator) -> Schema {
+fn policy(generator: &mut SchemaGenerator) -> Schema {
     let text =
         || json_schema!({ "type": "string", "minLength": 1, "maxLength": MAX_IDENTITY_BYTES });
     json_schema!({
         "type": "object",
         "properties": {
+            "organisation": generator.subschema_for::<OrganisationName>(),
             "source": { "type": "string", "pattern": "^oci://[^/@]+/[^@]+(:[^/@]+|@sha256:[0-9a-f]{64})$" },
             "identities": {
                 "type": "array",

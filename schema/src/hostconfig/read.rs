@@ -139,6 +139,9 @@ fn policy(reader: &mut Reader<'_>, node: &Node) -> Option<PolicySource> {
     let source = reader
         .required(&mut object, "source")
         .and_then(|node| reader.parsed(node, "policy.source", "invalid-value", str::parse));
+    let organisation = object
+        .take("organisation")
+        .map(|node| reader.parsed(node, "policy.organisation", "invalid-value", str::parse));
     let identities = object.take("identities").map(|node| {
         let elements = reader.array(node, "policy.identities", MAX_SIGNERS);
         let elements = elements.iter().enumerate();
@@ -181,9 +184,14 @@ fn policy(reader: &mut Reader<'_>, node: &Node) -> Option<PolicySource> {
             return None;
         }
     };
+    let organisation = match organisation {
+        Some(found) => Some(found?.value),
+        None => None,
+    };
     Some(PolicySource {
         source: source?.value,
         signers,
+        organisation,
     })
 }
 

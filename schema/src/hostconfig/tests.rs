@@ -360,8 +360,13 @@ fn a_policy_has_a_source_and_signers_and_any_signer_cannot_be_spelt() {
     assert!(matches!(&policy.value.signers, Signers::Identities(all) if all.len() == 1));
     let read = signed("keys = [\"/etc/agentcontainer/policy.pub\"]").unwrap();
     assert!(matches!(&read.policy[0].value.signers, Signers::Keys(all) if all[0].at.line == 3));
+    assert_eq!(read.policy[0].value.organisation, None);
+    let read = signed("organisation = \"acme\"\nkeys = [\"/k\"]").unwrap();
+    let organisation = read.policy[0].value.organisation.as_ref();
+    assert_eq!(organisation.unwrap().to_string(), "acme");
     for (lines, expected) in [
         ("", "missing-key"),
+        ("organisation = \"a b\"\nkeys = [\"/k\"]", "invalid-value"),
         ("keys = []", "invalid-value"),
         ("identities = []", "invalid-value"),
         ("keys = [\"policy.pub\"]", "invalid-path"),

@@ -149,6 +149,22 @@ fn a_policy_is_believed_when_it_is_signed_and_never_goes_back() {
     acme.run().status(125).says("[policy-organisation]");
     acme.publish(7, &json!({}), "ours");
     assert_eq!(acme.run().ok(), "it runs");
+    // The same where config.toml names whose it has to be, before any was believed.
+    let config = acme
+        .workspace
+        .path()
+        .with_file_name("config")
+        .join("agentcontainer/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let named =
+        |name: &str| text.replace("[policy]", &format!("[policy]\norganisation = {name:?}"));
+    std::fs::write(&config, named("sandbox")).unwrap();
+    acme.run()
+        .status(125)
+        .says("[policy-organisation]")
+        .says("config.toml wants that of sandbox");
+    std::fs::write(&config, named("acme")).unwrap();
+    assert_eq!(acme.run().ok(), "it runs");
     // Its end.
     let over = json!({ "notAfter": "2020-01-01T00:00:00Z" });
     let file = acme.workspace.put_outside("over.json", document(8, &over));
@@ -270,6 +286,12 @@ fn what_a_policy_requires_of_an_image_holds_before_it_runs() {
         kept["signer"]["key"].is_string() && kept["bundle"].is_string(),
         "{kept}"
     );
+
+    // What was gathered is enough while the registry is away: a signature does not end with it.
+    acme.registry
+        .tell(&json!({ "at": { "": { "status": 500 } } }));
+    assert_eq!(acme.run().ok(), "it runs");
+    acme.registry.tell(&json!({}));
 
     // An inventory, by the one who may sign, without what is banned.
     let banned = |range: &str| json!({ "requirements": { "signatures": rule, "sbom": true, "bannedPackages": [{ "type": "npm", "name": "left-pad", "versions": range }] } });
