@@ -271,6 +271,7 @@ fn alone(loaded: &Loaded, install: &Install) -> Result<Loaded, Failure> {
         limits: held.limits,
         remarks: held.remarks,
         lock: loaded.lock.clone(),
+        offline: loaded.offline,
     })
 }
 

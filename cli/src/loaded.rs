@@ -35,6 +35,8 @@ pub struct Loaded {
     pub requirements: Requirements,
     /// The container's, which are the policies' where the config names none.
     pub limits: Limits,
+    /// No registry is asked, not even where something is required of what is run.
+    pub offline: bool,
     /// What a person should know about how the policies changed what is asked for.
     pub remarks: Vec<String>,
 }
@@ -71,10 +73,32 @@ impl Loaded {
         })
     }
 
+    /// For what brings the host's policies and starts nothing: as if there were none.
+    pub fn read_without_host_policies(explicit: Option<&Path>) -> Result<Self, Failure> {
+        Self::read_from(
+            explicit,
+            |_, _| Ok(Vec::new()),
+            |workspace, wanted, _| Ok(discover::load(workspace, wanted)?),
+        )
+    }
+
     /// The same with a config that `load` makes, and grants that it adds.
     pub fn read_with(
         explicit: Option<&Path>,
         local: Vec<Organisation>,
+        load: impl FnOnce(&Path, Wanted<'_>, &mut HostConfig) -> Result<Config, Failure>,
+    ) -> Result<Self, Failure> {
+        let policies = |places: &Places, host: &HostConfig| {
+            let mut organisations = organisation::of_host(places, host)?;
+            organisations.extend(local);
+            Ok(organisations)
+        };
+        Self::read_from(explicit, policies, load)
+    }
+
+    fn read_from(
+        explicit: Option<&Path>,
+        policies: impl FnOnce(&Places, &HostConfig) -> Result<Vec<Organisation>, Failure>,
         load: impl FnOnce(&Path, Wanted<'_>, &mut HostConfig) -> Result<Config, Failure>,
     ) -> Result<Self, Failure> {
         let places = Places::from_env()?;
@@ -89,8 +113,7 @@ impl Loaded {
         let wanted = explicit.as_deref().map_or(Wanted::First, Wanted::File);
         let mut host = host_for(&places, &workspace)?;
         let config = load(&workspace, wanted, &mut host)?;
-        let mut organisations = organisation::of_host(&places, &host)?;
-        organisations.extend(local);
+        let organisations = policies(&places, &host)?;
         let held = policy::organisation::hold(&config, &host, &organisations)?;
         let meta =
             std::fs::metadata(&workspace).map_err(|e| Failure::io("inspect", &workspace, &e))?;
@@ -106,6 +129,7 @@ impl Loaded {
             limits: held.limits,
             remarks: held.remarks,
             lock: None,
+            offline: false,
         })
     }
 

@@ -21,15 +21,15 @@ fn document(serial: u64, parts: &Value) -> String {
 }
 
 /// A registry, its front, keys, and a workspace on a host that names `acme/policy:prod` there.
-struct Acme {
-    registry: Registry,
-    front: String,
-    keys: Keys,
-    workspace: Workspace,
+pub struct Acme {
+    pub registry: Registry,
+    pub front: String,
+    pub keys: Keys,
+    pub workspace: Workspace,
 }
 
 impl Acme {
-    fn new(config: &dyn Fn(&str) -> Value) -> Self {
+    pub fn new(config: &dyn Fn(&str) -> Value) -> Self {
         let registry = Registry::start();
         registry.push("app:1", "it runs\n");
         let front = registry.front();
@@ -53,12 +53,12 @@ impl Acme {
         }
     }
 
-    fn source(&self) -> String {
+    pub fn source(&self) -> String {
         format!("oci://{}/acme/policy:prod", self.front)
     }
 
     /// Publishes a document, signed by one of the keys.
-    fn publish(&self, serial: u64, parts: &Value, key: &str) -> agentcontainer_tests::Outcome {
+    pub fn publish(&self, serial: u64, parts: &Value, key: &str) -> agentcontainer_tests::Outcome {
         let file = self
             .workspace
             .put_outside("policy.json", document(serial, parts));
@@ -76,12 +76,12 @@ impl Acme {
         out
     }
 
-    fn run(&self) -> agentcontainer_tests::Outcome {
+    pub fn run(&self) -> agentcontainer_tests::Outcome {
         self.workspace.cli(&["run", "--yes", "--lock"])
     }
 }
 
-fn plain(front: &str) -> Value {
+pub fn plain(front: &str) -> Value {
     json!({ "image": format!("{front}/app:1") })
 }
 
