@@ -3,6 +3,7 @@
 mod approvals;
 mod approve;
 mod audit;
+mod bundle;
 mod completions;
 mod config;
 mod credential;
@@ -54,6 +55,8 @@ enum Command {
     Sign(sign::Args),
     /// Put a signed statement, provenance or an inventory, beside what a reference names
     Attest(sign::AttestArgs),
+    /// Carry what is locked to a machine without a network
+    Bundle(bundle::Args),
     /// Start a session in this directory and run a program in it
     Run(run::Args),
     /// Run a command in a session
@@ -105,6 +108,7 @@ pub async fn dispatch(cli: Cli) -> u8 {
         Command::Verify(args) => verify::run(args).await,
         Command::Sign(args) => sign::run(args).await,
         Command::Attest(args) => sign::attest(args).await,
+        Command::Bundle(args) => bundle::run(args).await,
         Command::Run(args) => run::run(args).await,
         Command::Exec(args) => exec::run(args).await,
         Command::Ps(args) => ps::run(&args).await,

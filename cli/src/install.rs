@@ -272,6 +272,7 @@ fn alone(loaded: &Loaded, install: &Install) -> Result<Loaded, Failure> {
         remarks: held.remarks,
         lock: loaded.lock.clone(),
         ungranted: loaded.ungranted,
+        offline: loaded.offline,
     })
 }
 

@@ -44,6 +44,8 @@ pub struct Loaded {
     pub requirements: Requirements,
     /// The container's, which are the policies' where the config names none.
     pub limits: Limits,
+    /// No registry is asked, not even where something is required of what is run.
+    pub offline: bool,
     /// What a person should know about how the policies changed what is asked for.
     pub remarks: Vec<String>,
     pub ungranted: Ungranted,
@@ -76,9 +78,9 @@ impl Loaded {
 
     /// For what starts nothing: a machine that only locks and checks holds nobody's credentials.
     pub fn read_to_lock(explicit: Option<&Path>) -> Result<Self, Failure> {
-        Self::read_as(
+        Self::read_from(
             explicit,
-            Vec::new(),
+            organisation::of_host,
             Ungranted::LeftOut,
             |workspace, wanted, _| Ok(discover::load(workspace, wanted)?),
         )
@@ -91,18 +93,33 @@ impl Loaded {
         })
     }
 
+    /// For what brings the host's policies and starts nothing: as if there were none.
+    pub fn read_without_host_policies(explicit: Option<&Path>) -> Result<Self, Failure> {
+        Self::read_from(
+            explicit,
+            |_, _| Ok(Vec::new()),
+            Ungranted::LeftOut,
+            |workspace, wanted, _| Ok(discover::load(workspace, wanted)?),
+        )
+    }
+
     /// The same with a config that `load` makes, and grants that it adds.
     pub fn read_with(
         explicit: Option<&Path>,
         local: Vec<Organisation>,
         load: impl FnOnce(&Path, Wanted<'_>, &mut HostConfig) -> Result<Config, Failure>,
     ) -> Result<Self, Failure> {
-        Self::read_as(explicit, local, Ungranted::Refused, load)
+        let policies = |places: &Places, host: &HostConfig| {
+            let mut organisations = organisation::of_host(places, host)?;
+            organisations.extend(local);
+            Ok(organisations)
+        };
+        Self::read_from(explicit, policies, Ungranted::Refused, load)
     }
 
-    fn read_as(
+    fn read_from(
         explicit: Option<&Path>,
-        local: Vec<Organisation>,
+        policies: impl FnOnce(&Places, &HostConfig) -> Result<Vec<Organisation>, Failure>,
         ungranted: Ungranted,
         load: impl FnOnce(&Path, Wanted<'_>, &mut HostConfig) -> Result<Config, Failure>,
     ) -> Result<Self, Failure> {
@@ -118,8 +135,7 @@ impl Loaded {
         let wanted = explicit.as_deref().map_or(Wanted::First, Wanted::File);
         let mut host = host_for(&places, &workspace)?;
         let config = load(&workspace, wanted, &mut host)?;
-        let mut organisations = organisation::of_host(&places, &host)?;
-        organisations.extend(local);
+        let organisations = policies(&places, &host)?;
         let held = hold(&config, &host, &organisations, ungranted)?;
         let meta =
             std::fs::metadata(&workspace).map_err(|e| Failure::io("inspect", &workspace, &e))?;
@@ -136,6 +152,7 @@ impl Loaded {
             remarks: held.remarks,
             lock: None,
             ungranted,
+            offline: false,
         })
     }
 

@@ -132,7 +132,7 @@ pub async fn hold(loaded: &mut Loaded, yes: bool) -> Result<(), Failure> {
             "nothing is run that is not locked",
         ));
     };
-    let client = registries::client(&loaded.places, &loaded.host, false)?;
+    let client = registries::client(&loaded.places, &loaded.host, loaded.offline)?;
     if let Some(document) = organisation::of_workspace(&client, &loaded.config, &lock).await? {
         loaded.hold_under(document)?;
     }
@@ -512,7 +512,31 @@ pub async fn present(engine: &Engine, loaded: &Loaded) -> Result<Option<Image>, 
     if lock.image.local {
         return local(engine, &lock.image).await.map(Some);
     }
-    Ok(engine.image(&pinned(&lock.image)?).await?)
+    match engine.image(&pinned(&lock.image)?).await? {
+        Some(image) => Ok(Some(image)),
+        None => by_id(engine, loaded, &lock.image).await,
+    }
+}
+
+/// The locked image under the id that its own manifest gives it: so it is where it came in a file, and no registry's digest with it.
+async fn by_id(engine: &Engine, loaded: &Loaded, pin: &Pin) -> Result<Option<Image>, Failure> {
+    let Some(manifest) = pin.manifest_for(&Platform::here()) else {
+        return Ok(None);
+    };
+    let kept = registries::client(&loaded.places, &loaded.host, true)?;
+    // What is not in the cache was not brought along.
+    let Ok(id) = kept
+        .image_id(&Repository::of(&pin.reference), manifest)
+        .await
+    else {
+        return Ok(None);
+    };
+    for id in [id, *manifest, pin.digest] {
+        if let Some(image) = engine.image_by_id(&id).await? {
+            return Ok(Some(image));
+        }
+    }
+    Ok(None)
 }
 
 fn pinned(pin: &Pin) -> Result<ImageRef, Failure> {
@@ -541,11 +565,21 @@ pub async fn image(
     let image = match engine.image(&pinned).await? {
         Some(image) => image,
         None => {
+            if let Some(image) = by_id(engine, loaded, pin).await? {
+                return Ok(image);
+            }
+            if loaded.offline {
+                return Err(Failure::new(
+                    "image-not-here",
+                    format!("the engine does not have {pinned}, and the network is not to be used"),
+                )
+                .help("`agentcontainer bundle import FILE` brings it from a file; without --offline it is pulled"));
+            }
             let login = registries::login_for_engine(&pinned).await?;
             engine.pulled(&pinned, login, progress).await?
         }
     };
-    let client = registries::client(&loaded.places, &loaded.host, false)?;
+    let client = registries::client(&loaded.places, &loaded.host, loaded.offline)?;
     compare(&image, pin, &repository, &client).await?;
     Ok(image)
 }
@@ -579,15 +613,8 @@ async fn compare(
     client: &Client,
 ) -> Result<(), Failure> {
     let (os, architecture, variant) = &image.platform;
-    let platform = Platform::new(os, architecture, Some(variant))
-        .filter(|p| pin.platforms.contains_key(p))
-        .or_else(|| {
-            // Engines leave the variant out where an image does.
-            let same = |p: &&Platform| p.os() == os && p.architecture() == architecture;
-            let mut fitting = pin.platforms.keys().filter(same);
-            fitting.next().filter(|_| fitting.next().is_none()).cloned()
-        });
-    let Some(manifest) = platform.as_ref().and_then(|p| pin.platforms.get(p)) else {
+    let platform = Platform::new(os, architecture, Some(variant));
+    let Some(manifest) = platform.as_ref().and_then(|p| pin.manifest_for(p)) else {
         return Err(Failure::new(
             "image-platform",
             format!(

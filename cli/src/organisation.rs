@@ -62,6 +62,17 @@ pub enum Refreshed {
 // === impl Believed ===
 
 impl Believed {
+    fn of(source: &OciSource, document: &Organisation, manifest: Digest) -> Self {
+        let seen = document.seen();
+        Self {
+            source: source.to_string(),
+            organisation: document.organisation.value.to_string(),
+            manifest,
+            serial: seen.serial,
+            document: seen.digest,
+        }
+    }
+
     fn path(places: &Places, source: &OciSource) -> PathBuf {
         let name = Digest::of(source.to_string().as_bytes()).hex();
         places.state.join("policies").join(format!("{name}.json"))
@@ -202,18 +213,34 @@ pub async fn refresh(
     };
     let named = policy.value.organisation.as_ref();
     check(&document, source, named, believed.as_ref())?;
-    let seen = document.seen();
-    let now = Believed {
-        source: source.to_string(),
-        organisation: document.organisation.value.to_string(),
-        manifest: digest,
-        serial: seen.serial,
-        document: seen.digest,
-    };
-    now.save(places, source, &document)?;
+    Believed::of(source, &document, digest).save(places, source, &document)?;
     // What cannot be read again without asking was not kept: a full disk, say.
     last(places, host, policy)?;
     Ok(Refreshed::Now(Box::new(document), digest))
+}
+
+/// Believes a policy that came in a file, if it holds by all that a registry's would have to: its bytes are in the cache.
+pub async fn take(
+    places: &Places,
+    host: &HostConfig,
+    policy: &Setting<PolicySource>,
+    manifest: &Digest,
+) -> Result<Organisation, Failure> {
+    let source = &policy.value.source;
+    let believed = Believed::load(places, source)?;
+    let client = registries::client(places, host, true)?;
+    let document = read(&client, policy, manifest)
+        .await
+        .map_err(Unread::into_failure)?;
+    let named = policy.value.organisation.as_ref();
+    check(&document, source, named, believed.as_ref())?;
+    Believed::of(source, &document, *manifest).save(places, source, &document)?;
+    last(places, host, policy)
+}
+
+/// The manifest of the policy that was last believed of a source.
+pub fn believed(places: &Places, source: &OciSource) -> Result<Option<Digest>, Failure> {
+    Ok(Believed::load(places, source)?.map(|believed| believed.manifest))
 }
 
 /// [`refresh`] for commands that start or pin something.
@@ -541,7 +568,7 @@ async fn settled(
             return Ok(checked);
         }
     }
-    let client = registries::client(&loaded.places, &loaded.host, false)?;
+    let client = registries::client(&loaded.places, &loaded.host, loaded.offline)?;
     checked(loaded, &client, lock, &[], means).await
 }
 

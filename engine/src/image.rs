@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bollard::auth::DockerCredentials;
-use bollard::query_parameters::CreateImageOptionsBuilder;
-use futures_util::StreamExt;
+use bollard::query_parameters::{CreateImageOptionsBuilder, ImportImageOptionsBuilder};
+use futures_util::{StreamExt, stream};
 use schema::digest::Digest;
 use schema::image::ImageRef;
 
@@ -53,6 +53,44 @@ impl Engine {
                 reason: reason(&e),
             }),
         }
+    }
+
+    /// The image that the engine has under an id, or `None`.
+    pub async fn image_by_id(&self, id: &Digest) -> Result<Option<Image>, EngineError> {
+        let reference =
+            ImageRef::parse(&format!("local@{id}")).map_err(|e| EngineError::Image {
+                reference: id.to_string(),
+                reason: e.to_string(),
+            })?;
+        match self.docker.inspect_image(&id.to_string()).await {
+            Ok(mut inspect) => {
+                inspect.repo_digests = None;
+                let image = read(&reference, inspect)?;
+                Ok(Some(image).filter(|image| image.id == *id))
+            }
+            Err(e) if is_missing(&e) => Ok(None),
+            Err(e) => Err(EngineError::Api {
+                what: "inspect the image",
+                reason: reason(&e),
+            }),
+        }
+    }
+
+    /// Hands the engine an archive of images, as it comes; `from` breaks off by sending an error.
+    pub async fn load(
+        &self,
+        from: tokio::sync::mpsc::Receiver<std::io::Result<Vec<u8>>>,
+    ) -> Result<(), EngineError> {
+        let pieces = stream::unfold(from, |mut from| async move {
+            let piece = from.recv().await?;
+            Some((piece.map(Into::into), from))
+        });
+        let options = ImportImageOptionsBuilder::default().quiet(true).build();
+        let mut load = std::pin::pin!(self.docker.import_image_stream(options, pieces, None));
+        while let Some(step) = load.next().await {
+            step.map_err(EngineError::api("load the image"))?;
+        }
+        Ok(())
     }
 
     /// The image of a reference with a digest, pulled when the engine does not have it. `progress` hears every step of a pull.

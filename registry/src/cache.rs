@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use schema::digest::Digest;
+use schema::digest::{Digest, Hasher};
 
 /// What a killed writer left is removed when it is this old.
 const ABANDONED: Duration = Duration::from_secs(3600);
@@ -80,6 +80,41 @@ impl Cache {
         Ok(digest)
     }
 
+    /// Keeps what is read under a digest that is known already, without having all of it in memory; `false` where it has another.
+    ///
+    /// # Errors
+    /// It cannot be read, or the directory cannot be written. Nothing is left under the digest then, nor where it has another.
+    pub fn put_from(&self, digest: &Digest, from: &mut dyn Read) -> io::Result<bool> {
+        self.make()?;
+        let dir = self.sha256();
+        let temporary = temporary(&dir, &digest.hex());
+        let mut hasher = Hasher::default();
+        let written = (|| {
+            let mut file = create(&temporary)?;
+            let mut piece = vec![0; 64 * 1024];
+            loop {
+                match from.read(&mut piece)? {
+                    0 => break,
+                    n => {
+                        hasher.update(&piece[..n]);
+                        file.write_all(&piece[..n])?;
+                    }
+                }
+            }
+            file.sync_data()
+        })();
+        let kept = match written {
+            Ok(()) if hasher.finish() == *digest => {
+                fs::rename(&temporary, self.path(digest)).map(|()| true)
+            }
+            other => other.map(|()| false),
+        };
+        if !matches!(kept, Ok(true)) {
+            let _ = fs::remove_file(&temporary);
+        }
+        kept
+    }
+
     /// What was noted under a name, such as what lay beside a digest. A note is nobody's proof: whoever can write here could have
     /// written another.
     pub fn note(&self, name: &str, limit: u64) -> Option<Vec<u8>> {
@@ -104,11 +139,7 @@ impl Cache {
 
     /// Writes a file whole or not at all.
     fn whole(&self, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let temporary = dir.join(format!(
-            ".{name}-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        ));
+        let temporary = temporary(dir, name);
         let written =
             write(&temporary, bytes).and_then(|()| fs::rename(&temporary, dir.join(name)));
         if written.is_err() {
@@ -147,12 +178,24 @@ impl Cache {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file: File = OpenOptions::new()
+fn temporary(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!(
+        ".{name}-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    ))
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)?;
+        .open(path)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = create(path)?;
     file.write_all(bytes)?;
     // A name that outlives its bytes in a crash would be found out and dropped; this saves asking again.
     file.sync_data()
@@ -181,6 +224,19 @@ mod tests {
             "one that is too long for a reader is not dropped"
         );
         assert_eq!(cache.get(&Digest::of(b"other"), 100), None);
+    }
+
+    #[test]
+    fn what_is_kept_in_pieces_has_its_digest_or_is_not_kept() {
+        let (_dir, cache) = cache();
+        let long = vec![7; 200_000];
+        let digest = Digest::of(&long);
+        assert!(cache.put_from(&digest, &mut &long[..]).unwrap());
+        assert_eq!(cache.get(&digest, 200_000).as_deref(), Some(&long[..]));
+        let other = Digest::of(b"other");
+        assert!(!cache.put_from(&other, &mut &long[..]).unwrap());
+        assert_eq!(cache.get(&other, 200_000), None);
+        assert_eq!(fs::read_dir(cache.sha256()).unwrap().count(), 1);
     }
 
     #[test]

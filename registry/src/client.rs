@@ -1,6 +1,8 @@
 //! The OCI distribution API as this project uses it: manifests, blobs, referrers, uploads. Whatever is asked for by digest is
 //! hashed before anybody sees it, from the cache too; what is asked for by tag comes back with the digest of what came.
 
+mod download;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -679,7 +681,7 @@ pub fn fallback_tag(digest: &Digest) -> String {
     format!("sha256-{}", digest.hex())
 }
 
-fn own_media_type(bytes: &[u8]) -> Option<String> {
+pub(crate) fn own_media_type(bytes: &[u8]) -> Option<String> {
     serde_json::from_slice::<Versioned>(bytes).ok()?.media_type
 }
 

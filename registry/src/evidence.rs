@@ -54,14 +54,14 @@ pub enum Told {
 
 /// What lay beside a subject when its registry was asked, for when it cannot be: the bytes are in the cache under their digests.
 /// Signatures speak for themselves wherever they are kept.
-#[derive(Serialize, Deserialize)]
-struct Note {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
     referrers: Told,
     evidence: Vec<Noted>,
     inventories: Vec<(Digest, String, Digest)>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Noted {
     Bundle(Digest),
@@ -69,13 +69,33 @@ enum Noted {
     LegacyAttestation(Digest, NotedAnnotations),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct NotedAnnotations {
     signature: Option<String>,
     certificate: Option<String>,
     chain: Option<String>,
     bundle: Option<String>,
     timestamp: Option<String>,
+}
+
+impl Gathered {
+    /// What lies there, without the bytes of it.
+    pub fn note(&self) -> Note {
+        let evidence = self.evidence.iter().map(|evidence| match evidence {
+            Evidence::Bundle { from, .. } => Noted::Bundle(*from),
+            Evidence::Legacy {
+                annotations, from, ..
+            } => Noted::Legacy(*from, annotations.into()),
+            Evidence::LegacyAttestation {
+                annotations, from, ..
+            } => Noted::LegacyAttestation(*from, annotations.into()),
+        });
+        Note {
+            referrers: self.referrers,
+            evidence: evidence.collect(),
+            inventories: self.inventories.clone(),
+        }
+    }
 }
 
 impl Client {
@@ -145,26 +165,60 @@ impl Client {
     }
 
     fn write_note(&self, repository: &Repository, subject: &Digest, gathered: &Gathered) {
-        let evidence = gathered.evidence.iter().map(|evidence| match evidence {
-            Evidence::Bundle { from, .. } => Noted::Bundle(*from),
-            Evidence::Legacy {
-                annotations, from, ..
-            } => Noted::Legacy(*from, annotations.into()),
-            Evidence::LegacyAttestation {
-                annotations, from, ..
-            } => Noted::LegacyAttestation(*from, annotations.into()),
-        });
-        let note = Note {
-            referrers: gathered.referrers,
-            evidence: evidence.collect(),
-            inventories: gathered.inventories.clone(),
-        };
-        if let Ok(bytes) = serde_json::to_vec(&note) {
-            // Without it, the next command offline says that it cannot know.
-            let _ = self
-                .cache()
-                .put_note(&note_name(repository, subject), &bytes);
+        // Without it, the next command offline says that it cannot know.
+        let _ = self.keep_note(repository, subject, &gathered.note());
+    }
+
+    /// Keeps what somebody else was told lies beside a subject, as if the registry had said it here.
+    ///
+    /// # Errors
+    /// The cache cannot be written.
+    pub fn keep_note(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        note: &Note,
+    ) -> std::io::Result<()> {
+        let bytes = serde_json::to_vec(note)?;
+        self.cache()
+            .put_note(&note_name(repository, subject), &bytes)
+    }
+
+    /// The manifests that what is read beside a subject lies in.
+    ///
+    /// # Errors
+    /// Any [`RegistryError`]: all of them, or none.
+    pub async fn manifests_beside(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+    ) -> Result<Vec<Digest>, RegistryError> {
+        let mut found = Vec::new();
+        if let Referrers::Listed { descriptors, .. } = self.referrers(repository, subject).await? {
+            for descriptor in descriptors.iter().take(EVIDENCE) {
+                let digest = digest_of(descriptor).map_err(|why| RegistryError::Malformed {
+                    what: format!("a referrer of {}", repository.at(subject)),
+                    why,
+                })?;
+                let content = match self.manifest(repository, &digest).await {
+                    Ok(content) => content,
+                    Err(RegistryError::NotFound { .. }) => continue,
+                    Err(error) => return Err(error),
+                };
+                if let Parsed::Manifest(manifest) = content.parse()?
+                    && is_read(&manifest)
+                {
+                    found.push(digest);
+                }
+            }
         }
+        for suffix in ["sig", "att"] {
+            let tag = format!("sha256-{}.{suffix}", subject.hex());
+            if let Some(content) = self.tag(repository, &tag).await? {
+                found.push(content.digest);
+            }
+        }
+        Ok(found)
     }
 
     async fn gather(&self, repository: &Repository, subject: &Digest) -> Gathered {
@@ -276,14 +330,13 @@ impl Client {
             return Ok(None);
         };
         let blob = digest_of(layer).map_err(malformed)?;
-        if kind.starts_with(BUNDLE) || layer.media_type().to_string().starts_with(BUNDLE) {
+        if is_bundle(&kind, layer) {
             let limit = budget.take(layer.size(), BUNDLE_BYTES as u64)?;
             let bytes = self.blob(repository, &blob, limit).await?;
             return Ok(Some(Found::Bundle(bytes, blob)));
         }
-        let inventory = INVENTORIES.contains(&kind.as_str())
-            || INVENTORIES.contains(&layer.media_type().to_string().as_str());
-        Ok(inventory.then(|| Found::Inventory(digest, layer.media_type().to_string(), blob)))
+        Ok(is_inventory(&kind, layer)
+            .then(|| Found::Inventory(digest, layer.media_type().to_string(), blob)))
     }
 
     /// The layers of what a tag names, with their annotations; none where there is no such tag.
@@ -399,6 +452,21 @@ fn note_name(repository: &Repository, subject: &Digest) -> String {
 enum Found {
     Bundle(Vec<u8>, Digest),
     Inventory(Digest, String, Digest),
+}
+
+fn is_bundle(kind: &str, layer: &Descriptor) -> bool {
+    kind.starts_with(BUNDLE) || layer.media_type().to_string().starts_with(BUNDLE)
+}
+
+fn is_inventory(kind: &str, layer: &Descriptor) -> bool {
+    INVENTORIES.contains(&kind) || INVENTORIES.contains(&layer.media_type().to_string().as_str())
+}
+
+/// Whether a referrer is of a kind that is read here.
+fn is_read(manifest: &ImageManifest) -> bool {
+    let kind = kind_of(manifest);
+    let first = manifest.layers().first();
+    first.is_some_and(|layer| is_bundle(&kind, layer) || is_inventory(&kind, layer))
 }
 
 fn kind_of(manifest: &ImageManifest) -> String {

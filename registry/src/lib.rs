@@ -12,6 +12,7 @@ pub mod error;
 pub mod evidence;
 pub mod http;
 pub mod login;
+pub mod portable;
 pub mod publish;
 pub mod resolve;
 pub mod sbom;

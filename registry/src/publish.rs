@@ -11,8 +11,8 @@ use crate::resolve::digest_of;
 use crate::sign::{BUNDLE_TYPE, Signed};
 
 /// The configuration of what has none (OCI image specification, 'Guidance for an Empty Descriptor').
-const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
-const EMPTY: &[u8] = b"{}";
+pub(crate) const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+pub(crate) const EMPTY: &[u8] = b"{}";
 const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// The most layers that a tag of cosign's is grown to.
 const MAX_LAYERS: usize = 256;

@@ -147,7 +147,7 @@ impl Client {
     }
 }
 
-fn is_image_config(media_type: &str) -> bool {
+pub(crate) fn is_image_config(media_type: &str) -> bool {
     matches!(
         media_type,
         "application/vnd.oci.image.config.v1+json"

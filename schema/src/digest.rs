@@ -11,6 +11,10 @@ use thiserror::Error;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
+/// Hashes what comes in pieces.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher(Sha256);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a digest is `sha256:` and 64 lower-case hexadecimal digits")]
 pub struct DigestError;
@@ -47,6 +51,18 @@ impl Digest {
     /// The 64 digits without the algorithm.
     pub fn hex(&self) -> String {
         self.to_string().split_off("sha256:".len())
+    }
+}
+
+// === impl Hasher ===
+
+impl Hasher {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
     }
 }
 

@@ -261,6 +261,20 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 // === impl Pin ===
 
 impl Pin {
+    /// The manifest for a machine: that of its platform, or the only one that is for its architecture. Engines leave variants out.
+    pub fn manifest_for(&self, platform: &Platform) -> Option<&Digest> {
+        self.platforms.get(platform).or_else(|| {
+            let same = |p: &&Platform| {
+                p.os() == platform.os() && p.architecture() == platform.architecture()
+            };
+            let fitting = self.platforms.keys().filter(same).collect::<Vec<_>>();
+            match fitting.as_slice() {
+                [only] => self.platforms.get(only),
+                _ => None,
+            }
+        })
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.platforms.len() > MAX_PLATFORMS {
             return Err(format!("it has more than {MAX_PLATFORMS} platforms"));
@@ -320,6 +334,21 @@ impl Platform {
             architecture: architecture.into(),
             variant: variant.map(Into::into),
         })
+    }
+
+    /// What this program runs on, as images name it.
+    pub fn here() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            "powerpc64" => "ppc64le",
+            other => other,
+        };
+        Self {
+            os: "linux".into(),
+            architecture: architecture.into(),
+            variant: None,
+        }
     }
 
     pub fn os(&self) -> &str {

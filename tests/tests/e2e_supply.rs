@@ -1,6 +1,8 @@
 //! The supply chain: what is locked, verified and run, against a real registry and one that lies.
 #![allow(clippy::unwrap_used)]
 
+#[path = "e2e_supply/bundle.rs"]
+mod bundle;
 #[path = "e2e_supply/drift.rs"]
 mod drift;
 #[path = "e2e_supply/lock.rs"]

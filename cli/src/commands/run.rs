@@ -54,6 +54,9 @@ pub struct Args {
     /// Lock first what is not locked; with AGENT in a workspace without a config, look its image up again
     #[arg(long, conflicts_with = "plan")]
     lock: bool,
+    /// Ask no registry: image, policies and whatever is required are those that are here, as after `bundle import`
+    #[arg(long, conflicts_with = "lock")]
+    offline: bool,
     /// With --plan and --detach: as JSON
     #[arg(long)]
     json: bool,
@@ -77,13 +80,14 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         record::check_name(name)?;
     }
     let mut chosen = agent::chosen(args.agent.as_deref(), args.agent_version, args.image)?;
-    if !args.plan {
+    if !args.plan && !args.offline {
         organisation::up_to_date().await?;
     }
     let mut loaded = match &mut chosen {
         Some(chosen) => agent::load(chosen, args.config.as_deref())?,
         None => Loaded::read(args.config.as_deref())?,
     };
+    loaded.offline = args.offline;
     let brought = chosen.as_ref().is_some_and(|chosen| chosen.brought);
     let unlocked = match (args.plan, args.lock) {
         (true, _) => Unlocked::Plan,

@@ -53,7 +53,7 @@ impl Acme {
         }
     }
 
-    fn source(&self) -> String {
+    pub fn source(&self) -> String {
         format!("oci://{}/acme/policy:prod", self.front)
     }
 
