@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use policy::organisation::Requirements;
@@ -243,27 +244,16 @@ pub fn believed(places: &Places, source: &OciSource) -> Result<Option<Digest>, F
     Ok(Believed::load(places, source)?.map(|believed| believed.manifest))
 }
 
-/// [`refresh`] for commands that start or pin something.
+/// [`refresh`] of all of them at once, for commands that start or pin something.
 pub async fn up_to_date() -> Result<(), Failure> {
     let host = crate::loaded::host()?;
-    for policy in &host.policy {
-        let places = Places::from_env()?;
-        let source = &policy.value.source;
-        let asked = refresh(&places, &host, policy);
-        let refreshed = if Believed::load(&places, source)?.is_some() {
-            // Nobody waits for long where one is there that holds.
-            match tokio::time::timeout(PATIENCE, asked).await {
-                Ok(refreshed) => refreshed?,
-                Err(_) => Refreshed::Kept(format!(
-                    "{} does not answer within {} s",
-                    source.reference().registry(),
-                    PATIENCE.as_secs()
-                )),
-            }
-        } else {
-            asked.await?
-        };
-        if let Refreshed::Kept(why) = refreshed {
+    let places = Places::from_env()?;
+    let all = host
+        .policy
+        .iter()
+        .map(|policy| patiently(&places, &host, policy));
+    for (policy, refreshed) in host.policy.iter().zip(join_all(all).await) {
+        if let Refreshed::Kept(why) = refreshed? {
             report::warning(format!(
                 "{} is the last one that was fetched: {why}",
                 policy.value.source
@@ -271,6 +261,27 @@ pub async fn up_to_date() -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Nobody waits for long where one is there that holds.
+async fn patiently(
+    places: &Places,
+    host: &HostConfig,
+    policy: &Setting<PolicySource>,
+) -> Result<Refreshed, Failure> {
+    let source = &policy.value.source;
+    let asked = refresh(places, host, policy);
+    if Believed::load(places, source)?.is_none() {
+        return asked.await;
+    }
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(refreshed) => refreshed,
+        Err(_) => Ok(Refreshed::Kept(format!(
+            "{} does not answer within {} s",
+            source.reference().registry(),
+            PATIENCE.as_secs()
+        ))),
+    }
 }
 
 /// Why a document was not had.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -19,6 +20,8 @@ pub const MAX_FILE: u64 = 1024 * 1024;
 pub const MAX_ANSWER: u64 = 64 * 1024;
 /// How long it has to answer.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How long the rest of what it said is waited for once it has ended.
+const REST: Duration = Duration::from_millis(500);
 
 /// How Docker's own registry is called in these files.
 const DOCKER_IO: &str = "https://index.docker.io/v1/";
@@ -224,7 +227,15 @@ fn ask(name: &str, server: &str) -> Result<Option<Kept>, LoginError> {
     if !name.bytes().all(plain) {
         return Err(failed("is no name of a program".to_owned()));
     }
-    let mut child = Command::new(format!("docker-credential-{name}"))
+    run(&format!("docker-credential-{name}"), server, failed)
+}
+
+fn run(
+    program: &str,
+    server: &str,
+    failed: impl Fn(String) -> LoginError,
+) -> Result<Option<Kept>, LoginError> {
+    let mut child = Command::new(program)
         .arg("get")
         // Nothing of it is looked for in the workspace.
         .current_dir("/")
@@ -236,6 +247,16 @@ fn ask(name: &str, server: &str) -> Result<Option<Kept>, LoginError> {
     if let Some(mut input) = child.stdin.take() {
         let _ = input.write_all(server.as_bytes());
     }
+    let output = child.stdout.take();
+    let (send, pieces) = channel();
+    std::thread::spawn(move || {
+        let mut output = output?.take(MAX_ANSWER + 1);
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = output.read(&mut piece) {
+            send.send(piece[..count].to_vec()).ok()?;
+        }
+        Some(())
+    });
     let began = Instant::now();
     let status = loop {
         match child.try_wait() {
@@ -249,9 +270,10 @@ fn ask(name: &str, server: &str) -> Result<Option<Kept>, LoginError> {
             Err(e) => return Err(failed(e.to_string())),
         }
     };
+    // What it left behind may keep the pipe open for ever: what it said itself is there by now.
     let mut bytes = Vec::new();
-    if let Some(output) = child.stdout.take() {
-        let _ = output.take(MAX_ANSWER + 1).read_to_end(&mut bytes);
+    while let Ok(piece) = pieces.recv_timeout(REST) {
+        bytes.extend(piece);
     }
     if !status.success() {
         let said = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
@@ -373,5 +395,30 @@ mod tests {
             ));
         }
         assert!(ask("surely-not-there", "r.test").is_err());
+    }
+
+    #[test]
+    fn a_helper_that_leaves_a_daemon_is_not_waited_for_and_a_long_answer_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let helper = |script: &str| {
+            let path = dir.path().join("helper");
+            std::fs::write(&path, format!("#!/bin/sh\n{script}")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+            let failed = |why| LoginError::Helper {
+                name: "h".to_owned(),
+                why,
+            };
+            run(&path.display().to_string(), "r.test", failed)
+        };
+        let answer = r#"{"Username":"u","Secret":"p"}"#;
+        let began = Instant::now();
+        let kept = helper(&format!("sleep 20 &\necho '{answer}'")).unwrap();
+        assert_eq!(kept.unwrap().username, "u");
+        assert!(began.elapsed() < Duration::from_secs(15));
+        // More than a pipe holds, and within the bound; then beyond it.
+        let padded = |n: u64| format!("head -c {n} /dev/zero | tr '\\0' ' '; echo '{answer}'");
+        assert!(helper(&padded(MAX_ANSWER - 100)).unwrap().is_some());
+        assert!(helper(&padded(MAX_ANSWER)).is_err());
     }
 }
