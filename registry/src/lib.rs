@@ -9,6 +9,7 @@ pub mod cache;
 pub mod client;
 pub mod error;
 pub mod evidence;
+pub mod feature;
 pub mod http;
 pub mod login;
 pub mod publish;
