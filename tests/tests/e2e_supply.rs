@@ -1,6 +1,8 @@
 //! The supply chain: what is locked, verified and run, against a real registry and one that lies.
 #![allow(clippy::unwrap_used)]
 
+#[path = "e2e_supply/features.rs"]
+mod features;
 #[path = "e2e_supply/lock.rs"]
 mod lock;
 #[path = "e2e_supply/organisation.rs"]

@@ -21,15 +21,15 @@ fn document(serial: u64, parts: &Value) -> String {
 }
 
 /// A registry, its front, keys, and a workspace on a host that names `acme/policy:prod` there.
-struct Acme {
-    registry: Registry,
-    front: String,
+pub struct Acme {
+    pub registry: Registry,
+    pub front: String,
     keys: Keys,
-    workspace: Workspace,
+    pub workspace: Workspace,
 }
 
 impl Acme {
-    fn new(config: &dyn Fn(&str) -> Value) -> Self {
+    pub fn new(config: &dyn Fn(&str) -> Value) -> Self {
         let registry = Registry::start();
         registry.push("app:1", "it runs\n");
         let front = registry.front();
@@ -58,7 +58,7 @@ impl Acme {
     }
 
     /// Publishes a document, signed by one of the keys.
-    fn publish(&self, serial: u64, parts: &Value, key: &str) -> agentcontainer_tests::Outcome {
+    pub fn publish(&self, serial: u64, parts: &Value, key: &str) -> agentcontainer_tests::Outcome {
         let file = self
             .workspace
             .put_outside("policy.json", document(serial, parts));
