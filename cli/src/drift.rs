@@ -104,7 +104,7 @@ pub async fn between(
             .as_ref()
             .map_or_else(|| worst(&differences), |_| Some(Grade::High));
         out.push(Drifted {
-            name: name.to_owned(),
+            name: name.into_owned(),
             reference: new.reference.as_str().to_owned(),
             from: old.digest,
             to: new.digest,

@@ -1,6 +1,10 @@
 //! What is pinned: the lockfile beside a config (in this user's state where a workspace has none), made by asking the engine
 //! for what only it has and registries for the rest, and held to before anything is started. `lock` and `run` call it.
 
+pub mod features;
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use engine::image::{Image, PullProgress};
@@ -11,9 +15,10 @@ use jiff::Timestamp;
 use registry::client::{Client, Repository};
 use registry::resolve::Resolved;
 use schema::config::discover;
+use schema::config::tools::ToolKind;
 use schema::digest::Digest;
 use schema::image::ImageRef;
-use schema::lockfile::{self, Drift, Lockfile, MAX_BYTES, Pin, Platform};
+use schema::lockfile::{self, Drift, Lockfile, MAX_BYTES, Pin, Platform, Wanted};
 
 use crate::drift;
 use crate::files;
@@ -23,9 +28,6 @@ use crate::places::make_private;
 use crate::registries;
 use crate::report::{self, Failure};
 use crate::trust;
-
-/// What a config names, by the name it has in the lockfile.
-pub type Wanted = Vec<(String, ImageRef)>;
 
 /// What became of one pin.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -77,11 +79,7 @@ pub enum Unlocked {
 }
 
 pub fn wanted(loaded: &Loaded) -> Wanted {
-    let mut wanted = vec![("image".to_owned(), loaded.config.image.value.clone())];
-    if let Some(source) = &loaded.config.agent.policy.source {
-        wanted.push(("policy".to_owned(), source.value.reference().clone()));
-    }
-    wanted
+    Wanted::of(&loaded.config)
 }
 
 /// Where the lockfile is; a config that a profile brought has none beside it.
@@ -187,6 +185,7 @@ pub async fn require(
     };
     let (lockfile, changes) = make(loaded, &client, found, &how).await?;
     write(&path, &lockfile)?;
+    features::write_devcontainer(loaded, &lockfile)?;
     say(&changes);
     loaded.lock = Some(lockfile);
     Ok(())
@@ -260,9 +259,16 @@ pub async fn make(
     how: &How,
 ) -> Result<(Lockfile, Vec<Change>), Failure> {
     let wanted = wanted(loaded);
+    let needed = old.iter().flat_map(|old| old.features.keys());
+    let named = wanted.pins.iter().map(|(name, _)| name);
+    let names: BTreeSet<&str> = named
+        .chain(&wanted.local)
+        .chain(needed)
+        .map(String::as_str)
+        .collect();
     for name in &how.update {
-        if !wanted.iter().any(|(wanted, _)| wanted == name) {
-            let names: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+        if !names.contains(name.as_str()) {
+            let names: Vec<&str> = names.into_iter().collect();
             return Err(
                 Failure::new("unknown-pin", format!("the config names no {name}"))
                     .help(format!("it names {}", names.join(", "))),
@@ -277,33 +283,49 @@ pub async fn make(
             .filter(|_| !how.update_all && !how.update.iter().any(|update| update == name))
     };
     let engine = reached(loaded).await;
-    let mut spinner = Spinner::new();
-    let jobs = wanted.iter().map(|(name, reference)| {
+    let spinner = Spinner::new();
+    let is_feature = |name: &str| {
+        let mut ids = loaded.config.features.keys();
+        ids.any(|id| id.as_str() == name)
+    };
+    let others = wanted.pins.iter().filter(|(name, _)| !is_feature(name));
+    let jobs = others.map(|(name, reference)| {
         let (engine, kept) = (&engine, pinned(name, reference));
+        let spinner = &spinner;
+        spinner.wait_for_one();
         async move {
-            match kept {
-                Some(pin) => Ok::<_, Failure>((name.clone(), pin)),
-                None => Ok((
-                    name.clone(),
-                    pin(engine.as_ref(), client, name, reference).await?,
-                )),
-            }
+            let pin = match kept {
+                Some(pin) => pin,
+                None => pin(engine.as_ref(), client, name, reference).await?,
+            };
+            spinner.had_one();
+            Ok::<_, Failure>((name.clone(), pin))
         }
     });
-    let mut jobs = stream::iter(jobs).buffer_unordered(registries::AT_ONCE);
-    let mut pins = Vec::new();
-    let mut failed = Vec::new();
-    while let Some(done) = jobs.next().await {
-        match done {
+    let jobs = stream::iter(jobs)
+        .buffer_unordered(registries::AT_ONCE)
+        .collect::<Vec<_>>();
+    let (done, of_features) = tokio::join!(
+        jobs,
+        features::make(loaded, client, old.as_ref(), how, &spinner)
+    );
+    drop(spinner);
+    let (mut pins, mut failed) = (Vec::new(), Vec::new());
+    for one in done {
+        match one {
             Ok(pin) => pins.push(pin),
             Err(failure) => failed.extend(failure.diagnostics),
         }
-        spinner.done(pins.len(), wanted.len());
     }
-    drop(spinner);
-    if !failed.is_empty() {
-        return Err(failed.into());
-    }
+    let features = match of_features {
+        Ok(features) if failed.is_empty() => features,
+        Ok(_) => return Err(failed.into()),
+        Err(failure) => {
+            failed.extend(failure.diagnostics);
+            return Err(failed.into());
+        }
+    };
+    pins.extend(features.pins.clone());
     pins.sort_by(|(a, _), (b, _)| a.cmp(b));
     for (name, pin) in &pins {
         for platform in &how.platforms {
@@ -320,26 +342,30 @@ pub async fn make(
         }
     }
     let changes = changes(old.as_ref(), &pins);
-    let (mut image, mut policy) = (None, None);
-    let mut features = std::collections::BTreeMap::new();
-    for (name, pin) in pins {
-        match name.as_str() {
-            "image" => image = Some(pin),
-            "policy" => policy = Some(pin),
-            _ => {
-                features.insert(name, pin);
-            }
-        }
-    }
-    let Some(image) = image else {
+    let mut named: BTreeMap<String, Pin> = pins.into_iter().collect();
+    let Some(image) = named.remove("image") else {
         return Err(Failure::new("internal", "a config names an image"));
+    };
+    let mut tools = |kind: ToolKind| {
+        let of = loaded.config.agent.tools.all();
+        of.filter(|(of, ..)| *of == kind)
+            .filter_map(|(_, name, _)| {
+                let pin = named.remove(&lockfile::tool_pin(kind, name.as_str()))?;
+                Some((name.to_string(), pin))
+            })
+            .collect()
     };
     let mut lockfile = Lockfile {
         lockfile_version: lockfile::VERSION,
         config: loaded.config.digest(),
         image,
-        features,
-        policy,
+        mcp: tools(ToolKind::Mcp),
+        components: tools(ToolKind::Component),
+        skills: tools(ToolKind::Skill),
+        features: features.pins,
+        local_features: features.local,
+        install_order: features.order,
+        policy: named.remove("policy"),
     };
     if !client.is_offline() {
         let mut verified = lockfile.clone();
@@ -347,7 +373,7 @@ pub async fn make(
         // Who vouched is noted with the pin, once: it depends on what this host requires, and the file is everybody's.
         for (name, pin) in lockfile.pins_mut() {
             let is_new = changes.iter().any(|change| match change {
-                Change::Added { name: of, .. } | Change::Moved { name: of, .. } => of == name,
+                Change::Added { name: of, .. } | Change::Moved { name: of, .. } => *of == name,
                 Change::Kept { .. } | Change::Removed { .. } => false,
             });
             if is_new {
@@ -362,7 +388,7 @@ pub async fn make(
 
 /// The same pins as they would be made now; only those of these names, without a name all. What is named by its digest cannot move,
 /// and what only an engine has is looked up in no registry.
-pub async fn now(
+pub async fn as_of_now(
     loaded: &Loaded,
     client: &Client,
     locked: &Lockfile,
@@ -373,7 +399,7 @@ pub async fn now(
         .iter()
         .find(|wanted| !now.pins().any(|(name, _)| name == wanted.as_str()))
     {
-        let all: Vec<&str> = now.pins().map(|(name, _)| name).collect();
+        let all: Vec<_> = now.pins().map(|(name, _)| name).collect();
         return Err(
             Failure::new("unknown-pin", format!("the lockfile has no {unknown}"))
                 .help(format!("it has {}", all.join(", "))),
@@ -386,7 +412,7 @@ pub async fn now(
             let asked = names.is_empty() || names.iter().any(|wanted| wanted == name);
             asked && !pin.local && pin.reference.digest().is_none()
         })
-        .map(|(name, pin)| (name.to_owned(), pin.reference.clone()))
+        .map(|(name, pin)| (name.into_owned(), pin.reference.clone()))
         .collect();
     let jobs = movable.iter().map(|(name, reference)| {
         let engine = engine.as_ref();
@@ -398,7 +424,7 @@ pub async fn now(
         .await;
     for one in found {
         let (name, moved) = one?;
-        for (_, pin) in now.pins_mut().filter(|(of, _)| of == name) {
+        for (_, pin) in now.pins_mut().filter(|(of, _)| *of == *name) {
             *pin = moved.clone();
         }
     }
@@ -412,6 +438,12 @@ async fn reached(loaded: &Loaded) -> Result<Engine, EngineError> {
     Ok(engine)
 }
 
+/// To the second.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
 /// One reference, looked up: what only the engine has by its id there, anything else by the registry's digest.
 async fn pin(
     engine: Result<&Engine, &EngineError>,
@@ -419,8 +451,7 @@ async fn pin(
     name: &str,
     reference: &ImageRef,
 ) -> Result<Pin, Failure> {
-    let resolved = Timestamp::now();
-    let resolved = Timestamp::from_second(resolved.as_second()).unwrap_or(resolved);
+    let resolved = now();
     if let (Ok(engine), "image", None) = (engine, name, reference.digest())
         && let Some(image) = engine.image(reference).await?
         && image.pinned.is_local()
@@ -431,6 +462,8 @@ async fn pin(
             digest: image.id,
             media_type: String::new(),
             platforms: Default::default(),
+            version: None,
+            depends_on: Vec::new(),
             resolved,
             verified: None,
         });
@@ -455,6 +488,8 @@ async fn pin(
         digest: found.digest,
         media_type: found.media_type,
         platforms: found.platforms,
+        version: None,
+        depends_on: Vec::new(),
         resolved,
         verified: None,
     })
@@ -489,9 +524,9 @@ fn changes(old: Option<&Lockfile>, pins: &[(String, Pin)]) -> Vec<Change> {
         })
         .collect();
     for (name, pin) in old.iter().flat_map(|old| old.pins()) {
-        if !pins.iter().any(|(now, _)| now == name) {
+        if !pins.iter().any(|(now, _)| *now == name) {
             out.push(Change::Removed {
-                name: name.to_owned(),
+                name: name.into_owned(),
                 digest: pin.digest,
             });
         }
@@ -652,28 +687,43 @@ async fn compare(
 }
 
 /// How far it is, on a terminal, once it takes long enough to be worth it.
-struct Spinner(Option<indicatif::ProgressBar>);
+pub struct Spinner {
+    bar: Option<indicatif::ProgressBar>,
+    had: Cell<usize>,
+    all: Cell<usize>,
+}
 
 impl Spinner {
     fn new() -> Self {
-        Self(report::stderr_is_terminal().then(|| {
+        let bar = report::stderr_is_terminal().then(|| {
             let bar = indicatif::ProgressBar::new_spinner();
             bar.set_message("asking registries");
             bar.enable_steady_tick(std::time::Duration::from_millis(120));
             bar
-        }))
+        });
+        Self {
+            bar,
+            had: Cell::new(0),
+            all: Cell::new(0),
+        }
     }
 
-    fn done(&mut self, done: usize, all: usize) {
-        if let Some(bar) = &self.0 {
-            bar.set_message(format!("asking registries: {done} of {all}"));
+    fn wait_for_one(&self) {
+        self.all.set(self.all.get() + 1);
+    }
+
+    fn had_one(&self) {
+        self.had.set(self.had.get() + 1);
+        if let Some(bar) = &self.bar {
+            let (had, all) = (self.had.get(), self.all.get());
+            bar.set_message(format!("asking registries: {had} of {all}"));
         }
     }
 }
 
 impl Drop for Spinner {
     fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
-use policy::organisation::Requirements;
+use policy::organisation::{Fetched, Requirements, check_reference};
 use registry::client::{Client, Repository};
 use registry::error::RegistryError;
 use registry::sbom::Ban;
@@ -17,7 +17,7 @@ use registry::signature::{self, Accept, Identity, Key, Log, Subject};
 use registry::trust_root::TrustRoots;
 use registry::verify::{Check, Checked, Means, Requirement, Rule, Verdict};
 use schema::config::Config;
-use schema::diag::Diagnostic;
+use schema::diag::{Diagnostic, Place};
 use schema::digest::Digest;
 use schema::hostconfig::{HostConfig, PolicySource, Setting, Signers};
 use schema::image::{ImageRef, OciSource};
@@ -531,8 +531,20 @@ pub fn requirement(of: &Requirements, reference: &ImageRef) -> Result<Requiremen
 
 /// Whether a pin may be used at all: its registry is one of those that every policy names, and what only an engine has is in no
 /// registry that a policy could name images of.
-fn check_place(loaded: &Loaded, name: &str, pin: &Pin) -> Option<Diagnostic> {
+fn check_place(loaded: &Loaded, lock: &Lockfile, name: &str, pin: &Pin) -> Option<Diagnostic> {
     let written = pin.reference.as_str();
+    let what = match name {
+        "image" | "policy" => None,
+        name if lock.features.contains_key(name) => Some(Fetched::Feature),
+        _ => Some(Fetched::Other),
+    };
+    if let Some(what) = what {
+        let place = Place::Object(name.to_owned());
+        let found = check_reference(&loaded.organisations, what, &pin.reference, &place);
+        if let Some(refused) = found.into_iter().next() {
+            return Some(refused);
+        }
+    }
     for said in &loaded.requirements.registries {
         if pin.local || !said.value.iter().any(|name| name.holds(&pin.reference)) {
             let from = if pin.local {
@@ -603,11 +615,11 @@ pub async fn checked(
             requirement.sbom = None;
             requirement.bans.clear();
         }
-        jobs.push((name, pin, requirement));
+        jobs.push((name.into_owned(), pin, requirement));
     }
     let jobs = jobs.iter().map(|(name, pin, requirement)| async move {
         let mut checked = client.verify(name, pin, requirement, means).await;
-        if let Some(refused) = check_place(loaded, name, pin) {
+        if let Some(refused) = check_place(loaded, lock, name, pin) {
             checked.checks.push(Check {
                 check: "place",
                 verdict: Verdict::Fails,
@@ -627,10 +639,11 @@ pub async fn checked(
 
 /// Holds everything that is locked to what is required of it, before it is written down or run; pins keep who vouched for them.
 pub async fn require(loaded: &Loaded, lock: &mut Lockfile) -> Result<(), Failure> {
-    let restricted = loaded
-        .organisations
-        .iter()
-        .any(|d| d.ceilings.images.is_some());
+    let restricted = loaded.organisations.iter().any(|d| {
+        let ceilings = &d.ceilings;
+        let named = ceilings.images.is_some() || ceilings.features.is_some();
+        named || !d.denials.images.is_empty()
+    });
     if loaded.requirements.is_empty() && !restricted {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 //! is said. Called before anything is started, with documents that were verified.
 
 mod asked;
+mod demands;
 pub mod difference;
 mod limits;
 mod requirements;
@@ -10,6 +11,7 @@ mod requirements;
 use schema::config::Config;
 use schema::config::agent::{Escalation, Unlisted};
 use schema::diag::{Diagnostic, Place, Position, Spanned};
+use schema::feature::Demands;
 use schema::hostconfig::HostConfig;
 use schema::image::ImageRef;
 use schema::organisation::values::ImagePattern;
@@ -103,6 +105,15 @@ pub fn check_reference(
         asked::reference(document, what, reference, place, &mut found);
     }
     found.finish()
+}
+
+/// Whether the container may be made as a feature demands.
+pub fn check_demands(
+    documents: &[Organisation],
+    demands: &Demands,
+    place: &Place,
+) -> Vec<Diagnostic> {
+    demands::check(documents, demands, place)
 }
 
 /// Whether sessions may run on an engine, once it is known which one it is.

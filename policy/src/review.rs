@@ -332,6 +332,24 @@ impl Lines {
 
     /// What a workspace puts above itself, and requires: taking any of it away asks for more, and another source is another word.
     fn supply(&mut self, config: &Config) {
+        for (id, options) in &config.features {
+            self.add(
+                Effect::Alters,
+                format!("install the feature {id}{}", options.value.shown()),
+            );
+        }
+        for id in &config.override_feature_install_order {
+            self.add(
+                Effect::Alters,
+                format!("install the feature {} before others", id.value),
+            );
+        }
+        for (kind, name, tool) in config.agent.tools.all() {
+            self.add(
+                Effect::Alters,
+                format!("use the {} {name} from {}", kind.words(), tool.source),
+            );
+        }
         let (policy, require) = (&config.agent.policy, &config.agent.provenance.require);
         if let Some(source) = &policy.source {
             self.add(

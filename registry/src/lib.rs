@@ -10,6 +10,7 @@ pub mod client;
 pub mod drift;
 pub mod error;
 pub mod evidence;
+pub mod feature;
 pub mod http;
 pub mod login;
 pub mod portable;

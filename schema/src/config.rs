@@ -5,11 +5,13 @@
 pub mod agent;
 mod canonical;
 pub mod discover;
+pub mod feature;
 pub mod keys;
 pub mod lifecycle;
 pub mod mount;
 pub(crate) mod read;
 pub mod template;
+pub mod tools;
 pub mod units;
 
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ use crate::diag::{Diagnostic, Position, Spanned};
 use crate::image::ImageRef;
 use crate::profile::Added;
 use agent::Agent;
+use feature::{FeatureId, MAX_FEATURES, Options};
 use lifecycle::Lifecycle;
 use mount::Mount;
 use template::Template;
@@ -88,6 +91,14 @@ pub struct Config {
     /// What has to be there before anything is started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_requirements: Option<Spanned<HostRequirements>>,
+    /// What is installed on top of the image, by registry or by path beside this file, with its options.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(default, extend("maxProperties" = MAX_FEATURES))]
+    pub features: BTreeMap<FeatureId, Spanned<Options>>,
+    /// Features that are installed before others, as far as what they depend on allows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, length(max = MAX_FEATURES))]
+    pub override_feature_install_order: Vec<Spanned<FeatureId>>,
     /// What an agent may do.
     #[serde(skip_serializing_if = "Agent::is_empty")]
     #[schemars(default)]

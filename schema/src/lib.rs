@@ -5,8 +5,10 @@
 
 pub mod config;
 pub mod credential;
+pub mod devcontainer_lock;
 pub mod diag;
 pub mod digest;
+pub mod feature;
 pub mod gateway;
 pub mod host;
 pub mod hostconfig;

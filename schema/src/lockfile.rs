@@ -2,7 +2,8 @@
 //! config and committed; the same for every teammate, sorted and stable, so that a difference is a change. `run` uses
 //! nothing that is not in it. It is read from a repository, hence from a stranger.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -12,6 +13,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::config::Config;
+use crate::config::feature::{FeatureId, FeaturePlace, Options};
+use crate::config::tools::{ToolKind, ToolName};
 use crate::diag::{Diagnostic, Position};
 use crate::digest::Digest;
 use crate::image::ImageRef;
@@ -27,9 +31,6 @@ pub const MAX_PINS: usize = 1024;
 /// The most platforms of one pin.
 pub const MAX_PLATFORMS: usize = 64;
 
-/// Names of pins that are no features.
-const OWN: [&str; 2] = ["image", "policy"];
-
 /// Everything that a config names, pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -40,7 +41,7 @@ pub struct Lockfile {
     #[schemars(with = "String", extend("pattern" = "^sha256:[0-9a-f]{64}$"))]
     pub config: Digest,
     pub image: Pin,
-    /// By the name that the config has for them.
+    /// By their reference: those of the config and what they depend on.
     #[serde(
         default,
         skip_serializing_if = "BTreeMap::is_empty",
@@ -48,9 +49,73 @@ pub struct Lockfile {
     )]
     #[schemars(extend("maxProperties" = MAX_PINS))]
     pub features: BTreeMap<String, Pin>,
+    /// Features beside the config, by their path.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "each_once"
+    )]
+    #[schemars(extend("maxProperties" = MAX_PINS))]
+    pub local_features: BTreeMap<String, LocalPin>,
+    /// Every feature in the order in which they are installed, with its options; one with two sets of options comes twice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_PINS))]
+    pub install_order: Vec<Install>,
+    /// Servers of the Model Context Protocol, by the name that the config has for them.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "each_once"
+    )]
+    #[schemars(extend("maxProperties" = MAX_PINS))]
+    pub mcp: BTreeMap<String, Pin>,
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "each_once"
+    )]
+    #[schemars(extend("maxProperties" = MAX_PINS))]
+    pub components: BTreeMap<String, Pin>,
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "each_once"
+    )]
+    #[schemars(extend("maxProperties" = MAX_PINS))]
+    pub skills: BTreeMap<String, Pin>,
     /// The workspace's own policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Pin>,
+}
+
+/// A feature that lies beside the config.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LocalPin {
+    /// Of its files: their paths, modes and contents.
+    #[schemars(with = "String", extend("pattern" = "^sha256:[0-9a-f]{64}$"))]
+    pub digest: Digest,
+    /// What it depends on, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_PINS))]
+    pub depends_on: Vec<String>,
+}
+
+/// One step of an installation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Install {
+    pub feature: FeatureId,
+    pub options: Options,
+}
+
+/// What a config names, by the names of the lockfile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// What is in registries.
+    pub pins: Vec<(String, ImageRef)>,
+    /// Features beside the config.
+    pub local: Vec<String>,
 }
 
 /// What one reference stood for.
@@ -77,6 +142,14 @@ pub struct Pin {
     )]
     #[schemars(schema_with = "platforms")]
     pub platforms: BTreeMap<Platform, Digest>,
+    /// Of a feature, as it says itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub version: Option<String>,
+    /// What a feature depends on, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_PINS))]
+    pub depends_on: Vec<String>,
     /// When somebody looked, to the second.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub resolved: Timestamp,
@@ -182,19 +255,52 @@ impl Lockfile {
                 lockfile.lockfile_version
             )));
         }
-        if lockfile.features.len() > MAX_PINS {
-            return Err(refused(format!("it has more than {MAX_PINS} features")));
-        }
-        if let Some(name) = OWN.iter().find(|own| lockfile.features.contains_key(**own)) {
-            return Err(refused(format!(
-                "a feature is called {name}, which is not its name to have"
-            )));
-        }
+        lockfile.check_names().map_err(&refused)?;
         for (name, pin) in lockfile.pins() {
             pin.check()
                 .map_err(|why| refused(format!("{name}: {why}")))?;
         }
         Ok(lockfile)
+    }
+
+    /// That there are not too many of anything, and that everything has a name of its kind.
+    fn check_names(&self) -> Result<(), String> {
+        let counts = [
+            ("features", self.features.len()),
+            ("features beside the config", self.local_features.len()),
+            ("steps of an installation", self.install_order.len()),
+            ("MCP servers", self.mcp.len()),
+            ("components", self.components.len()),
+            ("skills", self.skills.len()),
+        ];
+        for (what, count) in counts {
+            if count > MAX_PINS {
+                return Err(format!("it has more than {MAX_PINS} {what}"));
+            }
+        }
+        if let Some((name, _)) = self.pins().skip(1).find(|(_, pin)| pin.local) {
+            return Err(format!(
+                "{name} is said to be an engine's own, which only an image can be"
+            ));
+        }
+        let place = |name: &str| name.parse::<FeatureId>().map(|id| id.place().clone());
+        for (name, pin) in &self.features {
+            match place(name) {
+                Ok(FeaturePlace::Registry(reference)) if reference == pin.reference => {}
+                _ => return Err(format!("{name} is no name of the feature that it pins")),
+            }
+        }
+        let is_local = |name: &&String| matches!(place(name), Ok(FeaturePlace::Local(_)));
+        if let Some(name) = self.local_features.keys().find(|name| !is_local(name)) {
+            return Err(format!("{name} is no path of a feature beside the config"));
+        }
+        for kind in ToolKind::ALL {
+            for name in self.tools(kind).keys() {
+                name.parse::<ToolName>()
+                    .map_err(|e| format!("{}: {name}: {e}", kind.key()))?;
+            }
+        }
+        Ok(())
     }
 
     /// As it is written: sorted, two spaces, a newline at the end.
@@ -205,25 +311,96 @@ impl Lockfile {
         text
     }
 
-    /// Every pin with its name: `image`, `policy`, and features by theirs.
-    pub fn pins(&self) -> impl Iterator<Item = (&str, &Pin)> {
-        std::iter::once(("image", &self.image))
-            .chain(self.features.iter().map(|(name, pin)| (name.as_str(), pin)))
-            .chain(self.policy.iter().map(|pin| ("policy", pin)))
+    /// Every pin with its name: `image`, `policy`, features by their reference, and tools as `mcp:NAME`, `component:NAME`, `skill:NAME`.
+    pub fn pins(&self) -> impl Iterator<Item = (Cow<'_, str>, &Pin)> {
+        let tools = ToolKind::ALL.into_iter().flat_map(|kind| {
+            let of = self.tools(kind).iter();
+            of.map(move |(name, pin)| (tool_pin(kind, name).into(), pin))
+        });
+        std::iter::once((Cow::Borrowed("image"), &self.image))
+            .chain(self.features.iter().map(|(name, pin)| (name.into(), pin)))
+            .chain(tools)
+            .chain(self.policy.iter().map(|pin| ("policy".into(), pin)))
     }
 
     /// The same, to be added to.
-    pub fn pins_mut(&mut self) -> impl Iterator<Item = (&str, &mut Pin)> {
+    pub fn pins_mut(&mut self) -> impl Iterator<Item = (Cow<'_, str>, &mut Pin)> {
+        let tools = [
+            (ToolKind::Mcp, &mut self.mcp),
+            (ToolKind::Component, &mut self.components),
+            (ToolKind::Skill, &mut self.skills),
+        ];
+        let tools = tools.into_iter().flat_map(|(kind, of)| {
+            of.iter_mut()
+                .map(move |(name, pin)| (tool_pin(kind, name).into(), pin))
+        });
         let features = self.features.iter_mut();
-        std::iter::once(("image", &mut self.image))
-            .chain(features.map(|(name, pin)| (name.as_str(), pin)))
-            .chain(self.policy.iter_mut().map(|pin| ("policy", pin)))
+        std::iter::once((Cow::Borrowed("image"), &mut self.image))
+            .chain(features.map(|(name, pin)| (name.into(), pin)))
+            .chain(tools)
+            .chain(self.policy.iter_mut().map(|pin| ("policy".into(), pin)))
     }
 
-    /// What differs between what a config names now and the pins.
-    pub fn drift(&self, wanted: &[(String, ImageRef)]) -> Vec<Drift> {
+    fn tools(&self, kind: ToolKind) -> &BTreeMap<String, Pin> {
+        match kind {
+            ToolKind::Mcp => &self.mcp,
+            ToolKind::Component => &self.components,
+            ToolKind::Skill => &self.skills,
+        }
+    }
+
+    /// Features that those of the config need, at any remove, by name: those that are pinned, and those that are not.
+    fn needed<'l>(&'l self, wanted: &'l Wanted) -> (BTreeSet<&'l str>, BTreeSet<&'l str>) {
+        let named = wanted.pins.iter().map(|(name, _)| name);
+        let mut waiting: Vec<&str> = named.chain(&wanted.local).map(String::as_str).collect();
+        let (mut needed, mut missing) = (BTreeSet::new(), BTreeSet::new());
+        let mut seen = BTreeSet::new();
+        while let Some(name) = waiting.pop() {
+            if !seen.insert(name) {
+                continue;
+            }
+            let of = self.features.get(name).map(|pin| &pin.depends_on);
+            let of = of.or_else(|| self.local_features.get(name).map(|pin| &pin.depends_on));
+            for dependency in of.into_iter().flatten() {
+                let is_there = self.features.contains_key(dependency)
+                    || self.local_features.contains_key(dependency);
+                let into = if is_there { &mut needed } else { &mut missing };
+                into.insert(dependency.as_str());
+                waiting.push(dependency);
+            }
+        }
+        (needed, missing)
+    }
+
+    /// What differs between what a config names now and the pins. What only features need is asked of the pins of those.
+    pub fn drift(&self, wanted: &Wanted) -> Vec<Drift> {
         let mut out = Vec::new();
-        for (name, reference) in wanted {
+        let (needed, missing) = self.needed(wanted);
+        for name in missing {
+            out.push(Drift::Missing {
+                name: name.to_owned(),
+                reference: "what a feature depends on".to_owned(),
+            });
+        }
+        for name in &wanted.local {
+            if !self.local_features.contains_key(name) {
+                out.push(Drift::Missing {
+                    name: name.clone(),
+                    reference: "a feature beside the config".to_owned(),
+                });
+            }
+        }
+        let is_wanted =
+            |name: &String| wanted.local.contains(name) || needed.contains(name.as_str());
+        for (name, pin) in &self.local_features {
+            if !is_wanted(name) {
+                out.push(Drift::Unused {
+                    name: name.clone(),
+                    locked: pin.digest.to_string(),
+                });
+            }
+        }
+        for (name, reference) in &wanted.pins {
             match self.pins().find(|(pinned, _)| pinned == name) {
                 None => out.push(Drift::Missing {
                     name: name.clone(),
@@ -238,15 +415,48 @@ impl Lockfile {
             }
         }
         for (name, pin) in self.pins() {
-            if !wanted.iter().any(|(wanted, _)| wanted == name) {
+            let is_named = wanted.pins.iter().any(|(wanted, _)| *wanted == name);
+            if !is_named && !needed.contains(&*name) {
                 out.push(Drift::Unused {
-                    name: name.to_owned(),
+                    name: name.into_owned(),
                     locked: pin.reference.as_str().to_owned(),
                 });
             }
         }
         out
     }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    pub fn of(config: &Config) -> Self {
+        let mut out = Self::default();
+        let mut pin = |name: &str, reference: &ImageRef| {
+            out.pins.push((name.to_owned(), reference.clone()));
+        };
+        pin("image", &config.image.value);
+        for id in config.features.keys() {
+            match id.place() {
+                FeaturePlace::Registry(reference) => pin(id.as_str(), reference),
+                FeaturePlace::Local(_) => {}
+            }
+        }
+        for (kind, name, tool) in config.agent.tools.all() {
+            pin(&tool_pin(kind, name.as_str()), tool.source.reference());
+        }
+        if let Some(source) = &config.agent.policy.source {
+            pin("policy", source.reference());
+        }
+        let local = config.features.keys().filter(|id| id.reference().is_none());
+        out.local = local.map(ToString::to_string).collect();
+        out
+    }
+}
+
+/// The name of a tool's pin.
+pub fn tool_pin(kind: ToolKind, name: &str) -> String {
+    format!("{}:{name}", kind.as_str())
 }
 
 /// Where the lockfile of a config is.

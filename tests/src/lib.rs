@@ -5,6 +5,7 @@
 
 pub mod attempt;
 pub mod docker;
+pub mod features;
 pub mod outcome;
 pub mod own_engine;
 pub mod peer;

@@ -5,6 +5,8 @@
 mod bundle;
 #[path = "e2e_supply/drift.rs"]
 mod drift;
+#[path = "e2e_supply/features.rs"]
+mod features;
 #[path = "e2e_supply/lock.rs"]
 mod lock;
 #[path = "e2e_supply/organisation.rs"]

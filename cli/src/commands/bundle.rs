@@ -97,7 +97,7 @@ async fn export(args: ExportArgs) -> Result<u8, Failure> {
     let mut export = Export::new(&client);
     for (name, pin) in lockfile.pins() {
         export
-            .pin(name, pin, &platforms)
+            .pin(&name, pin, &platforms)
             .await
             .map_err(|e| unwritten(e, &args.file))?;
     }

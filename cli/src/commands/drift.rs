@@ -59,6 +59,6 @@ async fn compared(args: &Args) -> Result<Vec<drift::Drifted>, Failure> {
         );
     };
     let client = registries::client(&loaded.places, &loaded.host, false)?;
-    let now = lock::now(&loaded, &client, &locked, &args.names).await?;
+    let now = lock::as_of_now(&loaded, &client, &locked, &args.names).await?;
     drift::between(&loaded, &client, &locked, &now).await
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::json;
 use crate::loaded::Loaded;
-use crate::lock::{self, Change, How};
+use crate::lock::{self, Change, How, features};
 use crate::organisation;
 use crate::registries;
 use crate::report::{self, Failure, escape};
@@ -15,7 +15,7 @@ use crate::trust;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Look this one up again: `image`, or a feature as the config has it
+    /// Look this one up again: `image`, `policy`, a feature as it is named, `mcp:NAME`, `component:NAME`, `skill:NAME`
     #[arg(long, value_name = "NAME")]
     update: Vec<String>,
     /// Say whether the lockfile is current, and write nothing: 0 it is, 1 it is not, 2 it could not be read
@@ -60,6 +60,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     let old = lock::read(&path)?;
     let (lockfile, changes) = lock::make(&loaded, &client, old, &how).await?;
     let written = lock::write(&path, &lockfile)?;
+    let written = features::write_devcontainer(&loaded, &lockfile)? || written;
     if as_json {
         report::out_json(&json!({
             "file": path,
@@ -78,11 +79,12 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         };
         report::out(format!(
             "{}  {}  {}{platforms}",
-            escape(name),
+            escape(&name),
             escape(pin.reference.as_str()),
             pin.digest
         ));
     }
+    features::say(&lockfile);
     let kept = changes
         .iter()
         .filter(|change| matches!(change, Change::Kept { .. }))
@@ -104,6 +106,12 @@ fn check(args: &Args, as_json: bool) -> Result<u8, Failure> {
         Some(lockfile) => {
             let drift = lockfile.drift(&lock::wanted(&loaded));
             wrong.extend(drift.iter().map(ToString::to_string));
+            let changed = features::changed(&loaded, &lockfile).into_iter();
+            wrong.extend(changed.filter_map(|(_, checked)| {
+                Some(checked.err()?.diagnostics.first()?.message.clone())
+            }));
+            let theirs = features::devcontainer_drift(&loaded, &lockfile);
+            wrong.extend(theirs.map_err(|f| f.status(2))?);
             if lockfile.config != loaded.config.digest() {
                 wrong.push(format!(
                     "{} has changed since it was locked",

@@ -17,7 +17,7 @@ use crate::credentials::{self, Resolved};
 use crate::events::{self, Denials};
 use crate::install::{self, Done, How};
 use crate::loaded::Loaded;
-use crate::lock::{self, Unlocked};
+use crate::lock::{self, Unlocked, features};
 use crate::organisation;
 use crate::record::{self, Record};
 use crate::relay::{self, End, Remote, Signals};
@@ -88,6 +88,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         None => Loaded::read(args.config.as_deref())?,
     };
     loaded.offline = args.offline;
+    features::refuse_run(&loaded.config)?;
     let brought = chosen.as_ref().is_some_and(|chosen| chosen.brought);
     let unlocked = match (args.plan, args.lock) {
         (true, _) => Unlocked::Plan,

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::json;
 use crate::files;
 use crate::loaded::Loaded;
-use crate::lock;
+use crate::lock::{self, features};
 use crate::organisation;
 use crate::registries;
 use crate::report::{self, Failure, escape};
@@ -99,6 +99,8 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     let checked = organisation::checked(&loaded, &client, &lockfile, &named, &means)
         .await
         .map_err(|f| f.status(UNASKED))?;
+    let mut checked = checked;
+    checked.extend(features::checked(&loaded, &lockfile));
     let is_judged = checked.iter().any(Checked::is_judged);
     let verdict = checked
         .iter()

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use schema::config::Config;
 use schema::config::agent::Domain;
 use schema::config::lifecycle::Lifecycle;
-use schema::config::mount::Source;
 use schema::credential::CredentialName;
 use schema::diag::{Diagnostic, Place, Position, Spanned};
 use schema::host::HostPattern;
 use schema::hostconfig::{Engine, HostConfig};
 use schema::image::ImageRef;
 use schema::net::Protocol;
-use schema::organisation::{EngineKind, MountKind, Organisation};
+use schema::organisation::{EngineKind, Organisation};
 
+use super::demands;
 use super::{Fetched, Found, few, origin, place, shown};
 use crate::ceiling::{Ceiling, Index};
 use crate::decision::{Denial, DenyReason};
@@ -64,14 +64,19 @@ pub fn of_config(config: &Config, host: &HostConfig, document: &Organisation, fo
         &at(config.image.at),
         found,
     );
+    for (id, options) in &config.features {
+        if let Some(named) = id.reference() {
+            reference(document, Fetched::Feature, named, &at(options.at), found);
+        }
+    }
+    for (_, _, tool) in config.agent.tools.all() {
+        let named = tool.source.reference();
+        reference(document, Fetched::Other, named, &at(tool.at), found);
+    }
     host_variables(config, document, found);
     if let Some(allowed) = &document.ceilings.mounts {
         for mount in &config.mounts {
-            let kind = match mount.source {
-                Source::Workspace { .. } => MountKind::Workspace,
-                Source::Volume { .. } => MountKind::Volume,
-                Source::Tmpfs { .. } => MountKind::Tmpfs,
-            };
+            let kind = demands::kind(&mount.source);
             if !allowed.iter().any(|own| own.value == kind) {
                 let words = few(allowed.iter().map(|own| own.value.to_string()));
                 let what = format!("mount {}, which is of kind {kind},", mount.value);

@@ -551,3 +551,62 @@ fn ten_thousand_entries_under_ten_thousand_are_held_at_once() {
         began.elapsed()
     );
 }
+
+#[test]
+fn features_and_tools_are_held_where_they_are_named() {
+    let with = |feature: &str, tool: &str| {
+        let tools = format!(r#""tools": {{ "mcp": {{ "db": "oci://{tool}:1" }} }}"#);
+        config_with(
+            &tools,
+            &format!(r#", "features": {{ "{feature}": {{}}, "./own": {{}} }}"#),
+        )
+    };
+    let policy = document(
+        r#""ceilings": { "features": ["ghcr.io/acme/*"] }, "requirements": { "registries": ["ghcr.io", "docker.io"] }, "denials": { "images": ["ghcr.io/acme/evil"] }"#,
+    );
+    assert!(problems(&with("ghcr.io/acme/a:1", "ghcr.io/any/mcp"), &policy).is_empty());
+    for (feature, tool, words) in [
+        ("ghcr.io/other/a:1", "ghcr.io/any/mcp", "ceilings.features"),
+        ("ghcr.io/acme/evil:1", "ghcr.io/any/mcp", "denials.images"),
+        ("ghcr.io/acme/a:1", "ghcr.io/acme/evil", "denials.images"),
+        (
+            "ghcr.io/acme/a:1",
+            "quay.io/any/mcp",
+            "requirements.registries",
+        ),
+    ] {
+        let said = problem(&with(feature, tool), &policy);
+        assert!(
+            said.contains(words) && said.contains("agentcontainer.json:"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn what_a_feature_demands_is_held_to_the_same_ceilings() {
+    let feature = schema::feature::parse(
+        br#"{ "id": "x", "mounts": ["source=v,target=/v,type=volume"], "postCreateCommand": "echo ${localEnv:USER}" }"#,
+        "x",
+    )
+    .unwrap();
+    let place = Place::Object("the feature x".to_owned());
+    let check = |ceilings: &str| {
+        let documents = [document(&format!(r#""ceilings": {{ {ceilings} }}"#))];
+        check_demands(&documents, &feature.demands, &place)
+    };
+    assert_eq!(check(""), []);
+    assert_eq!(
+        check(r#""mounts": ["volume"], "hostVariables": ["USER"]"#),
+        []
+    );
+    for (ceilings, key) in [
+        (r#""mounts": ["tmpfs"]"#, "ceilings.mounts"),
+        (r#""hostVariables": ["HOME"]"#, "ceilings.hostVariables"),
+    ] {
+        let found = check(ceilings);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].message.contains(key) && found[0].code == "beyond-ceiling");
+        assert_eq!(found[0].place, Some(place.clone()));
+    }
+}

@@ -307,3 +307,30 @@ fn a_policy_above_it_and_what_it_requires_are_reviewed_when_they_go() {
     assert_eq!(asked(&source("v2"), &source("v1")).len(), 2);
     assert_eq!(asked(&none, &source("v1")).len(), 1);
 }
+
+#[test]
+fn features_and_tools_are_lines_and_another_one_asks_again() {
+    let with = |feature: &str, options: &str, tool: &str| {
+        review(&format!(
+            r#"{{ "image": "debian", "features": {{ "{feature}": {options} }}, "overrideFeatureInstallOrder": ["./own"],
+                "agent": {{ "tools": {{ "skills": {{ "s": "oci://ghcr.io/a/{tool}:1" }} }} }} }}"#
+        ))
+    };
+    let approved = with("ghcr.io/a/f:1", r#"{ "v": "1" }"#, "s");
+    let shown = approved.to_string();
+    for line in [
+        "install the feature ghcr.io/a/f:1 with v=1",
+        "install the feature ./own before others",
+        "use the skill s from oci://ghcr.io/a/s:1",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    assert!(!approved.since(&approved).asks_for_more());
+    for other in [
+        with("ghcr.io/a/f:2", r#"{ "v": "1" }"#, "s"),
+        with("ghcr.io/a/f:1", r#"{ "v": "2" }"#, "s"),
+        with("ghcr.io/a/f:1", r#"{ "v": "1" }"#, "t"),
+    ] {
+        assert!(other.since(&approved).asks_for_more());
+    }
+}

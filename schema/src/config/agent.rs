@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
+use super::tools::Tools;
 use super::units::{Cpus, MemorySize, VariableName, inline_schema};
 use crate::credential::{CredentialName, MAX_CREDENTIALS, MAX_HOSTS};
 use crate::diag::Spanned;
@@ -52,6 +53,10 @@ pub struct Agent {
     #[serde(skip_serializing_if = "Provenance::is_empty")]
     #[schemars(default)]
     pub provenance: Provenance,
+    /// What the agent is given to work with, pinned and verified.
+    #[serde(skip_serializing_if = "Tools::is_empty")]
+    #[schemars(default)]
+    pub tools: Tools,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
@@ -314,6 +319,7 @@ impl Agent {
             && self.inspection.is_empty()
             && self.policy.is_empty()
             && self.provenance.is_empty()
+            && self.tools.is_empty()
     }
 
     pub fn egress(&self) -> &Egress {

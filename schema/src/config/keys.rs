@@ -79,13 +79,6 @@ pub const REFUSED: &[Key] = &[
     key(Parent::Root, "build", Accepted::Nothing, BUILD),
     key(Parent::Root, "dockerFile", Accepted::Nothing, BUILD),
     key(Parent::Root, "context", Accepted::Nothing, BUILD),
-    key(Parent::Root, "features", Accepted::EmptyObject, BUILD),
-    key(
-        Parent::Root,
-        "overrideFeatureInstallOrder",
-        Accepted::EmptyArray,
-        BUILD,
-    ),
     key(
         Parent::Root,
         "dockerComposeFile",
@@ -173,12 +166,6 @@ pub const REFUSED: &[Key] = &[
         "secrets",
         Accepted::EmptyObject,
         "secrets are not carried into the container by this version",
-    ),
-    key(
-        Parent::Agent,
-        "tools",
-        Accepted::EmptyObject,
-        "tools are not started by this version",
     ),
     key(
         Parent::Capabilities,

@@ -2,6 +2,7 @@
 //! the rest. Nothing is dropped: a key is taken here, refused by the table in `keys`, or unknown.
 
 pub(crate) mod credentials;
+pub(crate) mod features;
 mod supply;
 
 use std::collections::{BTreeMap, HashSet};
@@ -113,6 +114,12 @@ fn read(reader: &mut Reader<'_>, root: &Node, flavour: Flavour) -> Option<Config
     let host_requirements = object
         .take("hostRequirements")
         .and_then(|node| host_requirements(reader, node));
+    let features = object
+        .take("features")
+        .map(|node| features::features(reader, node, "features"));
+    let override_feature_install_order = object
+        .take("overrideFeatureInstallOrder")
+        .map(|node| features::ids(reader, node, "overrideFeatureInstallOrder"));
     let agent = agent_of(reader, &mut object, flavour);
     for (credential, env) in agent
         .credentials
@@ -153,6 +160,8 @@ fn read(reader: &mut Reader<'_>, root: &Node, flavour: Flavour) -> Option<Config
         post_start_command,
         post_attach_command,
         host_requirements,
+        features: features.into_iter().flatten().collect(),
+        override_feature_install_order: override_feature_install_order.unwrap_or_default(),
         agent,
         profile: None,
     })
@@ -328,7 +337,7 @@ fn mounts(reader: &mut Reader<'_>, node: &Node) -> Vec<Spanned<Mount>> {
     out
 }
 
-fn mount_object(
+pub(crate) fn mount_object(
     reader: &mut Reader<'_>,
     node: &Node,
     path: &str,
@@ -352,7 +361,7 @@ fn mount_object(
 }
 
 /// An empty command, in any shape, is none.
-fn lifecycle(
+pub(crate) fn lifecycle(
     reader: &mut Reader<'_>,
     node: &Node,
     path: &'static str,
@@ -437,6 +446,9 @@ fn agent(reader: &mut Reader<'_>, node: &Node) -> Option<Agent> {
     let provenance = object
         .take("provenance")
         .and_then(|node| supply::provenance(reader, node));
+    let tools = object
+        .take("tools")
+        .and_then(|node| features::tools(reader, node));
     reader.close(object);
     Some(Agent {
         capabilities: capabilities.unwrap_or_default(),
@@ -444,6 +456,7 @@ fn agent(reader: &mut Reader<'_>, node: &Node) -> Option<Agent> {
         inspection: inspection.unwrap_or_default(),
         policy: policy.unwrap_or_default(),
         provenance: provenance.unwrap_or_default(),
+        tools: tools.unwrap_or_default(),
     })
 }
 

@@ -139,7 +139,17 @@ fn how_large_it_is_is_bounded() {
             .collect();
         let pin = lockfile.features.values().next().unwrap().clone();
         lockfile.features = (0..features)
-            .map(|n| (n.to_string(), pin.clone()))
+            .map(|n| {
+                let name = format!("ghcr.io/a/b{n}:1");
+                let reference = ImageRef::parse(&name).unwrap();
+                (
+                    name,
+                    Pin {
+                        reference,
+                        ..pin.clone()
+                    },
+                )
+            })
             .collect();
         parse(&lockfile.to_text()).map(|_| ())
     };
@@ -154,10 +164,13 @@ fn drift_names_exactly_what_moved() {
     let lockfile = parse(&text()).unwrap();
     let wanted = |image: &str, features: &[&str]| {
         let named = |name: &str, text: &str| (name.to_owned(), ImageRef::parse(text).unwrap());
-        let mut out = vec![named("image", image)];
-        out.extend(features.iter().map(|f| named(f, f)));
+        let mut pins = vec![named("image", image)];
+        pins.extend(features.iter().map(|f| named(f, f)));
         lockfile
-            .drift(&out)
+            .drift(&Wanted {
+                pins,
+                local: Vec::new(),
+            })
             .iter()
             .map(ToString::to_string)
             .collect::<Vec<_>>()
@@ -173,6 +186,120 @@ fn drift_names_exactly_what_moved() {
             "ghcr.io/a/b:1 (ghcr.io/a/b:1) is locked and no longer named",
         ]
     );
+}
+
+/// With a feature beside the config that depends on another, and one tool of each kind.
+fn with_everything() -> Lockfile {
+    let mut lockfile = parse(&text()).unwrap();
+    let pin = |text: &str| Pin {
+        reference: ImageRef::parse(text).unwrap(),
+        ..lockfile.features["ghcr.io/a/b:1"].clone()
+    };
+    let (dependency, mcp, component, skill) = (
+        pin("ghcr.io/a/c"),
+        pin("ghcr.io/t/m:1"),
+        pin("ghcr.io/t/c:1"),
+        pin("ghcr.io/t/s:1"),
+    );
+    lockfile
+        .features
+        .insert("ghcr.io/a/c".to_owned(), dependency);
+    let local = LocalPin {
+        digest: lockfile.config,
+        depends_on: vec!["ghcr.io/a/c".to_owned()],
+    };
+    lockfile.local_features.insert("./own".to_owned(), local);
+    lockfile.install_order = ["ghcr.io/a/c", "./own", "ghcr.io/a/b:1"]
+        .map(|id| Install {
+            feature: id.parse().unwrap(),
+            options: Options::default(),
+        })
+        .to_vec();
+    lockfile.mcp.insert("db".to_owned(), mcp);
+    lockfile.components.insert("db".to_owned(), component);
+    lockfile.skills.insert("db".to_owned(), skill);
+    lockfile
+}
+
+#[test]
+fn everything_that_a_config_names_has_a_pin_by_a_name_of_its_own() {
+    let lockfile = with_everything();
+    let again = parse(&lockfile.to_text()).unwrap();
+    assert_eq!(again, lockfile);
+    let names: Vec<_> = again.pins().map(|(name, _)| name.into_owned()).collect();
+    assert_eq!(
+        names,
+        [
+            "image",
+            "ghcr.io/a/b:1",
+            "ghcr.io/a/c",
+            "mcp:db",
+            "component:db",
+            "skill:db"
+        ]
+    );
+    let mut again = again;
+    let mut_names: Vec<_> = again
+        .pins_mut()
+        .map(|(name, _)| name.into_owned())
+        .collect();
+    assert_eq!(mut_names, names);
+
+    let config = crate::config::parse(
+        br#"{ "image": "debian:12", "features": { "ghcr.io/a/b:1": {}, "./own": {} },
+            "agent": { "tools": { "mcp": { "db": "oci://ghcr.io/t/m:1" }, "components": { "db": { "source": "oci://ghcr.io/t/c:1" } },
+            "skills": { "db": "oci://ghcr.io/t/s:1" } } } }"#,
+        "agentcontainer.json",
+    )
+    .unwrap();
+    assert_eq!(lockfile.drift(&Wanted::of(&config)), []);
+    // What only a feature needs goes with it, and is missed where it is not there.
+    let mut without = lockfile.clone();
+    without.features.remove("ghcr.io/a/c");
+    let said = without.drift(&Wanted::of(&config));
+    assert!(matches!(said.as_slice(), [Drift::Missing { name, .. }] if name == "ghcr.io/a/c"));
+    let mut unneeded = lockfile.clone();
+    unneeded.local_features.clear();
+    let said: Vec<String> = unneeded
+        .drift(&Wanted::of(&config))
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].starts_with("./own") && said[1].starts_with("ghcr.io/a/c"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_pin_has_a_name_of_its_kind() {
+    let refused = |change: fn(&mut Lockfile)| {
+        let mut lockfile = with_everything();
+        change(&mut lockfile);
+        assert!(parse(&lockfile.to_text()).is_err());
+    };
+    refused(|l| {
+        let pin = l.image.clone();
+        l.features.insert("image".to_owned(), pin);
+    });
+    refused(|l| {
+        let pin = l.features["ghcr.io/a/b:1"].clone();
+        l.features.insert("ghcr.io/a/other:1".to_owned(), pin);
+    });
+    refused(|l| {
+        let pin = l.local_features["./own"].clone();
+        l.local_features.insert("../out".to_owned(), pin);
+    });
+    refused(|l| {
+        let pin = l.mcp["db"].clone();
+        l.skills.insert("a b".to_owned(), pin);
+    });
+    refused(|l| {
+        if let Some(pin) = l.mcp.get_mut("db") {
+            pin.local = true;
+        }
+    });
 }
 
 #[test]
