@@ -3,6 +3,8 @@
 
 #[path = "e2e_supply/bundle.rs"]
 mod bundle;
+#[path = "e2e_supply/keyless.rs"]
+mod keyless;
 #[path = "e2e_supply/lock.rs"]
 mod lock;
 #[path = "e2e_supply/organisation.rs"]
