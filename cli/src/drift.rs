@@ -63,7 +63,7 @@ pub async fn between(
     before: &Lockfile,
     now: &Lockfile,
 ) -> Result<Vec<Drifted>, Failure> {
-    let roots = organisation::public_roots()?;
+    let roots = organisation::roots(loaded, &[], !client.is_offline()).await?;
     let means = Means {
         roots: &roots,
         bundles: &[],

@@ -32,6 +32,7 @@ use crate::loaded::Loaded;
 use crate::places::{Places, make_private, write_private};
 use crate::registries;
 use crate::report::{self, Failure};
+use crate::sigstore;
 
 /// How long a registry is waited for where a policy of it holds already.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -167,7 +168,8 @@ fn last(
         return Err(never());
     }
     let client = registries::client(places, host, true)?;
-    let document = wait(read(&client, policy, &believed.manifest)).map_err(Unread::into_failure)?;
+    let document = wait(read((places, host), &client, policy, &believed.manifest))
+        .map_err(Unread::into_failure)?;
     let named = policy.value.organisation.as_ref();
     check(&document, source, named, Some(&believed))?;
     Ok(document)
@@ -205,7 +207,7 @@ pub async fn refresh(
             },
         },
     };
-    let document = match read(&client, policy, &digest).await {
+    let document = match read((places, host), &client, policy, &digest).await {
         Ok(document) => document,
         Err(Unread::Registry(error)) if kept(&error).is_some() => {
             return Ok(Refreshed::Kept(error.to_string()));
@@ -230,7 +232,7 @@ pub async fn take(
     let source = &policy.value.source;
     let believed = Believed::load(places, source)?;
     let client = registries::client(places, host, true)?;
-    let document = read(&client, policy, manifest)
+    let document = read((places, host), &client, policy, manifest)
         .await
         .map_err(Unread::into_failure)?;
     let named = policy.value.organisation.as_ref();
@@ -313,6 +315,7 @@ impl From<RegistryError> for Unread {
 
 /// The document behind a digest, if one who has to have signed it did.
 async fn read(
+    (places, host): (&Places, &HostConfig),
     client: &Client,
     policy: &Setting<PolicySource>,
     manifest: &Digest,
@@ -321,7 +324,10 @@ async fn read(
     let repository = Repository::of(source.reference());
     let gathered = client.evidence(&repository, manifest).await?;
     let accept = accept(&policy.value.signers)?;
-    let roots = public_roots()?;
+    let roots = match policy.value.signers {
+        Signers::Keys(_) => built_in()?,
+        Signers::Identities(_) => sigstore::trusted(places, host, !client.is_offline()).await?,
+    };
     let subject = Subject::from(manifest);
     let report = signature::verify(
         &subject,
@@ -459,8 +465,19 @@ fn accept(signers: &Signers) -> Result<Accept, Failure> {
     Accept::new(keys, identities).map_err(refused)
 }
 
-pub fn public_roots() -> Result<TrustRoots, Failure> {
+fn built_in() -> Result<TrustRoots, Failure> {
     TrustRoots::public_good().map_err(|e| Failure::new("trusted-root", e.to_string()))
+}
+
+/// What certificates and logs are measured with, where anything that is required has one.
+pub async fn roots(loaded: &Loaded, named: &[Rule], may_ask: bool) -> Result<TrustRoots, Failure> {
+    let mut rules = loaded.requirements.signatures.iter();
+    let needed = rules.any(|said| !said.value.identities.is_empty() || said.value.needs_log());
+    if !needed && !named.iter().any(|rule| rule.accept.needs_roots()) {
+        // A key's signature is measured with the key.
+        return built_in();
+    }
+    sigstore::trusted(&loaded.places, &loaded.host, may_ask).await
 }
 
 /// What the requirements come to for one reference.
@@ -647,7 +664,7 @@ pub async fn require(loaded: &Loaded, lock: &mut Lockfile) -> Result<(), Failure
     if loaded.requirements.is_empty() && !restricted {
         return Ok(());
     }
-    let roots = public_roots()?;
+    let roots = roots(loaded, &[], !loaded.offline).await?;
     let means = Means {
         roots: &roots,
         bundles: &[],

@@ -9,6 +9,7 @@ use std::path::Path;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use registry::client::Client;
 use registry::publish::{Kind, Target};
+use registry::sign::keyless::Made;
 use registry::sign::{KeyError, PRIVATE_KEY_BYTES, SignError, Signed, SigningKey};
 use schema::digest::Digest;
 use schema::image::ImageRef;
@@ -101,6 +102,17 @@ pub async fn publish(
     signed: &Signed,
 ) -> Result<Digest, Failure> {
     Ok(client.publish(target, kind, signed).await?)
+}
+
+/// Puts a bundle that a log knows beside its subject; the digest of what refers to it.
+pub async fn publish_made(
+    client: &Client,
+    target: &Target,
+    made: &Made,
+) -> Result<Digest, Failure> {
+    Ok(client
+        .publish_bundle(target, &made.bundle, &made.annotations)
+        .await?)
 }
 
 pub fn refused(error: SignError) -> Failure {

@@ -1,6 +1,8 @@
 //! What is put into a registry: signatures and attestations beside their subject, in both forms that cosign reads, and artifacts
 //! of our own.
 
+use std::collections::BTreeMap;
+
 use oci_spec::image::ImageManifest;
 use schema::digest::Digest;
 use serde_json::{Value, json};
@@ -69,22 +71,33 @@ impl Client {
         kind: Kind,
         signed: &Signed,
     ) -> Result<Digest, RegistryError> {
-        let bundle = self.push_blob(&target.repository, &signed.bundle).await?;
+        let referring = self
+            .publish_bundle(target, &signed.bundle, &signed.bundle_annotations)
+            .await?;
+        self.add_layer(target, kind, signed).await?;
+        Ok(referring)
+    }
+
+    /// Puts a bundle beside its subject, as what refers to it. Returns the digest of the referring manifest.
+    pub async fn publish_bundle(
+        &self,
+        target: &Target,
+        bundle: &[u8],
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<Digest, RegistryError> {
+        let blob = self.push_blob(&target.repository, bundle).await?;
         let config = self.push_blob(&target.repository, EMPTY).await?;
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
             "artifactType": BUNDLE_TYPE,
             "config": descriptor(EMPTY_TYPE, &config, EMPTY.len()),
-            "layers": [descriptor(BUNDLE_TYPE, &bundle, signed.bundle.len())],
+            "layers": [descriptor(BUNDLE_TYPE, &blob, bundle.len())],
             "subject": descriptor(&target.media_type, &target.digest, target.size as usize),
-            "annotations": signed.bundle_annotations,
+            "annotations": annotations,
         });
-        let referring = self
-            .push_manifest(&target.repository, None, OCI_MANIFEST, &bytes(&manifest)?)
-            .await?;
-        self.add_layer(target, kind, signed).await?;
-        Ok(referring)
+        self.push_manifest(&target.repository, None, OCI_MANIFEST, &bytes(&manifest)?)
+            .await
     }
 
     /// Adds a layer to what lies under cosign's tag. Two that do this at once can lose one of the two, as with cosign.

@@ -1,7 +1,10 @@
 //! Signing with a key: what cosign would put beside an image, as bytes that are ready to be pushed. A Sigstore bundle as a referrer,
-//! and cosign's older payload under a tag, for who verifies with older tools. Nothing here talks to a registry or a log.
+//! and cosign's older payload under a tag, for who verifies with older tools. Nothing here talks to a registry; to a log and to who
+//! certifies identities only [`keyless`] does, and to who issues them [`oidc`].
 
 mod key;
+pub mod keyless;
+pub mod oidc;
 
 use std::collections::BTreeMap;
 
@@ -96,11 +99,12 @@ pub fn attest(
     predicate_type: &str,
     predicate: &[u8],
 ) -> Result<Signed, SignError> {
-    crate::signature::json::bounded(predicate, attestation::BYTES)
-        .map_err(StatementError::Unbounded)?;
-    let predicate: serde_json::Value = serde_json::from_slice(predicate)
-        .map_err(|error| SignError::Predicate(error.to_string()))?;
-    let statement = statement(subject, Some(name), predicate_type, &predicate);
+    let statement = statement(
+        subject,
+        Some(name),
+        predicate_type,
+        &self::predicate(predicate)?,
+    );
     let envelope = envelope(key, statement)?;
     let layer = serde_json::to_vec(&envelope).map_err(|e| SignError::Bundle(e.to_string()))?;
     Ok(Signed {
@@ -131,6 +135,12 @@ pub fn content(key: &SigningKey, content: &[u8]) -> Result<Vec<u8>, SignError> {
     );
     let message = MessageSignature::new(signature).with_message_digest(named);
     bundle(key, SignatureContent::MessageSignature(message))
+}
+
+fn predicate(bytes: &[u8]) -> Result<serde_json::Value, SignError> {
+    crate::signature::json::bounded(bytes, attestation::BYTES)
+        .map_err(StatementError::Unbounded)?;
+    serde_json::from_slice(bytes).map_err(|error| SignError::Predicate(error.to_string()))
 }
 
 fn statement(

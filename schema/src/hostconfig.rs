@@ -66,6 +66,20 @@ pub struct HostConfig {
     /// Registries by name, as image references have it: a host, with a port where one is written.
     #[schemars(default, schema_with = "registries")]
     pub registries: BTreeMap<String, Setting<RegistryConfig>>,
+    /// Where Sigstore's certificates and logs are refreshed from, in place of its public repository.
+    pub sigstore: Option<Setting<SigstoreConfig>>,
+}
+
+/// A repository of trusted roots (TUF), and what it is verified from.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct SigstoreConfig {
+    /// `https://`, or `http://` on this machine.
+    #[schemars(schema_with = "tuf")]
+    pub tuf: String,
+    /// A file: the `root.json` that the repository began with, or a later one.
+    #[schemars(schema_with = "root")]
+    pub root: PathBuf,
 }
 
 /// How one registry is asked.
@@ -259,6 +273,7 @@ impl HostConfig {
             credentials,
             inspection,
             registries,
+            sigstore: self.sigstore.or(below.sigstore),
         }
     }
 
@@ -356,6 +371,14 @@ fn inspection(_: &mut SchemaGenerator) -> Schema {
 fn registries(generator: &mut SchemaGenerator) -> Schema {
     let one = generator.subschema_for::<RegistryConfig>();
     json_schema!({ "type": "object", "maxProperties": MAX_ENTRIES, "additionalProperties": one })
+}
+
+fn tuf(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^https?://.", "maxLength": MAX_IDENTITY_BYTES })
+}
+
+fn root(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^/." })
 }
 
 fn approval_seconds(_: &mut SchemaGenerator) -> Schema {

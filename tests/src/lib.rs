@@ -13,6 +13,7 @@ pub mod place;
 pub mod receiver;
 pub mod registry;
 pub mod services;
+pub mod sigstore;
 pub mod workspace;
 
 pub use outcome::Outcome;

@@ -7,10 +7,14 @@ mod bundle;
 mod drift;
 #[path = "e2e_supply/features.rs"]
 mod features;
+#[path = "e2e_supply/keyless.rs"]
+mod keyless;
 #[path = "e2e_supply/lock.rs"]
 mod lock;
 #[path = "e2e_supply/organisation.rs"]
 mod organisation;
+#[path = "e2e_supply/others.rs"]
+mod others;
 #[path = "e2e_supply/registries.rs"]
 mod registries;
 #[path = "e2e_supply/samples.rs"]

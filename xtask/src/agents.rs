@@ -1,5 +1,5 @@
 //! What the tests of agents need beside the test image: the same image with npm and a current node, and the packages of real agents as tarballs. Both come from the registry that this machine's npm is set to, once, each at
-//! an exact version, and are kept in the cache.
+//! an exact version, and are kept in the cache. And Sigstore's packages, which the supply chain's tests need.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,38 @@ const PACKAGES: [&str; 7] = [
     "opencode-ai@1.18.33",
     "opencode-linux-x64@1.18.33",
 ];
+
+/// Sigstore's own packages: a stand-in for its services, and its verifier.
+const SIGSTORE: [&str; 2] = ["@sigstore/mock@0.12.1", "@sigstore/verify@4.1.3"];
+
+/// Makes sure of Sigstore's packages; what comes back is the directory that they are installed in.
+pub fn sigstore() -> Result<PathBuf> {
+    ensure!(
+        sh::there("npm"),
+        "npm is not installed: cargo xtask setup --dev"
+    );
+    let key = ebpf::sha256(format!("{SIGSTORE:?}").as_bytes());
+    let dir = paths::cache().join("npm");
+    let made = dir.join(format!("sigstore-{}", &key[..12]));
+    if made.is_dir() {
+        return Ok(made);
+    }
+    println!("fetching Sigstore's packages (once)");
+    let part = dir.join(format!(".sigstore-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&part);
+    fs::create_dir_all(&part)?;
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--silent", "--ignore-scripts", "--prefix"])
+        .arg(&part)
+        .args(SIGSTORE)
+        .stdout(Stdio::null());
+    sh::run(&mut npm)?;
+    if fs::rename(&part, &made).is_err() {
+        // Another was quicker.
+        fs::remove_dir_all(&part)?;
+    }
+    Ok(made)
+}
 
 /// Makes sure of both; what comes back is the directory of tarballs.
 pub fn ensure(host: &str) -> Result<PathBuf> {

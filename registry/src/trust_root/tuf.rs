@@ -35,6 +35,17 @@ impl Repository {
         Self(self.0.offline())
     }
 
+    /// The same, with these certificates (DER) for servers.
+    ///
+    /// # Errors
+    /// One is no certificate.
+    pub fn with_roots(self, roots: &[Vec<u8>]) -> Result<Self, TrustRootError> {
+        let client = crate::sign::keyless::client(roots);
+        client
+            .map(|client| self.with_client(client))
+            .map_err(|e| TrustRootError::Tuf("the repository".to_owned(), e.to_string()))
+    }
+
     /// The client to fetch with, which knows proxies and authorities of the host.
     #[must_use]
     pub fn with_client(self, client: reqwest::Client) -> Self {

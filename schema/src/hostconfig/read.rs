@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::{
     Engine, GatewayConfig, Grant, HostConfig, MAX_APPROVAL_SECONDS, MAX_ENTRIES, MAX_SIGNERS,
-    NOT_ENFORCED, PolicySource, RegistryConfig, Setting, Signers,
+    NOT_ENFORCED, PolicySource, RegistryConfig, Setting, Signers, SigstoreConfig,
 };
 use crate::config::read::credentials as shared;
 use crate::credential::{CredentialError, CredentialName, MAX_CREDENTIALS};
@@ -22,6 +22,7 @@ use crate::node::{Node, Value};
 use crate::organisation::identity;
 use crate::provider::{self, Provider};
 use crate::read::{Object, Reader};
+use crate::signer::MAX_IDENTITY_BYTES;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SettingError {
@@ -33,6 +34,8 @@ pub enum SettingError {
     Address,
     #[error("expected the absolute path of a file")]
     Path,
+    #[error("expected an https:// address, or http:// on this machine")]
+    Repository,
 }
 
 pub(super) fn host_config(root: &Node, file: &str) -> Result<HostConfig, Vec<Diagnostic>> {
@@ -91,6 +94,10 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
     let registries = object
         .take("registries")
         .map(|node| registries(reader, node));
+    let sigstore = object.take("sigstore").and_then(|node| {
+        let value = sigstore(reader, node)?;
+        Some(setting(reader, node, value))
+    });
     reader.close(object);
     Some(HostConfig {
         engine,
@@ -99,7 +106,56 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
         credentials: credentials.unwrap_or_default(),
         inspection: inspection.unwrap_or_default(),
         registries: registries.unwrap_or_default(),
+        sigstore,
     })
+}
+
+/// Both or neither: an address alone would be believed from nothing.
+fn sigstore(reader: &mut Reader<'_>, node: &Node) -> Option<SigstoreConfig> {
+    let mut object = reader.object(node, "sigstore")?;
+    let before = reader.count();
+    let tuf = object
+        .take("tuf")
+        .and_then(|node| reader.parsed(node, "sigstore.tuf", "invalid-value", repository));
+    let root = object
+        .take("root")
+        .and_then(|node| reader.parsed(node, "sigstore.root", "invalid-path", path));
+    reader.close(object);
+    match (tuf, root) {
+        (Some(tuf), Some(root)) => Some(SigstoreConfig {
+            tuf: tuf.value,
+            root: root.value,
+        }),
+        _ => {
+            if reader.count() == before {
+                reader.error(
+                    node.at,
+                    "missing-key",
+                    "`sigstore` needs both `tuf`, a repository's address, and `root`, the file that it is verified from".to_owned(),
+                );
+            }
+            None
+        }
+    }
+}
+
+fn repository(text: &str) -> Result<String, SettingError> {
+    let here = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
+    let is_here = here.iter().any(|begin| {
+        text.strip_prefix(begin)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+    });
+    let is_safe = is_here
+        || text
+            .strip_prefix("https://")
+            .is_some_and(|rest| !rest.is_empty());
+    if is_safe
+        && text.len() <= MAX_IDENTITY_BYTES
+        && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+    {
+        return Ok(text.to_owned());
+    }
+    Err(SettingError::Repository)
 }
 
 fn registries(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, Setting<RegistryConfig>> {

@@ -429,3 +429,32 @@ fn a_user_adds_a_policy_to_the_systems_and_cannot_take_its_place() {
     let none = HostConfig::default().above(of("prod", SYSTEM_FILE));
     assert_eq!(none.policy.len(), 1);
 }
+
+#[test]
+fn where_roots_are_refreshed_from_is_an_address_and_a_file_or_neither() {
+    let good = "[sigstore]\ntuf = \"https://tuf.corp/\"\nroot = \"/etc/root.json\"\n";
+    let config = parse(good.as_bytes(), "c.toml").unwrap();
+    let setting = config.sigstore.unwrap();
+    assert_eq!(setting.value.tuf, "https://tuf.corp/");
+    assert_eq!(setting.value.root, Path::new("/etc/root.json"));
+    for here in [
+        "http://127.0.0.1:8080/",
+        "http://localhost",
+        "http://[::1]/x",
+    ] {
+        let text = good.replace("https://tuf.corp/", here);
+        assert!(parse(text.as_bytes(), "c.toml").is_ok(), "{here}");
+    }
+    for bad in [
+        "[sigstore]\ntuf = \"https://tuf.corp/\"\n",
+        "[sigstore]\nroot = \"/etc/root.json\"\n",
+        "[sigstore]\n",
+        &good.replace("https", "http"),
+        &good.replace("https://tuf.corp/", "http://localhost.corp/"),
+        &good.replace("https://tuf.corp/", "https://"),
+        &good.replace("/etc/root.json", "root.json"),
+        &format!("{good}more = 1\n"),
+    ] {
+        assert!(parse(bad.as_bytes(), "c.toml").is_err(), "{bad}");
+    }
+}

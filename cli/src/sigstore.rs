@@ -1,0 +1,152 @@
+//! The roots that certificates and logs are measured with: Sigstore's public ones as they were built in, until its repository was
+//! asked; from then on as that has them, refreshed once a day where the network may be used, and never back to what was built in.
+
+use std::path::PathBuf;
+
+use jiff::{SignedDuration, Timestamp};
+use registry::trust_root::{Repository, TrustRootError, TrustRoots};
+use schema::digest::Digest;
+use schema::hostconfig::HostConfig;
+
+use crate::places::{Places, make_private, write_private};
+use crate::report::{self, Failure};
+use crate::{files, roots};
+
+/// How old what was fetched may be before it is asked for again.
+const FRESH: SignedDuration = SignedDuration::from_hours(24);
+/// The largest `root.json`, in bytes.
+const MAX_ROOT: usize = 1 << 20;
+
+/// Where roots come from on this host.
+struct Source<'h> {
+    host: &'h HostConfig,
+    kept: PathBuf,
+    first: Option<(String, Vec<u8>)>,
+}
+
+/// The roots. `may_ask`: the repository is asked where what is kept is older than a day.
+///
+/// # Errors
+/// What was fetched before is not in force any more and cannot be had anew, or a repository of the host's choice was never reached.
+pub async fn trusted(
+    places: &Places,
+    host: &HostConfig,
+    may_ask: bool,
+) -> Result<TrustRoots, Failure> {
+    let source = Source::of(places, host)?;
+    let (now, fetched) = (Timestamp::now(), source.fetched());
+    let age = fetched.map(|at| now.duration_since(at));
+    // A clock that was set back says nothing about how old it is.
+    let is_fresh = age.is_some_and(|age| age < FRESH && age > -SignedDuration::from_hours(1));
+    let kept = match fetched {
+        Some(_) => Some(source.load(true, now).await),
+        None => None,
+    };
+    if let Some(Ok(roots)) = kept
+        && (is_fresh || !may_ask)
+    {
+        return Ok(roots);
+    }
+    if !may_ask {
+        return match fetched {
+            Some(_) => Err(gone(source.load(true, now).await.err())),
+            None => source.built_in(),
+        };
+    }
+    match source.load(false, now).await {
+        Ok(roots) => {
+            source.note(now)?;
+            Ok(roots)
+        }
+        Err(error) => {
+            let roots = match fetched {
+                Some(_) => source.load(true, now).await.map_err(|e| gone(Some(e))),
+                None => source.built_in(),
+            }
+            .map_err(|failure| failure.about(error.to_string()))?;
+            report::warning(format!(
+                "the roots that signatures are measured with are the last ones that are here: {error}"
+            ));
+            Ok(roots)
+        }
+    }
+}
+
+fn gone(error: Option<TrustRootError>) -> Failure {
+    let why = error.map_or_else(String::new, |error| format!(": {error}"));
+    Failure::new(
+        "trusted-root",
+        format!("the roots that were fetched do not hold any more{why}"),
+    )
+    .help("`agentcontainer verify` asks for them anew where the network may be used; --trusted-root measures with others")
+}
+
+// === impl Source ===
+
+impl<'h> Source<'h> {
+    fn of(places: &Places, host: &'h HostConfig) -> Result<Self, Failure> {
+        let first = match &host.sigstore {
+            None => None,
+            Some(setting) => Some((
+                setting.value.tuf.clone(),
+                files::named(&setting.value.root, MAX_ROOT)?,
+            )),
+        };
+        let name = match &first {
+            None => "public-good".to_owned(),
+            Some((url, root)) => Digest::of(&[url.as_bytes(), b"\0", root].concat()).hex(),
+        };
+        // In the state, not the cache: that it was fetched once is not to be forgotten with a cache.
+        Ok(Self {
+            host,
+            kept: places.state.join("sigstore").join(name),
+            first,
+        })
+    }
+
+    /// When it was last fetched.
+    fn fetched(&self) -> Option<Timestamp> {
+        let path = self.kept.join("fetched");
+        if !path.exists() {
+            return None;
+        }
+        // One that cannot be read was there all the same.
+        let read = std::fs::read_to_string(path).unwrap_or_default();
+        Some(read.trim().parse().unwrap_or(Timestamp::UNIX_EPOCH))
+    }
+
+    fn note(&self, now: Timestamp) -> Result<(), Failure> {
+        write_private(&self.kept.join("fetched"), now.to_string().as_bytes())
+    }
+
+    async fn load(&self, offline: bool, now: Timestamp) -> Result<TrustRoots, TrustRootError> {
+        let kept = self.kept.join("repository");
+        let refused = |error: String| TrustRootError::Tuf("its directory".to_owned(), error);
+        make_private(&kept).map_err(|_| refused("cannot be written".to_owned()))?;
+        let (name, repository) = match &self.first {
+            None => ("public-good", Repository::public_good(&kept)),
+            Some((url, root)) => (url.as_str(), Repository::private(url, root, &kept)),
+        };
+        let repository = if offline {
+            repository.offline()
+        } else {
+            let roots = roots::if_any(self.host)
+                .map_err(|_| refused("the host's root certificates cannot be read".to_owned()))?;
+            repository.with_roots(&roots)?
+        };
+        TrustRoots::none().with_tuf(name, repository, now).await
+    }
+
+    /// What this program brought along, where the repository is the public one.
+    fn built_in(&self) -> Result<TrustRoots, Failure> {
+        match &self.first {
+            None => {
+                TrustRoots::public_good().map_err(|e| Failure::new("trusted-root", e.to_string()))
+            }
+            Some((url, _)) => Err(Failure::new(
+                "trusted-root",
+                format!("{url} was not reached yet, and there is no other root on this host"),
+            )),
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Signing without a key of one's own: an identity is proven to an authority, which certifies a key that lives as long as this
+//! command, and a public log and a timestamp say when it signed. What comes back is a bundle that says all of it.
+
+use std::time::Duration;
+
+use schema::digest::Digest;
+use serde_json::json;
+use sigstore_sign::oidc::IdentityToken;
+use sigstore_sign::trust_root::SigningConfig;
+use sigstore_sign::{SigningContext, SigningServices, SigstoreInstance};
+use sigstore_types::Bundle;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::{SignError, annotations, predicate, statement};
+use crate::attestation::Statement;
+use crate::signature::{COSIGN_SIGN, json as bounds};
+
+/// The longest identity token, in bytes.
+pub const TOKEN_BYTES: usize = 64 * 1024;
+/// The longest signing configuration, in bytes.
+pub const CONFIG_BYTES: usize = 1 << 20;
+/// Who tokens have to be for, where they go to Sigstore's public authority.
+pub const AUDIENCE: &str = "sigstore";
+/// How long each of the services may take.
+const LONGEST: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Error)]
+pub enum KeylessError {
+    #[error("the identity token is longer than {TOKEN_BYTES} bytes")]
+    TokenLength,
+    #[error("the identity token is none: {0}")]
+    Token(String),
+    #[error("the identity token ended at {0}")]
+    Expired(jiff::Timestamp),
+    #[error(
+        "the identity token is for {0}, not for {AUDIENCE}: it is not sent to Sigstore's public authority"
+    )]
+    Audience(String),
+    #[error("the signing configuration is none: {0}")]
+    Config(String),
+    #[error(
+        "{0} is no https address, nor http on this machine: an identity token is not sent there"
+    )]
+    Address(String),
+    #[error("HTTPS cannot be set up: {0}")]
+    Setup(String),
+    #[error("{0}")]
+    Service(String),
+    #[error(transparent)]
+    Sign(#[from] SignError),
+}
+
+/// Where identities are certified and what was signed is noted.
+#[derive(Clone, Debug)]
+pub struct Services(SigningServices, bool);
+
+/// An identity, for as long as its token.
+#[derive(Debug)]
+pub struct Identity(IdentityToken);
+
+/// Who signs, and where.
+pub struct Keyless {
+    services: Services,
+    identity: Identity,
+    client: reqwest::Client,
+}
+
+/// A bundle as a referrer's one layer, and that manifest's annotations.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub bundle: Vec<u8>,
+    pub annotations: std::collections::BTreeMap<String, String>,
+}
+
+// === impl Services ===
+
+impl Services {
+    /// Sigstore's public-good instance, as its signing configuration was when this program was built.
+    ///
+    /// # Errors
+    /// [`KeylessError::Config`], which a test excludes.
+    pub fn public_good() -> Result<Self, KeylessError> {
+        SigningServices::from_embedded(SigstoreInstance::PublicGood)
+            .map(|services| Self(services, true))
+            .map_err(|e| KeylessError::Config(e.to_string()))
+    }
+
+    /// Those of a `signing_config.json`, which a trusted root's repository has beside it.
+    ///
+    /// # Errors
+    /// [`KeylessError::Config`], or [`KeylessError::Address`].
+    pub fn from_config(bytes: &[u8]) -> Result<Self, KeylessError> {
+        bounds::bounded(bytes, CONFIG_BYTES).map_err(|e| KeylessError::Config(e.to_string()))?;
+        let malformed = |e: &dyn std::fmt::Display| KeylessError::Config(e.to_string());
+        let text = std::str::from_utf8(bytes).map_err(|e| malformed(&e))?;
+        let config = SigningConfig::from_json(text).map_err(|e| malformed(&e))?;
+        let services = SigningServices::from_signing_config(&config).map_err(|e| malformed(&e))?;
+        Self(services, false).checked()
+    }
+
+    /// Chosen one by one: an authority, a log that speaks Rekor's API of version 1, and perhaps a timestamp authority.
+    ///
+    /// # Errors
+    /// [`KeylessError::Address`]
+    pub fn chosen(
+        fulcio: &str,
+        rekor: &str,
+        timestamp: Option<&str>,
+    ) -> Result<Self, KeylessError> {
+        let mut services = SigningServices::new(fulcio, rekor);
+        if let Some(url) = timestamp {
+            services = services.with_tsa_url(url);
+        }
+        Self(services, false).checked()
+    }
+
+    fn checked(self) -> Result<Self, KeylessError> {
+        let all = [Some(self.authority()), Some(self.log()), self.0.tsa_url()];
+        all.into_iter().flatten().try_for_each(address)?;
+        Ok(self)
+    }
+
+    pub fn authority(&self) -> &str {
+        self.0.fulcio_url()
+    }
+
+    pub fn log(&self) -> &str {
+        self.0.rekor_url()
+    }
+
+    /// Whether these are Sigstore's public ones.
+    pub fn are_public(&self) -> bool {
+        self.1
+    }
+
+    /// Who gives people tokens, as far as the configuration says.
+    pub fn issuer(&self) -> Option<&str> {
+        self.0.oidc_url()
+    }
+}
+
+/// Whether a secret may be sent there.
+pub(super) fn address(text: &str) -> Result<(), KeylessError> {
+    let refused = || KeylessError::Address(text.escape_debug().to_string());
+    let url = reqwest::Url::parse(text).map_err(|_| refused())?;
+    let is_here = matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if is_here => Ok(()),
+        _ => Err(refused()),
+    }
+}
+
+// === impl Identity ===
+
+impl Identity {
+    /// A token as its issuer wrote it. The authority is who verifies it; here it is only read.
+    ///
+    /// # Errors
+    /// It is no token, or it has ended.
+    pub fn from_token(token: &str, now: jiff::Timestamp) -> Result<Self, KeylessError> {
+        let token = token.trim();
+        if token.len() > TOKEN_BYTES {
+            return Err(KeylessError::TokenLength);
+        }
+        // What is wrong with it is said without a word of it.
+        let read = IdentityToken::from_jwt(token)
+            .map_err(|_| KeylessError::Token("not three parts with claims in the second".into()))?;
+        if read.expiration() <= now {
+            return Err(KeylessError::Expired(read.expiration()));
+        }
+        Ok(Self(read))
+    }
+
+    /// What the certificate will say, as far as it is known here.
+    pub fn subject(&self) -> &str {
+        self.0.identity()
+    }
+
+    pub fn issuer(&self) -> &str {
+        self.0.issuer()
+    }
+}
+
+// === impl Keyless ===
+
+impl Keyless {
+    /// # Errors
+    /// The token is not for these services, or a root is no certificate.
+    pub fn new(
+        services: Services,
+        identity: Identity,
+        roots: &[Vec<u8>],
+    ) -> Result<Self, KeylessError> {
+        let audience = &identity.0.claims().aud;
+        if services.are_public() && !audience.contains(AUDIENCE) {
+            return Err(KeylessError::Audience(format!("{audience:?}")));
+        }
+        Ok(Self {
+            services,
+            identity,
+            client: client(roots)?,
+        })
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// A signature of an image, or of anything else that a registry knows by digest.
+    ///
+    /// # Errors
+    /// One of the services does not do its part.
+    pub async fn image(&self, subject: &Digest) -> Result<Made, KeylessError> {
+        let statement = statement(subject, None, COSIGN_SIGN, &json!({}));
+        self.statement(&statement, COSIGN_SIGN).await
+    }
+
+    /// An attestation, as [`super::attest`] makes it with a key.
+    ///
+    /// # Errors
+    /// The predicate is no JSON or too long, or one of the services does not do its part.
+    pub async fn attest(
+        &self,
+        subject: &Digest,
+        name: &str,
+        predicate_type: &str,
+        bytes: &[u8],
+    ) -> Result<Made, KeylessError> {
+        let statement = statement(subject, Some(name), predicate_type, &predicate(bytes)?);
+        self.statement(&statement, predicate_type).await
+    }
+
+    async fn statement(
+        &self,
+        statement: &[u8],
+        predicate_type: &str,
+    ) -> Result<Made, KeylessError> {
+        // What we would not read we do not sign.
+        Statement::parse(statement).map_err(SignError::from)?;
+        let signer = SigningContext::new(self.services.0.clone())
+            .with_http_client(self.client.clone())
+            .signer(self.identity.0.clone());
+        let made = signer.sign_raw_statement(statement).await;
+        let bundle: Bundle = made.map_err(|e| KeylessError::Service(said(&e)))?;
+        let bundle = bundle
+            .to_json()
+            .map_err(|e| SignError::Bundle(e.to_string()))?;
+        Ok(Made {
+            bundle: bundle.into_bytes(),
+            annotations: annotations(predicate_type),
+        })
+    }
+}
+
+/// An error with what caused it, escaped: a service chose the words.
+fn said(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text.chars().take(600).collect()
+}
+
+/// What talks to Sigstore's services and to issuers: it follows nothing, because what it sends holds a token.
+pub(crate) fn client(roots: &[Vec<u8>]) -> Result<reqwest::Client, KeylessError> {
+    let setup = |e: reqwest::Error| KeylessError::Setup(e.to_string());
+    let roots = roots
+        .iter()
+        .map(|der| reqwest::Certificate::from_der(der))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(setup)?;
+    reqwest::Client::builder()
+        .user_agent(concat!("agentcontainer/", env!("CARGO_PKG_VERSION")))
+        .tls_certs_only(roots)
+        .timeout(LONGEST)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(setup)
+}
+
+/// A token that is wiped when it is gone.
+pub type Token = Zeroizing<String>;
+
+#[cfg(test)]
+#[path = "keyless/tests.rs"]
+mod tests;
