@@ -84,6 +84,9 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
             pin.digest
         ));
     }
+    for (name, pin) in &lockfile.local_features {
+        report::out(format!("{}  {}", escape(name), pin.digest));
+    }
     features::say(&lockfile);
     let kept = changes
         .iter()

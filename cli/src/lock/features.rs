@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use super::{How, Spinner};
 use crate::files;
 use crate::loaded::Loaded;
-use crate::report::{self, Failure, escape};
+use crate::report::{self, Failure};
 
 /// Everything about features that a lockfile has.
 #[derive(Debug, Default)]
@@ -114,6 +114,11 @@ pub async fn make(
         .map_err(|e| Failure::new("feature-order", e.to_string()).about("features"))?;
     let mut out = Locked::default();
     for (id, feature) in &known {
+        if !one.is_kept(id) {
+            for demand in feature.metadata.demands.shown() {
+                report::note(format!("{id} demands {demand}"));
+            }
+        }
         let needs = feature.metadata.depends_on.iter();
         let depends_on = needs.map(|(id, _)| id.to_string()).collect();
         match id.place() {
@@ -151,6 +156,17 @@ struct One<'a> {
 impl One<'_> {
     fn is_updated(&self, id: &FeatureId) -> bool {
         self.how.update_all || self.how.update.iter().any(|name| name == id.as_str())
+    }
+
+    /// Whether it was looked at before, by whoever locked it.
+    fn is_kept(&self, id: &FeatureId) -> bool {
+        match id.place() {
+            FeaturePlace::Registry(reference) => self.kept(id, reference).is_some(),
+            FeaturePlace::Local(_) => {
+                let was = self.old.map(|old| &old.local_features);
+                was.is_some_and(|was| was.contains_key(id.as_str())) && !self.is_updated(id)
+            }
+        }
     }
 
     /// The pin that stays.
@@ -421,6 +437,6 @@ impl From<GatherError> for Failure {
 pub fn say(lock: &Lockfile) {
     for (n, step) in lock.install_order.iter().enumerate() {
         let words = format!("{}. {}{}", n + 1, step.feature, step.options.shown());
-        report::note(escape(&format!("installs {words}")));
+        report::note(format!("installs {words}"));
     }
 }

@@ -521,7 +521,10 @@ fn a_policys_ceilings_hold_for_features_what_they_depend_on_and_what_they_demand
         5,
         json!({ "features": all, "mounts": ["volume"], "hostVariables": ["USER"] }),
     );
-    lock().status(0);
+    lock()
+        .status(0)
+        .says("demands mount ")
+        .says("demands containerEnv U=${localEnv:USER}");
     acme.workspace.cli(&["verify"]).status(0);
     // What was locked before is held to what holds now.
     ceilings(6, json!({ "features": own }));
