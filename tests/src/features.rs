@@ -72,7 +72,8 @@ impl Registry {
         self.put_manifest(repository, tag, MANIFEST, &manifest)
     }
 
-    fn push_blob(&self, repository: &str, bytes: &[u8]) -> String {
+    /// Puts a blob (OCI distribution specification, 'POST then PUT'); its digest.
+    pub fn push_blob(&self, repository: &str, bytes: &[u8]) -> String {
         let digest = digest(bytes);
         let url = format!("http://{}/v2/{repository}/blobs/uploads/", self.name());
         let began = curl(&["-f", "-i", "-X", "POST", &url], None);

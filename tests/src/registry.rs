@@ -176,38 +176,9 @@ impl Registry {
         self.digest(repository, tag)
     }
 
-    /// Puts a blob (OCI distribution specification, 'POST then PUT'); its descriptor.
+    /// Puts a blob; its descriptor.
     pub fn put_blob(&self, repository: &str, kind: &str, bytes: &[u8]) -> Value {
-        let digest = format!("sha256:{}", sha256(bytes));
-        let uploads = format!("http://{}/v2/{repository}/blobs/uploads/", self.name());
-        let begun = curl(
-            &["-f", "-X", "POST", "-D", "-", "-o", "/dev/null", &uploads],
-            None,
-        );
-        let place = begun
-            .lines()
-            .find_map(|l| l.strip_prefix("Location: "))
-            .unwrap_or_else(|| panic!("{begun}"))
-            .trim();
-        let glue = if place.contains('?') { '&' } else { '?' };
-        let url = format!("{place}{glue}digest={digest}");
-        let file = self.dir.path().join("blob");
-        std::fs::write(&file, bytes).unwrap();
-        let from = format!("@{}", file.display());
-        let octets = "Content-Type: application/octet-stream";
-        curl(
-            &[
-                "-f",
-                "-X",
-                "PUT",
-                "-H",
-                octets,
-                "--data-binary",
-                &from,
-                &url,
-            ],
-            None,
-        );
+        let digest = self.push_blob(repository, bytes);
         json!({ "mediaType": kind, "digest": digest, "size": bytes.len() })
     }
 
@@ -416,15 +387,4 @@ fn busybox(words: &str, changes: &[&str]) -> String {
     // Kept from being the same on two calls, the id is the engine's own.
     assert!(!rig().docker_host.is_empty());
     id
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    let mut child = Command::new("sha256sum")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(bytes).unwrap();
-    let out = child.wait_with_output().unwrap();
-    String::from_utf8(out.stdout).unwrap()[..64].to_owned()
 }

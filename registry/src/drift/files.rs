@@ -47,18 +47,18 @@ fn aspect(file: &File<'_>, name: &str, feature: bool) -> Aspect {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     let ending = ending.to_ascii_lowercase();
     let begins = |with: &[u8]| file.bytes.starts_with(with);
-    if file.executable
-        || begins(b"#!")
+    let words = WORDS.contains(&ending.as_str());
+    let settings = ["json", "yaml", "yml", "toml"].contains(&ending.as_str());
+    let script = begins(b"#!")
         || begins(b"\x7fELF")
         || begins(b"\0asm")
         || SCRIPTS.contains(&ending.as_str())
-    {
+        || (file.executable && !words && !settings);
+    if script {
         Aspect::Script
     } else if feature && READ_BY_PEOPLE.contains(&name) {
         Aspect::Content
-    } else if WORDS.contains(&ending.as_str())
-        || ["json", "yaml", "yml", "toml"].contains(&ending.as_str())
-    {
+    } else if words || settings {
         // A model, or what talks to one, reads these.
         Aspect::Instruction
     } else {
