@@ -24,6 +24,7 @@ const WORKFLOW: [&str; 2] = [
 ];
 
 #[derive(Debug, clap::Args)]
+#[group(id = "keyless")]
 pub struct Args {
     /// Without --key: the identity token (JWT) to sign with, from a file or, with `-`, from standard input
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
