@@ -4,19 +4,20 @@
 use std::path::{Path, PathBuf};
 
 use policy::organisation::Requirements;
-use registry::client::Client;
+use registry::client::{Client, Repository};
 use registry::drift::{Aspect, Change, Difference, Facts, worst};
 use registry::error::RegistryError;
 use registry::verify::Means;
+use schema::config::discover;
+use schema::diag::Diagnostic;
 use schema::digest::Digest;
 use schema::lockfile::{Lockfile, Pin, Platform};
 use schema::organisation::Grade;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use similar::{ChangeTag, TextDiff};
 use std::io::IsTerminal;
 
 use crate::loaded::Loaded;
-use crate::lock;
 use crate::organisation;
 use crate::places::{make_private, write_private};
 use crate::report::{self, Failure, escape};
@@ -25,6 +26,10 @@ use crate::trust;
 /// The most differences of one pin, and lines of one difference, that are shown; `--json` has all.
 const SHOWN: usize = 40;
 const SHOWN_LINES: usize = 20;
+/// The most references that are remembered of a workspace, the latest of them.
+const MAX_LET_THROUGH: usize = 2048;
+/// The largest file of them, in bytes.
+const MAX_BYTES: usize = 16 << 20;
 /// The longest line that is shown, in characters.
 const SHOWN_WIDTH: usize = 160;
 
@@ -55,12 +60,11 @@ pub struct Drifted {
     pub unknown: Option<String>,
 }
 
-/// Everything that `now` has by another digest than `before`, under the same reference: another reference is a change of the config,
-/// which is reviewed as one.
+/// Everything that `now` has by another digest than `before` knows it by.
 pub async fn between(
     loaded: &Loaded,
     client: &Client,
-    before: &Lockfile,
+    before: &(dyn Before + Sync),
     now: &Lockfile,
 ) -> Result<Vec<Drifted>, Failure> {
     let roots = organisation::roots(loaded, &[], !client.is_offline()).await?;
@@ -72,33 +76,36 @@ pub async fn between(
     let platform = here();
     let mut out = Vec::new();
     for (name, new) in now.pins() {
-        let Some((_, old)) = before.pins().find(|(of, _)| *of == name) else {
+        let Some(old) = before.of(&name, new).filter(|old| old.digest != new.digest) else {
             continue;
         };
-        if old.digest == new.digest || old.reference != new.reference {
-            continue;
-        }
         let mut rules = organisation::requirement(&loaded.requirements, &new.reference)?.rules;
         // What a policy says is compared by `policy diff`; who signed it is asked where it is believed.
         if name == "policy" {
             rules.clear();
         }
-        let (was, is) = futures_util::join!(
-            facts(client, old, platform.as_ref(), &rules, &means),
-            facts(client, new, platform.as_ref(), &rules, &means)
-        );
         let about = |e: RegistryError| {
             Failure::from(e).about(format!("{name} ({})", new.reference.as_str()))
         };
+        // One after the other: each may be large.
+        let is = facts(client, new, platform.as_ref(), &rules, &means).await;
+        let is = is.map_err(about)?;
+        let was = facts(client, old, platform.as_ref(), &rules, &means).await;
         let (differences, unknown) = match (was, is) {
-            (_, Err(error)) => return Err(about(error)),
             (Err(error), _) if error.is_unasked() => return Err(about(error)),
-            (Err(error), Ok(_)) => (Vec::new(), Some(error.to_string())),
-            (Ok(None), _) | (_, Ok(None)) => (
+            (Err(error), _) => (Vec::new(), Some(error.to_string())),
+            (Ok(Some(was)), Some(is)) => match was.compare(&is) {
+                // The digest is another, so that something is.
+                same if same.is_empty() => {
+                    let why = "in nothing that is looked at does it differ".to_owned();
+                    (same, Some(why))
+                }
+                differences => (differences, None),
+            },
+            _ => (
                 Vec::new(),
                 Some("an image of only one engine is looked into by nobody".to_owned()),
             ),
-            (Ok(Some(was)), Ok(Some(is))) => (was.compare(&is), None),
         };
         let grade = unknown
             .as_ref()
@@ -208,8 +215,65 @@ pub fn settle(of: &Requirements, drifted: &[Drifted], yes: bool) -> Result<(), F
     }
 }
 
-/// Compares what is locked with what was locked before. Where a policy has a threshold, what this workspace was last let run here
-/// counts instead, since a lockfile is written by others too, and is remembered; the first time there is nothing to compare with.
+/// What something is compared with.
+pub trait Before {
+    fn of(&self, name: &str, now: &Pin) -> Option<&Pin>;
+}
+
+/// What was locked under the same name and reference; another reference is a change of the config, which is reviewed as one.
+impl Before for Lockfile {
+    fn of(&self, name: &str, now: &Pin) -> Option<&Pin> {
+        let mut pins = self.pins();
+        let (_, pin) = pins.find(|(of, pin)| *of == name && pin.reference == now.reference)?;
+        Some(pin)
+    }
+}
+
+/// What a workspace was let lock or run here, the last of each reference, the latest at the end. Another name for it is the same, and
+/// what is not named for a while is not forgotten.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct LetThrough {
+    pins: Vec<Pin>,
+}
+
+/// Of the same reference, else of the same repository: another tag is no way around a threshold.
+impl Before for LetThrough {
+    fn of(&self, _: &str, now: &Pin) -> Option<&Pin> {
+        let latest = || self.pins.iter().rev();
+        let repository = Repository::of(&now.reference);
+        latest()
+            .find(|pin| pin.reference == now.reference)
+            .or_else(|| latest().find(|pin| Repository::of(&pin.reference) == repository))
+    }
+}
+
+impl LetThrough {
+    fn read(path: &Path) -> Result<Option<Self>, Failure> {
+        let Some(bytes) = discover::read_file(path, MAX_BYTES).map_err(Diagnostic::from)? else {
+            return Ok(None);
+        };
+        let damaged = |_| {
+            let message = format!(
+                "{} is damaged: what was let through here is not known",
+                path.display()
+            );
+            Failure::new("drift-state", message).help("remove it if you know what is locked here")
+        };
+        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+    }
+
+    fn add(&mut self, lock: &Lockfile) {
+        for (_, new) in lock.pins() {
+            self.pins.retain(|pin| pin.reference != new.reference);
+            self.pins.push(new.clone());
+        }
+        let beyond = self.pins.len().saturating_sub(MAX_LET_THROUGH);
+        self.pins.drain(..beyond);
+    }
+}
+
+/// Compares what is locked with what was locked before. Where a policy has a threshold, what this workspace was last let run on this host
+/// counts as well, since a lockfile is written by others too, and is remembered; the first time there is nothing to compare with.
 pub async fn hold(
     loaded: &Loaded,
     client: &Client,
@@ -218,19 +282,29 @@ pub async fn hold(
     yes: bool,
 ) -> Result<(), Failure> {
     let of = &loaded.requirements;
-    let judged = of.drift_ask.is_some() || of.drift_refuse.is_some();
-    let path = seen(loaded);
-    let seen = if judged { lock::read(&path)? } else { None };
-    if let Some(before) = seen.as_ref().or(before) {
-        settle(of, &between(loaded, client, before, now).await?, yes)?;
-    }
-    if judged {
-        if let Some(dir) = path.parent() {
-            make_private(dir)?;
+    if of.drift_ask.is_none() && of.drift_refuse.is_none() {
+        if let Some(before) = before {
+            settle(of, &between(loaded, client, before, now).await?, yes)?;
         }
-        write_private(&path, now.to_text().as_bytes())?;
+        return Ok(());
     }
-    Ok(())
+    let path = seen(loaded);
+    let mut seen = match (LetThrough::read(&path)?, before) {
+        (Some(seen), _) => seen,
+        (None, Some(before)) => {
+            let mut seen = LetThrough::default();
+            seen.add(before);
+            seen
+        }
+        (None, None) => LetThrough::default(),
+    };
+    settle(of, &between(loaded, client, &seen, now).await?, yes)?;
+    seen.add(now);
+    if let Some(dir) = path.parent() {
+        make_private(dir)?;
+    }
+    let bytes = serde_json::to_vec(&seen).unwrap_or_default();
+    write_private(&path, &bytes)
 }
 
 fn seen(loaded: &Loaded) -> PathBuf {
@@ -384,6 +458,35 @@ mod tests {
         assert!(lines(&drifted(Verdict::Allow, vec![script("", &long)])).len() < 30);
         let many = vec![script("a", "b"); 500];
         assert!(lines(&drifted(Verdict::Allow, many)).len() < 50);
+    }
+
+    #[test]
+    fn what_was_let_through_is_known_by_its_reference_then_by_its_repository() {
+        let pin = |reference: &str, digest: &[u8]| Pin {
+            reference: schema::image::ImageRef::parse(reference).unwrap(),
+            local: false,
+            digest: Digest::of(digest),
+            media_type: String::new(),
+            platforms: Default::default(),
+            version: None,
+            depends_on: Vec::new(),
+            resolved: jiff::Timestamp::UNIX_EPOCH,
+            verified: None,
+        };
+        let seen = LetThrough {
+            pins: vec![
+                pin("r.test/a:1", b"1"),
+                pin("r.test/a:2", b"2"),
+                pin("r.test/b:1", b"3"),
+            ],
+        };
+        let of = |reference: &str| {
+            let now = pin(reference, b"now");
+            seen.of("whatever it is called", &now).map(|pin| pin.digest)
+        };
+        assert_eq!(of("r.test/a:1"), Some(Digest::of(b"1")));
+        assert_eq!(of("r.test/a:3"), Some(Digest::of(b"2")));
+        assert_eq!(of("r.test/c:1"), None);
     }
 
     #[test]

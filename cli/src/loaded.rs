@@ -27,7 +27,7 @@ pub enum Ungranted {
 }
 
 /// Everything that was read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Loaded {
     pub places: Places,
     pub workspace: PathBuf,

@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use jiff::Timestamp;
 use registry::client::{Client, Repository};
+use registry::error::RegistryError;
 use registry::resolve::Resolved;
 use schema::config::discover;
 use schema::config::tools::ToolKind;
@@ -226,6 +227,20 @@ fn not_locked(path: &Path, drift: Option<&[Drift]>) -> Failure {
     }
 }
 
+/// Nobody is asked about what a lockfile names and its config does not.
+pub fn about(loaded: &Loaded, lockfile: &Lockfile, what: &str) -> Result<(), Failure> {
+    let drift = lockfile.drift(&wanted(loaded));
+    if drift.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<String> = drift.iter().map(ToString::to_string).collect();
+    Err(Failure::new(
+        "lock-drift",
+        format!("{what} is not about this config: {}", all.join("; ")),
+    )
+    .help("`agentcontainer lock` locks what has no pin and leaves the others"))
+}
+
 /// Says what became of pins; those that stayed are not worth a line.
 pub fn say(changes: &[Change]) {
     for change in changes {
@@ -367,9 +382,14 @@ pub async fn make(
         install_order: features.order,
         policy: named.remove("policy"),
     };
+    let mut held = loaded.clone();
+    if let Some(document) = organisation::of_workspace(client, &loaded.config, &lockfile).await? {
+        held.hold_under(document)?;
+        features::hold(&held, client, &lockfile).await?;
+    }
     if !client.is_offline() {
         let mut verified = lockfile.clone();
-        organisation::require(loaded, &mut verified).await?;
+        organisation::require(&held, &mut verified).await?;
         // Who vouched is noted with the pin, once: it depends on what this host requires, and the file is everybody's.
         for (name, pin) in lockfile.pins_mut() {
             let is_new = changes.iter().any(|change| match change {
@@ -382,7 +402,7 @@ pub async fn make(
             }
         }
     }
-    drift::hold(loaded, client, old.as_ref(), &lockfile, how.yes).await?;
+    drift::hold(&held, client, old.as_ref(), &lockfile, how.yes).await?;
     Ok((lockfile, changes))
 }
 
@@ -559,6 +579,9 @@ async fn by_id(engine: &Engine, loaded: &Loaded, pin: &Pin) -> Result<Option<Ima
         return Ok(None);
     };
     let kept = registries::client(&loaded.places, &loaded.host, true)?;
+    if kept.hold(pin).await.is_err() {
+        return Ok(None);
+    }
     // What is not in the cache was not brought along.
     let Ok(id) = kept
         .image_id(&Repository::of(&pin.reference), manifest)
@@ -597,6 +620,11 @@ pub async fn image(
     }
     let repository = Repository::of(&pin.reference);
     let pinned = pinned(pin)?;
+    let client = registries::client(&loaded.places, &loaded.host, loaded.offline)?;
+    match client.hold(pin).await {
+        Err(RegistryError::Offline { .. }) => return Err(not_here(&pinned)),
+        held => held?,
+    };
     let image = match engine.image(&pinned).await? {
         Some(image) => image,
         None => {
@@ -604,19 +632,24 @@ pub async fn image(
                 return Ok(image);
             }
             if loaded.offline {
-                return Err(Failure::new(
-                    "image-not-here",
-                    format!("the engine does not have {pinned}, and the network is not to be used"),
-                )
-                .help("`agentcontainer bundle import FILE` brings it from a file; without --offline it is pulled"));
+                return Err(not_here(&pinned));
             }
             let login = registries::login_for_engine(&pinned).await?;
             engine.pulled(&pinned, login, progress).await?
         }
     };
-    let client = registries::client(&loaded.places, &loaded.host, loaded.offline)?;
     compare(&image, pin, &repository, &client).await?;
     Ok(image)
+}
+
+fn not_here(pinned: &ImageRef) -> Failure {
+    Failure::new(
+        "image-not-here",
+        format!("the engine does not have {pinned}, and the network is not to be used"),
+    )
+    .help(
+        "`agentcontainer bundle import FILE` brings it from a file; without --offline it is pulled",
+    )
 }
 
 /// By its name and its id: an id alone could be that of any image here.

@@ -145,6 +145,7 @@ impl Content {
             what: format!("the manifest {}", self.digest),
             why,
         };
+        crate::strict::check(&self.bytes, crate::strict::MANIFEST).map_err(malformed)?;
         let versioned: Versioned =
             serde_json::from_slice(&self.bytes).map_err(|e| malformed(e.to_string()))?;
         if versioned.schema_version != 2 {

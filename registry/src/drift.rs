@@ -6,8 +6,10 @@ mod files;
 mod image;
 mod source;
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
+use schema::digest::Digest;
 use schema::organisation::Grade;
 use serde::Serialize;
 
@@ -15,9 +17,17 @@ use serde::Serialize;
 pub const MAX_FACTS: usize = 150_000;
 /// The longest text of a fact, in bytes; of a longer one its digest is kept.
 pub const MAX_TEXT_BYTES: usize = 256 * 1024;
+/// The most of all texts of a pin, in bytes; of the rest their digests are kept.
+pub const MAX_TEXTS_BYTES: usize = 16 * 1024 * 1024;
 
 /// The fact that has the digests of an image's layers.
 const LAYERS: &str = "layers";
+
+/// What the facts begin with that have the digests of other platforms' manifests.
+const OTHER_PLATFORM: &str = "platform ";
+
+/// So much of one fact is kept sorted and without repetitions.
+const MAX_UNITED_BYTES: usize = 4096;
 
 /// What a fact is about, in the order in which people are shown it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -37,6 +47,18 @@ pub enum Aspect {
     Content,
 }
 
+impl Aspect {
+    const ALL: [Self; 7] = [
+        Self::Instruction,
+        Self::Script,
+        Self::Capability,
+        Self::Package,
+        Self::Signer,
+        Self::Environment,
+        Self::Content,
+    ];
+}
+
 /// What came of a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -50,8 +72,10 @@ pub enum Change {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     known: BTreeMap<(Aspect, String), String>,
-    /// Nothing lists what its content holds.
+    /// Nothing that its publisher stands by lists what its content holds.
     unlisted: bool,
+    /// Bytes of texts that are kept.
+    kept: usize,
 }
 
 /// One thing that is not as it was.
@@ -76,7 +100,7 @@ pub struct TooMany;
 // === impl Facts ===
 
 impl Facts {
-    /// Adds one; of several under one name the texts are kept as lines.
+    /// Adds one; of several under one name the texts are kept as lines, in their order.
     ///
     /// # Errors
     /// [`TooMany`]
@@ -86,32 +110,60 @@ impl Facts {
         name: impl Into<String>,
         text: impl Into<String>,
     ) -> Result<(), TooMany> {
-        let text: String = text.into();
-        let text = if text.len() > MAX_TEXT_BYTES {
-            schema::digest::Digest::of(text.as_bytes()).to_string()
-        } else {
-            text
-        };
+        let text = self.within(text.into());
         let count = self.known.len();
         match self.known.entry((aspect, name.into())) {
-            std::collections::btree_map::Entry::Vacant(_) if count == MAX_FACTS => {
-                return Err(TooMany);
-            }
-            std::collections::btree_map::Entry::Vacant(entry) => {
+            Entry::Vacant(_) if count == MAX_FACTS => return Err(TooMany),
+            Entry::Vacant(entry) => {
                 entry.insert(text);
             }
-            std::collections::btree_map::Entry::Occupied(mut entry) => {
+            Entry::Occupied(mut entry) => {
                 let whole = entry.get_mut();
-                if !whole.lines().any(|line| line == text) {
-                    whole.push('\n');
-                    whole.push_str(&text);
-                }
+                whole.push('\n');
+                whole.push_str(&text);
                 if whole.len() > MAX_TEXT_BYTES {
-                    *whole = schema::digest::Digest::of(whole.as_bytes()).to_string();
+                    *whole = Digest::of(whole.as_bytes()).to_string();
                 }
             }
         }
         Ok(())
+    }
+
+    /// Adds one of several that have no order and may be told twice: versions of a package.
+    ///
+    /// # Errors
+    /// [`TooMany`]
+    pub fn unite(&mut self, aspect: Aspect, name: String, text: &str) -> Result<(), TooMany> {
+        let key = (aspect, name);
+        match self.known.get_mut(&key) {
+            // Beyond a page of versions of one package nobody compares them by eye.
+            Some(whole) if whole.len() <= MAX_UNITED_BYTES => {
+                let all: BTreeSet<&str> = whole.lines().chain([text]).collect();
+                *whole = all.into_iter().collect::<Vec<_>>().join("\n");
+                Ok(())
+            }
+            _ => self.add(aspect, key.1, text),
+        }
+    }
+
+    /// In place of what an earlier one said under that name, whatever aspect it had: of two layers' files the later one counts.
+    ///
+    /// # Errors
+    /// [`TooMany`]
+    pub fn replace(&mut self, aspect: Aspect, name: &str, text: String) -> Result<(), TooMany> {
+        for other in Aspect::ALL {
+            self.known.remove(&(other, name.to_owned()));
+        }
+        self.add(aspect, name, text)
+    }
+
+    /// A text as it is, or its digest: too long, or beyond what is kept of all of them.
+    fn within(&mut self, text: String) -> String {
+        if text.len() > MAX_TEXT_BYTES || self.kept + text.len() > MAX_TEXTS_BYTES {
+            return Digest::of(text.as_bytes()).to_string();
+        }
+        self.kept += text.len();
+        text
     }
 
     /// That nothing lists the packages in it: then what its content holds may be anything.
@@ -177,6 +229,8 @@ fn grade(aspect: Aspect, name: &str, change: Change, unlisted: bool) -> Grade {
         (Aspect::Environment, Change::Added | Change::Changed) => Grade::Medium,
         (Aspect::Environment, Change::Removed) => Grade::Low,
         (Aspect::Content, _) if unlisted && name == LAYERS => Grade::Medium,
+        // Nobody has looked into those here.
+        (Aspect::Content, _) if name.starts_with(OTHER_PLATFORM) => Grade::Medium,
         (Aspect::Content, _) => Grade::Low,
     }
 }

@@ -19,6 +19,7 @@ pub mod resolve;
 pub mod sbom;
 pub mod sign;
 pub mod signature;
+pub mod strict;
 pub mod token;
 pub mod trust_root;
 pub mod verify;

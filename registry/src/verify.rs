@@ -308,30 +308,37 @@ impl Client {
     /// What the digest names is there, hashes to it, and has the manifests that were locked.
     async fn check_digest(&self, pin: &Pin) -> Check {
         const CHECK: &str = "digest";
-        let repository = Repository::of(&pin.reference);
-        let found = match self.resolve_pin(&repository, &pin.digest).await {
-            Ok(found) => found,
-            Err(error) => return Check::of_error(CHECK, &error),
-        };
-        if found.platforms != pin.platforms || found.media_type != pin.media_type {
-            return Check::new(
+        match self.hold(pin).await {
+            Ok(platforms) => Check::new(
                 CHECK,
-                Verdict::Fails,
-                format!(
+                Verdict::Holds,
+                match platforms {
+                    0 | 1 => "content has the digest that was locked".to_owned(),
+                    n => format!("index has the digest that was locked, and its {n} platforms"),
+                },
+            ),
+            Err(error) => Check::of_error(CHECK, &error),
+        }
+    }
+
+    /// Holds what a lockfile says of a digest to what that says itself: how many platforms there are. A lockfile is a stranger's, and
+    /// what an engine is compared with is the manifest of a platform.
+    ///
+    /// # Errors
+    /// [`RegistryError::Malformed`] where it is something else; any other where it cannot be had.
+    pub async fn hold(&self, pin: &Pin) -> Result<usize, RegistryError> {
+        let repository = Repository::of(&pin.reference);
+        let found = self.resolve_pin(&repository, &pin.digest).await?;
+        if found.platforms != pin.platforms || found.media_type != pin.media_type {
+            return Err(RegistryError::Malformed {
+                what: pin.reference.as_str().to_owned(),
+                why: format!(
                     "the lockfile says of {} what it does not say itself",
                     pin.digest
                 ),
-            )
-            .with(json!({ "locked": pin.platforms, "found": found.platforms }));
+            });
         }
-        Check::new(
-            CHECK,
-            Verdict::Holds,
-            match found.platforms.len() {
-                0 | 1 => "content has the digest that was locked".to_owned(),
-                n => format!("index has the digest that was locked, and its {n} platforms"),
-            },
-        )
+        Ok(found.platforms.len())
     }
 }
 

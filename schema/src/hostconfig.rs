@@ -243,6 +243,7 @@ fn united<T: PartialEq>(mut above: Vec<Setting<T>>, below: Vec<Setting<T>>) -> V
 impl HostConfig {
     /// This file's values where it has any, the one below's where not; lists and tables unite.
     pub fn above(self, below: Self) -> Self {
+        let below_has_policy = !below.policy.is_empty();
         let mut hosts = below.gateway.hosts;
         hosts.extend(self.gateway.hosts);
         let mut credentials = below.credentials;
@@ -273,7 +274,12 @@ impl HostConfig {
             credentials,
             inspection,
             registries,
-            sigstore: self.sigstore.or(below.sigstore),
+            // A user who named other roots could sign as anybody whom the system's policy believes.
+            sigstore: if below_has_policy {
+                below.sigstore
+            } else {
+                self.sigstore.or(below.sigstore)
+            },
         }
     }
 

@@ -90,11 +90,16 @@ async fn export(args: ExportArgs) -> Result<u8, Failure> {
     trust::require(&loaded, args.yes)?;
     let lockfile = locked(&loaded)?;
     let client = registries::client(&loaded.places, &loaded.host, false)?;
+    lock::features::hold(&loaded, &client, &lockfile).await?;
     let platforms = match args.platform.as_slice() {
         [] => vec![Platform::here()],
         given => given.to_vec(),
     };
     let mut export = Export::new(&client);
+    for (name, pin) in lockfile.pins().filter(|(_, pin)| !pin.local) {
+        let held = client.hold(pin).await;
+        held.map_err(|e| Failure::from(e).about(name.as_ref()))?;
+    }
     for (name, pin) in lockfile.pins() {
         export
             .pin(&name, pin, &platforms)
@@ -185,20 +190,8 @@ fn locked(loaded: &Loaded) -> Result<Lockfile, Failure> {
         )
         .help("`agentcontainer lock` makes it")
     })?;
-    of_config(loaded, &lockfile, "the lockfile")?;
+    lock::about(loaded, &lockfile, "the lockfile")?;
     Ok(lockfile)
-}
-
-fn of_config(loaded: &Loaded, lockfile: &Lockfile, what: &str) -> Result<(), Failure> {
-    let drift = lockfile.drift(&lock::wanted(loaded));
-    if drift.is_empty() {
-        return Ok(());
-    }
-    let all: Vec<String> = drift.iter().map(ToString::to_string).collect();
-    Err(Failure::new(
-        "lock-drift",
-        format!("{what} is not about this config: {}", all.join("; ")),
-    ))
 }
 
 fn unwritten(error: PortableError, path: &Path) -> Failure {
@@ -258,7 +251,7 @@ async fn import(args: ImportArgs) -> Result<u8, Failure> {
         &opened.lockfile,
         &format!("the lockfile in {}", path.display()),
     )?;
-    of_config(&loaded, &lockfile, "what was exported")?;
+    lock::about(&loaded, &lockfile, "what was exported")?;
     let beside = lock::path(&loaded, false);
     let found = lock::read(&beside)?;
     if found.as_ref().is_some_and(|found| *found != lockfile) {
@@ -275,6 +268,12 @@ async fn import(args: ImportArgs) -> Result<u8, Failure> {
     let engine = Engine::connect(loaded.host.engine().clone()).await?;
     let images = keep(&loaded, &mut opened, &lockfile, path)?;
     let client = registries::client(&loaded.places, &loaded.host, true)?;
+    for (name, pin) in lockfile.pins() {
+        client
+            .hold(pin)
+            .await
+            .map_err(|e| Failure::from(e).about(name.as_ref()))?;
+    }
     for (name, pin) in lockfile.pins() {
         note(
             &client,

@@ -49,7 +49,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
 
 async fn compared(args: &Args) -> Result<Vec<drift::Drifted>, Failure> {
     organisation::up_to_date().await?;
-    let loaded = Loaded::read_to_lock(args.config.as_deref())?;
+    let mut loaded = Loaded::read_to_lock(args.config.as_deref())?;
     trust::require(&loaded, args.yes)?;
     let path = lock::path(&loaded, false);
     let Some(locked) = lock::read(&path)? else {
@@ -58,7 +58,12 @@ async fn compared(args: &Args) -> Result<Vec<drift::Drifted>, Failure> {
                 .help("`agentcontainer lock` makes it"),
         );
     };
+    lock::about(&loaded, &locked, "the lockfile")?;
     let client = registries::client(&loaded.places, &loaded.host, false)?;
+    if let Some(document) = organisation::of_workspace(&client, &loaded.config, &locked).await? {
+        loaded.hold_under(document)?;
+    }
+    lock::features::hold(&loaded, &client, &locked).await?;
     let now = lock::as_of_now(&loaded, &client, &locked, &args.names).await?;
     drift::between(&loaded, &client, &locked, &now).await
 }

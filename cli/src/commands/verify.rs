@@ -4,9 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use registry::client::Client;
 use registry::signature::{Accept, BUNDLE_BYTES, Identity, KEY_BYTES, Key, Log};
 use registry::trust_root::TrustRoots;
-use registry::verify::{Checked, Means, Rule, Verdict};
+use registry::verify::{Check, Checked, Means, Rule, Verdict};
+use schema::lockfile::Lockfile;
 use serde_json::json;
 
 use super::json;
@@ -70,16 +72,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     if !args.offline {
         trust::require(&loaded, args.yes).map_err(|f| f.status(UNASKED))?;
     }
-    let drift = lockfile.drift(&lock::wanted(&loaded));
-    if !drift.is_empty() {
-        let all: Vec<String> = drift.iter().map(ToString::to_string).collect();
-        return Err(Failure::new(
-            "lock-drift",
-            format!("the lockfile is not about this config: {}", all.join("; ")),
-        )
-        .help("`agentcontainer lock` locks what has no pin and leaves the others")
-        .status(1));
-    }
+    lock::about(&loaded, &lockfile, "the lockfile").map_err(|f| f.status(1))?;
     let bundles = bundles(&args.bundle).map_err(|f| f.status(UNASKED))?;
     let client = registries::client(&loaded.places, &loaded.host, args.offline)
         .map_err(|f| f.status(UNASKED))?;
@@ -95,15 +88,18 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         None => organisation::roots(&loaded, &named, !args.offline).await,
     }
     .map_err(|f| f.status(UNASKED))?;
+    let held = held(&loaded, &client, &lockfile).await;
     let means = Means {
         roots: &roots,
         bundles: &bundles,
         now: Timestamp::now(),
     };
-    let checked = organisation::checked(&loaded, &client, &lockfile, &named, &means)
-        .await
-        .map_err(|f| f.status(UNASKED))?;
-    let mut checked = checked;
+    let mut checked = match held {
+        Some(failed) => vec![failed],
+        None => organisation::checked(&loaded, &client, &lockfile, &named, &means)
+            .await
+            .map_err(|f| f.status(UNASKED))?,
+    };
     checked.extend(features::checked(&loaded, &lockfile));
     let is_judged = checked.iter().any(Checked::is_judged);
     let verdict = checked
@@ -139,6 +135,43 @@ fn judged(failure: Failure) -> Failure {
         UNASKED
     };
     failure.status(status)
+}
+
+/// What the lockfile says of features, held to what they are; where it does not hold, nobody is asked about what it names.
+async fn held(loaded: &Loaded, client: &Client, lockfile: &Lockfile) -> Option<Checked> {
+    const UNASKED_CODES: [&str; 8] = [
+        "registry-unreachable",
+        "registry-refused",
+        "registry-login",
+        "registry-redirect",
+        "registry-status",
+        "https-setup",
+        "io",
+        "offline",
+    ];
+    let Err(failure) = features::hold(loaded, client, lockfile).await else {
+        return None;
+    };
+    let diagnostics = failure.diagnostics.iter();
+    let unasked = diagnostics.clone().all(|d| UNASKED_CODES.contains(&d.code));
+    let said: Vec<&str> = diagnostics.clone().map(|d| d.message.as_str()).collect();
+    let codes: Vec<&str> = diagnostics.map(|d| d.code).collect();
+    Some(Checked {
+        name: "features".to_owned(),
+        reference: loaded.config.file.clone(),
+        digest: lockfile.config,
+        checks: vec![Check {
+            check: "features",
+            verdict: if unasked {
+                Verdict::Unasked
+            } else {
+                Verdict::Fails
+            },
+            detail: said.join("; "),
+            evidence: json!({ "codes": codes }),
+        }],
+        verified: None,
+    })
 }
 
 fn read(args: &Args) -> Result<(Loaded, schema::lockfile::Lockfile, Option<Rule>), Failure> {

@@ -140,6 +140,40 @@ pub async fn make(
     Ok(out)
 }
 
+/// Holds what a lockfile says of features to what they are: each is read by its digest, what it demands is held to every ceiling, and
+/// what it depends on, its version and the order have to be what `lock` would write. A lockfile is a stranger's: nothing is asked about
+/// but what a feature that was read names.
+pub async fn hold(loaded: &Loaded, client: &Client, lock: &Lockfile) -> Result<(), Failure> {
+    let changed: Vec<Diagnostic> = changed(loaded, lock)
+        .into_iter()
+        .filter_map(|(_, held)| held.err())
+        .flat_map(|failure| failure.diagnostics)
+        .collect();
+    if !changed.is_empty() {
+        return Err(changed.into());
+    }
+    let found = make(loaded, client, Some(lock), &How::default(), &Spinner::new()).await?;
+    let same = found.pins == lock.features
+        && found.local == lock.local_features
+        && found.order == lock.install_order;
+    if same {
+        return Ok(());
+    }
+    let named =
+        |(id, pin): (&String, &Pin)| (lock.features.get(id) != Some(pin)).then(|| id.clone());
+    let differs: Vec<String> = found.pins.iter().filter_map(named).collect();
+    let what = if differs.is_empty() {
+        "the order of features, or which there are".to_owned()
+    } else {
+        differs.join(", ")
+    };
+    Err(Failure::new(
+        "lock-drift",
+        format!("what the lockfile says of {what} is not what is there"),
+    )
+    .help("`agentcontainer lock` writes what is"))
+}
+
 /// What one feature is looked up with.
 struct One<'a> {
     loaded: &'a Loaded,

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Aspect, Facts, TooMany};
+use crate::strict;
 
 /// The label in which devcontainer images carry what they ask for (devcontainer specification, 'Image metadata').
 const METADATA: &str = "devcontainer.metadata";
@@ -66,6 +67,7 @@ struct Step {
 /// # Errors
 /// In words: it is no image's configuration, or says more than is kept.
 pub fn facts(bytes: &[u8], facts: &mut Facts) -> Result<(), String> {
+    strict::check(bytes, strict::CONFIGURATION)?;
     let image: Image = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     add(image, facts).map_err(|e| e.to_string())
 }
@@ -112,8 +114,9 @@ fn add(image: Image, facts: &mut Facts) -> Result<(), TooMany> {
             facts.add(Aspect::Content, format!("label {label}"), value)?;
         }
     }
-    for layer in image.rootfs.and_then(|fs| fs.diff_ids).unwrap_or_default() {
-        facts.add(Aspect::Content, super::LAYERS, layer)?;
+    let layers = image.rootfs.and_then(|fs| fs.diff_ids).unwrap_or_default();
+    if !layers.is_empty() {
+        facts.add(Aspect::Content, super::LAYERS, layers.join("\n"))?;
     }
     for step in image.history.unwrap_or_default() {
         facts.add(

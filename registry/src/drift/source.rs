@@ -29,6 +29,8 @@ const FEATURE: &str = "application/vnd.devcontainers";
 const TITLE: &str = "org.opencontainers.image.title";
 /// The most layers of an artifact that are looked into.
 const MAX_LAYERS: usize = 32;
+/// The most inventories of one pin.
+const MAX_INVENTORIES: usize = 16;
 
 /// An in-toto statement as far as it matters here: nobody signed it, and the index that names it is what was locked.
 #[derive(Deserialize)]
@@ -57,7 +59,12 @@ impl Client {
             return Err(error);
         }
         let subject = Subject::from(&pin.digest);
-        let mut listed = Vec::new();
+        let manifest = platform
+            .and_then(|platform| pin.platforms.get_key_value(platform))
+            .or_else(|| pin.platforms.first_key_value());
+        // One inventory at a time: each may be as large as all the rest. Who makes the index, or signs, stands by what it lists; what
+        // anybody may lay beside it tells packages, and does not make other content any better known.
+        let mut stood_by = false;
         for rule in rules {
             let report = signature::verify(
                 &subject,
@@ -70,31 +77,35 @@ impl Client {
                 let many = facts.add(Aspect::Signer, &rule.said, signer(&proof.signer));
                 many.map_err(|e| too_many(pin, e))?;
             }
-            listed.extend(inventories(&report).inventories);
-        }
-        for (_, _, blob) in &beside.inventories {
-            let bytes = self.blob(&repository, blob, MAX_INVENTORY_BYTES).await?;
-            listed.extend(Inventory::parse(&bytes, *blob));
-        }
-        let manifest = platform
-            .and_then(|platform| pin.platforms.get(platform))
-            .or_else(|| pin.platforms.values().next());
-        match manifest {
-            Some(manifest) => {
-                listed.extend(self.attested(&repository, pin, manifest).await?);
-                if listed.is_empty() {
-                    facts.nothing_listed();
-                }
-                self.image_facts(&repository, manifest, &mut facts).await?;
+            for inventory in inventories(&report).inventories {
+                stood_by = true;
+                packages(pin, &inventory, &mut facts)?;
             }
-            None => self.artifact_facts(&repository, pin, &mut facts).await?,
         }
-        for package in listed.iter().flat_map(|inventory| &inventory.packages) {
-            let version = package.version().unwrap_or_default();
-            facts
-                .add(Aspect::Package, package.called(), version)
-                .map_err(|e| too_many(pin, e))?;
+        if rules.is_empty() {
+            for (_, _, blob) in beside.inventories.iter().take(MAX_INVENTORIES) {
+                let bytes = self.blob(&repository, blob, MAX_INVENTORY_BYTES).await?;
+                if let Ok(inventory) = Inventory::parse(&bytes, *blob) {
+                    packages(pin, &inventory, &mut facts)?;
+                }
+            }
         }
+        let Some((here, manifest)) = manifest else {
+            self.artifact_facts(&repository, pin, &mut facts).await?;
+            return Ok(facts);
+        };
+        stood_by |= self
+            .attested(&repository, pin, manifest, &mut facts)
+            .await?;
+        if !stood_by {
+            facts.nothing_listed();
+        }
+        for (platform, manifest) in pin.platforms.iter().filter(|(of, _)| *of != here) {
+            let name = format!("{}{platform}", super::OTHER_PLATFORM);
+            let many = facts.add(Aspect::Content, name, manifest.to_string());
+            many.map_err(|e| too_many(pin, e))?;
+        }
+        self.image_facts(&repository, manifest, &mut facts).await?;
         Ok(facts)
     }
 
@@ -111,7 +122,21 @@ impl Client {
         let manifest = self.only_manifest(repository, digest).await?;
         let config = digest_of(manifest.config()).map_err(malformed)?;
         let bytes = self.blob(repository, &config, MAX_CONFIG_BYTES).await?;
-        image::facts(&bytes, facts).map_err(malformed)
+        image::facts(&bytes, facts).map_err(malformed)?;
+        let layers: Vec<String> = manifest
+            .layers()
+            .iter()
+            .map(|layer| layer.digest().to_string())
+            .collect();
+        let known = [
+            ("configuration", config.to_string()),
+            ("compressed layers", layers.join("\n")),
+        ];
+        for (name, text) in known {
+            let many = facts.add(Aspect::Content, name, text);
+            many.map_err(|e| malformed(e.to_string()))?;
+        }
+        Ok(())
     }
 
     async fn artifact_facts(
@@ -125,49 +150,78 @@ impl Client {
             why,
         };
         let manifest = self.only_manifest(repository, &pin.digest).await?;
-        let config = manifest.config().media_type().to_string();
-        let feature = config == FEATURE;
+        let feature = manifest.config().media_type().to_string() == FEATURE;
         if manifest.layers().len() > MAX_LAYERS {
             return Err(malformed(format!("it has more than {MAX_LAYERS} layers")));
         }
-        for layer in manifest.layers() {
-            let digest = digest_of(layer).map_err(malformed)?;
-            let bytes = self.blob(repository, &digest, archive::MAX_BYTES).await?;
-            if layer.media_type().to_string().contains("tar") {
-                let archive = Archive::read(&bytes).map_err(|e| malformed(e.to_string()))?;
-                let found = archive.files.iter().map(|(path, file)| files::File {
-                    path,
-                    executable: file.mode & 0o111 != 0,
-                    bytes: &file.bytes,
-                });
-                files::facts(found, feature, facts).map_err(|e| too_many(pin, e))?;
-                for (path, to) in &archive.links {
-                    let many = facts.add(Aspect::Content, path, format!("-> {to}"));
-                    many.map_err(|e| too_many(pin, e))?;
-                }
-                continue;
-            }
-            let named = annotation(layer, TITLE);
+        let mut left = archive::MAX_BYTES;
+        let mut room = |size: usize| {
+            left = left.checked_sub(size as u64).ok_or_else(|| {
+                malformed(format!("it holds more than {} bytes", archive::MAX_BYTES))
+            })?;
+            Ok::<_, RegistryError>(())
+        };
+        let config = digest_of(manifest.config()).map_err(malformed)?;
+        let bytes = self.blob(repository, &config, MAX_CONFIG_BYTES).await?;
+        if bytes != b"{}" {
             let one = files::File {
-                path: named.unwrap_or("content"),
-                executable: false,
+                path: "configuration",
                 bytes: &bytes,
             };
             files::facts(std::iter::once(one), feature, facts).map_err(|e| too_many(pin, e))?;
         }
+        let annotations = manifest.annotations().clone().unwrap_or_default();
+        let kind = manifest.artifact_type().as_ref().map(ToString::to_string);
+        let said = annotations
+            .into_iter()
+            .map(|(name, text)| (format!("annotation {name}"), text))
+            .chain(kind.map(|kind| ("artifact type".to_owned(), kind)));
+        for (name, text) in said {
+            let many = facts.add(Aspect::Content, name, text);
+            many.map_err(|e| too_many(pin, e))?;
+        }
+        for (n, layer) in manifest.layers().iter().enumerate() {
+            let digest = digest_of(layer).map_err(malformed)?;
+            let bytes = self.blob(repository, &digest, archive::MAX_BYTES).await?;
+            if !layer.media_type().to_string().contains("tar") {
+                room(bytes.len())?;
+                let named = annotation(layer, TITLE).map(str::to_owned);
+                let path = named.unwrap_or_else(|| format!("layer {n}"));
+                let one = files::File {
+                    path: &path,
+                    bytes: &bytes,
+                };
+                files::facts(std::iter::once(one), feature, facts).map_err(|e| too_many(pin, e))?;
+                continue;
+            }
+            let archive = Archive::read(&bytes).map_err(|e| malformed(e.to_string()))?;
+            room(archive.files.values().map(|file| file.bytes.len()).sum())?;
+            let found = archive.files.iter().map(|(path, file)| files::File {
+                path,
+                bytes: &file.bytes,
+            });
+            files::facts(found, feature, facts).map_err(|e| too_many(pin, e))?;
+            // Where one leads decides what is read in its place.
+            for (path, to) in &archive.links {
+                facts
+                    .replace(Aspect::Instruction, path, format!("-> {to}"))
+                    .map_err(|e| too_many(pin, e))?;
+            }
+        }
         Ok(())
     }
 
-    /// The inventories that a builder put into the index beside a platform's manifest.
+    /// The inventories that a builder put into the index beside a platform's manifest; whether there is one.
     async fn attested(
         &self,
         repository: &Repository,
         pin: &Pin,
         of: &Digest,
-    ) -> Result<Vec<Inventory>, RegistryError> {
-        let mut out = Vec::new();
+        facts: &mut Facts,
+    ) -> Result<bool, RegistryError> {
+        let mut found = 0;
         let Parsed::Index(index) = self.manifest(repository, &pin.digest).await?.parse()? else {
-            return Ok(out);
+            return Ok(false);
         };
         let malformed = |why: String| RegistryError::Malformed {
             what: repository.at(&pin.digest),
@@ -178,7 +232,7 @@ impl Client {
             annotation(entry, KIND) == Some("attestation-manifest")
                 && annotation(entry, OF) == Some(&of)
         });
-        for entry in about {
+        for entry in about.take(MAX_INVENTORIES) {
             let digest = digest_of(entry).map_err(malformed)?;
             let manifest = self.only_manifest(repository, &digest).await?;
             let lists = |layer: &&Descriptor| {
@@ -186,16 +240,24 @@ impl Client {
                     .is_some_and(|kind| kind.starts_with(SPDX) || kind.starts_with(CYCLONE))
             };
             for layer in manifest.layers().iter().filter(lists) {
+                if found == MAX_INVENTORIES {
+                    return Err(malformed(format!(
+                        "it has more than {MAX_INVENTORIES} inventories"
+                    )));
+                }
                 let blob = digest_of(layer).map_err(malformed)?;
                 let bytes = self.blob(repository, &blob, MAX_INVENTORY_BYTES).await?;
                 let Ok(statement) = serde_json::from_slice::<Statement>(&bytes) else {
                     continue;
                 };
                 let predicate = serde_json::to_vec(&statement.predicate).unwrap_or_default();
-                out.extend(Inventory::parse(&predicate, blob));
+                if let Ok(inventory) = Inventory::parse(&predicate, blob) {
+                    found += 1;
+                    packages(pin, &inventory, facts)?;
+                }
             }
         }
-        Ok(out)
+        Ok(found > 0)
     }
 
     async fn only_manifest(
@@ -211,6 +273,16 @@ impl Client {
             }),
         }
     }
+}
+
+fn packages(pin: &Pin, inventory: &Inventory, facts: &mut Facts) -> Result<(), RegistryError> {
+    for package in &inventory.packages {
+        let version = package.version().unwrap_or_default();
+        facts
+            .unite(Aspect::Package, package.called(), version)
+            .map_err(|e| too_many(pin, e))?;
+    }
+    Ok(())
 }
 
 fn too_many(pin: &Pin, error: TooMany) -> RegistryError {

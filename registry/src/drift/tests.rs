@@ -72,14 +72,20 @@ fn content_that_nothing_lists_matters_more() {
 }
 
 #[test]
-fn several_texts_of_one_name_are_lines_and_long_ones_a_digest() {
-    let mut facts = Facts::default();
-    for text in ["a", "b", "a"] {
-        facts.add(Aspect::Package, "npm/x", text).unwrap();
-    }
-    let mut other = Facts::default();
-    other.add(Aspect::Package, "npm/x", "a\nb").unwrap();
-    assert_eq!(facts, other);
+fn texts_of_one_name_keep_their_places_versions_do_not_and_long_ones_are_a_digest() {
+    let of = |texts: &[&str], united: bool| {
+        let mut facts = Facts::default();
+        for text in texts {
+            match united {
+                true => facts.unite(Aspect::Package, "x".to_owned(), text).unwrap(),
+                false => facts.add(Aspect::Content, "x", *text).unwrap(),
+            }
+        }
+        facts.known
+    };
+    assert_eq!(of(&["b", "a", "b"], true), of(&["a", "b"], true));
+    // The same layer once more on top undoes the one between.
+    assert_ne!(of(&["a", "b", "a"], false), of(&["a", "b"], false));
     let of = |n: usize| {
         let mut facts = Facts::default();
         facts.add(Aspect::Script, "s", "x".repeat(n)).unwrap();
@@ -87,6 +93,52 @@ fn several_texts_of_one_name_are_lines_and_long_ones_a_digest() {
     };
     assert_eq!(of(MAX_TEXT_BYTES).len(), MAX_TEXT_BYTES);
     assert!(of(MAX_TEXT_BYTES + 1).starts_with("sha256:"));
+    // Of all of them so much is kept, and of the rest enough to see that they differ.
+    let mut facts = Facts::default();
+    for n in 0..MAX_TEXTS_BYTES / MAX_TEXT_BYTES {
+        facts
+            .add(Aspect::Script, n.to_string(), "x".repeat(MAX_TEXT_BYTES))
+            .unwrap();
+    }
+    assert!(
+        facts
+            .known
+            .values()
+            .all(|text| text.len() == MAX_TEXT_BYTES)
+    );
+    facts.add(Aspect::Script, "more", "y").unwrap();
+    assert!(facts.known[&(Aspect::Script, "more".to_owned())].starts_with("sha256:"));
+}
+
+#[test]
+fn of_two_files_of_one_name_the_later_counts() {
+    let mut facts = Facts::default();
+    let text = "evil\nkind".to_owned();
+    facts
+        .replace(Aspect::Instruction, "SKILL.md", text)
+        .unwrap();
+    facts
+        .replace(Aspect::Script, "SKILL.md", "evil".to_owned())
+        .unwrap();
+    assert_eq!(facts.known.len(), 1);
+    assert_eq!(
+        facts.known[&(Aspect::Script, "SKILL.md".to_owned())],
+        "evil"
+    );
+}
+
+#[test]
+fn keys_that_only_an_engine_would_obey_are_refused() {
+    for text in [
+        r#"{ "config": { "Entrypoint": ["/good"], "entrypoint": ["/evil"] } }"#,
+        r#"{ "config": { "env": ["PATH=/evil"] } }"#,
+        r#"{ "Config": { "User": "0" } }"#,
+    ] {
+        assert!(
+            image::facts(text.as_bytes(), &mut Facts::default()).is_err(),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -458,3 +458,24 @@ fn where_roots_are_refreshed_from_is_an_address_and_a_file_or_neither() {
         assert!(parse(bad.as_bytes(), "c.toml").is_err(), "{bad}");
     }
 }
+
+#[test]
+fn a_user_names_no_other_roots_for_the_systems_policy() {
+    let roots =
+        |name: &str| format!("[sigstore]\ntuf = \"https://{name}/\"\nroot = \"/etc/root.json\"\n");
+    let policy = "[policy]\nsource = \"oci://registry.corp/policy:prod\"\nkeys = [\"/k\"]\n";
+    let above = |user: &str, system: &str| {
+        let of = |text: &str, file: &str| parse(text.as_bytes(), file).unwrap();
+        let both = of(user, "u.toml").above(of(system, SYSTEM_FILE));
+        both.sigstore.map(|setting| setting.value.tuf)
+    };
+    let (own, corp) = (roots("own"), roots("corp"));
+    let tuf = |name: &str| Some(format!("https://{name}/"));
+    assert_eq!(above(&own, ""), tuf("own"));
+    assert_eq!(above(&own, &corp), tuf("own"));
+    assert_eq!(above("", &corp), tuf("corp"));
+    assert_eq!(above(&own, &format!("{policy}{corp}")), tuf("corp"));
+    assert_eq!(above(&own, policy), None);
+    // A policy of the user's own changes nothing for the system's.
+    assert_eq!(above(&format!("{policy}{own}"), policy), None);
+}

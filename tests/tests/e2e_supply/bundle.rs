@@ -132,7 +132,7 @@ fn what_was_exported_verifies_and_runs_where_no_registry_answers() {
     there.put("agentcontainer-lock.json", lock.to_string());
     cli(&["run", "--yes", "--offline"])
         .status(125)
-        .says("[image-not-here]");
+        .says("what it does not say itself");
     // A lockfile of another content stays; where there is none, the exported one is written.
     cli(&["bundle", "import", &name])
         .status(125)

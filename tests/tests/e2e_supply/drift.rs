@@ -249,10 +249,37 @@ fn a_policy_refuses_drift_or_has_a_person_asked_whoever_wrote_the_lockfile() {
     fs::write(&path, &first).unwrap();
     run(&[]).status(125).says("[drift-not-approved]");
     assert_eq!(run(&["--yes"]).ok(), "it runs");
+    // Another tag is no way around it, and what was let through is not forgotten where it is not named for a while.
+    acme.registry
+        .push_with("app:2", "changed\n", &["ENV PATH=/evil:/bin"]);
+    acme.registry.push("away:1", "away\n");
+    let name = |image: &str| {
+        let config = plain(&acme.front).to_string().replace("app:1", image);
+        acme.workspace.put("agentcontainer.json", config);
+        acme.workspace.cli(&["lock", "--yes"])
+    };
+    name("app:2").status(125).says("[drift-refused]");
+    name("away:1").status(0);
+    name("app:2").status(125).says("[drift-refused]");
+    name("app:1").status(0);
+    // Nor are keys that engines take in another case.
+    let (mut manifest, kind) = acme.registry.manifest("app", "1");
+    let about = json!({ "architecture": "amd64", "os": "linux", "config": { "Cmd": ["/good"], "cmd": ["/evil"] } });
+    let blob = acme.registry.put_blob(
+        "app",
+        "application/vnd.docker.container.image.v1+json",
+        about.to_string().as_bytes(),
+    );
+    manifest["config"] = blob;
+    acme.registry.put_manifest("app", "1", &kind, &manifest);
+    update(&["--yes"]).status(125).says("[malformed]");
+    acme.registry.push("app:1", "it changed\n");
+    update(&["--yes"]).status(0);
     // Without a threshold the same is let through.
     acme.publish(2, &json!({}), "ours");
+    acme.registry.push("app:1", "once more\n");
     update(&[]).status(0).says("layers");
-    assert_eq!(run(&[]).ok(), "it changed");
+    assert_eq!(run(&[]).ok(), "once more");
 }
 
 #[test]

@@ -532,3 +532,37 @@ fn a_policys_ceilings_hold_for_features_what_they_depend_on_and_what_they_demand
     said.status(1);
     assert!(said.stdout.contains("ceilings.features"), "{}", said.stdout);
 }
+
+#[test]
+fn a_lockfile_that_says_something_else_of_features_does_not_hold() {
+    let registry = Registry::start();
+    let [a, b, _] = three(&registry);
+    let workspace = with(&registry, &json!({ &b: {}, &a: {} }));
+    workspace.cli(&["lock", "--yes"]).status(0);
+    workspace.cli(&["verify"]).status(0);
+    let good = ours(&workspace);
+    let says = |change: &dyn Fn(&mut Value)| {
+        let mut lock = good.clone();
+        change(&mut lock);
+        let path = ".devcontainer/agentcontainer-lock.json";
+        workspace.put(path, lock.to_string());
+        let out = workspace.cli(&["verify"]);
+        out.status(1);
+        let said = out.stdout.contains("fails") || out.stderr.contains("[lock-drift]");
+        assert!(said, "{}{}", out.stdout, out.stderr);
+        workspace.cli(&["drift"]).status(2).says("[lock-drift]");
+    };
+    says(&|lock| lock["features"][&a]["version"] = json!("999"));
+    says(&|lock| lock["installOrder"].as_array_mut().unwrap().reverse());
+    says(&|lock| drop(lock["installOrder"].as_array_mut().unwrap().pop()));
+    says(&|lock| lock["features"][&a]["dependsOn"] = json!([]));
+    // A host that the lockfile alone names is asked nothing: it would not answer, and that would be 2.
+    let foreign = "127.0.0.1:9/never/asked:1";
+    says(&|lock| {
+        let mut pin = lock["features"][&a].clone();
+        pin["reference"] = json!(foreign);
+        pin["dependsOn"] = json!([]);
+        lock["features"][foreign] = pin;
+        lock["features"][&b]["dependsOn"] = json!([foreign]);
+    });
+}

@@ -197,14 +197,14 @@ fn an_index_is_locked_with_every_platform_and_another_manifest_in_it_is_not_run(
     workspace
         .cli(&["run", "--yes"])
         .status(125)
-        .says("[image-differs]");
+        .says("what it does not say itself");
     let mut without = lock.clone();
     without["image"]["platforms"] = json!({ "linux/s390x": another });
     workspace.put("agentcontainer-lock.json", without.to_string());
     workspace
         .cli(&["run", "--yes"])
         .status(125)
-        .says("[image-platform]");
+        .says("what it does not say itself");
     workspace.put("agentcontainer-lock.json", lock.to_string());
     assert_eq!(workspace.cli(&["run", "--yes"]).ok(), "ours");
 }
@@ -309,4 +309,39 @@ fn registry_tag(registry: &Registry, n: u64) {
     let (mut manifest, kind) = registry.manifest("app", "1");
     manifest["annotations"] = json!({ "n": n.to_string() });
     registry.put_manifest("app", "1", &kind, &manifest);
+}
+
+#[test]
+fn a_lockfile_that_gives_a_digest_another_images_platforms_runs_nothing() {
+    let registry = Registry::start();
+    registry.push("other:1", "another\n");
+    registry.push("app:1", "it runs\n");
+    let name = |image: &str| format!("{}/{image}", registry.name());
+    let workspace = workspace(&registry.name(), &name("other:1"));
+    workspace.cli(&["lock", "--yes"]).status(0);
+    // It is here, and its manifests are in the cache.
+    assert_eq!(workspace.cli(&["run", "--yes"]).ok(), "another");
+    let other = lockfile(&workspace)["image"].clone();
+    workspace.put(
+        "agentcontainer.json",
+        json!({ "image": name("app:1") }).to_string(),
+    );
+    workspace.cli(&["lock", "--yes"]).status(0);
+    assert_eq!(workspace.cli(&["run", "--yes"]).ok(), "it runs");
+
+    let mut lock = lockfile(&workspace);
+    lock["image"]["platforms"] = other["platforms"].clone();
+    let path = workspace.path().join("agentcontainer-lock.json");
+    std::fs::write(&path, lock.to_string()).unwrap();
+    let refused = || {
+        let out = workspace.cli(&["run", "--yes"]);
+        out.status(125).says("what it does not say itself");
+        assert!(!out.stdout.contains("another"), "{}", out.stdout);
+    };
+    refused();
+    registry.forget("app:1");
+    refused();
+    let file = workspace.path().with_file_name("forged.tar");
+    let export = ["bundle", "export", &file.display().to_string()];
+    assert_ne!(workspace.cli(&export).status, 0);
 }
