@@ -73,7 +73,7 @@ pub async fn between(
         bundles: &[],
         now: jiff::Timestamp::now(),
     };
-    let platform = here();
+    let platform = Platform::here();
     let mut out = Vec::new();
     for (name, new) in now.pins() {
         let Some(old) = before.of(&name, new).filter(|old| old.digest != new.digest) else {
@@ -88,9 +88,9 @@ pub async fn between(
             Failure::from(e).about(format!("{name} ({})", new.reference.as_str()))
         };
         // One after the other: each may be large.
-        let is = facts(client, new, platform.as_ref(), &rules, &means).await;
+        let is = facts(client, new, &platform, &rules, &means).await;
         let is = is.map_err(about)?;
-        let was = facts(client, old, platform.as_ref(), &rules, &means).await;
+        let was = facts(client, old, &platform, &rules, &means).await;
         let (differences, unknown) = match (was, is) {
             (Err(error), _) if error.is_unasked() => return Err(about(error)),
             (Err(error), _) => (Vec::new(), Some(error.to_string())),
@@ -127,7 +127,7 @@ pub async fn between(
 async fn facts(
     client: &Client,
     pin: &Pin,
-    platform: Option<&Platform>,
+    platform: &Platform,
     rules: &[registry::verify::Rule],
     means: &Means<'_>,
 ) -> Result<Option<Facts>, RegistryError> {
@@ -135,16 +135,6 @@ async fn facts(
         return Ok(None);
     }
     client.facts(pin, platform, rules, means).await.map(Some)
-}
-
-/// The platform of sessions on this machine.
-fn here() -> Option<Platform> {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    Platform::new("linux", architecture, None)
 }
 
 /// The strictest that any policy says of that grade.

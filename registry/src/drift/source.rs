@@ -47,7 +47,7 @@ impl Client {
     pub async fn facts(
         &self,
         pin: &Pin,
-        platform: Option<&Platform>,
+        platform: &Platform,
         rules: &[Rule],
         means: &Means<'_>,
     ) -> Result<Facts, RegistryError> {
@@ -59,8 +59,9 @@ impl Client {
             return Err(error);
         }
         let subject = Subject::from(&pin.digest);
-        let manifest = platform
-            .and_then(|platform| pin.platforms.get_key_value(platform))
+        let manifest = pin
+            .platforms
+            .get_key_value(platform)
             .or_else(|| pin.platforms.first_key_value());
         // One inventory at a time: each may be as large as all the rest. Who makes the index, or signs, stands by what it lists; what
         // anybody may lay beside it tells packages, and does not make other content any better known.
