@@ -26,6 +26,9 @@ use crate::harness::*;
 type Recorded = Arc<Mutex<Vec<(&'static str, Parts, Bytes)>>>;
 type Client = Arc<Mutex<&'static str>>;
 
+/// Who sends the tree's own test keys: the control.
+const KEY: &str = "key";
+
 struct Recorder {
     address: SocketAddr,
     recorded: Recorded,
@@ -298,7 +301,8 @@ const u = process.env.URL, f = (b, t) => fetch(u + "/rpc", { method: "POST", bod
 const d = new FormData(); d.append("a", "b"); d.append("f", new Blob(["text"]), "f.txt"); await fetch(u + "/f", { method: "POST", body: d }); })()'
 "#;
 
-/// Every file of the tree that a person wrote, as an agent would send it to a model, and to a code host.
+/// Every file of the tree that a person wrote, as an agent would send it to a model, and to a code host. The tree's own test
+/// keys are no ordinary traffic: a key is what is to be blocked, so they come under a name of their own.
 fn add_files(recorder: &Recorder) {
     let listed = std::process::Command::new("git")
         .args(["ls-files"])
@@ -312,13 +316,20 @@ fn add_files(recorder: &Recorder) {
         5
     };
     let listed = String::from_utf8(listed.stdout).unwrap();
-    for name in listed.lines().step_by(every) {
+    let keys = listed.lines().filter(|name| name.ends_with(".key"));
+    let others = listed.lines().filter(|name| !name.ends_with(".key"));
+    for name in others.step_by(every).chain(keys) {
         let Ok(bytes) = std::fs::read(tree().join(name)) else {
             continue;
         };
         let Ok(text) = String::from_utf8(bytes.clone()) else {
             recorder.add("grpc", "application/grpc", [&[0; 5], &bytes[..]].concat());
             continue;
+        };
+        let (model, host) = if name.ends_with(".key") {
+            (KEY, KEY)
+        } else {
+            ("model", "blob")
         };
         let message = serde_json::json!({
             "model": "some-model", "max_tokens": 1024, "stream": true,
@@ -327,11 +338,11 @@ fn add_files(recorder: &Recorder) {
                 { "role": "user", "content": [{ "type": "tool_result", "tool_use_id": "call_17", "content": text }] }
             ]
         });
-        recorder.add("model", "application/json", message.to_string());
+        recorder.add(model, "application/json", message.to_string());
         use base64::Engine as _;
         let content = base64::engine::general_purpose::STANDARD.encode(&bytes);
         let blob = serde_json::json!({ "content": content, "encoding": "base64" });
-        recorder.add("blob", "application/json", blob.to_string());
+        recorder.add(host, "application/json", blob.to_string());
     }
 }
 
@@ -376,7 +387,13 @@ async fn corpus_of_ordinary_traffic_is_not_blocked_at_the_default_levels() {
     for (client, parts, body) in recorded.iter() {
         *requests.entry(client).or_default() += 1;
         bytes += body.len();
-        if let (_, Some(finding)) = replay(&defaults, parts, body) {
+        let (_, finding) = replay(&defaults, parts, body);
+        if *client == KEY {
+            let finding = finding.expect("a key is blocked");
+            assert_eq!(finding.kind, "private-key");
+            continue;
+        }
+        if let Some(finding) = finding {
             blocked.push(format!("{client} {}: {finding}", parts.uri));
         }
         let (flags, failed) = replay(&flagging, parts, body);
@@ -400,8 +417,10 @@ async fn corpus_of_ordinary_traffic_is_not_blocked_at_the_default_levels() {
     assert!(recorded.len() > 150, "{requests:?}");
     assert!(requests.len() >= 8, "{requests:?}");
     assert!(blocked.is_empty(), "{blocked:#?}");
-    // The control: the same requests with a key in them are.
-    let (_, parts, body) = &recorded[recorded.len() - 1];
+    // The controls: the tree's own keys were (above), and so is an ordinary request with a key in it.
+    assert!(requests.contains_key(KEY), "{requests:?}");
+    let ordinary = recorded.iter().rfind(|(client, ..)| *client == "model");
+    let (_, parts, body) = ordinary.unwrap();
     let planted = [body, &b" "[..], crate::inspection::key_id().as_bytes()].concat();
     assert!(replay(&defaults, parts, &planted.into()).1.is_some());
 }
