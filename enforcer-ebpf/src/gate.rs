@@ -153,7 +153,7 @@ fn decide(attempt: &mut Attempt, address: Address) -> Verdict {
     }
 }
 
-/// Keeps who is connecting, for the TCP connect callback, which knows the ports but not the process.
+/// Keeps who is connecting, for the first packet, which knows the ports but not the process.
 #[inline(always)]
 fn remember(ctx: &SockAddrContext) {
     // SAFETY: the helper takes this program type's context.

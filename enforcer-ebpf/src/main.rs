@@ -1,5 +1,5 @@
 //! The eBPF programs of one session, in one object: the gate at the agent's cgroup (`gate`), socket creation
-//! (`create`), packets (`egress`), attribution (`flows`), steering in the agent's network namespace (`steer`), and the
+//! (`create`), packets (`egress`), attribution by their first (`flows`), steering in the agent's network namespace (`steer`), and the
 //! gate at the gateway's own cgroup (`dial`). Loaded afresh for each session, so every map is the session's own.
 //! An empty map denies.
 #![no_std]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Map, MapData};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{
-    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, SkLookup, SockOps,
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, SkLookup,
 };
 use aya::{Ebpf, EbpfLoader};
 
@@ -79,7 +79,7 @@ const fn hook(name: &'static str, attach: AttachType) -> HookPoint {
 }
 
 /// What is attached at the session's cgroup.
-pub const SESSION_HOOKS: [HookPoint; 9] = [
+pub const SESSION_HOOKS: [HookPoint; 8] = [
     hook("connect4", AttachType::Connect4),
     hook("connect6", AttachType::Connect6),
     hook("sendmsg4", AttachType::Sendmsg4),
@@ -87,7 +87,6 @@ pub const SESSION_HOOKS: [HookPoint; 9] = [
     hook("bind4", AttachType::Bind4),
     hook("bind6", AttachType::Bind6),
     hook("sock_create", AttachType::SockCreate),
-    hook("flows", AttachType::SockOps),
     hook("egress", AttachType::SkbEgress),
 ];
 
@@ -122,7 +121,6 @@ pub fn capabilities() -> Vec<(&'static str, Result<(), String>)> {
     for (capability, program) in [
         ("cgroup_sock_addr", "connect4"),
         ("cgroup_sock", "sock_create"),
-        ("sock_ops", "flows"),
         ("cgroup_skb", "egress"),
         ("sk_lookup", STEER),
     ] {
@@ -148,7 +146,6 @@ fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), KernelError> {
     let loaded = match program {
         Program::CgroupSockAddr(p) => p.load(),
         Program::CgroupSock(p) => p.load(),
-        Program::SockOps(p) => p.load(),
         Program::CgroupSkb(p) => p.load(),
         Program::SkLookup(p) => p.load(),
         _ => return Err(KernelError::Missing(name)),
@@ -399,11 +396,6 @@ fn attach_cgroup(
     let link: FdLink = match point.attach {
         AttachType::SockCreate => {
             let program: &mut CgroupSock = program.try_into().map_err(failed(name))?;
-            let id = program.attach(cgroup, mode).map_err(failed(name))?;
-            program.take_link(id).map_err(failed(name))?.try_into()
-        }
-        AttachType::SockOps => {
-            let program: &mut SockOps = program.try_into().map_err(failed(name))?;
             let id = program.attach(cgroup, mode).map_err(failed(name))?;
             program.take_link(id).map_err(failed(name))?.try_into()
         }

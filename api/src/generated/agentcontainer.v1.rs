@@ -23,7 +23,7 @@ pub struct StatusReply {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Capability {
-    /// cgroup_sock_addr, cgroup_sock, sock_ops, cgroup_skb, sk_lookup, ringbuf, netns_cookie, lsm
+    /// cgroup_sock_addr, cgroup_sock, cgroup_skb, sk_lookup, ringbuf, netns_cookie, lsm
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]

@@ -207,7 +207,7 @@ impl SessionMaps {
         Ok(())
     }
 
-    /// The process that opened this connection, as the TCP connect callback recorded it.
+    /// The process that opened this connection, as its first packet recorded it.
     pub fn process(&self, flow: &FlowKey) -> Option<Process> {
         self.flows.get(flow, 0).ok()
     }

@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, AsRawFd as _};
 pub enum AttachType {
     SkbEgress = 1,
     SockCreate = 2,
-    SockOps = 3,
     Bind4 = 8,
     Bind6 = 9,
     Connect4 = 10,
@@ -23,7 +22,7 @@ pub enum AttachType {
 impl AttachType {
     /// Whether programs here may rewrite the address they are asked about.
     pub fn rewrites(self) -> bool {
-        !matches!(self, Self::SkbEgress | Self::SockCreate | Self::SockOps)
+        !matches!(self, Self::SkbEgress | Self::SockCreate)
     }
 }
 
