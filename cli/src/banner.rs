@@ -2,7 +2,7 @@
 
 use engine::plan::Planned;
 use engine::request::CreateRequest;
-use policy::{Action, EffectivePolicy};
+use policy::{Action, EffectivePolicy, FileRight};
 use schema::net::Protocol;
 
 use crate::credentials;
@@ -40,11 +40,21 @@ pub fn print(loaded: &Loaded, record: &Record, ready: &Ready) {
     for credential in &loaded.policy.credentials {
         report::banner("credentials", credentials::shown(credential));
     }
+    for line in files(&loaded.policy) {
+        report::banner("files", line);
+    }
     if let Some(line) = inspection(&loaded.policy) {
         report::banner("inspection", line);
     }
     let hooks: Vec<&str> = ready.opened.hooks.iter().map(|h| h.name.as_str()).collect();
-    report::banner("held by", format!("kernel ({}), gateway", hooks.join(" ")));
+    let mounts = match loaded.policy.files.is_empty() {
+        true => "",
+        false => "mounts, ",
+    };
+    report::banner(
+        "held by",
+        format!("kernel ({}), {mounts}gateway", hooks.join(" ")),
+    );
     for line in opaque(&loaded.policy) {
         report::banner("note", line);
     }
@@ -117,6 +127,27 @@ fn shown(mut places: Vec<String>, between: &str) -> String {
     }
 }
 
+/// What is done to files, a line for each list; what mounts do not carry is said.
+pub fn files(policy: &EffectivePolicy) -> Vec<String> {
+    let files = &policy.files;
+    let mut lines = Vec::new();
+    for (right, rules) in [
+        (FileRight::ReadOnly, &files.read_only),
+        (FileRight::Writable, &files.writable),
+        (FileRight::Denied, &files.denied),
+    ] {
+        let paths: Vec<String> = rules.iter().map(|rule| rule.path.to_string()).collect();
+        if !paths.is_empty() {
+            lines.push(format!("{}: {}", right.word(), shown(paths, " ")));
+        }
+    }
+    let later = |rule: &policy::FileRule| rule.path.is_glob();
+    if files.mounts_suffice.is_some() && files.all().any(|(_, rule)| later(rule)) {
+        lines.push("patterns hold for what is there now, and not for what comes later".to_owned());
+    }
+    lines
+}
+
 /// The levels that are not as by default.
 fn inspection(policy: &EffectivePolicy) -> Option<String> {
     let unusual = policy.inspection.unusual();
@@ -172,6 +203,8 @@ pub fn plan(loaded: &Loaded, record: &Record, planned: &Planned) -> String {
     lines.extend(asked(&loaded.policy).map(|line| format!("asked first  {line}")));
     let credentials = loaded.policy.credentials.iter().map(credentials::shown);
     lines.extend(credentials.map(|line| format!("credentials  {line}")));
+    let files = files(&loaded.policy).into_iter();
+    lines.extend(files.map(|line| format!("files        {line}")));
     lines.extend(inspection(&loaded.policy).map(|line| format!("inspection   {line}")));
     lines.extend(
         opaque(&loaded.policy)

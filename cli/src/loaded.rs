@@ -194,6 +194,14 @@ impl Loaded {
         Ok(())
     }
 
+    /// For what starts something: every rule about files is one that this host has a layer for.
+    pub fn check_files(&self) -> Result<(), Failure> {
+        match self.policy.files.not_carried() {
+            errors if errors.is_empty() => Ok(()),
+            errors => Err(errors.into()),
+        }
+    }
+
     /// The policy of another config in this one's place, held to the same.
     pub fn held(&self, config: &Config) -> Result<EffectivePolicy, Vec<Diagnostic>> {
         policy::organisation::hold(config, &self.host, &self.organisations).map(|held| held.policy)

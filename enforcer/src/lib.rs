@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod channel;
 pub mod dial;
 pub mod events;
+pub mod files;
 pub mod gateway;
 pub mod kernel;
 pub mod leftover;

@@ -102,6 +102,12 @@ pub fn network_namespace(proc_dir: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
+/// Mount namespace of a process, as device and inode.
+pub fn mount_namespace(pid: u32) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(directory(pid).join("ns/mnt")).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
 /// All process ids there are.
 pub fn all() -> io::Result<Vec<u32>> {
     Ok(std::fs::read_dir("/proc")?

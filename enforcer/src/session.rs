@@ -62,6 +62,10 @@ pub enum SessionError {
     Closed,
     #[error("the work was not done to its end: {0}")]
     Task(String),
+    #[error(
+        "the rules about files are mounts of the running container: other ones hold from the next start on"
+    )]
+    Files,
     #[error("cannot route a network in the agent's namespace: {0}")]
     Route(std::io::Error),
 }
@@ -217,6 +221,9 @@ impl Session {
         gateway_index: u32,
         broker: Arc<Broker>,
     ) -> Result<Arc<Self>, SessionError> {
+        if let Some(diagnostic) = policy.files.not_carried().first() {
+            return Err(SessionError::Policy(diagnostic.message.clone()));
+        }
         let store = Store::create(&places.sessions, id.as_str())?;
         let begun = store
             .save_roots(&trusted.roots)
@@ -499,6 +506,10 @@ impl Session {
     ) -> Result<u32, SessionError> {
         let next = {
             let mut state = self.state.lock().await;
+            let current = &state.current;
+            if current.number > 0 && current.document.files != document.files {
+                return Err(SessionError::Files);
+            }
             // A number is used once: the gateway may have heard of one whose change came to nothing.
             let number = state.last.checked_add(1).ok_or(SessionError::Closed)?;
             state.last = number;

@@ -18,6 +18,7 @@ use nix::sys::socket::{
 };
 use schema::net::Cidr;
 
+use crate::files::FilesError;
 use crate::netns::{Netns, cookie_of, interfaces, loopback_up};
 use crate::{cgroup, process, route};
 
@@ -62,6 +63,10 @@ pub enum WireError {
         #[source]
         source: io::Error,
     },
+    #[error("process {pid} is in the container before its files are held")]
+    NotAlone { pid: u32 },
+    #[error(transparent)]
+    Files(#[from] FilesError),
     #[error("init refused to start: {0}")]
     Refused(String),
 }
@@ -212,6 +217,24 @@ fn tcp(addr: u32, port: u16) -> io::Result<TcpListener> {
     listen(&fd, Backlog::new(BACKLOG)?)?;
     // SAFETY: the descriptor is a listening TCP socket that nothing else owns.
     Ok(unsafe { TcpListener::from_raw_fd(fd.into_raw_fd()) })
+}
+
+/// Longest reason that init is told, in bytes.
+const REASON: usize = 2048;
+
+/// Tells init that it will not be released, and why.
+pub fn refuse(wired: &Wired, reason: &str) -> Result<(), WireError> {
+    let told = wired.netns.within(|| {
+        let mut stream = connect(Instant::now() + CHALLENGE)?;
+        stream.set_read_timeout(Some(CHALLENGE))?;
+        stream.set_write_timeout(Some(CHALLENGE))?;
+        stream.read_exact(&mut [0; 16])?;
+        let reason = reason
+            .get(..reason.floor_char_boundary(REASON))
+            .unwrap_or_default();
+        stream.write_all(format!("NO1:{reason}").as_bytes())
+    });
+    told.map_err(io_error("tell init why"))
 }
 
 /// Answers init's nonce over its socket, waits for its self-test, and so releases it. Init believes us because the

@@ -2,6 +2,8 @@
 //! namespaces, real clients inside. Root. `cargo build -p gateway -p init` comes first.
 #![allow(clippy::unwrap_used)]
 
+#[path = "session/files.rs"]
+mod files;
 #[path = "session/opener.rs"]
 mod opener;
 #[path = "session/taken.rs"]

@@ -70,7 +70,7 @@ pub struct Listed {
 }
 
 /// What the enforcer needs and nothing else: BPF and cgroups (SYS_ADMIN, NET_ADMIN), other processes' namespaces
-/// (SYS_PTRACE), port 53 inside the session (NET_BIND_SERVICE), a gateway that runs as nobody (SETUID, SETGID, SETPCAP,
+/// (SYS_PTRACE, SYS_CHROOT for those of mounts), port 53 inside the session (NET_BIND_SERVICE), a gateway that runs as nobody (SETUID, SETGID, SETPCAP,
 /// CHOWN, KILL), the control socket in the user's directory (DAC_OVERRIDE, FOWNER).
 const CAPABILITIES: &[&str] = &[
     "CHOWN",
@@ -83,6 +83,7 @@ const CAPABILITIES: &[&str] = &[
     "SETPCAP",
     "SETUID",
     "SYS_ADMIN",
+    "SYS_CHROOT",
     "SYS_PTRACE",
 ];
 

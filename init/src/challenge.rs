@@ -13,7 +13,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
 const SOCKET: &[u8] = b"agentcontainer-init";
-const GREETING: &[u8] = b"AC1:";
+const GREETING: &[u8; 4] = b"AC1:";
+/// What comes in its place when nothing is to start, with the reason behind it.
+const REFUSAL: &[u8; 4] = b"NO1:";
+/// Longest reason that is read, in bytes.
+const REASON: u64 = 2048;
 /// How often the enforcer is reminded that we wait.
 const REMIND: Duration = Duration::from_millis(20);
 /// TEST-NET-2 (RFC 5737) and the discard port: never allowed, never routed.
@@ -29,6 +33,10 @@ pub enum ChallengeError {
     Inside,
     #[error("the enforcer's answer does not match the challenge")]
     Answer,
+    #[error("the enforcer refused to start it: {0}")]
+    Refused(String),
+    #[error("cannot go back to the directory it was started in, {0}: {1}")]
+    Directory(String, #[source] io::Error),
     #[error("{0} was not refused: the container is not enforced, nothing was started")]
     Canary(&'static str),
     #[error("cannot {call}: {source}")]
@@ -82,14 +90,25 @@ fn answer(mut stream: UnixStream) -> Result<(), ChallengeError> {
     stream
         .write_all(&nonce)
         .map_err(io_error("send the challenge"))?;
-    let mut reply = [0u8; GREETING.len() + 16];
-    stream
-        .read_exact(&mut reply)
-        .map_err(io_error("read the enforcer's answer"))?;
-    if reply[..GREETING.len()] != *GREETING || reply[GREETING.len()..] != nonce {
+    let failed = || io_error("read the enforcer's answer");
+    let mut greeting = [0u8; GREETING.len()];
+    stream.read_exact(&mut greeting).map_err(failed())?;
+    if greeting == *REFUSAL {
+        let mut reason = Vec::new();
+        let _ = stream.take(REASON).read_to_end(&mut reason);
+        let plain = |c: char| if c.is_control() { '?' } else { c };
+        let reason = String::from_utf8_lossy(&reason)
+            .chars()
+            .map(plain)
+            .collect();
+        return Err(ChallengeError::Refused(reason));
+    }
+    let mut reply = [0u8; 16];
+    stream.read_exact(&mut reply).map_err(failed())?;
+    if greeting != *GREETING || reply != nonce {
         return Err(ChallengeError::Answer);
     }
-    let tested = canaries();
+    let tested = enter_again().and_then(|()| canaries());
     let word = match &tested {
         Ok(()) => "released".to_owned(),
         Err(error) => error.to_string(),
@@ -98,6 +117,14 @@ fn answer(mut stream: UnixStream) -> Result<(), ChallengeError> {
         .write_all(word.as_bytes())
         .map_err(io_error("report to the enforcer"))?;
     tested
+}
+
+/// The enforcer may have mounted over the directory that we are in: only a walk from the root leads to what is there now.
+fn enter_again() -> Result<(), ChallengeError> {
+    let unknown = |e| ChallengeError::Directory("unknown".to_owned(), e);
+    let directory = std::env::current_dir().map_err(unknown)?;
+    std::env::set_current_dir(&directory)
+        .map_err(|e| ChallengeError::Directory(directory.display().to_string(), e))
 }
 
 /// What must be refused here, tried.

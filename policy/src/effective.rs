@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::address_class::{self, Class};
 use crate::ceiling::{Ceiling, MAX_CEILINGS};
 use crate::credential::{Credential, MAX_CREDENTIALS};
+use crate::files::{Files, MAX_FILE_RULES};
 use crate::inspection::Inspection;
 
 /// Version of the JSON form; another one is refused.
@@ -56,6 +57,8 @@ pub struct EffectivePolicy {
     pub credentials: Vec<Credential>,
     #[serde(default, skip_serializing_if = "Inspection::is_empty")]
     pub inspection: Inspection,
+    #[serde(default, skip_serializing_if = "Files::is_empty")]
+    pub files: Files,
     /// What organisations' policies leave of it, in canonical order and without duplicates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ceilings: Vec<Ceiling>,
@@ -228,6 +231,7 @@ impl EffectivePolicy {
             gateway,
             credentials: Vec::new(),
             inspection: Inspection::default(),
+            files: Files::default(),
             ceilings: Vec::new(),
             unasked: None,
         };
@@ -276,6 +280,16 @@ impl EffectivePolicy {
         self
     }
 
+    /// The same with these rules about files.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when there are too many.
+    pub fn with_files(mut self, files: Files) -> Result<Self, PolicyError> {
+        self.files = files;
+        self.check()?;
+        Ok(self)
+    }
+
     /// The same with nobody asked, where somebody says so.
     #[must_use]
     pub fn with_nobody_asked(mut self, unasked: Option<Origin>) -> Self {
@@ -291,6 +305,7 @@ impl EffectivePolicy {
             gateway: Gateway::default(),
             credentials: Vec::new(),
             inspection: Inspection::default(),
+            files: Files::default(),
             ceilings: Vec::new(),
             unasked: None,
         }
@@ -322,6 +337,7 @@ impl EffectivePolicy {
             return Err(PolicyError::Version(self.version));
         }
         self.network.layers.iter().try_for_each(Layer::check)?;
+        bound("rules about files", self.files.len(), MAX_FILE_RULES)?;
         bound("ceilings", self.ceilings.len(), MAX_CEILINGS)?;
         self.ceilings.iter().try_for_each(Ceiling::check)?;
         bound("credentials", self.credentials.len(), MAX_CREDENTIALS)?;

@@ -11,6 +11,7 @@ mod decision;
 pub mod difference;
 mod effective;
 pub mod explain;
+mod files;
 pub mod inspection;
 pub mod merge;
 pub mod organisation;
@@ -29,6 +30,7 @@ pub use effective::{
     PolicyError, Rule,
 };
 pub use explain::explain;
+pub use files::{FileRight, FileRule, Files, MAX_FILE_RULES};
 pub use inspection::Inspection;
 pub use merge::effective;
 pub use requests::{Permit, RequestDenial, RequestRule, RequestRules};

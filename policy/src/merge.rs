@@ -21,6 +21,7 @@ use crate::effective::{
     Action, DomainRule, EffectivePolicy, Gateway, Layer, MAX_RULES, Network, NetworkRule, Origin,
     PolicyError, Rule, private_network_fits,
 };
+use crate::files::Files;
 use crate::inspection::Inspection;
 use crate::organisation::Modes;
 
@@ -64,7 +65,10 @@ pub(crate) fn effective_under(
         return Err(found);
     }
     let policy = policy.with_credentials(credentials).map_err(outside)?;
-    Ok(policy.with_inspection(Inspection::of(config, host)))
+    policy
+        .with_inspection(Inspection::of(config, host))
+        .with_files(Files::of(config, host))
+        .map_err(outside)
 }
 
 /// Where the workspace itself says that nobody is asked.

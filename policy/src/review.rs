@@ -70,6 +70,7 @@ impl Review {
         lines.environment(config);
         lines.commands(config);
         lines.egress(config);
+        lines.files(config);
         lines.credentials(config);
         lines.inspection(config);
         lines.supply(config);
@@ -276,6 +277,23 @@ impl Lines {
                     format!("read {variable} from this host's environment into {key}"),
                 );
             }
+        }
+    }
+
+    /// What is taken from a program is less; a hole in what is read-only is more.
+    fn files(&mut self, config: &Config) {
+        let filesystem = config.agent.filesystem();
+        for path in &filesystem.read_only_paths {
+            self.add(Effect::Closes, format!("read-only {}", path.value));
+        }
+        for path in &filesystem.denied_paths {
+            self.add(Effect::Closes, format!("deny {}", path.value));
+        }
+        for path in &filesystem.writable_paths {
+            self.add(
+                Effect::Opens,
+                format!("writable within what is read-only: {}", path.value),
+            );
         }
     }
 

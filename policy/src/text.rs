@@ -14,6 +14,7 @@ use crate::ceiling::{Bound, Ceiling};
 use crate::credential::Credential;
 use crate::decision::DenyReason;
 use crate::effective::{Action, DomainRule, NetworkRule, Origin, Rule};
+use crate::files::{FileRight, FileRule};
 use crate::inspection::Inspection;
 
 const EGRESS: &str = "agent.capabilities.network.egress";
@@ -139,6 +140,11 @@ pub fn requests(requests: &Requests) -> String {
         words += &format!(" {} a second, {} at once", rate.per_second, rate.burst);
     }
     words
+}
+
+/// A rule about files, with what carries it.
+pub fn file(right: FileRight, rule: &FileRule) -> String {
+    format!("{} \"{}\" (mounts)", right.key(), rule.path)
 }
 
 pub fn network(rule: &NetworkRule) -> String {

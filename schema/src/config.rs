@@ -6,6 +6,7 @@ pub mod agent;
 mod canonical;
 pub mod discover;
 pub mod feature;
+pub mod filesystem;
 pub mod keys;
 pub mod lifecycle;
 pub mod mount;

@@ -50,6 +50,10 @@ pub struct Setting<T> {
 pub struct HostConfig {
     /// The container engine; found by itself when absent.
     pub engine: Option<Setting<Engine>>,
+    /// What to do where no layer of this host carries a rule about files fully: stop the start (`strict`, when absent), or go on with
+    /// what mounts can carry (`mounts`). `strict` in either file wins.
+    #[schemars(default, schema_with = "files")]
+    pub files: Option<Setting<Files>>,
     /// The organisation's policy that is the ceiling for every workspace on this host. Where the user's file and the system's both
     /// name one, both hold: a user adds ceilings to the system's and takes none away.
     #[schemars(default, schema_with = "policy")]
@@ -89,6 +93,15 @@ pub struct RegistryConfig {
     /// Without TLS. Anybody on the way can then say what a tag names; what is asked for by digest stays what it is.
     #[schemars(default)]
     pub plain_http: bool,
+}
+
+/// What becomes of a rule about files that nothing here carries fully.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// Nothing starts.
+    Strict,
+    /// Mounts carry what they can: what is there when a session starts.
+    Mounts,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,12 +183,6 @@ pub struct Grant {
     pub env: Option<VariableName>,
 }
 
-/// Keys of the whole that are known and refused: key, words.
-pub const NOT_ENFORCED: &[(&str, &str)] = &[(
-    "files",
-    "rules about files and programs are refused by this version wherever they stand",
-)];
-
 /// Reads one file's bytes.
 ///
 /// # Errors
@@ -238,6 +245,23 @@ fn united<T: PartialEq>(mut above: Vec<Setting<T>>, below: Vec<Setting<T>>) -> V
     above
 }
 
+// === impl Files ===
+
+impl Files {
+    pub const WORDS: [(&'static str, Self); 2] =
+        [("strict", Self::Strict), ("mounts", Self::Mounts)];
+
+    fn stricter(
+        above: Option<Setting<Self>>,
+        below: Option<Setting<Self>>,
+    ) -> Option<Setting<Self>> {
+        match (above, below) {
+            (_, Some(below)) if below.value == Self::Strict => Some(below),
+            (above, below) => above.or(below),
+        }
+    }
+}
+
 // === impl HostConfig ===
 
 impl HostConfig {
@@ -259,6 +283,7 @@ impl HostConfig {
         let ca_bundles = united(self.gateway.ca_bundles, below.gateway.ca_bundles);
         Self {
             engine: self.engine.or(below.engine),
+            files: Files::stricter(self.files, below.files),
             policy: united(self.policy, below.policy),
             gateway: GatewayConfig {
                 resolver: self.gateway.resolver.or(below.gateway.resolver),
@@ -385,6 +410,11 @@ fn tuf(_: &mut SchemaGenerator) -> Schema {
 
 fn root(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^/." })
+}
+
+fn files(_: &mut SchemaGenerator) -> Schema {
+    let words: Vec<&str> = Files::WORDS.iter().map(|(word, _)| *word).collect();
+    json_schema!({ "type": "string", "enum": words })
 }
 
 fn approval_seconds(_: &mut SchemaGenerator) -> Schema {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Config;
 use crate::config::keys::{Accepted, Key, Parent, REFUSED, Why};
-use crate::hostconfig::{HostConfig, NOT_ENFORCED};
+use crate::hostconfig::HostConfig;
 use crate::lockfile::{self, Lockfile};
 use crate::organisation::Organisation;
 use crate::provider::PROVIDERS;
@@ -42,12 +42,6 @@ pub fn config() -> Value {
     let others = format!("^(?!({})$)[A-Za-z0-9_-]{{1,64}}$", known.join("|"));
     schema["properties"]["credentials"]["patternProperties"][others] =
         json!({ "required": ["hosts"] });
-    for (key, words) in NOT_ENFORCED {
-        if let Some(Value::Object(properties)) = schema.get_mut("properties") {
-            let value = json!({ "description": format!("Not enforced by this version: {words}."), "not": {} });
-            properties.insert((*key).to_owned(), value);
-        }
-    }
     schema
 }
 

@@ -179,7 +179,7 @@ impl PathGlob {
 
 /// Matches with one kind of element that stands for any number of them. Goes back to the last one alone, which is enough, so
 /// that it takes at most `pattern` × `text` steps.
-fn wild<T, U>(
+pub(crate) fn wild<T, U>(
     pattern: &[T],
     text: &[U],
     is_star: impl Fn(&T) -> bool,

@@ -351,7 +351,9 @@ fn the_two_agree_about_the_hosts_config() {
         ("[registries.\"a.b:5000\"]\nplain_http = true", true),
         ("[registries.\"a.b:5000\"]\nplain = true", false),
         ("[registries.\"a.b:5000\"]\nplain_http = 1", false),
-        ("files = \"strict\"", false),
+        ("files = \"strict\"", true),
+        ("files = \"mounts\"", true),
+        ("files = \"lax\"", false),
     ] {
         let value: Value = toml::from_str(text).unwrap();
         assert_eq!(

@@ -5,6 +5,8 @@
 mod control_files;
 #[path = "e2e_cli/credentials.rs"]
 mod credentials;
+#[path = "e2e_cli/files.rs"]
+mod files;
 #[path = "e2e_cli/grants.rs"]
 mod grants;
 #[path = "e2e_cli/life.rs"]

@@ -24,14 +24,18 @@ const PARTS: [(&str, &str); 3] = [
 ];
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let profile = if arguments.fast { "dist-fast" } else { "dist" };
+    let (profile, of_cli) = if arguments.fast {
+        ("dist-fast", "dist-fast")
+    } else {
+        ("dist", "dist-cli")
+    };
     let host = sh::output(Command::new("rustc").arg("-vV"))?;
     let host = host
         .lines()
         .find_map(|line| line.strip_prefix("host: "))
         .context("rustc does not say its host")?
         .to_owned();
-    let built = paths::target().join(&host).join(profile);
+    let built = |profile| paths::target().join(&host).join(profile);
     let parts = paths::target().join("dist/parts");
     fs::create_dir_all(&parts)?;
 
@@ -41,10 +45,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .collect();
     cargo(profile, &host, &packages, None)?;
     for (_, name) in PARTS {
-        place(&built.join(name), &parts.join(name))?;
+        place(&built(profile).join(name), &parts.join(name))?;
     }
-    cargo(profile, &host, &["--package", "cli"], Some(&parts))?;
-    place(&built.join("agentcontainer"), &paths::binary())
+    cargo(of_cli, &host, &["--package", "cli"], Some(&parts))?;
+    place(&built(of_cli).join("agentcontainer"), &paths::binary())
 }
 
 fn cargo(profile: &str, host: &str, packages: &[&str], parts: Option<&Path>) -> Result<()> {

@@ -95,7 +95,7 @@ pub struct Counts {
 }
 
 /// How long each fuzz target runs, in seconds.
-const FUZZ: u32 = 30;
+const FUZZ: u32 = 20;
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let mut counts = Counts::default();

@@ -59,13 +59,17 @@ fn check(config: Option<&PathBuf>, as_json: bool) -> Result<u8, Failure> {
             let places = crate::places::Places::from_env()?;
             let host = loaded::host_for(&places, &workspace)?;
             let documents = crate::organisation::of_host(&places, &host)?;
-            policy::organisation::hold(&parsed, &host, &documents).map_err(Failure::from)
+            let held = policy::organisation::hold(&parsed, &host, &documents)?;
+            match held.policy.files.not_carried() {
+                errors if errors.is_empty() => Ok(()),
+                errors => Err(Failure::from(errors)),
+            }
         });
     match result {
-        Ok(_) if as_json => {
+        Ok(()) if as_json => {
             report::out_json(&json!({ "file": found.name, "ok": true, "diagnostics": [] }))
         }
-        Ok(_) => report::out(format!("{}: ok", escape(&found.name))),
+        Ok(()) => report::out(format!("{}: ok", escape(&found.name))),
         Err(failure) if as_json => {
             report::out_json(
                 &json!({ "file": found.name, "ok": false, "diagnostics": failure.diagnostics }),

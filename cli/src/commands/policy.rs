@@ -139,6 +139,21 @@ fn lines(text: &str) -> String {
     text.lines().map(escape).collect::<Vec<_>>().join("\n")
 }
 
+/// Rules about files, each with the layer that carries it.
+fn files(files: &policy::Files) {
+    let mut rows: Vec<_> = files
+        .all()
+        .map(|(right, rule)| vec![text::file(right, rule), rule.origin.to_string()])
+        .collect();
+    if let Some(origin) = &files.mounts_suffice {
+        let words = "files \"mounts\": what is there when a session starts".to_owned();
+        rows.push(vec![words, origin.to_string()]);
+    }
+    if !rows.is_empty() {
+        report::out(lines(&report::table(&rows)));
+    }
+}
+
 fn show(loaded: &Loaded, as_json: bool) -> Result<u8, Failure> {
     if as_json {
         report::out(String::from_utf8_lossy(&loaded.policy.to_json()));
@@ -193,6 +208,7 @@ fn show(loaded: &Loaded, as_json: bool) -> Result<u8, Failure> {
             report::out("everything else is denied");
         }
     }
+    files(&loaded.policy.files);
     let inspection = &loaded.policy.inspection;
     let levels = Inspector::ALL.map(|inspector| {
         let origin = inspection.origin(inspector).map(ToString::to_string);

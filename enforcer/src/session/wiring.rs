@@ -9,6 +9,8 @@ use enforcer_common::Settings;
 use schema::net::Cidr;
 
 use super::Session;
+use crate::files::{self, Held, Masks};
+use crate::places::Places;
 use crate::process;
 use crate::wire::{self, WireError, Wired};
 
@@ -29,6 +31,23 @@ enum Rewired {
     Done,
     Nobody,
     Not(u32, WireError),
+}
+
+/// In the mount namespace of an init that nobody shares yet: a directory that somebody has open already would stay what it was for them.
+fn files_held(
+    pid: u32,
+    processes: &[u32],
+    files: &policy::Files,
+    places: &Places,
+) -> Result<Held, WireError> {
+    let theirs = process::mount_namespace(pid);
+    let shares = |other: &&u32| **other != pid && process::mount_namespace(**other) == theirs;
+    if let Some(other) = processes.iter().find(shares) {
+        return Err(WireError::NotAlone { pid: *other });
+    }
+    let base = places.sessions.parent().unwrap_or(&places.sessions);
+    let masks = Masks::make(base)?;
+    Ok(files::hold(pid, files, &masks)?)
 }
 
 impl Session {
@@ -64,6 +83,7 @@ impl Session {
     async fn wire_and_release(&self, pid: u32, cookie: Option<u64>) -> Result<(), WireError> {
         let (wired, networks) = self.furnish(pid, cookie).await?;
         let cookie = wired.cookie;
+        let wired = self.hold_files(pid, wired).await?;
         self.serve(wired, networks).await?;
         let released = self.challenge().await;
         let mut state = self.state.lock().await;
@@ -89,6 +109,30 @@ impl Session {
                 Err(error)
             }
         }
+    }
+
+    /// The rules about files, before anything else is opened to the container: where they do not hold, its init is told why and ends.
+    async fn hold_files(&self, pid: u32, wired: Wired) -> Result<Wired, WireError> {
+        let document = Arc::clone(&self.state.lock().await.current.document);
+        if document.files.is_empty() {
+            return Ok(wired);
+        }
+        let others = self.cgroup.processes().unwrap_or_default();
+        let places = Arc::clone(&self.places);
+        let work = tokio::task::spawn_blocking(move || {
+            let held = files_held(pid, &others, &document.files, &places);
+            if let Err(error) = &held {
+                // It ends in any case, when nobody has released it in time.
+                let _ = wire::refuse(&wired, &error.to_string());
+            }
+            held.map(|held| (wired, held))
+        });
+        let (wired, held) = work.await.map_err(|_| WireError::Gone(pid))??;
+        let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "files-held");
+        event.layer = Some("mounts".into());
+        event.detail = Some(held.to_string());
+        let _ = self.write(event);
+        Ok(wired)
     }
 
     async fn furnish(

@@ -100,6 +100,29 @@ fn comments_names_and_other_tools_do_not_ask_again() {
 }
 
 #[test]
+fn fewer_rules_about_files_and_what_is_writable_again_ask_for_more() {
+    let filesystem = |filesystem: &str| {
+        review(&format!(
+            r#"{{ "image": "debian", "agent": {{ "capabilities": {{ "filesystem": {{ {filesystem} }} }} }} }}"#
+        ))
+    };
+    let (none, base) = (
+        filesystem(""),
+        filesystem(r#""readOnlyPaths": ["src"], "deniedPaths": [".env"]"#),
+    );
+    assert!(!base.since(&none).asks_for_more());
+    assert_eq!(none.since(&base).more, ["- deny .env", "- read-only src"]);
+    let wider = filesystem(
+        r#""readOnlyPaths": ["src"], "writablePaths": ["src/x"], "deniedPaths": [".env"]"#,
+    );
+    assert_eq!(
+        wider.since(&base).more,
+        ["+ writable within what is read-only: src/x"]
+    );
+    assert!(!base.since(&wider).asks_for_more());
+}
+
+#[test]
 fn only_what_asks_for_more_asks_again() {
     let more = |from: &Review, to: &Review| to.since(from);
     let base = egress(r#""allowedDomains": ["a.example"], "deniedDomains": ["d.example"]"#);

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
+use super::filesystem::Filesystem;
 use super::tools::Tools;
 use super::units::{Cpus, MemorySize, VariableName, inline_schema};
 use crate::credential::{CredentialName, MAX_CREDENTIALS, MAX_HOSTS};
@@ -140,6 +141,9 @@ pub struct Capabilities {
     #[serde(skip_serializing_if = "Network::is_empty")]
     #[schemars(default)]
     pub network: Network,
+    #[serde(skip_serializing_if = "Filesystem::is_empty")]
+    #[schemars(default)]
+    pub filesystem: Filesystem,
     #[serde(skip_serializing_if = "Resources::is_empty")]
     #[schemars(default)]
     pub resources: Resources,
@@ -326,6 +330,10 @@ impl Agent {
         &self.capabilities.network.egress
     }
 
+    pub fn filesystem(&self) -> &Filesystem {
+        &self.capabilities.filesystem
+    }
+
     pub fn resources(&self) -> &Resources {
         &self.capabilities.resources
     }
@@ -370,7 +378,7 @@ impl Inspection {
 
 impl Capabilities {
     fn is_empty(&self) -> bool {
-        self.network.is_empty() && self.resources.is_empty()
+        self.network.is_empty() && self.filesystem.is_empty() && self.resources.is_empty()
     }
 }
 

@@ -169,12 +169,6 @@ pub const REFUSED: &[Key] = &[
     ),
     key(
         Parent::Capabilities,
-        "filesystem",
-        Accepted::EmptyObject,
-        "file rules are not enforced by this version",
-    ),
-    key(
-        Parent::Capabilities,
         "tools",
         Accepted::EmptyObject,
         "program rules are not enforced by this version",

@@ -3,6 +3,7 @@
 
 pub(crate) mod credentials;
 pub(crate) mod features;
+mod files;
 mod supply;
 
 use std::collections::{BTreeMap, HashSet};
@@ -484,12 +485,16 @@ fn capabilities(reader: &mut Reader<'_>, node: &Node) -> Option<Capabilities> {
     let network = object
         .take("network")
         .and_then(|node| network(reader, node));
+    let filesystem = object
+        .take("filesystem")
+        .and_then(|node| files::filesystem(reader, node));
     let resources = object
         .take("resources")
         .and_then(|node| resources(reader, node, "agent.capabilities.resources"));
     reader.close(object);
     Some(Capabilities {
         network: network.unwrap_or_default(),
+        filesystem: filesystem.unwrap_or_default(),
         resources: resources.unwrap_or_default(),
     })
 }

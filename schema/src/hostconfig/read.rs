@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::{
-    Engine, GatewayConfig, Grant, HostConfig, MAX_APPROVAL_SECONDS, MAX_ENTRIES, MAX_SIGNERS,
-    NOT_ENFORCED, PolicySource, RegistryConfig, Setting, Signers, SigstoreConfig,
+    Engine, Files, GatewayConfig, Grant, HostConfig, MAX_APPROVAL_SECONDS, MAX_ENTRIES,
+    MAX_SIGNERS, PolicySource, RegistryConfig, Setting, Signers, SigstoreConfig,
 };
 use crate::config::read::credentials as shared;
 use crate::credential::{CredentialError, CredentialName, MAX_CREDENTIALS};
@@ -21,7 +21,7 @@ use crate::inspection::{Inspector, Level};
 use crate::node::{Node, Value};
 use crate::organisation::identity;
 use crate::provider::{self, Provider};
-use crate::read::{Object, Reader};
+use crate::read::Reader;
 use crate::signer::MAX_IDENTITY_BYTES;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -60,24 +60,15 @@ where
     Some(setting(reader, node, value.value))
 }
 
-fn refuse(reader: &mut Reader<'_>, object: &mut Object<'_>) {
-    for (key, words) in NOT_ENFORCED {
-        if let Some(member) = object.take_member(key) {
-            let message = format!(
-                "`{}` is not enforced by this version: {words}",
-                object.path_of(key)
-            );
-            reader.error(member.key_at, "not-enforced", message);
-        }
-    }
-}
-
 fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
     let mut object = reader.object(root, "")?;
-    refuse(reader, &mut object);
     let engine = object
         .take("engine")
         .and_then(|node| parsed(reader, node, "engine"));
+    let files = object.take("files").and_then(|node| {
+        let files = reader.word(node, "files", &Files::WORDS)?;
+        Some(setting(reader, node, files))
+    });
     let policy = object.take("policy").and_then(|node| {
         let policy = policy(reader, node)?;
         Some(setting(reader, node, policy))
@@ -101,6 +92,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
     reader.close(object);
     Some(HostConfig {
         engine,
+        files,
         policy: policy.into_iter().collect(),
         gateway: gateway.unwrap_or_default(),
         credentials: credentials.unwrap_or_default(),

@@ -65,14 +65,14 @@ fn a_whole_file_is_read() {
 #[test]
 fn everything_that_is_wrong_is_said_at_once_with_its_place() {
     let found = errors(
-        "engin = \"docker\"\nfiles = \"strict\"\n[gateway]\nresolvr = \"system\"\nhosts = { web = \"10.0.0.1\", \"a.b\" = [], \"c.d\" = \"x\" }\n\
+        "engin = \"docker\"\nfiles = \"lax\"\n[gateway]\nresolvr = \"system\"\nhosts = { web = \"10.0.0.1\", \"a.b\" = [], \"c.d\" = \"x\" }\n\
          private_networks = [\"10.1.2.3/8\", 5]\nupstream_proxy = \"https://p:1\"\nca_bundles = [\"ca.pem\", 1, \"\"]\n[policy]\n[credentials.github]\nsourc = \"env://A\"\nhosts = []\nheader = \"Host\"\nformat = \"x\"\nquery = \"a=b\"\n[credentials.\"a b\"]\n[registries.\"a/b\"]\nplain_http = true\n[registries.\"a.b\"]\nplain_http = 1\n",
     );
     assert_eq!(
         found,
         [
             "c.toml:1:1: unknown key `engin` [unknown-key]\n  help: did you mean `engine`?",
-            "c.toml:2:1: `files` is not enforced by this version: rules about files and programs are refused by this version wherever they stand [not-enforced]",
+            "c.toml:2:9: `files` is \"lax\", expected one of strict, mounts [invalid-value]",
             "c.toml:4:1: unknown key `resolvr` in `gateway` [unknown-key]\n  help: did you mean `resolver`?",
             "c.toml:5:11: `gateway.hosts.\"web\"` has a single label, which is never resolved [single-label-host]",
             "c.toml:5:37: `gateway.hosts.\"a.b\"` is empty [invalid-value]",
@@ -152,6 +152,23 @@ fn a_grant_says_where_a_value_comes_from_and_where_it_goes() {
         (model.header.as_str(), model.format.prefix()),
         ("x-api-key", "")
     );
+}
+
+#[test]
+fn strict_in_either_file_wins() {
+    let read = |text: &str| parse(text.as_bytes(), "c.toml").unwrap();
+    let (strict, mounts) = (read("files = \"strict\""), read("files = \"mounts\""));
+    let nothing = HostConfig::default();
+    for (above, below, expected) in [
+        (&strict, &mounts, Some(Files::Strict)),
+        (&mounts, &strict, Some(Files::Strict)),
+        (&mounts, &nothing, Some(Files::Mounts)),
+        (&nothing, &mounts, Some(Files::Mounts)),
+        (&nothing, &nothing, None),
+    ] {
+        let merged = above.clone().above(below.clone());
+        assert_eq!(merged.files.map(|files| files.value), expected);
+    }
 }
 
 #[test]

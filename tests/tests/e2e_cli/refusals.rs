@@ -102,10 +102,6 @@ fn what_is_not_enforced_yet_is_refused_in_words() {
             "secrets",
         ),
         (
-            r#""capabilities": { "filesystem": { "deniedPaths": ["**/.env"] } }"#,
-            "filesystem",
-        ),
-        (
             r#""capabilities": { "tools": { "deniedBinaries": ["sudo"] } }"#,
             "tools",
         ),

@@ -72,7 +72,7 @@ pub const NOT_YET: &[(&str, &str)] = &[
     ),
     (
         "F01-F18",
-        "files: rules about single files are refused until they are enforced",
+        "files: `e2e_cli::files` and the enforcer's tests of sessions, for what mounts carry; the rest is refused until a BPF LSM carries it",
     ),
     (
         "E01-E13 X08 X09",

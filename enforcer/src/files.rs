@@ -1,0 +1,353 @@
+//! Rules about files, carried by mounts: put into the mount namespace of a container before its init is released, so that they hold
+//! for whatever runs in it, `exec` sessions included, on every kernel. What is found, opened and mounted is one descriptor from
+//! beginning to end, and the kernel is asked at the end whether all of it is there.
+
+mod enter;
+mod find;
+mod plan;
+mod sys;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use policy::{FileRight, Files};
+
+use enter::{Inside, Mount};
+use plan::{Kind, Step};
+
+/// Most mounts that the rules of one policy may take.
+pub const MAX_MOUNTS: usize = 4096;
+/// Most directory entries that are looked at for all patterns of a policy.
+pub const MAX_LOOKED_AT: usize = 1_000_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    #[error(
+        "`{key}` has \"{path}\" ({origin}), which is not there: mounts hold only what is there when a session starts; create it, or take the rule out"
+    )]
+    Missing {
+        key: &'static str,
+        path: String,
+        origin: String,
+    },
+    #[error(
+        "`{key}` has \"{path}\" ({origin}), which goes through a link to {found}: whoever may write beside the link could point it elsewhere; name {found}"
+    )]
+    Link {
+        key: &'static str,
+        path: String,
+        origin: String,
+        found: String,
+    },
+    #[error("`{key}` has \"{path}\" ({origin}): it is neither a file nor a directory")]
+    Kind {
+        key: &'static str,
+        path: String,
+        origin: String,
+    },
+    #[error(
+        "`writablePaths` has \"{path}\" ({origin}), which is on a mount that is read-only without us"
+    )]
+    NotWritable { path: String, origin: String },
+    #[error(
+        "`{key}` has \"{path}\" ({origin}), which is also about files that come later: no layer here carries that"
+    )]
+    NotCarried {
+        key: &'static str,
+        path: String,
+        origin: String,
+    },
+    #[error("the rules about files take {found} mounts, the limit is {MAX_MOUNTS}")]
+    TooMany { found: usize },
+    #[error(
+        "more than {MAX_LOOKED_AT} directory entries are in the way of the patterns of `{key}`"
+    )]
+    TooMuch { key: &'static str },
+    #[error("the mount at {path} is shared with other namespaces")]
+    Shared { path: String },
+    #[error("{path} is not held as the rules say, by the kernel's word: {what}")]
+    NotHeld { path: String, what: &'static str },
+    #[error("cannot {call} {path}: {source}")]
+    Io {
+        call: &'static str,
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn io_error(call: &'static str, path: impl Into<String>) -> impl FnOnce(io::Error) -> FilesError {
+    let path = path.into();
+    move |source| FilesError::Io { call, path, source }
+}
+
+/// What stands in the place of what is denied: without any right, for files and for directories.
+#[derive(Debug)]
+pub struct Masks {
+    file: OwnedFd,
+    directory: OwnedFd,
+}
+
+/// What was put in place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub read_only: usize,
+    pub writable: usize,
+    pub denied: usize,
+    /// Directories that are held in their place, so that no rule is moved away with one of them.
+    pub kept: usize,
+}
+
+// === impl Held ===
+
+impl std::fmt::Display for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} read-only, {} writable within, {} denied; {} directories kept in their place",
+            self.read_only, self.writable, self.denied, self.kept
+        )
+    }
+}
+
+// === impl Masks ===
+
+impl Masks {
+    /// In a directory of the enforcer's own.
+    pub fn make(under: &Path) -> Result<Self, FilesError> {
+        let directory = under.join("denied");
+        let file = directory.join("file");
+        let failed = |call: &'static str, path: &Path| io_error(call, path.display().to_string());
+        std::fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
+        let empty = directory.join("directory");
+        std::fs::create_dir_all(&empty).map_err(failed("create", &empty))?;
+        if !file.exists() {
+            std::fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o000)
+                .open(&file)
+                .map_err(failed("create", &file))?;
+        }
+        let none = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o000);
+        for path in [&file, &empty] {
+            std::fs::set_permissions(path, none.clone()).map_err(failed("close", path))?;
+        }
+        let open = |path: &Path| sys::open_path(path).map_err(failed("open", path));
+        Ok(Self {
+            file: open(&file)?,
+            directory: open(&empty)?,
+        })
+    }
+
+    fn of(&self, is_directory: bool) -> &OwnedFd {
+        if is_directory {
+            &self.directory
+        } else {
+            &self.file
+        }
+    }
+}
+
+/// Puts the rules into the mount namespace of `pid`, which is the session's init and waits for its release, and asks the kernel whether
+/// they hold.
+pub fn hold(pid: u32, rules: &Files, masks: &Masks) -> Result<Held, FilesError> {
+    if rules.is_empty() {
+        return Ok(Held::default());
+    }
+    if let Some((right, rule)) = rules.beyond_mounts().next() {
+        return Err(FilesError::NotCarried {
+            key: right.key(),
+            path: rule.path.to_string(),
+            origin: rule.origin.to_string(),
+        });
+    }
+    let inside = Inside::of(pid)?;
+    let found = find::all(&inside, rules)?;
+    let steps = plan::steps(found, |above| way(&inside, above))?;
+    if steps.len() > MAX_MOUNTS {
+        return Err(FilesError::TooMany { found: steps.len() });
+    }
+    let covers = steps
+        .iter()
+        .map(|step| cover(step, masks))
+        .collect::<Result<Vec<_>, _>>()?;
+    let before = inside.mounts()?;
+    let steps = inside.within(|| {
+        let steps = clone_all(&inside, steps, covers)?;
+        for (step, clone) in &steps {
+            attach(&inside, step, clone, &before)?;
+        }
+        Ok(steps)
+    })?;
+    let now = inside.mounts()?;
+    let mut held = Held::default();
+    for (step, clone) in &steps {
+        check(&inside, step, clone, &steps, &now)?;
+        match step.kind {
+            Kind::Rule(FileRight::ReadOnly) => held.read_only += 1,
+            Kind::Rule(FileRight::Writable) => held.writable += 1,
+            Kind::Rule(FileRight::Denied) => held.denied += 1,
+            Kind::Keep => held.kept += 1,
+        }
+    }
+    Ok(held)
+}
+
+fn way(inside: &Inside, above: &Path) -> Result<plan::Way, FilesError> {
+    let failed = |call| io_error(call, shown(above));
+    let there = inside.open(above).map_err(failed("open"))?;
+    Ok(plan::Way {
+        identity: sys::identity(&there).map_err(failed("look at"))?,
+        is_mount: sys::mount_of(&there)
+            .map_err(failed("look at the mount of"))?
+            .is_root,
+    })
+}
+
+/// What is mounted over a denied path comes from our own namespace, and can only be cloned there.
+fn cover(step: &Step, masks: &Masks) -> Result<Option<OwnedFd>, FilesError> {
+    if step.kind != Kind::Rule(FileRight::Denied) {
+        return Ok(None);
+    }
+    let failed = |call| io_error(call, step.shown());
+    let clone =
+        sys::clone_tree(masks.of(step.is_directory), false).map_err(failed("clone a mask for"))?;
+    let flags = sys::RDONLY | sys::NOSUID | sys::NODEV | sys::NOEXEC;
+    sys::set_flags(&clone, flags, false).map_err(failed("close the mask of"))?;
+    Ok(Some(clone))
+}
+
+/// All of what will be mounted, as it is before anything is: a rule within another's tree keeps the rights it has by itself.
+fn clone_all(
+    inside: &Inside,
+    steps: Vec<Step>,
+    covers: Vec<Option<OwnedFd>>,
+) -> Result<Vec<(Step, OwnedFd)>, FilesError> {
+    let mut cloned = Vec::with_capacity(steps.len());
+    for (step, cover) in steps.into_iter().zip(covers) {
+        let clone = match cover {
+            Some(clone) => clone,
+            None => {
+                let failed = |call| io_error(call, step.shown());
+                let target = inside.open(&step.path).map_err(failed("open"))?;
+                if sys::identity(&target).map_err(failed("look at"))? != step.identity {
+                    return Err(FilesError::NotHeld {
+                        path: step.shown(),
+                        what: "it changed while it was looked at",
+                    });
+                }
+                let clone = sys::clone_tree(&target, true).map_err(failed("clone"))?;
+                if step.kind == Kind::Rule(FileRight::ReadOnly) {
+                    sys::set_flags(&clone, sys::RDONLY, true).map_err(failed("make read-only"))?;
+                }
+                clone
+            }
+        };
+        cloned.push((step, clone));
+    }
+    Ok(cloned)
+}
+
+/// Mounts one over its place, as it is by now: what holds the directories above it is there already.
+fn attach(
+    inside: &Inside,
+    step: &Step,
+    clone: &OwnedFd,
+    before: &[Mount],
+) -> Result<(), FilesError> {
+    let failed = |call| io_error(call, step.shown());
+    let place = inside.open(&step.path).map_err(failed("open"))?;
+    if sys::identity(&place).map_err(failed("look at"))? != step.identity {
+        return Err(FilesError::NotHeld {
+            path: step.shown(),
+            what: "it changed while it was looked at",
+        });
+    }
+    // What we mounted ourselves is not listed, and private.
+    let on = sys::mount_of(&place)
+        .map_err(failed("look at the mount of"))?
+        .id;
+    if before.iter().any(|mount| mount.id == on && mount.shared) {
+        return Err(FilesError::Shared { path: step.shown() });
+    }
+    sys::move_to(clone, &place).map_err(failed("mount over"))
+}
+
+/// The kernel's word about one step, from outside the namespace.
+fn check(
+    inside: &Inside,
+    step: &Step,
+    clone: &OwnedFd,
+    all: &[(Step, OwnedFd)],
+    mounts: &[Mount],
+) -> Result<(), FilesError> {
+    let not_held = |what| FilesError::NotHeld {
+        path: step.shown(),
+        what,
+    };
+    let failed = |call| io_error(call, step.shown());
+    let now = inside.open(&step.path).map_err(failed("open"))?;
+    let mounted = sys::mount_of(&now).map_err(failed("look at the mount of"))?;
+    if !mounted.is_root {
+        return Err(not_held("nothing is mounted there"));
+    }
+    if mounted.id
+        != sys::mount_of(clone)
+            .map_err(failed("look at the mount of"))?
+            .id
+    {
+        return Err(not_held("something else is mounted over it"));
+    }
+    match step.kind {
+        Kind::Keep => Ok(()),
+        Kind::Rule(FileRight::ReadOnly) => {
+            let mut exempt = Vec::new();
+            for (other, clone) in all {
+                if other.kind == Kind::Rule(FileRight::Writable) {
+                    exempt.push(
+                        sys::mount_of(clone)
+                            .map_err(failed("look at the mount of"))?
+                            .id,
+                    );
+                }
+            }
+            if enter::below(mounts, mounted.id, &exempt).any(|mount| !mount.read_only) {
+                return Err(not_held("a mount below it is writable"));
+            }
+            Ok(())
+        }
+        Kind::Rule(FileRight::Writable) => {
+            let read_only = nix::sys::statvfs::fstatvfs(&now)
+                .map_err(|e| failed("look at")(e.into()))?
+                .flags()
+                .contains(nix::sys::statvfs::FsFlags::ST_RDONLY);
+            if read_only {
+                return Err(FilesError::NotWritable {
+                    path: step.shown(),
+                    origin: step.origin.clone(),
+                });
+            }
+            Ok(())
+        }
+        Kind::Rule(FileRight::Denied) => {
+            let mode = File::from(now.as_fd().try_clone_to_owned().map_err(failed("open"))?)
+                .metadata()
+                .map_err(failed("look at"))?
+                .mode();
+            if mode & 0o7777 != 0 {
+                return Err(not_held("it has rights"));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// A path of the container, below its root.
+fn shown(path: &Path) -> String {
+    PathBuf::from("/").join(path).display().to_string()
+}

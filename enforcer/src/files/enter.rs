@@ -1,0 +1,256 @@
+//! A container's mount namespace, seen from outside through its init, and entered by a thread of its own that ends there: setns(2) moves
+//! the calling thread alone, once it shares its root and directory with no other.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::{FilesError, io_error, sys};
+use crate::process;
+
+/// Longest list of mounts that is read, in bytes.
+const MAX_MOUNTINFO: u64 = 16 << 20;
+
+/// Holding it keeps the namespace and its root.
+#[derive(Debug)]
+pub struct Inside {
+    pid: u32,
+    namespace: File,
+    root: OwnedFd,
+    /// Init's directory: the workspace's folder.
+    folder: PathBuf,
+}
+
+/// One line of `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    pub id: u64,
+    /// The mount that it is on.
+    pub parent: u64,
+    /// Below the root, without a slash in front.
+    pub path: PathBuf,
+    pub read_only: bool,
+    pub shared: bool,
+}
+
+// === impl Inside ===
+
+impl Inside {
+    pub fn of(pid: u32) -> Result<Self, FilesError> {
+        let directory = process::directory(pid);
+        let failed = |call| io_error(call, format!("the mounts of process {pid}"));
+        let namespace = File::open(directory.join("ns/mnt")).map_err(failed("open"))?;
+        let there = namespace.metadata().map_err(failed("look at"))?;
+        let theirs = Some((there.dev(), there.ino()));
+        let ours = process::mount_namespace(std::process::id());
+        // The host's first process shows its namespaces to nobody on some hosts.
+        for other in [ours, process::mount_namespace(1)] {
+            if other == theirs {
+                return Err(failed("enter")(io::Error::other(
+                    "it is in the enforcer's or the host's namespace",
+                )));
+            }
+        }
+        let root = sys::open_path(&directory.join("root")).map_err(failed("open the root of"))?;
+        let folder =
+            std::fs::read_link(directory.join("cwd")).map_err(failed("read the directory of"))?;
+        let folder = folder.strip_prefix("/").unwrap_or(&folder).to_owned();
+        Ok(Self {
+            pid,
+            namespace,
+            root,
+            folder,
+        })
+    }
+
+    /// The workspace's folder, below the root.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What a path is now, no link followed anywhere.
+    pub fn open(&self, below: &Path) -> io::Result<OwnedFd> {
+        sys::open_below(
+            &self.root,
+            below,
+            libc::O_PATH | libc::O_NOFOLLOW,
+            libc::RESOLVE_NO_SYMLINKS,
+        )
+    }
+
+    /// A directory, to be listed; no link followed.
+    pub fn list(&self, below: &Path) -> io::Result<OwnedFd> {
+        let below = if below.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            below
+        };
+        sys::open_below(
+            &self.root,
+            below,
+            libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_NONBLOCK,
+            libc::RESOLVE_NO_SYMLINKS,
+        )
+    }
+
+    /// Where a path leads, links followed within the root: below it, without a link.
+    pub fn follow(&self, below: &Path) -> io::Result<PathBuf> {
+        use std::os::fd::AsRawFd as _;
+        let found = sys::open_below(&self.root, below, libc::O_PATH, 0)?;
+        let link = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let path = std::fs::read_link(link)?;
+        Ok(path.strip_prefix("/").unwrap_or(&path).to_owned())
+    }
+
+    /// Runs `work` in the namespace, on a thread of its own.
+    pub fn within<T, W>(&self, work: W) -> Result<T, FilesError>
+    where
+        T: Send,
+        W: FnOnce() -> Result<T, FilesError> + Send,
+    {
+        let failed = |error: io::Error| {
+            io_error("enter", format!("the mounts of process {}", self.pid))(error)
+        };
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .name("mounts".into())
+                .spawn_scoped(scope, || {
+                    unshare(CloneFlags::CLONE_FS).map_err(|e| failed(e.into()))?;
+                    setns(&self.namespace, CloneFlags::CLONE_NEWNS)
+                        .map_err(|e| failed(e.into()))?;
+                    work()
+                })
+                .map_err(failed)?
+                .join()
+                .unwrap_or_else(|_| Err(failed(io::Error::other("a thread in it panicked"))))
+        })
+    }
+
+    /// Every mount of the namespace below init's root.
+    pub fn mounts(&self) -> Result<Vec<Mount>, FilesError> {
+        let failed = io_error("list", format!("the mounts of process {}", self.pid));
+        self.listed().map_err(failed)
+    }
+
+    fn listed(&self) -> io::Result<Vec<Mount>> {
+        let file = File::open(process::directory(self.pid).join("mountinfo"))?;
+        let mut text = Vec::new();
+        file.take(MAX_MOUNTINFO + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > MAX_MOUNTINFO {
+            return Err(io::Error::other("too many mounts"));
+        }
+        text.split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| mount(line).ok_or_else(|| io::Error::other("a line that is not read")))
+            .collect()
+    }
+}
+
+/// A mount and what is mounted on it, at any remove, without the mounts that are `exempt` and what is on them. What lies hidden under
+/// another mount at the same place is on the mount above it, not on that one.
+pub fn below<'a>(
+    mounts: &'a [Mount],
+    of: u64,
+    exempt: &[u64],
+) -> impl Iterator<Item = &'a Mount> + use<'a> {
+    let mut within = std::collections::BTreeSet::from([of]);
+    // Ids are given anew, so a mount may be listed before the one that it is on.
+    loop {
+        let more: Vec<u64> = mounts
+            .iter()
+            .filter(|m| within.contains(&m.parent) && !exempt.contains(&m.id))
+            .map(|m| m.id)
+            .filter(|id| !within.contains(id))
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        within.extend(more);
+    }
+    mounts.iter().filter(move |m| within.contains(&m.id))
+}
+
+fn mount(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+    let (id, parent) = (number()?, number()?);
+    let path = unescape(fields.nth(2)?);
+    let options = fields.next()?;
+    let optional = fields.take_while(|field| *field != b"-");
+    let path = PathBuf::from(std::ffi::OsString::from_vec(path));
+    Some(Mount {
+        id,
+        parent,
+        path: path.strip_prefix("/").ok()?.to_owned(),
+        read_only: options.split(|byte| *byte == b',').any(|o| o == b"ro"),
+        shared: { optional }.any(|field| field.starts_with(b"shared:")),
+    })
+}
+
+/// Spaces and the like stand as three octal digits (proc_pid_mounts(5)).
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|_| *first == b'\\');
+        let byte = digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match byte {
+            Some(byte) => {
+                out.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_line_of_mountinfo_is_read() {
+        let line = br"36 35 98:0 /mnt1 /mnt\0402/x ro,noatime master:1 shared:7 - ext3 /dev/root rw,errors=continue";
+        assert_eq!(
+            mount(line).unwrap(),
+            Mount {
+                id: 36,
+                parent: 35,
+                path: "mnt 2/x".into(),
+                read_only: true,
+                shared: true
+            }
+        );
+        let line = br"36 35 98:0 / / rw,romeo - overlay shared:1 ro";
+        assert_eq!(
+            mount(line).unwrap(),
+            Mount {
+                id: 36,
+                parent: 35,
+                path: "".into(),
+                read_only: false,
+                shared: false
+            }
+        );
+        assert_eq!(mount(b"36 35"), None);
+        assert_eq!(unescape(br"a\134b\9"), br"a\b\9");
+    }
+
+    #[test]
+    fn our_own_namespace_is_not_entered() {
+        let error = Inside::of(std::process::id()).unwrap_err().to_string();
+        assert!(error.contains("the enforcer's or the host's"), "{error}");
+    }
+}

@@ -1,0 +1,169 @@
+//! The calls of the newer mount interface (mount_setattr(2), Linux 5.12; open_tree(2) and move_mount(2), 5.2), and what statx(2) says of a
+//! mount (STATX_MNT_ID, 5.8). nix has none of them.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+pub const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+pub const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+pub const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+pub const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+
+/// The file a descriptor stands for, in one kernel: device, inode.
+pub type Identity = (u32, u32, u64);
+
+/// Of the mount that a descriptor is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MountOf {
+    pub id: u64,
+    /// Whether the descriptor is that mount's root.
+    pub is_root: bool,
+}
+
+fn path(text: &Path) -> io::Result<CString> {
+    CString::new(text.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+fn checked(status: libc::c_long) -> io::Result<libc::c_long> {
+    if status < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(status)
+    }
+}
+
+fn owned(status: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = checked(status)?;
+    // SAFETY: the kernel just gave us this descriptor; nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A descriptor that stands for a file and opens nothing (O_PATH).
+pub fn open_path(at: &Path) -> io::Result<OwnedFd> {
+    let at = path(at)?;
+    // SAFETY: a path that ends in NUL, alive for the call.
+    let fd = unsafe { libc::open(at.as_ptr(), libc::O_PATH | libc::O_CLOEXEC) };
+    owned(fd.into())
+}
+
+/// openat2(2), Linux 5.6: below `root`, whatever the path says; `resolve` besides.
+pub fn open_below(root: &OwnedFd, below: &Path, flags: i32, resolve: u64) -> io::Result<OwnedFd> {
+    let below = path(below)?;
+    // SAFETY: all zero is a valid open_how.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS | resolve;
+    // SAFETY: a path that ends in NUL and an open_how of the size that is said, alive for the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            root.as_raw_fd(),
+            below.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    };
+    owned(fd)
+}
+
+/// A copy of what is mounted at and, where asked for, below a file: mounted nowhere yet.
+pub fn clone_tree(of: &OwnedFd, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as u32;
+    if recursive {
+        flags |= libc::AT_RECURSIVE as u32;
+    }
+    // SAFETY: an empty path that ends in NUL, alive for the call.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, of.as_raw_fd(), c"".as_ptr(), flags) };
+    let clone = owned(fd)?;
+    change(&clone, 0, libc::MS_PRIVATE, recursive)?;
+    Ok(clone)
+}
+
+/// Sets flags of a mount, where asked for also of those below it.
+pub fn set_flags(mount: &OwnedFd, set: u64, recursive: bool) -> io::Result<()> {
+    change(mount, set, 0, recursive)
+}
+
+fn change(mount: &OwnedFd, set: u64, propagation: u64, recursive: bool) -> io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: set,
+        attr_clr: 0,
+        propagation,
+        userns_fd: 0,
+    };
+    let mut flags = libc::AT_EMPTY_PATH;
+    if recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: an empty path that ends in NUL and a mount_attr of the size that is said, alive for the call.
+    let status = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    checked(status).map(drop)
+}
+
+/// Mounts a clone over a file.
+pub fn move_to(clone: &OwnedFd, over: &OwnedFd) -> io::Result<()> {
+    // SAFETY: two empty paths that end in NUL, alive for the call.
+    let status = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            clone.as_raw_fd(),
+            c"".as_ptr(),
+            over.as_raw_fd(),
+            c"".as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    };
+    checked(status).map(drop)
+}
+
+pub fn identity(of: &OwnedFd) -> io::Result<Identity> {
+    let stat = stat(of)?;
+    Ok((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
+}
+
+/// `S_IFMT` of a file.
+pub fn kind(of: &OwnedFd) -> io::Result<u32> {
+    Ok(u32::from(stat(of)?.stx_mode) & libc::S_IFMT)
+}
+
+pub fn mount_of(of: &OwnedFd) -> io::Result<MountOf> {
+    let stat = stat(of)?;
+    if stat.stx_mask & libc::STATX_MNT_ID == 0 {
+        return Err(io::Error::other(
+            "the kernel does not say which mount it is on",
+        ));
+    }
+    Ok(MountOf {
+        id: stat.stx_mnt_id,
+        is_root: stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
+    })
+}
+
+fn stat(of: &OwnedFd) -> io::Result<libc::statx> {
+    // SAFETY: all zero is a valid statx.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: an empty path that ends in NUL and a statx, alive for the call.
+    let status = unsafe {
+        libc::statx(
+            of.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT,
+            libc::STATX_BASIC_STATS | libc::STATX_MNT_ID,
+            &raw mut stat,
+        )
+    };
+    checked(status.into())?;
+    Ok(stat)
+}

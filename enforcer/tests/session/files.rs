@@ -1,0 +1,244 @@
+//! Rules about files: held by mounts before init is released, whatever a program inside with every right of root but mounting tries.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use enforcer::session::Session;
+use policy::EffectivePolicy;
+use serde_json::{Value, json};
+
+use crate::{Rig, open, policy as parsed};
+
+/// A workspace on the rig's disk, and a session with rules about it.
+struct Case {
+    rig: Rig,
+    id: String,
+    workspace: PathBuf,
+}
+
+impl Case {
+    fn new(name: &str) -> Self {
+        let rig = Rig::new();
+        let workspace = rig.directory.path().join("work");
+        let case = Self {
+            id: format!("f{name}{}", std::process::id()),
+            rig,
+            workspace,
+        };
+        case.put("src/main.rs", "fn main() {}\n");
+        case.put("src/deep/er/key.pem", "a key\n");
+        case.put(".env", "SECRET=1\n");
+        case.put("app/.env", "SECRET=2\n");
+        case.put("cache/old", "x\n");
+        case.put("secret/a/b", "hidden\n");
+        case
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        let path = self.workspace.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.workspace.join(name)).unwrap_or_default()
+    }
+
+    async fn open(&self, files: Value) -> Arc<Session> {
+        open(&self.rig, &self.id, about(files), 0).await
+    }
+
+    /// As a container would run it: the workspace's folder is init's directory, nothing that mounts is left to it.
+    fn inside(&self, session: &Session, script: &str) -> Output {
+        let cgroup = self
+            .rig
+            .places
+            .session_cgroup(session.id.as_str())
+            .join("container");
+        std::fs::create_dir_all(&cgroup).unwrap();
+        let outer = format!(
+            "exec unshare --pid --fork --net -- unshare --mount --propagation private -- setpriv --bounding-set -sys_admin --inh-caps -sys_admin -- {} -- bash -c \"$1\"",
+            self.rig.places.init.display()
+        );
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", &outer, "bash", script])
+            .current_dir(&self.workspace);
+        let procs = cgroup.join("cgroup.procs");
+        // SAFETY: a write of our own pid to a file, before exec, in a single-threaded child.
+        unsafe {
+            std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
+                std::fs::write(&procs, "0")
+            });
+        }
+        command.output().unwrap()
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.workspace.join(name).display().to_string()
+    }
+}
+
+fn rule(path: &str) -> Value {
+    json!({ "path": path, "origin": { "file": "agentcontainer.json", "line": 3, "column": 5 } })
+}
+
+fn about(files: Value) -> EffectivePolicy {
+    parsed(json!({ "version": 1, "network": [{}], "gateway": {}, "files": files }))
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_only_is_not_written_by_any_way_and_what_is_writable_in_it_is() {
+    let case = Case::new("ro");
+    let session = case
+        .open(json!({ "readOnly": [rule(".")], "writable": [rule("cache")] }))
+        .await;
+    let script = r#"
+        try() { if "$@" 2>/dev/null; then echo "OPEN: $*"; fi; }
+        try sh -c 'echo x > src/main.rs'; try sh -c 'echo x >> src/main.rs'; try touch new; try mkdir dir
+        try rm .env; try mv src away; try ln src/main.rs link; try ln -s x sym; try chmod 777 .env; try truncate -s 0 .env
+        try sh -c "echo x > $PWD/src/main.rs"; try sh -c 'echo x > /proc/self/cwd/src/main.rs'; try sh -c "echo x > /proc/1/cwd/src/main.rs"
+        try sh -c "echo x > /proc/1/root$PWD/src/main.rs"; try mv cache elsewhere; try rmdir cache
+        python3 - <<'P'
+import os
+for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC):
+    try: os.open("src/main.rs", flags); print("OPEN: flags", flags)
+    except OSError as e: assert e.errno in (30, 13), e
+fd = os.open("src", os.O_PATH | os.O_DIRECTORY)
+try: os.open("main.rs", os.O_WRONLY, dir_fd=fd); print("OPEN: openat")
+except OSError: pass
+P
+        echo ok > cache/new && mkdir cache/d && mv cache/old cache/d/ && cat cache/new src/main.rs && echo done
+    "#;
+    let output = case.inside(&session, script);
+    let text = said(&output);
+    assert!(text.contains("ok\nfn main() {}\ndone"), "{text}");
+    assert!(!text.contains("OPEN"), "{text}");
+    assert_eq!(case.read("src/main.rs"), "fn main() {}\n");
+    assert_eq!(case.read("cache/new"), "ok\n");
+    let held = case.rig.events(&case.id);
+    let held = held.iter().find(|e| e.reason == "files-held").unwrap();
+    assert!(
+        held.detail
+            .as_ref()
+            .unwrap()
+            .starts_with("1 read-only, 1 writable within"),
+        "{held:?}"
+    );
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_denied_is_neither_read_nor_moved_away_with_a_directory_above_it() {
+    let case = Case::new("no");
+    let script = r#"
+        cat .env secret/a/b src/deep/er/key.pem 2>/dev/null; ls secret 2>/dev/null
+        mv src/deep src/other 2>/dev/null; mv src elsewhere 2>/dev/null; cat elsewhere/deep/er/key.pem src/other/er/key.pem 2>/dev/null
+        mv .env env 2>/dev/null; ln .env hard 2>/dev/null; cp .env copy 2>/dev/null; rm -rf secret .env 2>/dev/null
+        cat /proc/1/root$PWD/.env /proc/self/cwd/.env 2>/dev/null
+        echo written > src/new; echo x 2>/dev/null > src/deep/er/key.pem; cat src/main.rs; echo done
+    "#;
+    // The control: without rules all of it is there.
+    let session = open(&case.rig, &format!("{}c", case.id), about(json!({})), 1).await;
+    let text = said(&case.inside(&session, "cat .env secret/a/b src/deep/er/key.pem"));
+    assert_eq!(text, "SECRET=1\nhidden\na key\n");
+    session.close("test").await.unwrap();
+
+    let session = case
+        .open(json!({ "denied": [rule(".env"), rule("secret"), rule(&case.at("src/deep/er/key.pem"))] }))
+        .await;
+    let text = said(&case.inside(&session, script));
+    assert_eq!(text, "fn main() {}\ndone\n");
+    for (name, words) in [
+        (".env", "SECRET=1\n"),
+        ("secret/a/b", "hidden\n"),
+        ("src/deep/er/key.pem", "a key\n"),
+        ("src/new", "written\n"),
+        ("copy", ""),
+        ("hard", ""),
+    ] {
+        assert_eq!(case.read(name), words, "{name}");
+    }
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_that_cannot_be_held_let_nothing_start_and_say_why() {
+    let case = Case::new("why");
+    std::os::unix::fs::symlink("src", case.workspace.join("linked")).unwrap();
+    std::os::unix::fs::symlink("nowhere", case.workspace.join("dangling")).unwrap();
+    let refused = [
+        ("not-there", "which is not there"),
+        ("src/main.rs/x", "which is not there"),
+        ("linked", "goes through a link to"),
+        ("linked/main.rs", "goes through a link to"),
+        ("dangling", "goes through a link to nothing that is there"),
+        ("/etc/mtab", "goes through a link to"),
+    ];
+    for (n, (path, words)) in refused.into_iter().enumerate() {
+        let id = format!("{}x{n}", case.id);
+        let files = json!({ "denied": [rule(path)] });
+        let session = open(&case.rig, &id, about(files), n as u32).await;
+        let output = case.inside(&session, "echo started");
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(125), "{path}: {text}");
+        assert!(text.contains(words), "{path}: {text}");
+        assert!(text.contains("agentcontainer.json:3:5"), "{path}: {text}");
+        assert!(!text.contains("started"), "{path}: {text}");
+        session.close("test").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_are_held_for_what_is_there_and_only_where_the_host_says_that_this_is_enough() {
+    let case = Case::new("glob");
+    let denied = [rule("**/.env"), rule("src/*/er/*.pem"), rule("gone")];
+    let strict = Session::open(
+        Arc::clone(&case.rig.places),
+        schema::session::SessionId::parse(&case.id).unwrap(),
+        "/test".into(),
+        about(json!({ "denied": denied })),
+        enforcer::trusted::Trusted::default(),
+        0,
+        Arc::default(),
+    )
+    .await;
+    let error = strict.unwrap_err().to_string();
+    assert!(
+        error.contains("which is also about files that come later"),
+        "{error}"
+    );
+
+    let said_so = json!({ "file": "config.toml", "line": 1, "column": 9 });
+    let session = case
+        .open(json!({ "denied": denied, "mountsSuffice": said_so }))
+        .await;
+    let script = "cat .env app/.env src/deep/er/key.pem 2>/dev/null; echo later > cache/.env; cat cache/.env src/main.rs";
+    let text = said(&case.inside(&session, script));
+    assert_eq!(text, "later\nfn main() {}\n");
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_about_files_do_not_change_while_a_session_runs() {
+    let case = Case::new("same");
+    let session = case.open(json!({ "denied": [rule(".env")] })).await;
+    let error = session.set_policy(about(json!({}))).await.unwrap_err();
+    assert!(
+        error.to_string().contains("from the next start on"),
+        "{error}"
+    );
+    let same = about(json!({ "denied": [rule(".env")] }));
+    session.set_policy(same).await.unwrap();
+    session.close("test").await.unwrap();
+}
+
+#[test]
+fn the_rig_has_what_it_needs() {
+    assert!(Path::new("/usr/bin/setpriv").exists(), "util-linux");
+}

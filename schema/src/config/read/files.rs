@@ -1,0 +1,35 @@
+//! `agent.capabilities.filesystem`.
+
+use super::super::filesystem::{Filesystem, MAX_PATHS, PathPattern};
+use crate::diag::Spanned;
+use crate::node::Node;
+use crate::read::{Object, Reader};
+
+const PATH: &str = "agent.capabilities.filesystem";
+
+pub(super) fn filesystem(reader: &mut Reader<'_>, node: &Node) -> Option<Filesystem> {
+    let mut object = reader.object(node, PATH)?;
+    let filesystem = Filesystem {
+        read_only_paths: paths(reader, &mut object, "readOnlyPaths"),
+        writable_paths: paths(reader, &mut object, "writablePaths"),
+        denied_paths: paths(reader, &mut object, "deniedPaths"),
+    };
+    reader.close(object);
+    Some(filesystem)
+}
+
+fn paths(
+    reader: &mut Reader<'_>,
+    object: &mut Object<'_>,
+    key: &'static str,
+) -> Vec<Spanned<PathPattern>> {
+    let path = object.path_of(key);
+    let mut out: Vec<Spanned<PathPattern>> = Vec::new();
+    let Some(node) = object.take(key) else {
+        return out;
+    };
+    for (i, node) in reader.array(node, &path, MAX_PATHS).iter().enumerate() {
+        out.extend(reader.parsed(node, &format!("{path}[{i}]"), "invalid-path", str::parse));
+    }
+    out
+}

@@ -1,0 +1,154 @@
+//! Rules about files, held by mounts: for the program, for `exec` and for an engine's own exec, and nothing starts where they
+//! cannot be held.
+
+use agentcontainer_tests::outcome::Outcome;
+use agentcontainer_tests::place::token;
+use agentcontainer_tests::{Workspace, docker};
+use serde_json::{Value, json};
+
+fn workspace(filesystem: &Value) -> Workspace {
+    let agent = json!({ "capabilities": { "filesystem": filesystem } });
+    let workspace = Workspace::new().key("agent", agent);
+    for (name, text) in [
+        ("src/main.rs", "fn main() {}\n"),
+        ("conf/app/.env", "SECRET=1\n"),
+        (".env", "SECRET=2\n"),
+        ("build/cache/old", "x\n"),
+    ] {
+        workspace.put(name, text);
+    }
+    // All of it is the program's own: nothing but the rules is in its way.
+    let owned = std::process::Command::new("chown")
+        .args(["-R", "1000:1000"])
+        .arg(workspace.path())
+        .status();
+    assert!(owned.unwrap().success());
+    workspace
+}
+
+/// Everything that is tried in one go; what got through is on a line that begins with OPEN.
+const TRIED: &str = r#"
+try() { if "$@" 2>/dev/null; then echo "OPEN $*"; fi; }
+try grep -r SECRET .env conf; try cp .env copied; try ln .env linked; try mv .env moved; try mv conf conf2; try mv conf/app conf/app2
+try sh -c 'echo x >src/main.rs'; try rm src/main.rs; try mv src src2; try touch src/new; try sh -c 'echo x >/proc/1/cwd/src/main.rs'
+try sh -c 'echo x >.env'; try cat /proc/1/cwd/.env; try cat /proc/1/root/$PWD/.env
+cat src/main.rs; echo new >build/cache/new && rm build/cache/old; touch other && echo worked
+"#;
+
+fn held(out: &Outcome) {
+    let text = format!("{}{}", out.stdout, out.stderr);
+    assert!(out.stdout.contains("fn main() {}\nworked"), "{text}");
+    assert!(!text.contains("OPEN") && !text.contains("SECRET"), "{text}");
+}
+
+#[test]
+fn rules_about_files_hold_for_the_program_for_exec_and_for_the_engines_own_exec() {
+    // The control: without rules every attempt works.
+    let free = workspace(&json!({}));
+    let out =
+        free.inside("grep -r SECRET .env conf; mv .env moved; echo x >src/main.rs && echo wrote");
+    out.prints("SECRET=2").prints("wrote");
+
+    let workspace = workspace(&json!({
+        "readOnlyPaths": ["src", "build"],
+        "writablePaths": ["build/cache"],
+        "deniedPaths": ["${containerWorkspaceFolder}/.env", "conf/app/.env"]
+    }));
+    let name = token("fs");
+    let out = workspace.inside(TRIED);
+    held(out.status(0));
+    out.says("read-only: build src")
+        .says("writable: build/cache")
+        .says("denied: .env conf/app/.env")
+        .says("mounts");
+    workspace.put("build/cache/old", "x\n");
+    let session = workspace.session(&name);
+    held(session.inside(TRIED).status(0));
+    workspace.put("build/cache/old", "x\n");
+    let id = session
+        .inside("echo $AGENTCONTAINER_SESSION")
+        .ok()
+        .to_owned();
+    let label = format!("label=dev.agentcontainer.session={id}");
+    let container = docker::run(&["ps", "-q", "--filter", &label]);
+    let folder = format!(
+        "/workspaces/{}",
+        workspace.path().file_name().unwrap().display()
+    );
+    held(&docker::attempt(&[
+        "exec",
+        "-w",
+        &folder,
+        container.trim(),
+        "sh",
+        "-c",
+        TRIED,
+    ]));
+    let recorded = workspace.events(&id);
+    assert!(recorded.iter().any(|event| event["reason"] == "files-held"));
+    drop(session);
+    for (name, text) in [("src/main.rs", "fn main() {}\n"), (".env", "SECRET=2\n")] {
+        assert_eq!(
+            std::fs::read_to_string(workspace.path().join(name)).unwrap(),
+            text
+        );
+    }
+}
+
+#[test]
+fn what_mounts_cannot_hold_stops_the_start_and_the_host_may_say_that_they_are_enough() {
+    let workspace = workspace(&json!({ "deniedPaths": ["**/.env"] }));
+    let out = workspace.inside("echo started");
+    out.status(125)
+        .says("not-carried")
+        .says("files = \"mounts\"");
+    assert!(!out.stdout.contains("started"));
+    workspace
+        .cli(&["config", "check"])
+        .status(1)
+        .says("not-carried");
+    workspace
+        .cli(&["policy", "show"])
+        .status(0)
+        .prints("deniedPaths \"**/.env\" (mounts)");
+
+    let config = workspace
+        .path()
+        .parent()
+        .unwrap()
+        .join("config/agentcontainer/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("files = \"mounts\"\n{text}")).unwrap();
+    workspace.cli(&["config", "check"]).status(0);
+    let out = workspace.cli(&[
+        "run",
+        "--yes",
+        "--",
+        "sh",
+        "-c",
+        "cat .env conf/app/.env; echo later >build/.env; cat build/.env",
+    ]);
+    out.says("patterns hold for what is there now");
+    assert_eq!(out.stdout, "later\n", "{}", out.stderr);
+}
+
+#[test]
+fn a_path_that_is_not_there_or_is_a_link_starts_nothing_and_says_where_it_stands() {
+    let missing = workspace(&json!({ "deniedPaths": ["no/such"] }));
+    let out = missing.inside("echo started");
+    out.status(125)
+        .says("`deniedPaths` has \"no/such\" (agentcontainer.json:")
+        .says("which is not there");
+    assert!(!out.stdout.contains("started"));
+    let link = workspace(&json!({ "readOnlyPaths": ["linked"] }));
+    std::os::unix::fs::symlink("src", link.path().join("linked")).unwrap();
+    let out = link.inside("echo started");
+    out.status(125).says("goes through a link to /workspaces/");
+    assert!(!out.stdout.contains("started"));
+    let wrong = workspace(&json!({ "readOnlyPaths": ["/proc/self"] }));
+    wrong
+        .inside("true")
+        .status(125)
+        .says("agentcontainer.json:")
+        .says("the kernel's");
+}
