@@ -42,12 +42,6 @@ pub enum FilesError {
         origin: String,
         found: String,
     },
-    #[error("`{key}` has \"{path}\" ({origin}): it is neither a file nor a directory")]
-    Kind {
-        key: &'static str,
-        path: String,
-        origin: String,
-    },
     #[error(
         "`writablePaths` has \"{path}\" ({origin}), which is on a mount that is read-only without us"
     )]

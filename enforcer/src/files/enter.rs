@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -32,8 +31,6 @@ pub struct Mount {
     pub id: u64,
     /// The mount that it is on.
     pub parent: u64,
-    /// Below the root, without a slash in front.
-    pub path: PathBuf,
     pub read_only: bool,
     pub shared: bool,
 }
@@ -179,40 +176,14 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
     let (id, parent) = (number()?, number()?);
-    let path = unescape(fields.nth(2)?);
-    let options = fields.next()?;
+    let options = fields.nth(3)?;
     let optional = fields.take_while(|field| *field != b"-");
-    let path = PathBuf::from(std::ffi::OsString::from_vec(path));
     Some(Mount {
         id,
         parent,
-        path: path.strip_prefix("/").ok()?.to_owned(),
         read_only: options.split(|byte| *byte == b',').any(|o| o == b"ro"),
         shared: { optional }.any(|field| field.starts_with(b"shared:")),
     })
-}
-
-/// Spaces and the like stand as three octal digits (proc_pid_mounts(5)).
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|_| *first == b'\\');
-        let byte = digits
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match byte {
-            Some(byte) => {
-                out.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -228,7 +199,6 @@ mod tests {
             Mount {
                 id: 36,
                 parent: 35,
-                path: "mnt 2/x".into(),
                 read_only: true,
                 shared: true
             }
@@ -239,13 +209,11 @@ mod tests {
             Mount {
                 id: 36,
                 parent: 35,
-                path: "".into(),
                 read_only: false,
                 shared: false
             }
         );
         assert_eq!(mount(b"36 35"), None);
-        assert_eq!(unescape(br"a\134b\9"), br"a\b\9");
     }
 
     #[test]

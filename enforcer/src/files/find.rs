@@ -13,6 +13,9 @@ use schema::config::filesystem::matches;
 use super::enter::Inside;
 use super::{FilesError, MAX_LOOKED_AT, MAX_MOUNTS, io_error, shown, sys};
 
+/// The kernel's own trees, below the root, which nothing here is about.
+const KERNEL: [&str; 3] = ["proc", "sys", "dev"];
+
 /// A file that a rule is about. Paths are below the container's root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -94,16 +97,8 @@ impl One<'_> {
     fn looked_at(&self, path: &Path, file: &OwnedFd) -> Result<Found, FilesError> {
         let failed = || io_error("look at", shown(path));
         let kind = sys::kind(file).map_err(failed())?;
-        match kind {
-            libc::S_IFLNK => return Err(self.link(path)),
-            libc::S_IFREG | libc::S_IFDIR => {}
-            _ => {
-                return Err(FilesError::Kind {
-                    key: self.right.key(),
-                    path: shown(path),
-                    origin: self.rule.origin.to_string(),
-                });
-            }
+        if kind == libc::S_IFLNK {
+            return Err(self.link(path));
         }
         Ok(Found {
             path: path.to_owned(),
@@ -125,6 +120,10 @@ impl One<'_> {
         let deepest = (!pattern.contains(&"**")).then_some(pattern.len());
         let mut waiting: Vec<(PathBuf, Vec<String>)> = vec![(from, Vec::new())];
         while let Some((directory, below)) = waiting.pop() {
+            // Where the workspace's folder is the root itself.
+            if KERNEL.iter().any(|kernel| directory == Path::new(kernel)) {
+                continue;
+            }
             let listed = match self.list(&directory) {
                 Ok(listed) => listed,
                 // The pattern's own beginning, or gone since.

@@ -9,8 +9,7 @@ use enforcer_common::Settings;
 use schema::net::Cidr;
 
 use super::Session;
-use crate::files::{self, Held, Masks};
-use crate::places::Places;
+use crate::files::{self, Masks};
 use crate::process;
 use crate::wire::{self, WireError, Wired};
 
@@ -31,23 +30,6 @@ enum Rewired {
     Done,
     Nobody,
     Not(u32, WireError),
-}
-
-/// In the mount namespace of an init that nobody shares yet: a directory that somebody has open already would stay what it was for them.
-fn files_held(
-    pid: u32,
-    processes: &[u32],
-    files: &policy::Files,
-    places: &Places,
-) -> Result<Held, WireError> {
-    let theirs = process::mount_namespace(pid);
-    let shares = |other: &&u32| **other != pid && process::mount_namespace(**other) == theirs;
-    if let Some(other) = processes.iter().find(shares) {
-        return Err(WireError::NotAlone { pid: *other });
-    }
-    let base = places.sessions.parent().unwrap_or(&places.sessions);
-    let masks = Masks::make(base)?;
-    Ok(files::hold(pid, files, &masks)?)
 }
 
 impl Session {
@@ -117,22 +99,49 @@ impl Session {
         if document.files.is_empty() {
             return Ok(wired);
         }
-        let others = self.cgroup.processes().unwrap_or_default();
         let places = Arc::clone(&self.places);
         let work = tokio::task::spawn_blocking(move || {
-            let held = files_held(pid, &others, &document.files, &places);
-            if let Err(error) = &held {
-                // It ends in any case, when nobody has released it in time.
-                let _ = wire::refuse(&wired, &error.to_string());
-            }
-            held.map(|held| (wired, held))
+            let base = places.sessions.parent().unwrap_or(&places.sessions);
+            let held =
+                Masks::make(base).and_then(|masks| files::hold(pid, &document.files, &masks));
+            (wired, held)
         });
-        let (wired, held) = work.await.map_err(|_| WireError::Gone(pid))??;
+        let (wired, held) = work.await.map_err(|_| WireError::Gone(pid))?;
+        let held = held.map_err(WireError::from).and_then(|held| {
+            self.alone(pid)?;
+            Ok(held)
+        });
+        let held = match held {
+            Ok(held) => held,
+            Err(error) => {
+                let reason = error.to_string();
+                // It ends in any case, when nobody has released it in time.
+                let told = tokio::task::spawn_blocking(move || wire::refuse(&wired, &reason));
+                let _ = told.await;
+                return Err(error);
+            }
+        };
         let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "files-held");
         event.layer = Some("mounts".into());
         event.detail = Some(held.to_string());
         let _ = self.write(event);
         Ok(wired)
+    }
+
+    /// Nobody but init is in its mount namespace: for whoever is in a directory already, it would stay what it was under the mounts. Asked
+    /// when they are there: who comes later walks from the root.
+    fn alone(&self, pid: u32) -> Result<(), WireError> {
+        let theirs = process::mount_namespace(pid).ok_or(WireError::Gone(pid))?;
+        let there = self.cgroup.processes().map_err(|e| WireError::Io {
+            call: "list the session's processes",
+            source: std::io::Error::other(e),
+        })?;
+        let shares =
+            |other: &u32| *other != pid && process::mount_namespace(*other) == Some(theirs);
+        match there.into_iter().find(shares) {
+            Some(pid) => Err(WireError::NotAlone { pid }),
+            None => Ok(()),
+        }
     }
 
     async fn furnish(

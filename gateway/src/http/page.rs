@@ -196,8 +196,8 @@ pub fn blocked(facts: Blocked<'_>, form: Form) -> Page {
     }
 }
 
-/// `http://agentcontainer.internal/`: what is allowed, what a person is asked about, what waits, what was denied last, how
-/// to ask.
+/// `http://agentcontainer.internal/`: what is allowed, what a person is asked about, rules about files, what waits, what was
+/// denied last, how to ask.
 pub fn internal(active: &Active, denials: &[Shown], waiting: &[Waiting], form: Form) -> Page {
     let mut allowed = Vec::new();
     let mut asked = Vec::new();
@@ -224,8 +224,14 @@ pub fn internal(active: &Active, denials: &[Shown], waiting: &[Waiting], form: F
             denied.push((policy::text::denied_domain(rule), rule.origin.to_string()));
         }
     }
+    let mut files: Vec<_> = active
+        .policy
+        .files
+        .all()
+        .map(|(right, rule)| (policy::text::file(right, rule), rule.origin.to_string()))
+        .collect();
     let mut left_out = 0;
-    for list in [&mut allowed, &mut asked, &mut denied] {
+    for list in [&mut allowed, &mut asked, &mut denied, &mut files] {
         left_out += list.len().saturating_sub(LISTED);
         list.truncate(LISTED);
     }
@@ -247,6 +253,7 @@ pub fn internal(active: &Active, denials: &[Shown], waiting: &[Waiting], form: F
                 "asked": entries(&asked),
                 "waiting": waiting,
                 "denied": entries(&denied),
+                "files": entries(&files),
                 "leftOut": left_out,
                 "lastDenials": denials,
                 "howToAsk": ask,
@@ -268,8 +275,9 @@ pub fn internal(active: &Active, denials: &[Shown], waiting: &[Waiting], form: F
                 ("allowed", &allowed),
                 ("allowed once a person says so", &asked),
                 ("denied", &denied),
+                ("files, for as long as this session runs", &files),
             ] {
-                if list.is_empty() && title.starts_with("allowed once") {
+                if list.is_empty() && !matches!(title, "allowed" | "denied") {
                     continue;
                 }
                 text.push_str(&format!("\n{title}:\n"));

@@ -74,6 +74,7 @@ pub struct PolicyBuilder {
     pub credentials: Vec<policy::Credential>,
     pub inspection: policy::Inspection,
     pub ceilings: Vec<policy::Ceiling>,
+    pub files: policy::Files,
 }
 
 fn origin() -> Origin {
@@ -164,8 +165,18 @@ impl PolicyBuilder {
             .with_credentials(self.credentials)
             .unwrap()
             .with_inspection(self.inspection)
+            .with_files(self.files)
+            .unwrap()
             .under(self.ceilings)
             .unwrap()
+    }
+
+    pub fn deny_file(mut self, path: &str) -> Self {
+        self.files.denied.push(policy::FileRule {
+            path: path.parse().unwrap(),
+            origin: origin(),
+        });
+        self
     }
 
     /// Levels of inspectors, by their names in the config.

@@ -526,7 +526,10 @@ async fn what_is_not_allowed_gets_a_page_in_the_form_it_asks_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_internal_page_says_what_is_allowed_and_what_was_denied() {
-    let mut session = Session::start(PolicyBuilder::default().allow("*.good.example")).await;
+    let policy = PolicyBuilder::default()
+        .allow("*.good.example")
+        .deny_file("conf/.env");
+    let mut session = Session::start(policy).await;
     let denied = session.door("evil.example", 22).await;
     assert!(exchange(denied, b"x").await.is_err());
     let door = session.door_to(SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 3), 80));
@@ -540,6 +543,7 @@ async fn the_internal_page_says_what_is_allowed_and_what_was_denied() {
         "200 OK",
         "allowedDomains \"*.good.example\"",
         "evil.example:22",
+        "deniedPaths \"conf/.env\" (mounts)  (agentcontainer.json:3:5)",
         "how to ask",
     ] {
         assert!(text.contains(word), "{word}: {text}");
@@ -549,6 +553,10 @@ async fn the_internal_page_says_what_is_allowed_and_what_was_denied() {
         serde_json::from_str(json.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(body["session"], "test");
     assert_eq!(body["lastDenials"][0]["host"], "evil.example");
+    assert_eq!(
+        body["files"][0]["rule"],
+        "deniedPaths \"conf/.env\" (mounts)"
+    );
     assert!(
         ask(door, &get("text/html"))
             .await
