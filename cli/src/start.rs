@@ -228,7 +228,7 @@ async fn open(
     let missing: Vec<String> = status
         .capabilities
         .iter()
-        // Rules on files and programs, which lsm carries, are refused when the config is read.
+        // Rules about files that mounts do not carry, and all about programs, are refused when the config is read.
         .filter(|c| !c.there && c.name != "lsm")
         .map(|c| format!("{} ({})", c.name, c.detail))
         .collect();

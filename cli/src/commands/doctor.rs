@@ -236,6 +236,12 @@ fn enforcer_checks(findings: &mut Findings, sidecar: &Sidecar, status: &v1::Stat
         format!("{} version {}", sidecar.container_name(), status.version),
         None,
     );
+    findings.add(
+        "files",
+        Some(true),
+        "carried by mounts: rules about what is there when a session starts; patterns need files = \"mounts\" in config.toml",
+        None,
+    );
     for capability in &status.capabilities {
         // Nothing that this version takes from a config needs it.
         let needed = capability.name != "lsm";
