@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use engine::image::{Image, PullProgress};
 use engine::{Engine, EngineError};
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use registry::client::{Client, Repository};
 use registry::error::RegistryError;
@@ -311,15 +310,13 @@ pub async fn make(
         async move {
             let pin = match kept {
                 Some(pin) => pin,
-                None => pin(engine.as_ref(), client, name, reference).await?,
+                None => pin(engine.as_ref(), &client.lane().await, name, reference).await?,
             };
             spinner.had_one();
             Ok::<_, Failure>((name.clone(), pin))
         }
     });
-    let jobs = stream::iter(jobs)
-        .buffer_unordered(registries::AT_ONCE)
-        .collect::<Vec<_>>();
+    let jobs = join_all(jobs);
     let (done, of_features) = tokio::join!(
         jobs,
         features::make(loaded, client, old.as_ref(), how, &spinner)
@@ -436,13 +433,12 @@ pub async fn as_of_now(
         .collect();
     let jobs = movable.iter().map(|(name, reference)| {
         let engine = engine.as_ref();
-        async move { Ok::<_, Failure>((name, pin(engine, client, name, reference).await?)) }
+        async move {
+            let client = client.lane().await;
+            Ok::<_, Failure>((name, pin(engine, &client, name, reference).await?))
+        }
     });
-    let found: Vec<_> = stream::iter(jobs)
-        .buffer_unordered(registries::AT_ONCE)
-        .collect()
-        .await;
-    for one in found {
+    for one in join_all(jobs).await {
         let (name, moved) = one?;
         for (_, pin) in now.pins_mut().filter(|(of, _)| *of == *name) {
             *pin = moved.clone();

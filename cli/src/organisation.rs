@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use policy::organisation::{Fetched, Requirements, check_reference};
 use registry::client::{Client, Repository};
@@ -635,6 +634,7 @@ pub async fn checked(
         jobs.push((name.into_owned(), pin, requirement));
     }
     let jobs = jobs.iter().map(|(name, pin, requirement)| async move {
+        let client = client.lane().await;
         let mut checked = client.verify(name, pin, requirement, means).await;
         if let Some(refused) = check_place(loaded, lock, name, pin) {
             checked.checks.push(Check {
@@ -646,10 +646,7 @@ pub async fn checked(
         }
         checked
     });
-    let mut all: Vec<Checked> = stream::iter(jobs)
-        .buffer_unordered(registries::AT_ONCE)
-        .collect()
-        .await;
+    let mut all: Vec<Checked> = join_all(jobs).await;
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
 }

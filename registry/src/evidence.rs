@@ -332,6 +332,7 @@ impl Client {
         let blob = digest_of(layer).map_err(malformed)?;
         if is_bundle(&kind, layer) {
             let limit = budget.take(layer.size(), BUNDLE_BYTES as u64)?;
+            self.expect(limit).await;
             let bytes = self.blob(repository, &blob, limit).await?;
             return Ok(Some(Found::Bundle(bytes, blob)));
         }
@@ -369,6 +370,7 @@ impl Client {
         let found = manifest.layers().iter().take(EVIDENCE).map(|layer| async {
             let digest = digest_of(layer).map_err(&malformed)?;
             let limit = budget.take(layer.size(), limit)?;
+            self.expect(limit).await;
             let bytes = self.blob(repository, &digest, limit).await?;
             let of = |name: &str| layer.annotations().as_ref()?.get(name);
             Ok::<_, RegistryError>((bytes, Annotations::of(of), digest))

@@ -268,13 +268,14 @@ impl One<'_> {
         if !found.is_empty() {
             return Err(found.into());
         }
+        let client = self.client.lane().await;
         let repository = Repository::of(reference);
         let digest = match self.kept(id, reference) {
             Some(pin) => pin.digest,
             None => match self.theirs(id)? {
                 Some(digest) => digest,
                 None => {
-                    let found = self.client.resolve(reference).await;
+                    let found = client.resolve(reference).await;
                     found.map_err(|e| Failure::from(e).about(about))?.digest
                 }
             },
@@ -283,7 +284,7 @@ impl One<'_> {
             let message = format!("its name has another digest than {digest}");
             return Err(Failure::new("digest-mismatch", message).about(about));
         }
-        let found = self.client.feature(&repository, &digest).await;
+        let found = client.feature(&repository, &digest).await;
         found.map_err(|e| Failure::from(e).about(about))
     }
 
