@@ -384,19 +384,19 @@ pub async fn make(
         held.hold_under(document)?;
         features::hold(&held, client, &lockfile).await?;
     }
-    if !client.is_offline() {
-        let mut verified = lockfile.clone();
-        organisation::require(&held, &mut verified).await?;
-        // Who vouched is noted with the pin, once: it depends on what this host requires, and the file is everybody's.
-        for (name, pin) in lockfile.pins_mut() {
-            let is_new = changes.iter().any(|change| match change {
-                Change::Added { name: of, .. } | Change::Moved { name: of, .. } => *of == name,
-                Change::Kept { .. } | Change::Removed { .. } => false,
-            });
-            if is_new {
-                let found = verified.pins().find(|(of, _)| *of == name);
-                pin.verified = found.and_then(|(_, pin)| pin.verified.clone());
-            }
+    // Offline too: what nobody can be asked about is not written where it is required.
+    held.offline = client.is_offline();
+    let mut verified = lockfile.clone();
+    organisation::require(&held, &mut verified).await?;
+    // Who vouched is noted with the pin, once: it depends on what this host requires, and the file is everybody's.
+    for (name, pin) in lockfile.pins_mut() {
+        let is_new = changes.iter().any(|change| match change {
+            Change::Added { name: of, .. } | Change::Moved { name: of, .. } => *of == name,
+            Change::Kept { .. } | Change::Removed { .. } => false,
+        });
+        if is_new {
+            let found = verified.pins().find(|(of, _)| *of == name);
+            pin.verified = found.and_then(|(_, pin)| pin.verified.clone());
         }
     }
     drift::hold(&held, client, old.as_ref(), &lockfile, how.yes).await?;

@@ -137,6 +137,11 @@ impl Cache {
         self.whole(&dir, name, bytes)
     }
 
+    /// Forgets a note.
+    pub fn drop_note(&self, name: &str) {
+        let _ = fs::remove_file(self.dir.join("notes").join(name));
+    }
+
     /// Writes a file whole or not at all.
     fn whole(&self, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
         let temporary = temporary(dir, name);

@@ -411,9 +411,9 @@ fn devcontainer(lock: &Lockfile) -> DevcontainerLock {
     }
 }
 
-/// Writes it beside ours; where there are no features of registries, one that is there is left alone.
+/// Writes it beside ours. Where there are no features of registries none is made, and of one that is there nothing is left to hold.
 pub fn write_devcontainer(loaded: &Loaded, lock: &Lockfile) -> Result<bool, Failure> {
-    if lock.features.is_empty() {
+    if lock.features.is_empty() && read_devcontainer(loaded)?.is_none() {
         return Ok(false);
     }
     let path = devcontainer_path(loaded);
@@ -428,13 +428,14 @@ pub fn write_devcontainer(loaded: &Loaded, lock: &Lockfile) -> Result<bool, Fail
 
 /// What it says of a feature that ours says otherwise.
 pub fn devcontainer_drift(loaded: &Loaded, lock: &Lockfile) -> Result<Vec<String>, Failure> {
-    if lock.features.is_empty() {
-        return Ok(Vec::new());
-    }
     let path = devcontainer_path(loaded);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let Some(theirs) = read_devcontainer(loaded)? else {
-        return Ok(vec![format!("{name} is not there")]);
+        let wanted = !lock.features.is_empty();
+        return Ok(wanted
+            .then(|| format!("{name} is not there"))
+            .into_iter()
+            .collect());
     };
     let ours = devcontainer(lock);
     let differs = |id: &&String| ours.features.get(*id) != theirs.features.get(*id);
