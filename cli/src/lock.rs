@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use engine::image::{Image, PullProgress};
 use engine::{Engine, EngineError};
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use registry::client::{Client, Repository};
 use registry::error::RegistryError;
@@ -311,15 +310,13 @@ pub async fn make(
         async move {
             let pin = match kept {
                 Some(pin) => pin,
-                None => pin(engine.as_ref(), client, name, reference).await?,
+                None => pin(engine.as_ref(), &client.lane().await, name, reference).await?,
             };
             spinner.had_one();
             Ok::<_, Failure>((name.clone(), pin))
         }
     });
-    let jobs = stream::iter(jobs)
-        .buffer_unordered(registries::AT_ONCE)
-        .collect::<Vec<_>>();
+    let jobs = join_all(jobs);
     let (done, of_features) = tokio::join!(
         jobs,
         features::make(loaded, client, old.as_ref(), how, &spinner)
@@ -387,19 +384,19 @@ pub async fn make(
         held.hold_under(document)?;
         features::hold(&held, client, &lockfile).await?;
     }
-    if !client.is_offline() {
-        let mut verified = lockfile.clone();
-        organisation::require(&held, &mut verified).await?;
-        // Who vouched is noted with the pin, once: it depends on what this host requires, and the file is everybody's.
-        for (name, pin) in lockfile.pins_mut() {
-            let is_new = changes.iter().any(|change| match change {
-                Change::Added { name: of, .. } | Change::Moved { name: of, .. } => *of == name,
-                Change::Kept { .. } | Change::Removed { .. } => false,
-            });
-            if is_new {
-                let found = verified.pins().find(|(of, _)| *of == name);
-                pin.verified = found.and_then(|(_, pin)| pin.verified.clone());
-            }
+    // Offline too: what nobody can be asked about is not written where it is required.
+    held.offline = client.is_offline();
+    let mut verified = lockfile.clone();
+    organisation::require(&held, &mut verified).await?;
+    // Who vouched is noted with the pin, once: it depends on what this host requires, and the file is everybody's.
+    for (name, pin) in lockfile.pins_mut() {
+        let is_new = changes.iter().any(|change| match change {
+            Change::Added { name: of, .. } | Change::Moved { name: of, .. } => *of == name,
+            Change::Kept { .. } | Change::Removed { .. } => false,
+        });
+        if is_new {
+            let found = verified.pins().find(|(of, _)| *of == name);
+            pin.verified = found.and_then(|(_, pin)| pin.verified.clone());
         }
     }
     drift::hold(&held, client, old.as_ref(), &lockfile, how.yes).await?;
@@ -436,13 +433,12 @@ pub async fn as_of_now(
         .collect();
     let jobs = movable.iter().map(|(name, reference)| {
         let engine = engine.as_ref();
-        async move { Ok::<_, Failure>((name, pin(engine, client, name, reference).await?)) }
+        async move {
+            let client = client.lane().await;
+            Ok::<_, Failure>((name, pin(engine, &client, name, reference).await?))
+        }
     });
-    let found: Vec<_> = stream::iter(jobs)
-        .buffer_unordered(registries::AT_ONCE)
-        .collect()
-        .await;
-    for one in found {
+    for one in join_all(jobs).await {
         let (name, moved) = one?;
         for (_, pin) in now.pins_mut().filter(|(of, _)| *of == *name) {
             *pin = moved.clone();

@@ -2,16 +2,16 @@
 //! as it was last believed, and the workspace's own, which its lockfile pins. A byte of either is believed only once it has the
 //! digest and the signatures that it has to have, each time anew.
 
-use std::fs::File;
-use std::path::PathBuf;
+mod believed;
+
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use policy::organisation::{Fetched, Requirements, check_reference};
 use registry::client::{Client, Repository};
 use registry::error::RegistryError;
+use registry::evidence::Note;
 use registry::sbom::Ban;
 use registry::signature::{self, Accept, Identity, Key, Log, Subject};
 use registry::trust_root::TrustRoots;
@@ -23,35 +23,21 @@ use schema::hostconfig::{HostConfig, PolicySource, Setting, Signers};
 use schema::image::{ImageRef, OciSource};
 use schema::lockfile::{Lockfile, Pin};
 use schema::organisation::values::OrganisationName;
-use schema::organisation::{ARTIFACT_TYPE, MAX_FILE_BYTES, Organisation, Seen};
+use schema::organisation::{ARTIFACT_TYPE, MAX_FILE_BYTES, Organisation};
 use schema::signer::MAX_KEY_BYTES;
-use serde::{Deserialize, Serialize};
 
+use self::believed::{Believed, Root};
 use crate::files;
 use crate::loaded::Loaded;
-use crate::places::{Places, make_private, write_private};
+use crate::places::Places;
 use crate::registries;
 use crate::report::{self, Failure};
 use crate::sigstore;
 
 /// How long a registry is waited for where a policy of it holds already.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The largest note of what was believed, in bytes.
-const MAX_NOTE: usize = 16 << 10;
-
-/// The last policy of a source that this user's commands believed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Believed {
-    source: String,
-    /// Whose it is: a document of somebody else's is another policy, however it is signed.
-    organisation: String,
-    /// Of the artifact's manifest.
-    manifest: Digest,
-    serial: u64,
-    /// Of the document's meaning.
-    document: Digest,
-}
+/// The code of what `sigstore` says where it has no roots that may be used.
+const ROOTS: &str = "trusted-root";
 
 /// What a refresh of one policy came to.
 #[derive(Clone, Debug)]
@@ -59,77 +45,6 @@ pub enum Refreshed {
     Now(Box<Organisation>, Digest),
     /// Its registry could not be asked: the last one holds until its end.
     Kept(String),
-}
-
-// === impl Believed ===
-
-impl Believed {
-    fn of(source: &OciSource, document: &Organisation, manifest: Digest) -> Self {
-        let seen = document.seen();
-        Self {
-            source: source.to_string(),
-            organisation: document.organisation.value.to_string(),
-            manifest,
-            serial: seen.serial,
-            document: seen.digest,
-        }
-    }
-
-    fn path(places: &Places, source: &OciSource) -> PathBuf {
-        let name = Digest::of(source.to_string().as_bytes()).hex();
-        places.state.join("policies").join(format!("{name}.json"))
-    }
-
-    fn load(places: &Places, source: &OciSource) -> Result<Option<Self>, Failure> {
-        let path = Self::path(places, source);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let bytes = files::named(&path, MAX_NOTE)?;
-        let believed: Self = serde_json::from_slice(&bytes).map_err(|_| damaged(&path))?;
-        if believed.source != source.to_string() {
-            return Err(damaged(&path));
-        }
-        Ok(Some(believed))
-    }
-
-    /// Notes it, unless another command believed a later one meanwhile.
-    fn save(
-        &self,
-        places: &Places,
-        source: &OciSource,
-        document: &Organisation,
-    ) -> Result<(), Failure> {
-        make_private(&places.state.join("policies"))?;
-        let path = Self::path(places, source).with_extension("lock");
-        let lock = File::create(&path).map_err(|e| Failure::io("create", &path, &e))?;
-        lock.lock().map_err(|e| Failure::io("lock", &path, &e))?;
-        let meanwhile = Self::load(places, source)?;
-        check(document, source, None, meanwhile.as_ref())?;
-        if meanwhile.as_ref() == Some(self) {
-            return Ok(());
-        }
-        let bytes = serde_json::to_vec(self).unwrap_or_default();
-        write_private(&Self::path(places, source), &bytes)
-    }
-
-    fn seen(&self) -> Seen {
-        Seen {
-            serial: self.serial,
-            digest: self.document,
-        }
-    }
-}
-
-fn damaged(path: &std::path::Path) -> Failure {
-    Failure::new(
-        "policy-state",
-        format!(
-            "{} is damaged: which policy was last believed is not known",
-            path.display()
-        ),
-    )
-    .help("remove it, then run `agentcontainer policy pull`")
 }
 
 /// The host's policies as they were last believed, verified again. Nobody is asked anything.
@@ -168,8 +83,11 @@ fn last(
         return Err(never());
     }
     let client = registries::client(places, host, true)?;
-    let document = wait(read((places, host), &client, policy, &believed.manifest))
-        .map_err(Unread::into_failure)?;
+    // The root under which this very digest was believed says of it what it said then, whether TUF has it in force still or not.
+    let kept = believed.kept_root(places, host, source);
+    let basis = Basis { kept, note: None };
+    let read = read((places, host), &client, policy, &believed.manifest, basis);
+    let (document, _) = wait(read).map_err(Unread::into_failure)?;
     let named = policy.value.organisation.as_ref();
     check(&document, source, named, Some(&believed))?;
     Ok(document)
@@ -207,37 +125,57 @@ pub async fn refresh(
             },
         },
     };
-    let document = match read((places, host), &client, policy, &digest).await {
-        Ok(document) => document,
-        Err(Unread::Registry(error)) if kept(&error).is_some() => {
-            return Ok(Refreshed::Kept(error.to_string()));
-        }
-        Err(unread) => return Err(unread.into_failure()),
-    };
+    let (document, root) =
+        match read((places, host), &client, policy, &digest, Basis::default()).await {
+            Ok(document) => document,
+            Err(Unread::Registry(error)) if kept(&error).is_some() => {
+                return Ok(Refreshed::Kept(error.to_string()));
+            }
+            // Nobody could say whether it holds: no roots are in force, and theirs could not be asked.
+            Err(Unread::Failure(failure))
+                if believed.is_some() && failure.diagnostics.iter().all(|d| d.code == ROOTS) =>
+            {
+                let said = failure.diagnostics.first().map(|d| d.message.clone());
+                return Ok(Refreshed::Kept(said.unwrap_or_default()));
+            }
+            Err(unread) => return Err(unread.into_failure()),
+        };
     let named = policy.value.organisation.as_ref();
     check(&document, source, named, believed.as_ref())?;
-    Believed::of(source, &document, digest).save(places, source, &document)?;
+    let root = root.as_ref();
+    Believed::of(source, &document, digest, root).save(places, source, &document, root)?;
     // What cannot be read again without asking was not kept: a full disk, say.
     last(places, host, policy)?;
     Ok(Refreshed::Now(Box::new(document), digest))
 }
 
-/// Believes a policy that came in a file, if it holds by all that a registry's would have to: its bytes are in the cache.
+/// Believes a policy that came in a file, if it holds by all that a registry's would have to: its bytes are in the cache, and what the
+/// file says lay beside it is kept once it holds.
 pub async fn take(
     places: &Places,
     host: &HostConfig,
     policy: &Setting<PolicySource>,
     manifest: &Digest,
+    note: Option<&Note>,
 ) -> Result<Organisation, Failure> {
     let source = &policy.value.source;
     let believed = Believed::load(places, source)?;
     let client = registries::client(places, host, true)?;
-    let document = read((places, host), &client, policy, manifest)
+    let basis = Basis {
+        kept: None,
+        note: note.cloned(),
+    };
+    let (document, root) = read((places, host), &client, policy, manifest, basis)
         .await
         .map_err(Unread::into_failure)?;
     let named = policy.value.organisation.as_ref();
     check(&document, source, named, believed.as_ref())?;
-    Believed::of(source, &document, *manifest).save(places, source, &document)?;
+    if let Some(note) = note {
+        let kept = client.add_note(&Repository::of(source.reference()), manifest, note);
+        kept.map_err(|e| Failure::new("io", format!("cannot write the cache: {e}")))?;
+    }
+    let root = root.as_ref();
+    Believed::of(source, &document, *manifest, root).save(places, source, &document, root)?;
     last(places, host, policy)
 }
 
@@ -313,20 +251,35 @@ impl From<RegistryError> for Unread {
     }
 }
 
-/// The document behind a digest, if one who has to have signed it did.
+/// What a document is judged with, where that is not what is in force and what its registry has.
+#[derive(Default)]
+struct Basis {
+    /// The roots under which this digest was believed before.
+    kept: Option<TrustRoots>,
+    /// What lies beside it, as a file says.
+    note: Option<Note>,
+}
+
+/// The document behind a digest, if one who has to have signed it did; and the trusted root that said so, if that is what counts.
 async fn read(
     (places, host): (&Places, &HostConfig),
     client: &Client,
     policy: &Setting<PolicySource>,
     manifest: &Digest,
-) -> Result<Organisation, Unread> {
+    basis: Basis,
+) -> Result<(Organisation, Option<Root>), Unread> {
     let source = &policy.value.source;
     let repository = Repository::of(source.reference());
-    let gathered = client.evidence(&repository, manifest).await?;
+    let gathered = match basis.note {
+        Some(note) => client.gathered_of(&repository, manifest, note),
+        None => client.evidence(&repository, manifest).await?,
+    };
     let accept = accept(&policy.value.signers)?;
-    let roots = match policy.value.signers {
-        Signers::Keys(_) => built_in()?,
-        Signers::Identities(_) => sigstore::trusted(places, host, !client.is_offline()).await?,
+    let by_identity = matches!(policy.value.signers, Signers::Identities(_));
+    let roots = match basis.kept {
+        _ if !by_identity => built_in()?,
+        Some(kept) => kept,
+        None => sigstore::trusted(places, host, !client.is_offline()).await?,
     };
     let subject = Subject::from(manifest);
     let report = signature::verify(
@@ -357,7 +310,15 @@ async fn read(
         )
         .into());
     }
-    artifact(client, source, manifest).await
+    let root = match roots.texts().next().filter(|_| by_identity) {
+        Some((_, json)) => Some(Root {
+            json: json.to_vec(),
+            of: sigstore::source(places, host)?,
+        }),
+        None => None,
+    };
+    let document = artifact(client, source, manifest).await?;
+    Ok((document, root))
 }
 
 async fn artifact(
@@ -635,6 +596,7 @@ pub async fn checked(
         jobs.push((name.into_owned(), pin, requirement));
     }
     let jobs = jobs.iter().map(|(name, pin, requirement)| async move {
+        let client = client.lane().await;
         let mut checked = client.verify(name, pin, requirement, means).await;
         if let Some(refused) = check_place(loaded, lock, name, pin) {
             checked.checks.push(Check {
@@ -646,10 +608,7 @@ pub async fn checked(
         }
         checked
     });
-    let mut all: Vec<Checked> = stream::iter(jobs)
-        .buffer_unordered(registries::AT_ONCE)
-        .collect()
-        .await;
+    let mut all: Vec<Checked> = join_all(jobs).await;
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
 }
@@ -726,13 +685,14 @@ mod tests {
             let document = document(serial);
             let seen = document.seen();
             let believed = Believed {
+                root: None,
                 source: source.to_string(),
                 organisation: "acme".to_owned(),
                 manifest: Digest::of(&serial.to_be_bytes()),
                 serial: seen.serial,
                 document: seen.digest,
             };
-            believed.save(&places, &source, &document)
+            believed.save(&places, &source, &document, None)
         };
         let kept = || Believed::load(&places, &source).unwrap().unwrap().serial;
         // Many at once, in any order: the highest stays.

@@ -13,9 +13,6 @@ use crate::places::Places;
 use crate::report::Failure;
 use crate::roots;
 
-/// Most registries' answers that are waited for at a time.
-pub const AT_ONCE: usize = 16;
-
 /// A client of every registry.
 pub fn client(places: &Places, host: &HostConfig, offline: bool) -> Result<Client, Failure> {
     let mut settings = Settings::new(roots::if_any(host)?);
@@ -42,7 +39,7 @@ pub async fn login_for_engine(
     );
     let found = tokio::task::spawn_blocking(move || {
         let files = login::files(|name| std::env::var(name).ok());
-        login::find(&files, &registry, &repository)
+        login::find(&files, &login::Helpers::default(), &registry, &repository)
     })
     .await
     .map_err(|e| Failure::new("registry-login", e.to_string()))?

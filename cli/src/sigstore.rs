@@ -2,6 +2,7 @@
 //! asked; from then on as that has them, refreshed once a day where the network may be used, and never back to what was built in.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use registry::trust_root::{Repository, TrustRootError, TrustRoots};
@@ -14,6 +15,10 @@ use crate::{files, roots};
 
 /// How old what was fetched may be before it is asked for again.
 const FRESH: SignedDuration = SignedDuration::from_hours(24);
+/// How long its repository is waited for where there are roots that may be used.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one that did not answer in that time is not asked again.
+const PAUSE: SignedDuration = SignedDuration::from_mins(15);
 /// The largest `root.json`, in bytes.
 const MAX_ROOT: usize = 1 << 20;
 
@@ -42,6 +47,7 @@ pub async fn trusted(
         Some(_) => Some(source.load(true, now).await),
         None => None,
     };
+    let is_spare = matches!(kept, Some(Ok(_))) || (fetched.is_none() && source.first.is_none());
     if let Some(Ok(roots)) = kept
         && (is_fresh || !may_ask)
     {
@@ -53,7 +59,7 @@ pub async fn trusted(
             None => source.built_in(),
         };
     }
-    match source.load(false, now).await {
+    match source.asked(is_spare, now).await {
         Ok(roots) => {
             source.note(now)?;
             Ok(roots)
@@ -79,6 +85,13 @@ fn gone(error: Option<TrustRootError>) -> Failure {
         format!("the roots that were fetched do not hold any more{why}"),
     )
     .help("`agentcontainer verify` asks for them anew where the network may be used; --trusted-root measures with others")
+}
+
+/// What tells this host's source of roots from another.
+pub fn source(places: &Places, host: &HostConfig) -> Result<String, Failure> {
+    let source = Source::of(places, host)?;
+    let name = source.kept.file_name().unwrap_or_default();
+    Ok(name.to_string_lossy().into_owned())
 }
 
 // === impl Source ===
@@ -117,6 +130,37 @@ impl<'h> Source<'h> {
 
     fn note(&self, now: Timestamp) -> Result<(), Failure> {
         write_private(&self.kept.join("fetched"), now.to_string().as_bytes())
+    }
+
+    /// From its repository. Where other roots may be used, one that is silent is not waited for long, nor each time.
+    async fn asked(&self, is_spare: bool, now: Timestamp) -> Result<TrustRoots, TrustRootError> {
+        let silent = self.kept.join("silent");
+        let url = self.first.as_ref().map_or("public-good", |(url, _)| url);
+        let refused = |why: String| TrustRootError::Tuf(url.to_owned(), why);
+        if !is_spare {
+            return self.load(false, now).await;
+        }
+        let since = std::fs::read_to_string(&silent).ok();
+        if let Some(since) = since.and_then(|at| at.trim().parse::<Timestamp>().ok())
+            && now.duration_since(since) < PAUSE
+            && now >= since
+        {
+            let again = since.saturating_add(PAUSE).unwrap_or(since);
+            return Err(refused(format!(
+                "no answer in {} s when it was last asked, and it is asked again after {again:.0}",
+                PATIENCE.as_secs()
+            )));
+        }
+        match tokio::time::timeout(PATIENCE, self.load(false, now)).await {
+            Ok(loaded) => {
+                let _ = std::fs::remove_file(&silent);
+                loaded
+            }
+            Err(_) => {
+                let _ = write_private(&silent, now.to_string().as_bytes());
+                Err(refused(format!("no answer in {} s", PATIENCE.as_secs())))
+            }
+        }
     }
 
     async fn load(&self, offline: bool, now: Timestamp) -> Result<TrustRoots, TrustRootError> {

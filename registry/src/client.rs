@@ -2,6 +2,7 @@
 //! hashed before anybody sees it, from the cache too; what is asked for by tag comes back with the digest of what came.
 
 mod download;
+pub mod lane;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -81,6 +82,8 @@ pub struct Client {
     http: Arc<Http>,
     cache: Cache,
     offline: bool,
+    lanes: Arc<lane::Lanes>,
+    lane: Option<Arc<lane::Lane>>,
 }
 
 /// What every manifest says of itself.
@@ -214,6 +217,8 @@ impl Client {
             http: Arc::new(Http::new(settings)?),
             cache,
             offline,
+            lanes: lane::Lanes::new(),
+            lane: None,
         })
     }
 
@@ -234,13 +239,36 @@ impl Client {
         Ok(())
     }
 
+    /// What the cache has, in this client's lane.
+    async fn kept(&self, digest: &Digest, limit: u64) -> Option<Vec<u8>> {
+        if let Some(lane) = &self.lane {
+            let size = std::fs::metadata(self.cache.path(digest)).ok()?.len();
+            lane.take(size.min(limit)).await;
+        }
+        self.cache.get(digest, limit)
+    }
+
+    /// A whole answer of at most `limit` bytes, in this client's lane.
+    async fn body(
+        &self,
+        scope: &Scope,
+        what: &str,
+        response: Response,
+        limit: u64,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let lane = self.lane.as_deref();
+        self.http
+            .body(&scope.registry, what, response, limit, lane)
+            .await
+    }
+
     /// A manifest or index by digest: from the cache, else from the registry.
     pub async fn manifest(
         &self,
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Content, RegistryError> {
-        if let Some(bytes) = self.cache.get(digest, MAX_MANIFEST_BYTES) {
+        if let Some(bytes) = self.kept(digest, MAX_MANIFEST_BYTES).await {
             let media_type = own_media_type(&bytes).unwrap_or_default();
             return Ok(Content {
                 bytes,
@@ -310,8 +338,7 @@ impl Client {
             .map(|value| value.split(';').next().unwrap_or(value).trim().to_owned())
             .unwrap_or_default();
         let bytes = self
-            .http
-            .body(&scope.registry, &what, response, MAX_MANIFEST_BYTES)
+            .body(&scope, &what, response, MAX_MANIFEST_BYTES)
             .await?;
         Ok(Content {
             digest: Digest::of(&bytes),
@@ -327,7 +354,7 @@ impl Client {
         digest: &Digest,
         limit: u64,
     ) -> Result<Vec<u8>, RegistryError> {
-        if let Some(bytes) = self.cache.get(digest, limit) {
+        if let Some(bytes) = self.kept(digest, limit).await {
             return Ok(bytes);
         }
         let what = format!("the blob {}", repository.at(digest));
@@ -403,6 +430,9 @@ impl Client {
             if (bytes.len() + chunk.len()) as u64 > limit {
                 return Err(too_large());
             }
+            if let Some(lane) = &self.lane {
+                lane.take(chunk.len() as u64).await;
+            }
             bytes.extend_from_slice(&chunk);
         }
         match expected {
@@ -440,8 +470,7 @@ impl Client {
             let next = next_page(response.headers().get(LINK));
             let base = response.url().clone();
             let bytes = self
-                .http
-                .body(&scope.registry, &what, response, MAX_MANIFEST_BYTES)
+                .body(&scope, &what, response, MAX_MANIFEST_BYTES)
                 .await?;
             descriptors.extend(listed(&what, &bytes)?);
             if descriptors.len() > MAX_REFERRERS {

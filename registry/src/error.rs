@@ -99,6 +99,21 @@ impl RegistryError {
         }
     }
 
+    /// The same of a diagnostic, by the code that is left of an error once it was written; a status is not told apart then.
+    pub fn code_is_unasked(code: &str) -> bool {
+        const CODES: [&str; 8] = [
+            "registry-unreachable",
+            "registry-refused",
+            "registry-login",
+            "registry-redirect",
+            "registry-status",
+            "https-setup",
+            "io",
+            "offline",
+        ];
+        CODES.contains(&code)
+    }
+
     /// What to do next, where that is known.
     pub fn help(&self) -> Option<String> {
         match self {
@@ -129,6 +144,75 @@ impl RegistryError {
                     .to_owned(),
             ),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_says_the_same_as_the_error_that_it_is_of() {
+        let text = || "x".to_owned();
+        let digest = Digest::of(b"");
+        let status = |status| RegistryError::Status {
+            registry: text(),
+            what: text(),
+            status,
+            said: text(),
+        };
+        let all = [
+            RegistryError::Unreachable {
+                registry: text(),
+                why: text(),
+            },
+            RegistryError::Refused {
+                registry: text(),
+                what: text(),
+                logged_in: true,
+            },
+            RegistryError::NotFound {
+                registry: text(),
+                what: text(),
+            },
+            status(500),
+            RegistryError::Digest {
+                what: text(),
+                expected: digest,
+                found: digest,
+            },
+            RegistryError::TooLarge {
+                what: text(),
+                limit: 1,
+            },
+            RegistryError::Length {
+                what: text(),
+                expected: 1,
+            },
+            RegistryError::Malformed {
+                what: text(),
+                why: text(),
+            },
+            RegistryError::Redirect {
+                registry: text(),
+                to: text(),
+                why: "x",
+            },
+            RegistryError::Login(LoginError::Helper {
+                name: text(),
+                why: text(),
+            }),
+            RegistryError::Setup(text()),
+            RegistryError::Io {
+                what: text(),
+                error: std::io::Error::other("x"),
+            },
+            RegistryError::Offline { what: text() },
+        ];
+        for error in all {
+            let by_code = RegistryError::code_is_unasked(error.code());
+            assert_eq!(by_code, error.is_unasked(), "{error}");
         }
     }
 }

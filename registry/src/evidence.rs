@@ -98,6 +98,27 @@ impl Gathered {
     }
 }
 
+impl Note {
+    /// Both, what is known first, within the bound on how many pieces are judged.
+    #[must_use]
+    pub fn with(mut self, other: &Self) -> Self {
+        for one in &other.evidence {
+            if self.evidence.len() < EVIDENCE && !self.evidence.contains(one) {
+                self.evidence.push(one.clone());
+            }
+        }
+        for one in &other.inventories {
+            if self.inventories.len() < EVIDENCE && !self.inventories.contains(one) {
+                self.inventories.push(one.clone());
+            }
+        }
+        if self.referrers == Told::NoIndex {
+            self.referrers = other.referrers;
+        }
+        self
+    }
+}
+
 impl Client {
     /// From the registry, or offline from what it said the last time.
     ///
@@ -123,10 +144,19 @@ impl Client {
     }
 
     fn noted(&self, repository: &Repository, subject: &Digest) -> Option<Gathered> {
+        Some(self.gathered_of(repository, subject, self.note_of(repository, subject)?))
+    }
+
+    /// What was noted of a subject.
+    pub fn note_of(&self, repository: &Repository, subject: &Digest) -> Option<Note> {
         let bytes = self
             .cache()
             .note(&note_name(repository, subject), MAX_NOTE_BYTES)?;
-        let note: Note = serde_json::from_slice(&bytes).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// What a note says lies beside a subject, as far as the cache has it.
+    pub fn gathered_of(&self, repository: &Repository, subject: &Digest, note: Note) -> Gathered {
         let get = |digest: &Digest, limit: usize| self.cache().get(digest, limit as u64);
         // What is no longer in the cache vouches for nothing, and may have been what speaks against it.
         let mut missed = Vec::new();
@@ -156,12 +186,12 @@ impl Client {
             }
             found
         });
-        Some(Gathered {
+        Gathered {
             evidence: evidence.collect(),
             inventories: note.inventories,
             referrers: note.referrers,
             missed,
-        })
+        }
     }
 
     fn write_note(&self, repository: &Repository, subject: &Digest, gathered: &Gathered) {
@@ -169,11 +199,39 @@ impl Client {
         let _ = self.keep_note(repository, subject, &gathered.note());
     }
 
-    /// Keeps what somebody else was told lies beside a subject, as if the registry had said it here.
+    /// Adds what somebody else was told lies beside a subject to what was noted here. It takes nothing away: whoever made it could have
+    /// left something out.
     ///
     /// # Errors
     /// The cache cannot be written.
-    pub fn keep_note(
+    pub fn add_note(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        note: &Note,
+    ) -> std::io::Result<()> {
+        let united = match self.note_of(repository, subject) {
+            Some(known) => known.with(note),
+            None => note.clone(),
+        };
+        self.keep_note(repository, subject, &united)
+    }
+
+    /// Puts back what was noted before.
+    pub fn restore_note(&self, repository: &Repository, subject: &Digest, before: Option<&Note>) {
+        match before {
+            Some(note) => {
+                let _ = self.keep_note(repository, subject, note);
+            }
+            None => self.cache().drop_note(&note_name(repository, subject)),
+        }
+    }
+
+    /// Notes what lies beside a subject in place of what was noted.
+    ///
+    /// # Errors
+    /// The cache cannot be written.
+    fn keep_note(
         &self,
         repository: &Repository,
         subject: &Digest,
@@ -332,6 +390,7 @@ impl Client {
         let blob = digest_of(layer).map_err(malformed)?;
         if is_bundle(&kind, layer) {
             let limit = budget.take(layer.size(), BUNDLE_BYTES as u64)?;
+            self.expect(limit).await;
             let bytes = self.blob(repository, &blob, limit).await?;
             return Ok(Some(Found::Bundle(bytes, blob)));
         }
@@ -369,6 +428,7 @@ impl Client {
         let found = manifest.layers().iter().take(EVIDENCE).map(|layer| async {
             let digest = digest_of(layer).map_err(&malformed)?;
             let limit = budget.take(layer.size(), limit)?;
+            self.expect(limit).await;
             let bytes = self.blob(repository, &digest, limit).await?;
             let of = |name: &str| layer.annotations().as_ref()?.get(name);
             Ok::<_, RegistryError>((bytes, Annotations::of(of), digest))
@@ -524,5 +584,26 @@ mod tests {
         assert!(Budget::new("a".to_owned()).take(piece + 1, piece).is_err());
         assert!(budget.cut(EVIDENCE).is_none());
         assert!(budget.cut(EVIDENCE + 1).is_some());
+    }
+
+    #[test]
+    fn what_is_added_to_a_note_takes_nothing_from_it() {
+        let bundle = |n: usize| Noted::Bundle(Digest::of(&n.to_be_bytes()));
+        let note = |evidence: Vec<Noted>, referrers| Note {
+            referrers,
+            evidence,
+            inventories: Vec::new(),
+        };
+        let known = note(vec![bundle(0)], Told::ByApi);
+        // Neither one that is empty nor one with more than is looked at hides what is known.
+        let empty = note(Vec::new(), Told::NoIndex);
+        assert_eq!(known.clone().with(&empty), known);
+        assert_eq!(empty.with(&known), known);
+        let many = note((1..=EVIDENCE).map(bundle).collect(), Told::ByTag);
+        let united = known.clone().with(&many);
+        assert_eq!(united.evidence.len(), EVIDENCE);
+        assert_eq!(united.evidence[0], bundle(0));
+        assert_eq!(united.referrers, Told::ByApi);
+        assert_eq!(known.clone().with(&known), known);
     }
 }

@@ -143,6 +143,7 @@ impl Client {
             }
             .into());
         }
+        self.expect(layer.size()).await;
         let bytes = self.blob(repository, &digest, MAX_LAYER_BYTES).await?;
         if bytes.len() as u64 != layer.size() {
             return Err(RegistryError::Length {

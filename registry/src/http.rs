@@ -10,8 +10,10 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 
+use crate::client::lane::Lane;
 use crate::error::RegistryError;
-use crate::login::{self, Login};
+use crate::login::{self, Helpers, Login};
+use crate::names::Names;
 use crate::token::{self, Challenge, Header, Scope, TokenAnswer, Tokens};
 
 /// The most of a registry's own words that is shown, in bytes.
@@ -49,6 +51,7 @@ pub struct Http {
     token_client: Client,
     settings: Settings,
     tokens: Tokens,
+    helpers: Arc<Helpers>,
 }
 
 /// A refusal from within the redirect policy.
@@ -84,8 +87,10 @@ impl Http {
             .collect::<Result<Vec<_>, _>>()
             .map_err(setup)?;
         let plain = Arc::new(settings.plain_http.clone());
+        let names = Arc::new(Names::system());
         let builder = |redirects| {
             Client::builder()
+                .dns_resolver(names.clone())
                 .user_agent(concat!("agentcontainer/", env!("CARGO_PKG_VERSION")))
                 .tls_certs_only(roots.clone())
                 .connect_timeout(settings.timeout)
@@ -110,6 +115,7 @@ impl Http {
             token_client,
             settings,
             tokens: Tokens::default(),
+            helpers: Arc::default(),
         })
     }
 
@@ -144,6 +150,7 @@ impl Http {
     ) -> Result<Response, RegistryError> {
         let mut logged_in = None;
         for challenged in [false, true] {
+            let known = self.tokens.challenge(&scope.registry);
             let header = self.authorization(scope, &mut logged_in).await?;
             let response = self
                 .tried(&scope.registry, &self.client, |client| {
@@ -167,14 +174,14 @@ impl Http {
             }
             match status {
                 StatusCode::UNAUTHORIZED if !challenged => {
-                    self.tokens.forget(scope);
+                    if let Some(header) = &header {
+                        self.tokens.forget(scope, header);
+                    }
                     let Some(challenge) = Challenge::read(&challenges(response.headers())) else {
                         break;
                     };
-                    // Known already and not good enough: asking again is no use but for a token that ended.
-                    if self.tokens.challenge(&scope.registry).as_ref() == Some(&challenge)
-                        && header.is_none()
-                    {
+                    // Known before and not good enough: asking again is no use but for a token that ended.
+                    if known.as_ref() == Some(&challenge) && header.is_none() {
                         break;
                     }
                     self.tokens.challenged(&scope.registry, challenge);
@@ -210,6 +217,12 @@ impl Http {
         let Some(challenge) = self.tokens.challenge(&scope.registry) else {
             return Ok(None);
         };
+        // Of many that need the same one, the first asks for it.
+        let turn = self.tokens.turn(scope);
+        let _turn = turn.lock().await;
+        if let Some(header) = self.tokens.header(scope) {
+            return Ok(Some(header));
+        }
         let login = self.login(scope).await?;
         *logged_in = Some(login.is_some());
         let (header, life) = match challenge {
@@ -230,8 +243,9 @@ impl Http {
 
     async fn login(&self, scope: &Scope) -> Result<Option<Login>, RegistryError> {
         let (files, scope) = (self.settings.logins.clone(), scope.clone());
+        let helpers = self.helpers.clone();
         let found = tokio::task::spawn_blocking(move || {
-            login::find(&files, &scope.registry, &scope.repository)
+            login::find(&files, &helpers, &scope.registry, &scope.repository)
         });
         match found.await {
             Ok(found) => Ok(found?),
@@ -299,7 +313,7 @@ impl Http {
             _ => return Err(self.status(scope, "a token", response).await),
         }
         let body = self
-            .body(&scope.registry, "a token", response, MAX_TOKEN_BYTES)
+            .body(&scope.registry, "a token", response, MAX_TOKEN_BYTES, None)
             .await?;
         serde_json::from_slice::<TokenAnswer>(&body)
             .ok()
@@ -356,13 +370,14 @@ impl Http {
         }
     }
 
-    /// A whole body of at most `limit` bytes.
-    pub async fn body(
+    /// A whole body of at most `limit` bytes, which `lane` is to hold.
+    pub(crate) async fn body(
         &self,
         registry: &str,
         what: &str,
         mut response: Response,
         limit: u64,
+        lane: Option<&Lane>,
     ) -> Result<Vec<u8>, RegistryError> {
         let too_large = || RegistryError::TooLarge {
             what: what.to_owned(),
@@ -383,6 +398,9 @@ impl Http {
             if (body.len() + chunk.len()) as u64 > limit {
                 return Err(too_large());
             }
+            if let Some(lane) = lane {
+                lane.take(chunk.len() as u64).await;
+            }
             body.extend_from_slice(&chunk);
         }
         Ok(body)
@@ -398,7 +416,7 @@ impl Http {
             };
         }
         let said = self
-            .body(&scope.registry, what, response, MAX_TOKEN_BYTES)
+            .body(&scope.registry, what, response, MAX_TOKEN_BYTES, None)
             .await
             .unwrap_or_default();
         let said = String::from_utf8_lossy(&said);

@@ -13,6 +13,7 @@ pub mod evidence;
 pub mod feature;
 pub mod http;
 pub mod login;
+mod names;
 pub mod portable;
 pub mod publish;
 pub mod resolve;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -74,11 +75,33 @@ struct Auth {
 }
 
 /// What a helper answers.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Kept {
     username: String,
-    secret: String,
+    secret: Zeroizing<String>,
+}
+
+/// What helpers answered, for the life of a command: each is asked once about a registry, whoever wants to know at the same time.
+#[derive(Default)]
+pub struct Helpers {
+    answers: Mutex<BTreeMap<(String, String), Option<Kept>>>,
+}
+
+// === impl Helpers ===
+
+impl Helpers {
+    fn ask(&self, name: &str, server: &str) -> Result<Option<Kept>, LoginError> {
+        let known = self.answers.lock();
+        let mut known = known.unwrap_or_else(|poisoned| poisoned.into_inner());
+        let key = (name.to_owned(), server.to_owned());
+        if let Some(answer) = known.get(&key) {
+            return Ok(answer.clone());
+        }
+        let answer = ask(name, server)?;
+        known.insert(key, answer.clone());
+        Ok(answer)
+    }
 }
 
 /// Where logins are kept, the first that knows the registry wins: `REGISTRY_AUTH_FILE`, docker's `config.json`, podman's
@@ -110,18 +133,24 @@ pub fn files(env: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
 /// A file or a program that is there and cannot be read: going on as nobody would hide it.
 pub fn find(
     files: &[PathBuf],
+    helpers: &Helpers,
     registry: &str,
     repository: &str,
 ) -> Result<Option<Login>, LoginError> {
     for file in files {
-        if let Some(found) = look_up(file, registry, repository)? {
+        if let Some(found) = look_up(file, helpers, registry, repository)? {
             return Ok(Some(found));
         }
     }
     Ok(None)
 }
 
-fn look_up(file: &Path, registry: &str, repository: &str) -> Result<Option<Login>, LoginError> {
+fn look_up(
+    file: &Path,
+    helpers: &Helpers,
+    registry: &str,
+    repository: &str,
+) -> Result<Option<Login>, LoginError> {
     let Some(file) = read(file)? else {
         return Ok(None);
     };
@@ -138,7 +167,7 @@ fn look_up(file: &Path, registry: &str, repository: &str) -> Result<Option<Login
         .or(file.creds_store.as_ref())
         .filter(|name| !name.is_empty());
     if let Some(name) = helper
-        && let Some(kept) = ask(name, server)?
+        && let Some(kept) = helpers.ask(name, server)?
     {
         return Ok(Some(given(kept.username, kept.secret)));
     }
@@ -151,7 +180,8 @@ fn look_up(file: &Path, registry: &str, repository: &str) -> Result<Option<Login
         return Ok(None);
     };
     if !auth.identitytoken.is_empty() {
-        return Ok(Some(given(TOKEN.to_owned(), auth.identitytoken.clone())));
+        let token = Zeroizing::new(auth.identitytoken.clone());
+        return Ok(Some(given(TOKEN.to_owned(), token)));
     }
     let decoded = STANDARD
         .decode(auth.auth.trim())
@@ -163,11 +193,13 @@ fn look_up(file: &Path, registry: &str, repository: &str) -> Result<Option<Login
         Some((user, password)) => (user, password.trim_matches('\0')),
         None => (auth.username.as_str(), auth.password.as_str()),
     };
-    Ok((!user.is_empty()).then(|| given(user.to_owned(), password.to_owned())))
+    Ok((!user.is_empty()).then(|| {
+        let password = Zeroizing::new(password.to_owned());
+        given(user.to_owned(), password)
+    }))
 }
 
-fn given(user: String, secret: String) -> Login {
-    let secret = Zeroizing::new(secret);
+fn given(user: String, secret: Zeroizing<String>) -> Login {
     if user == TOKEN {
         Login::IdentityToken(secret)
     } else {
@@ -300,10 +332,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.json");
         std::fs::write(&file, config).unwrap();
-        Some(match find(&[file], registry, repository).unwrap()? {
-            Login::IdentityToken(token) => (TOKEN.to_owned(), token.to_string()),
-            Login::Password { user, password } => (user, password.to_string()),
-        })
+        Some(
+            match find(&[file], &Helpers::default(), registry, repository).unwrap()? {
+                Login::IdentityToken(token) => (TOKEN.to_owned(), token.to_string()),
+                Login::Password { user, password } => (user, password.to_string()),
+            },
+        )
     }
 
     fn pair(user: &str, secret: &str) -> Option<(String, String)> {
@@ -366,7 +400,7 @@ mod tests {
         let file = dir.path().join("config.json");
         std::fs::write(&file, "{ not json").unwrap();
         assert!(matches!(
-            find(&[file], "r.test", "a"),
+            find(&[file], &Helpers::default(), "r.test", "a"),
             Err(LoginError::File { .. })
         ));
     }
@@ -378,12 +412,16 @@ mod tests {
             let text = format!("{{}}{}", " ".repeat(size - 2));
             let file = dir.path().join("config.json");
             std::fs::write(&file, text).unwrap();
-            find(&[file], "r.test", "a").map(|_| ())
+            find(&[file], &Helpers::default(), "r.test", "a").map(|_| ())
         };
         assert!(config(MAX_FILE as usize).is_ok());
         assert!(config(MAX_FILE as usize + 1).is_err());
         let nowhere = [PathBuf::from("/nowhere")];
-        assert!(find(&nowhere, "r.test", "a").unwrap().is_none());
+        assert!(
+            find(&nowhere, &Helpers::default(), "r.test", "a")
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! names (distribution's token authentication). A token belongs to one registry, repository and set of actions.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -49,6 +49,7 @@ pub struct Tokens {
 struct Known {
     challenges: HashMap<String, Challenge>,
     headers: HashMap<Scope, (Header, Option<Instant>)>,
+    turns: HashMap<Scope, Arc<tokio::sync::Mutex<()>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -150,8 +151,21 @@ impl Tokens {
         self.known().headers.insert(scope.clone(), (header, until));
     }
 
-    pub fn forget(&self, scope: &Scope) {
-        self.known().headers.remove(scope);
+    /// Forgets a header that was refused, unless another has taken its place meanwhile.
+    pub fn forget(&self, scope: &Scope, refused: &Header) {
+        let mut known = self.known();
+        if known
+            .headers
+            .get(scope)
+            .is_some_and(|(kept, _)| kept == refused)
+        {
+            known.headers.remove(scope);
+        }
+    }
+
+    /// Whoever asks for a header of this scope holds it meanwhile.
+    pub fn turn(&self, scope: &Scope) -> Arc<tokio::sync::Mutex<()>> {
+        self.known().turns.entry(scope.clone()).or_default().clone()
     }
 }
 

@@ -46,6 +46,8 @@ pub(crate) struct Root {
     pub verifier: Verifier,
     pub certificate_logs: bool,
     pub logs: bool,
+    /// As it was read.
+    json: Vec<u8>,
 }
 
 // === impl TrustRoots ===
@@ -100,12 +102,19 @@ impl TrustRoots {
             verifier: Verifier::new(&root).map_err(|error| malformed(&error))?,
             certificate_logs: !root.ctlogs.is_empty(),
             logs: !root.tlogs.is_empty(),
+            json: json.to_vec(),
         });
         Ok(self)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Root> {
         self.0.iter()
+    }
+
+    /// Each with its name, as it was read: what `with_json` takes again.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let all = self.0.iter();
+        all.map(|root| (root.name.as_str(), root.json.as_slice()))
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {

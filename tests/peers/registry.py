@@ -116,6 +116,14 @@ class Front(BaseHTTPRequestHandler):
                 seen = counts[pattern] = counts.get(pattern, 0) + 1
             if seen > do.get("times", 1 << 30):
                 continue
+            if "together" in do:
+                # Nobody is answered before so many wait.
+                until = time.time() + 10
+                while counts.get(pattern, 0) < do["together"] and time.time() < until:
+                    time.sleep(0.005)
+                if counts.get(pattern, 0) < do["together"]:
+                    return self.answer(404, [], b"")
+                continue
             if "status" in do:
                 return self.answer(do["status"], [tuple(h) for h in do.get("headers", [])], do.get("body", "").encode())
             if "hang" in do:

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use engine::Engine;
 use registry::client::{Client, Repository};
+use registry::evidence::Note;
 use registry::portable::{Export, Portable, PortableError};
 use schema::digest::Digest;
 use schema::lockfile::{Lockfile, Platform};
@@ -274,15 +275,14 @@ async fn import(args: ImportArgs) -> Result<u8, Failure> {
             .await
             .map_err(|e| Failure::from(e).about(name.as_ref()))?;
     }
-    for (name, pin) in lockfile.pins() {
-        note(
-            &client,
-            &opened,
-            &Repository::of(&pin.reference),
-            &pin.digest,
-        )
-        .map_err(|f| f.about(name))?;
+    // Whoever rules here is heard before anything is handed on.
+    let policies = policies(&loaded, &opened).await?;
+    let noted = Noted::add(&client, &opened, &lockfile)?;
+    let held = held(args.config.as_deref(), &client, &lockfile).await;
+    if held.is_err() {
+        noted.take_back(&client);
     }
+    held?;
     let mut file = Some(opened);
     for image in &images {
         let opened = file
@@ -290,10 +290,6 @@ async fn import(args: ImportArgs) -> Result<u8, Failure> {
             .ok_or_else(|| Failure::new("internal", "the file is gone"))?;
         file = Some(load(&engine, opened, image, path).await?);
     }
-    let Some(opened) = file else {
-        return Err(Failure::new("internal", "the file is gone"));
-    };
-    let policies = policies(&loaded, &client, &opened).await?;
     let written = lock::write(&beside, &lockfile)?;
     if as_json {
         report::out_json(&json!({
@@ -368,33 +364,56 @@ fn keep(
     Ok(images)
 }
 
-/// What lay beside one subject, if the file says so.
-fn note(
-    client: &Client,
-    opened: &Opened,
-    repository: &Repository,
-    subject: &Digest,
-) -> Result<(), Failure> {
-    let name = repository.to_string();
-    let found = opened
-        .document
-        .beside
-        .iter()
-        .find(|beside| beside.repository == name && beside.subject == *subject);
-    if let Some(beside) = found {
-        client
-            .keep_note(repository, subject, &beside.note)
-            .map_err(|e| Failure::new("io", format!("cannot write the cache: {e}")))?;
+/// What the host's policies and the workspace's own demand of what came, by what is here and what came with it: nobody is asked.
+async fn held(config: Option<&Path>, client: &Client, lockfile: &Lockfile) -> Result<(), Failure> {
+    let mut loaded = Loaded::read_to_lock(config)?;
+    loaded.offline = true;
+    if let Some(document) = organisation::of_workspace(client, &loaded.config, lockfile).await? {
+        loaded.hold_under(document)?;
     }
-    Ok(())
+    lock::features::hold(&loaded, client, lockfile).await?;
+    organisation::require(&loaded, &mut lockfile.clone()).await
+}
+
+/// What the file says lay beside one subject.
+fn beside<'o>(opened: &'o Opened, repository: &Repository, subject: &Digest) -> Option<&'o Note> {
+    let name = repository.to_string();
+    let mut all = opened.document.beside.iter();
+    all.find(|beside| beside.repository == name && beside.subject == *subject)
+        .map(|beside| &beside.note)
+}
+
+/// What lies beside everything that is pinned, added to what was known; and that, in case it is not to stay.
+struct Noted(Vec<(Repository, Digest, Option<Note>)>);
+
+impl Noted {
+    fn add(client: &Client, opened: &Opened, lockfile: &Lockfile) -> Result<Self, Failure> {
+        let mut noted = Self(Vec::new());
+        for (name, pin) in lockfile.pins() {
+            let repository = Repository::of(&pin.reference);
+            let Some(note) = beside(opened, &repository, &pin.digest) else {
+                continue;
+            };
+            let before = client.note_of(&repository, &pin.digest);
+            noted.0.push((repository.clone(), pin.digest, before));
+            if let Err(e) = client.add_note(&repository, &pin.digest, note) {
+                noted.take_back(client);
+                let failure = Failure::new("io", format!("cannot write the cache: {e}"));
+                return Err(failure.about(name));
+            }
+        }
+        Ok(noted)
+    }
+
+    fn take_back(&self, client: &Client) {
+        for (repository, subject, before) in self.0.iter().rev() {
+            client.restore_note(repository, subject, before.as_ref());
+        }
+    }
 }
 
 /// Policies that this host names, believed if they hold here.
-async fn policies(
-    loaded: &Loaded,
-    client: &Client,
-    opened: &Opened,
-) -> Result<Vec<String>, Failure> {
+async fn policies(loaded: &Loaded, opened: &Opened) -> Result<Vec<String>, Failure> {
     let mut taken = Vec::new();
     for policy in &loaded.host.policy {
         let source = policy.value.source.to_string();
@@ -403,8 +422,9 @@ async fn policies(
             continue;
         };
         let repository = Repository::of(policy.value.source.reference());
-        note(client, opened, &repository, &found.manifest)?;
-        organisation::take(&loaded.places, &loaded.host, policy, &found.manifest).await?;
+        let note = beside(opened, &repository, &found.manifest);
+        let (places, host) = (&loaded.places, &loaded.host);
+        organisation::take(places, host, policy, &found.manifest, note).await?;
         taken.push(source);
     }
     Ok(taken)

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use registry::client::Client;
+use registry::error::RegistryError;
 use registry::signature::{Accept, BUNDLE_BYTES, Identity, KEY_BYTES, Key, Log};
 use registry::trust_root::TrustRoots;
 use registry::verify::{Check, Checked, Means, Rule, Verdict};
@@ -67,7 +68,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     if !args.offline {
         organisation::up_to_date().await.map_err(judged)?;
     }
-    let (mut loaded, lockfile, named) = read(&args).map_err(|f| f.status(UNASKED))?;
+    let (mut loaded, lockfile, named) = read(&args).map_err(judged)?;
     // A lockfile is a stranger's, and names hosts: nobody is asked anything before it was reviewed, and only about what it may be about.
     if !args.offline {
         trust::require(&loaded, args.yes).map_err(|f| f.status(UNASKED))?;
@@ -128,7 +129,10 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
 
 /// A policy that was had and does not hold is an answer; one that could not be had is none.
 fn judged(failure: Failure) -> Failure {
-    let is_answer = |d: &schema::diag::Diagnostic| d.code.starts_with("policy-");
+    // Of one that was never fetched, or whose note cannot be read, nothing is known.
+    let none = ["policy-not-fetched", "policy-state"];
+    let is_answer =
+        |d: &schema::diag::Diagnostic| d.code.starts_with("policy-") && !none.contains(&d.code);
     let status = if failure.diagnostics.iter().any(is_answer) {
         1
     } else {
@@ -139,21 +143,13 @@ fn judged(failure: Failure) -> Failure {
 
 /// What the lockfile says of features, held to what they are; where it does not hold, nobody is asked about what it names.
 async fn held(loaded: &Loaded, client: &Client, lockfile: &Lockfile) -> Option<Checked> {
-    const UNASKED_CODES: [&str; 8] = [
-        "registry-unreachable",
-        "registry-refused",
-        "registry-login",
-        "registry-redirect",
-        "registry-status",
-        "https-setup",
-        "io",
-        "offline",
-    ];
     let Err(failure) = features::hold(loaded, client, lockfile).await else {
         return None;
     };
     let diagnostics = failure.diagnostics.iter();
-    let unasked = diagnostics.clone().all(|d| UNASKED_CODES.contains(&d.code));
+    let unasked = diagnostics
+        .clone()
+        .all(|d| RegistryError::code_is_unasked(d.code));
     let said: Vec<&str> = diagnostics.clone().map(|d| d.message.as_str()).collect();
     let codes: Vec<&str> = diagnostics.map(|d| d.code).collect();
     Some(Checked {

@@ -268,13 +268,14 @@ impl One<'_> {
         if !found.is_empty() {
             return Err(found.into());
         }
+        let client = self.client.lane().await;
         let repository = Repository::of(reference);
         let digest = match self.kept(id, reference) {
             Some(pin) => pin.digest,
             None => match self.theirs(id)? {
                 Some(digest) => digest,
                 None => {
-                    let found = self.client.resolve(reference).await;
+                    let found = client.resolve(reference).await;
                     found.map_err(|e| Failure::from(e).about(about))?.digest
                 }
             },
@@ -283,7 +284,7 @@ impl One<'_> {
             let message = format!("its name has another digest than {digest}");
             return Err(Failure::new("digest-mismatch", message).about(about));
         }
-        let found = self.client.feature(&repository, &digest).await;
+        let found = client.feature(&repository, &digest).await;
         found.map_err(|e| Failure::from(e).about(about))
     }
 
@@ -410,9 +411,9 @@ fn devcontainer(lock: &Lockfile) -> DevcontainerLock {
     }
 }
 
-/// Writes it beside ours; where there are no features of registries, one that is there is left alone.
+/// Writes it beside ours. Where there are no features of registries none is made, and of one that is there nothing is left to hold.
 pub fn write_devcontainer(loaded: &Loaded, lock: &Lockfile) -> Result<bool, Failure> {
-    if lock.features.is_empty() {
+    if lock.features.is_empty() && read_devcontainer(loaded)?.is_none() {
         return Ok(false);
     }
     let path = devcontainer_path(loaded);
@@ -427,13 +428,14 @@ pub fn write_devcontainer(loaded: &Loaded, lock: &Lockfile) -> Result<bool, Fail
 
 /// What it says of a feature that ours says otherwise.
 pub fn devcontainer_drift(loaded: &Loaded, lock: &Lockfile) -> Result<Vec<String>, Failure> {
-    if lock.features.is_empty() {
-        return Ok(Vec::new());
-    }
     let path = devcontainer_path(loaded);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let Some(theirs) = read_devcontainer(loaded)? else {
-        return Ok(vec![format!("{name} is not there")]);
+        let wanted = !lock.features.is_empty();
+        return Ok(wanted
+            .then(|| format!("{name} is not there"))
+            .into_iter()
+            .collect());
     };
     let ours = devcontainer(lock);
     let differs = |id: &&String| ours.features.get(*id) != theirs.features.get(*id);

@@ -1,9 +1,8 @@
-//! Features and everything they depend on, at any remove: each is looked up once, several at a time.
+//! Features and everything they depend on, at any remove: each is looked up once, and those of one step all at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::future::join_all;
 use schema::config::feature::{FeatureId, FeaturePlace};
 use thiserror::Error;
 
@@ -12,8 +11,6 @@ use super::order::MAX_STEPS;
 
 /// How far a dependency may be from what a config names.
 pub const MAX_DEPTH: usize = 16;
-/// How many are looked up at a time.
-const AT_ONCE: usize = 16;
 
 /// What is not looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -54,7 +51,7 @@ pub async fn gather<E: From<GatherError>>(
                 .await
                 .map(|feature| (id.clone(), feature))
         });
-        let found: Vec<Result<_, E>> = stream::iter(jobs).buffer_unordered(AT_ONCE).collect().await;
+        let found: Vec<Result<_, E>> = join_all(jobs).await;
         let (mut failed, mut new) = (Vec::new(), BTreeSet::new());
         for one in found {
             match one {

@@ -265,3 +265,51 @@ fn a_policy_that_came_in_a_file_is_believed_only_where_it_holds() {
     ours.cli(&["run", "--yes"]).status(125);
     forget(&id);
 }
+
+#[test]
+fn what_a_policy_here_refuses_is_not_handed_to_the_engine() {
+    let acme = Acme::new(&plain);
+    let image = format!("{}/app:1", acme.front);
+    let free = workspace(&acme.front, &image);
+    free.cli(&["lock", "--yes"]).status(0);
+    let export = |name: &str| {
+        let file = free.path().with_file_name(name).display().to_string();
+        free.cli(&["bundle", "export", &file]).status(0);
+        file
+    };
+    let bare = export("bare.tar");
+    let pem = std::fs::read_to_string(acme.keys.public("ours")).unwrap();
+    let rule =
+        json!([{ "references": [format!("{}/**", acme.front)], "keys": [pem], "log": false }]);
+    acme.publish(
+        1,
+        &json!({ "requirements": { "signatures": rule } }),
+        "ours",
+    );
+    let strict = &acme.workspace;
+    strict.cli(&["policy", "pull"]).status(0);
+    let sign = ["sign", &image, "--key", &acme.keys.private("ours")];
+    with_password(&free, &sign).status(0);
+    let signed = export("signed.tar");
+    let (manifest, _) = acme.registry.manifest("app", "1");
+    let id = manifest["config"]["digest"].as_str().unwrap().to_owned();
+    acme.registry
+        .tell(&json!({ "at": { "": { "status": 500 } } }));
+    forget(&id);
+
+    let lockfile = strict.path().join("agentcontainer-lock.json");
+    strict
+        .cli(&["bundle", "import", &bare])
+        .status(125)
+        .says("[not-verified]");
+    assert!(!lockfile.exists());
+    assert!(docker::attempt(&["inspect", "--type", "image", &id]).status != 0);
+    // The control: the same with what the policy wants.
+    strict.cli(&["bundle", "import", &signed]).status(0);
+    assert!(lockfile.exists());
+    docker::run(&["inspect", "--type", "image", &id]);
+    // One that leaves it out hides nothing of what is known.
+    strict.cli(&["bundle", "import", &bare]).status(0);
+    strict.cli(&["verify", "--offline"]).status(0);
+    forget(&id);
+}

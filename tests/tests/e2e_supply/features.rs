@@ -246,6 +246,22 @@ fn what_the_devcontainer_cli_locked_is_what_we_lock() {
         .says("[devcontainer-lock]");
     workspace.cli(&["lock", "--update", &id]).status(0);
     assert_eq!(ours(&workspace)["features"][&id]["digest"], second);
+
+    // It says nothing of a feature that is no longer named.
+    let config = workspace.path().join(".devcontainer/devcontainer.json");
+    let mut named: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    named.as_object_mut().unwrap().remove("features").unwrap();
+    std::fs::write(&config, named.to_string()).unwrap();
+    workspace.cli(&["lock", "--check"]).status(1);
+    workspace.cli(&["lock", "--yes"]).status(0);
+    let left = std::fs::read(
+        workspace
+            .path()
+            .join(".devcontainer/devcontainer-lock.json"),
+    );
+    let left: Value = serde_json::from_slice(&left.unwrap()).unwrap();
+    assert_eq!(left["features"], json!({}));
+    workspace.cli(&["lock", "--check"]).status(0);
 }
 
 #[test]

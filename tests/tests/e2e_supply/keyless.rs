@@ -47,14 +47,18 @@ impl Bench {
         file.display().to_string()
     }
 
-    /// With the instance's addresses one by one.
     fn sign(&self, words: &[&str], set: &[(&str, &str)]) -> Outcome {
+        self.sign_this(&self.image, words, set)
+    }
+
+    /// With the instance's addresses one by one.
+    fn sign_this(&self, what: &str, words: &[&str], set: &[(&str, &str)]) -> Outcome {
         let (fulcio, rekor, stamp) = (
             self.sigstore.said("fulcio"),
             self.sigstore.said("rekor"),
             self.sigstore.said("timestamp"),
         );
-        let mut all = vec!["sign", &self.image];
+        let mut all = vec!["sign", what];
         all.extend(["--fulcio-url", fulcio, "--rekor-url", rekor]);
         all.extend(["--timestamp-url", stamp]);
         all.extend(words);
@@ -315,6 +319,11 @@ fn an_inventory_is_attested_by_identity_with_the_services_of_a_file() {
 impl Bench {
     /// The same workspace on a host whose roots come from the instance's repository.
     fn refreshing(&self) -> Workspace {
+        self.refreshing_with("")
+    }
+
+    /// With a further table of the host's.
+    fn refreshing_with(&self, table: &str) -> Workspace {
         let other = Workspace::new()
             .without_locking()
             .with_own_state()
@@ -323,7 +332,8 @@ impl Bench {
                 "[sigstore]\ntuf = \"{}/\"\nroot = {:?}",
                 self.sigstore.said("tuf"),
                 self.sigstore.file("root.json")
-            ));
+            ))
+            .host_table(table);
         other.put(
             "agentcontainer.json",
             json!({ "image": self.image }).to_string(),
@@ -403,4 +413,75 @@ fn roots_that_do_not_hold_any_more_are_not_used() {
         .says("[trusted-root]")
         .says("expired");
     by_person(&host, &[]).status(2).says("[trusted-root]");
+}
+
+#[test]
+fn a_policy_that_an_identity_signed_holds_until_its_own_end_without_roots_in_force() {
+    let bench = Bench::with(Sigstore::holding(15));
+    let name = bench.registry.name();
+    let source = format!("oci://{name}/acme/policy:prod");
+    let document = json!({ "version": 1, "organisation": "acme", "serial": 1, "notAfter": "2099-01-01T00:00:00Z" });
+    let file = bench
+        .workspace
+        .put_outside("policy.json", document.to_string())
+        .display()
+        .to_string();
+    bench
+        .workspace
+        .cli(&["policy", "push", &file, &source])
+        .status(0);
+    let token = bench.token("token");
+    let policy = format!("{name}/acme/policy:prod");
+    bench
+        .sign_this(&policy, &["--identity-token", &token, "--yes"], &[])
+        .status(0);
+    let host = bench.refreshing_with(&format!(
+        "[policy]\nsource = {source:?}\nidentities = [{{ issuer = {ISSUER:?}, subject = {PERSON:?} }}]"
+    ));
+    by_person(&host, &["--offline"]).status(2);
+    host.cli(&["verify", "--offline"]).status(0);
+    std::thread::sleep(std::time::Duration::from_secs(15));
+    // The roots have ended, for whatever was not believed under them.
+    by_person(&host, &["--offline"])
+        .status(2)
+        .says("[trusted-root]");
+    host.cli(&["verify", "--offline"]).status(0);
+    // Where the policy's registry answers and nobody has newer roots, too.
+    host.cli(&["policy", "show"]).status(0);
+    host.cli(&["lock", "--yes"]).status(0).says("the last one");
+    // By the very root and nothing else.
+    let policies = host.state().join("agentcontainer/policies");
+    for one in std::fs::read_dir(policies).unwrap().flatten() {
+        if one.path().extension().is_some_and(|e| e == "root") {
+            std::fs::remove_file(one.path()).unwrap();
+        }
+    }
+    host.cli(&["verify", "--offline"])
+        .status(2)
+        .says("[trusted-root]");
+}
+
+#[test]
+fn a_repository_that_is_silent_is_not_waited_for_each_time() {
+    let mut bench = Bench::new();
+    bench
+        .sign(&["--identity-token", &bench.token("token"), "--yes"], &[])
+        .status(0);
+    let host = bench.refreshing();
+    by_person(&host, &[]).status(0);
+    let place = bench.sigstore.said("tuf").to_owned();
+    let place = place.trim_start_matches("http://").trim_end_matches('/');
+    bench.sigstore.stop();
+    // Takes connections and says nothing.
+    let _silent = std::net::TcpListener::bind(place).unwrap();
+    age(&host);
+    let took = || {
+        let began = std::time::Instant::now();
+        by_person(&host, &[]).status(0).says("the last ones");
+        began.elapsed()
+    };
+    let first = took();
+    assert!((10..20).contains(&first.as_secs()), "{first:?}");
+    let second = took();
+    assert!(second.as_secs() < 5, "{second:?}");
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use agentcontainer_tests::registry::Registry;
 use agentcontainer_tests::{Workspace, docker, rig};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 /// A workspace of one image, with a state, a cache and a `run` that locks nothing by itself.
@@ -344,4 +346,55 @@ fn a_lockfile_that_gives_a_digest_another_images_platforms_runs_nothing() {
     let file = workspace.path().with_file_name("forged.tar");
     let export = ["bundle", "export", &file.display().to_string()];
     assert_ne!(workspace.cli(&export).status, 0);
+}
+
+#[test]
+fn fifty_references_are_asked_about_at_once_and_what_is_the_same_for_all_is_asked_once() {
+    const FEATURES: usize = 49;
+    let registry = Registry::start();
+    registry.push("app:1", "first\n");
+    for n in 0..FEATURES {
+        registry.push_feature(
+            &format!("features/f{n}:1"),
+            &json!({ "id": format!("f{n}"), "version": "1.0.0" }),
+        );
+    }
+    let front = registry.front();
+    let workspace = workspace(&front, &format!("{front}/app:1"));
+    let features: serde_json::Map<String, Value> = (0..FEATURES)
+        .map(|n| (format!("{front}/features/f{n}:1"), json!({})))
+        .collect();
+    let config = json!({ "image": format!("{front}/app:1"), "features": features });
+    workspace.put("agentcontainer.json", config.to_string());
+    // One more than there are is never together: the front would see that they are not.
+    for (together, status) in [(FEATURES + 2, 125), (FEATURES + 1, 0)] {
+        registry.tell(&json!({
+            "login": { "kind": "token", "pair": "a:b" },
+            "at": { "/manifests/1$": { "together": together } },
+        }));
+        login(&workspace, &front);
+        workspace.cli(&["lock", "--yes"]).status(status);
+    }
+    let asked = registry.asked();
+    let mut tokens: Vec<&str> = asked
+        .iter()
+        .filter_map(|asked| {
+            asked["path"]
+                .as_str()
+                .filter(|path| path.starts_with("/token"))
+        })
+        .collect();
+    assert_eq!(tokens.len(), FEATURES + 1);
+    tokens.sort_unstable();
+    tokens.dedup();
+    assert_eq!(tokens.len(), FEATURES + 1, "one for each repository");
+}
+
+/// What `docker login` would leave for a registry.
+fn login(workspace: &Workspace, registry: &str) {
+    let dir = workspace.path().with_file_name("home").join(".docker");
+    std::fs::create_dir_all(&dir).unwrap();
+    let auth = STANDARD.encode("a:b");
+    let text = json!({ "auths": { registry: { "auth": auth } } }).to_string();
+    std::fs::write(dir.join("config.json"), text).unwrap();
 }

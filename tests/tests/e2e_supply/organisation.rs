@@ -410,3 +410,56 @@ fn a_workspace_adds_a_policy_of_its_own_which_is_locked_and_takes_nothing_away()
         .status(125)
         .says("no policy names who may sign");
 }
+
+#[test]
+fn what_is_required_is_not_locked_without_asking_where_nobody_knows_that_it_holds() {
+    let acme = Acme::new(&plain);
+    acme.publish(1, &json!({}), "ours");
+    assert_eq!(acme.run().ok(), "it runs");
+    let offline = || acme.workspace.cli(&["lock", "--offline", "--yes"]);
+    offline().status(0);
+    let pem = std::fs::read_to_string(acme.keys.public("ours")).unwrap();
+    let image = format!("{}/app:1", acme.front);
+    let rule =
+        json!([{ "references": [format!("{}/**", acme.front)], "keys": [pem], "log": false }]);
+    acme.publish(
+        2,
+        &json!({ "requirements": { "signatures": rule } }),
+        "ours",
+    );
+    acme.workspace.cli(&["policy", "pull"]).status(0);
+    // Signed, which nobody here was told.
+    let sign = ["sign", &image, "--key", &acme.keys.private("ours")];
+    with_password(&acme.workspace, &sign).status(0);
+    let lockfile = acme.workspace.path().join("agentcontainer-lock.json");
+    std::fs::remove_file(&lockfile).unwrap();
+    let digest = acme.registry.digest("app", "1");
+    let by_digest = json!({ "image": format!("{}/app@{digest}", acme.front) });
+    acme.workspace
+        .put("agentcontainer.json", by_digest.to_string());
+    offline().status(125).says("[verify-unasked]");
+    assert!(!lockfile.exists());
+    acme.workspace.cli(&["lock", "--yes"]).status(0);
+    std::fs::remove_file(&lockfile).unwrap();
+    offline().status(0);
+}
+
+#[test]
+fn a_note_that_nobody_can_read_is_no_answer() {
+    let acme = Acme::new(&plain);
+    acme.publish(1, &json!({}), "ours");
+    assert_eq!(acme.run().ok(), "it runs");
+    acme.workspace.cli(&["verify"]).status(0);
+    let policies = acme.workspace.state().join("agentcontainer/policies");
+    let mut notes = 0;
+    for one in std::fs::read_dir(policies).unwrap().flatten() {
+        if one.path().extension().is_some_and(|e| e == "json") {
+            std::fs::write(one.path(), "{").unwrap();
+            notes += 1;
+        }
+    }
+    assert_eq!(notes, 1);
+    for words in [&["verify"][..], &["verify", "--offline"]] {
+        acme.workspace.cli(words).status(2).says("[policy-state]");
+    }
+}
