@@ -58,7 +58,7 @@ impl Case {
             .join("container");
         std::fs::create_dir_all(&cgroup).unwrap();
         let outer = format!(
-            "exec unshare --pid --fork --net -- unshare --mount --propagation private -- setpriv --bounding-set -sys_admin --inh-caps -sys_admin -- {} -- bash -c \"$1\"",
+            "exec unshare --pid --fork --net -- unshare --mount-proc --propagation private -- setpriv --bounding-set -sys_admin --inh-caps -sys_admin -- {} -- bash -c \"$1\"",
             self.rig.places.init.display()
         );
         let mut command = Command::new("bash");

@@ -10,8 +10,9 @@ use anyhow::{Context, Result, ensure};
 use super::kernel::Kernel;
 use crate::sh;
 
-/// In the order they are loaded. What a kernel has built in, or does not have, is passed over: the mount says what is missing.
-const MODULES: [&str; 11] = [
+/// In the order they are loaded. What a kernel has built in, or does not have, is passed over: the mount says what is missing. The last is
+/// the device that a test puts into a session's namespace.
+const MODULES: [&str; 12] = [
     "drivers/virtio/virtio_ring",
     "drivers/virtio/virtio",
     "drivers/virtio/virtio_pci_legacy_dev",
@@ -23,6 +24,7 @@ const MODULES: [&str; 11] = [
     "net/9p/9pnet_virtio",
     "fs/9p/9p",
     "fs/overlayfs/overlay",
+    "drivers/net/veth",
 ];
 
 /// Writes `dir/initramfs`. The job is a script: process 1 of the guest once the root is there.
