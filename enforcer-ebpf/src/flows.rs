@@ -5,7 +5,10 @@
 use aya_ebpf::{EbpfContext as _, helpers::bpf_get_socket_cookie, programs::SkBuffContext};
 use enforcer_common::{FlowKey, TCP};
 
-use crate::maps::{CONNECTS, FLOWS};
+use crate::{
+    maps::{CONNECTS, FLOWS},
+    verdict::is_loopback,
+};
 
 /// Offsets of version and header length, and of the protocol, in an IPv4 header (RFC 791 section 3.1).
 const VERSION_IHL: usize = 0;
@@ -22,12 +25,6 @@ pub fn join(ctx: &SkBuffContext) {
     if !is_syn(ctx) {
         return;
     }
-    // SAFETY: the helper takes this program type's context.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    // SAFETY: the value is copied at once; a concurrent update could at worst mix two records of one socket.
-    let Some(process) = (unsafe { CONNECTS.get(&cookie) }) else {
-        return;
-    };
     // SAFETY: the verifier admits reads of these context fields; they are the socket's own, an IPv6 socket's mapped ones
     // included.
     let key = unsafe {
@@ -39,9 +36,20 @@ pub fn join(ctx: &SkBuffContext) {
             remote_port: u32::from_be((*skb).remote_port) as u16,
         }
     };
-    // A failure loses attribution, never a verdict.
-    let _ = FLOWS.insert(key, process, 0);
-    let _ = CONNECTS.remove(&cookie);
+    // Loopback never comes to the gateway: nobody asks whose it was.
+    if is_loopback(key.remote_addr) {
+        return;
+    }
+    // SAFETY: the helper takes this program type's context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    // It stays there for a SYN that is sent again, until others push it out.
+    // SAFETY: the value is copied at once; a concurrent update could at worst mix two records of one socket.
+    let _ = match unsafe { CONNECTS.get(&cookie) } {
+        // A failure loses attribution, never a verdict.
+        Some(process) => FLOWS.insert(key, process, 0),
+        // Whoever opened the last connection with these addresses and ports did not open this one.
+        None => FLOWS.remove(&key),
+    };
 }
 
 /// Whether an IPv4 packet opens a TCP connection. The gateway is reached by IPv4 alone.

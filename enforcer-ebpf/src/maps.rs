@@ -21,7 +21,7 @@ pub static GATE: HashMap<GateKey, u32> =
 pub static NETWORKS: LpmTrie<NetworkKey, u32> =
     LpmTrie::with_max_entries(enforcer_common::NETWORK_ENTRIES, BPF_F_NO_PREALLOC);
 
-/// Who called connect, by socket cookie, until the connection's first packet takes it.
+/// Who called connect, by socket cookie, for the connection's first packet.
 #[map]
 pub static CONNECTS: LruHashMap<u64, Process> = LruHashMap::with_max_entries(4096, 0);
 

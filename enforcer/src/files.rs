@@ -7,10 +7,10 @@ mod find;
 mod plan;
 mod sys;
 
-use std::fs::File;
+use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use policy::{FileRight, Files};
@@ -34,7 +34,7 @@ pub enum FilesError {
         origin: String,
     },
     #[error(
-        "`{key}` has \"{path}\" ({origin}), which goes through a link to {found}: whoever may write beside the link could point it elsewhere; name {found}"
+        "`{key}` has \"{path}\" ({origin}), which goes through a link to {found}: whoever may write beside the link could point it elsewhere; name what it leads to, or take the link away"
     )]
     Link {
         key: &'static str,
@@ -57,9 +57,9 @@ pub enum FilesError {
     #[error("the rules about files take {found} mounts, the limit is {MAX_MOUNTS}")]
     TooMany { found: usize },
     #[error(
-        "more than {MAX_LOOKED_AT} directory entries are in the way of the patterns of `{key}`"
+        "`{key}` has \"{path}\": too many directories are in the way of the pattern; begin it with the directory that it is about"
     )]
-    TooMuch { key: &'static str },
+    TooMuch { key: &'static str, path: String },
     #[error("the mount at {path} is shared with other namespaces")]
     Shared { path: String },
     #[error("{path} is not held as the rules say, by the kernel's word: {what}")]
@@ -85,9 +85,22 @@ pub struct Masks {
     directory: OwnedFd,
 }
 
-/// What was put in place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// When rules are put in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Before anything runs: all of them have to be.
+    Start,
+    /// While it runs, because the host replaced a file and its mount went with it: a path may be missing for a while.
+    Again,
+}
+
+/// What is in place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
+    /// The mounts that carry it, as the namespace lists them.
+    pub mounts: BTreeSet<u64>,
+    /// Put in place just now.
+    pub new: usize,
     pub read_only: usize,
     pub writable: usize,
     pub denied: usize,
@@ -138,6 +151,18 @@ impl Masks {
         })
     }
 
+    fn identities(&self) -> Result<[sys::Identity; 2], FilesError> {
+        let of = |mask| {
+            sys::identity(mask).map_err(io_error("look at", "what stands for what is denied"))
+        };
+        Ok([of(&self.file)?, of(&self.directory)?])
+    }
+
+    /// Whether a step's place is held by one of these already.
+    fn is(&self, step: &Step) -> Result<bool, FilesError> {
+        Ok(self.identities()?.contains(&step.identity))
+    }
+
     fn of(&self, is_directory: bool) -> &OwnedFd {
         if is_directory {
             &self.directory
@@ -147,9 +172,15 @@ impl Masks {
     }
 }
 
-/// Puts the rules into the mount namespace of `pid`, which is the session's init and waits for its release, and asks the kernel whether
-/// they hold.
-pub fn hold(pid: u32, rules: &Files, masks: &Masks) -> Result<Held, FilesError> {
+/// Puts the rules into the mount namespace of `pid`, the session's init in the network namespace that is given by device and inode, where
+/// they are not in place already, and asks the kernel whether they hold.
+pub fn hold(
+    pid: u32,
+    network: (u64, u64),
+    rules: &Files,
+    masks: &Masks,
+    when: When,
+) -> Result<Held, FilesError> {
     if rules.is_empty() {
         return Ok(Held::default());
     }
@@ -160,28 +191,57 @@ pub fn hold(pid: u32, rules: &Files, masks: &Masks) -> Result<Held, FilesError> 
             origin: rule.origin.to_string(),
         });
     }
-    let inside = Inside::of(pid)?;
-    let found = find::all(&inside, rules)?;
+    let inside = Inside::of(pid, network)?;
+    let found = find::all(&inside, rules, when)?;
     let steps = plan::steps(found, |above| way(&inside, above))?;
     if steps.len() > MAX_MOUNTS {
         return Err(FilesError::TooMany { found: steps.len() });
     }
-    let covers = steps
+    let before = inside.mounts()?;
+    let mut there = Placed::default();
+    let mut open = Vec::new();
+    for step in steps {
+        let placed = placed(&inside, &step)?;
+        match in_place(&inside, &step, placed, masks)? {
+            true => there.0.push((step, placed.id)),
+            false => open.push(step),
+        }
+    }
+    // A tree that is read-only already counts as in place only where nothing in it is writable but what the rules leave so.
+    let exempt = there.exempt();
+    let (fine, not): (Vec<_>, Vec<_>) = there.0.into_iter().partition(|(step, id)| {
+        step.kind != Kind::Rule(FileRight::ReadOnly)
+            || enter::below(&before, *id, &exempt).all(|mount| mount.read_only)
+    });
+    let mut there = Placed(fine);
+    open.extend(not.into_iter().map(|(step, _)| step));
+    open.sort_by(|a, b| a.path.cmp(&b.path));
+    let new = open.len();
+
+    let covers = open
         .iter()
         .map(|step| cover(step, masks))
         .collect::<Result<Vec<_>, _>>()?;
-    let before = inside.mounts()?;
-    let steps = inside.within(|| {
-        let steps = clone_all(&inside, steps, covers)?;
+    let mounted = inside.within(|| {
+        let steps = clone_all(&inside, open, covers)?;
         for (step, clone) in &steps {
             attach(&inside, step, clone, &before)?;
         }
         Ok(steps)
     })?;
+    for (step, clone) in &mounted {
+        let id = mount_of(step, clone)?.id;
+        there.0.push((step.clone(), id));
+    }
     let now = inside.mounts()?;
-    let mut held = Held::default();
-    for (step, clone) in &steps {
-        check(&inside, step, clone, &steps, &now)?;
+    let exempt = there.exempt();
+    let mut held = Held {
+        new,
+        ..Held::default()
+    };
+    for (step, id) in &there.0 {
+        check(&inside, step, *id, &exempt, &now, masks)?;
+        held.mounts.insert(*id);
         match step.kind {
             Kind::Rule(FileRight::ReadOnly) => held.read_only += 1,
             Kind::Rule(FileRight::Writable) => held.writable += 1,
@@ -190,6 +250,63 @@ pub fn hold(pid: u32, rules: &Files, masks: &Masks) -> Result<Held, FilesError> 
         }
     }
     Ok(held)
+}
+
+/// Whether all of these mounts are still there, by the kernel's word.
+pub fn are_there(pid: u32, mounts: &BTreeSet<u64>) -> io::Result<bool> {
+    let listed: BTreeSet<u64> = enter::listed(pid)?.iter().map(|mount| mount.id).collect();
+    Ok(mounts.is_subset(&listed))
+}
+
+/// Steps that are in place, with the mount that carries each.
+#[derive(Default)]
+struct Placed(Vec<(Step, u64)>);
+
+impl Placed {
+    /// What may be writable within what is read-only.
+    fn exempt(&self) -> BTreeSet<u64> {
+        let writable = |(step, _): &&(Step, u64)| step.kind == Kind::Rule(FileRight::Writable);
+        self.0.iter().filter(writable).map(|(_, id)| *id).collect()
+    }
+}
+
+fn mount_of(step: &Step, file: &OwnedFd) -> Result<sys::MountOf, FilesError> {
+    sys::mount_of(file).map_err(io_error("look at the mount of", step.shown()))
+}
+
+/// What is mounted at a step's place now.
+fn placed(inside: &Inside, step: &Step) -> Result<sys::MountOf, FilesError> {
+    let there = inside
+        .open(&step.path)
+        .map_err(io_error("open", step.shown()))?;
+    mount_of(step, &there)
+}
+
+/// Whether a step needs nothing any more.
+fn in_place(
+    inside: &Inside,
+    step: &Step,
+    placed: sys::MountOf,
+    masks: &Masks,
+) -> Result<bool, FilesError> {
+    if !placed.is_root {
+        return Ok(false);
+    }
+    match step.kind {
+        Kind::Keep => Ok(true),
+        Kind::Rule(FileRight::Denied) => masks.is(step),
+        Kind::Rule(FileRight::ReadOnly) => is_read_only(inside, step),
+        Kind::Rule(FileRight::Writable) => Ok(!is_read_only(inside, step)?),
+    }
+}
+
+fn is_read_only(inside: &Inside, step: &Step) -> Result<bool, FilesError> {
+    let failed = |call| io_error(call, step.shown());
+    let there = inside.open(&step.path).map_err(failed("open"))?;
+    let flags = nix::sys::statvfs::fstatvfs(&there)
+        .map_err(|e| failed("look at")(e.into()))?
+        .flags();
+    Ok(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
 }
 
 fn way(inside: &Inside, above: &Path) -> Result<plan::Way, FilesError> {
@@ -276,67 +393,48 @@ fn attach(
 fn check(
     inside: &Inside,
     step: &Step,
-    clone: &OwnedFd,
-    all: &[(Step, OwnedFd)],
+    id: u64,
+    exempt: &BTreeSet<u64>,
     mounts: &[Mount],
+    masks: &Masks,
 ) -> Result<(), FilesError> {
-    let not_held = |what| FilesError::NotHeld {
-        path: step.shown(),
-        what,
+    let not_held = |what| {
+        Err(FilesError::NotHeld {
+            path: step.shown(),
+            what,
+        })
     };
-    let failed = |call| io_error(call, step.shown());
-    let now = inside.open(&step.path).map_err(failed("open"))?;
-    let mounted = sys::mount_of(&now).map_err(failed("look at the mount of"))?;
-    if !mounted.is_root {
-        return Err(not_held("nothing is mounted there"));
+    let now = placed(inside, step)?;
+    if !now.is_root {
+        return not_held("nothing is mounted there");
     }
-    if mounted.id
-        != sys::mount_of(clone)
-            .map_err(failed("look at the mount of"))?
-            .id
-    {
-        return Err(not_held("something else is mounted over it"));
+    if now.id != id {
+        return not_held("something else is mounted over it");
     }
     match step.kind {
         Kind::Keep => Ok(()),
         Kind::Rule(FileRight::ReadOnly) => {
-            let mut exempt = Vec::new();
-            for (other, clone) in all {
-                if other.kind == Kind::Rule(FileRight::Writable) {
-                    exempt.push(
-                        sys::mount_of(clone)
-                            .map_err(failed("look at the mount of"))?
-                            .id,
-                    );
-                }
-            }
-            if enter::below(mounts, mounted.id, &exempt).any(|mount| !mount.read_only) {
-                return Err(not_held("a mount below it is writable"));
+            if enter::below(mounts, id, exempt).any(|mount| !mount.read_only) {
+                return not_held("a mount below it is writable");
             }
             Ok(())
         }
-        Kind::Rule(FileRight::Writable) => {
-            let read_only = nix::sys::statvfs::fstatvfs(&now)
-                .map_err(|e| failed("look at")(e.into()))?
-                .flags()
-                .contains(nix::sys::statvfs::FsFlags::ST_RDONLY);
-            if read_only {
-                return Err(FilesError::NotWritable {
-                    path: step.shown(),
-                    origin: step.origin.clone(),
-                });
-            }
-            Ok(())
+        Kind::Rule(FileRight::Writable) if is_read_only(inside, step)? => {
+            Err(FilesError::NotWritable {
+                path: step.shown(),
+                origin: step.origin.clone(),
+            })
         }
+        Kind::Rule(FileRight::Writable) => Ok(()),
         Kind::Rule(FileRight::Denied) => {
-            let mode = File::from(now.as_fd().try_clone_to_owned().map_err(failed("open"))?)
-                .metadata()
-                .map_err(failed("look at"))?
-                .mode();
-            if mode & 0o7777 != 0 {
-                return Err(not_held("it has rights"));
+            let there = inside.open(&step.path);
+            let there = there.and_then(|there| sys::identity(&there));
+            let there = there.map_err(io_error("look at", step.shown()))?;
+            if masks.identities()?.contains(&there) {
+                Ok(())
+            } else {
+                not_held("it is not what stands for what is denied")
             }
-            Ok(())
         }
     }
 }

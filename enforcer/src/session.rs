@@ -5,6 +5,7 @@ mod asking;
 mod credentials;
 mod ending;
 mod gateway_link;
+mod held_files;
 mod kernel_events;
 mod wiring;
 

@@ -82,6 +82,8 @@ pub struct Wired {
     pub netns: Netns,
     pub cookie: u64,
     pub init: u32,
+    /// Something was mounted for it: init has to walk to its directory again.
+    pub mounted: bool,
     pub listener: TcpListener,
     pub dns_udp: UdpSocket,
     pub dns_tcp: TcpListener,
@@ -139,6 +141,7 @@ pub fn wire(
         netns,
         cookie,
         init: pid,
+        mounted: false,
         listener,
         dns_udp,
         dns_tcp,
@@ -226,6 +229,11 @@ const REASON: usize = 2048;
 pub fn refuse(wired: &Wired, reason: &str) -> Result<(), WireError> {
     let told = wired.netns.within(|| {
         let mut stream = connect(Instant::now() + CHALLENGE)?;
+        if getsockopt(&stream, sockopt::PeerCredentials)?.pid() != wired.init as i32 {
+            return Err(io::Error::other(
+                "the peer is not the init that was checked",
+            ));
+        }
         stream.set_read_timeout(Some(CHALLENGE))?;
         stream.set_write_timeout(Some(CHALLENGE))?;
         stream.read_exact(&mut [0; 16])?;
@@ -255,7 +263,10 @@ pub fn release(wired: &Wired) -> Result<(), WireError> {
             stream.set_write_timeout(Some(CHALLENGE))?;
             let mut nonce = [0; 16];
             stream.read_exact(&mut nonce)?;
-            let mut reply = b"AC1:".to_vec();
+            let mut reply = match wired.mounted {
+                true => b"AC2:".to_vec(),
+                false => b"AC1:".to_vec(),
+            };
             reply.extend(nonce);
             stream.write_all(&reply)?;
             let mut answer = String::new();

@@ -14,6 +14,8 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 const SOCKET: &[u8] = b"agentcontainer-init";
 const GREETING: &[u8; 4] = b"AC1:";
+/// The same where the enforcer has mounted something: our directory may be another one by now.
+const GREETING_MOUNTED: &[u8; 4] = b"AC2:";
 /// What comes in its place when nothing is to start, with the reason behind it.
 const REFUSAL: &[u8; 4] = b"NO1:";
 /// Longest reason that is read, in bytes.
@@ -35,7 +37,7 @@ pub enum ChallengeError {
     Answer,
     #[error("the enforcer refused to start it: {0}")]
     Refused(String),
-    #[error("cannot go back to the directory it was started in, {0}: {1}")]
+    #[error("cannot go to its directory under the rules about files, {0}: {1}")]
     Directory(String, #[source] io::Error),
     #[error("{0} was not refused: the container is not enforced, nothing was started")]
     Canary(&'static str),
@@ -96,7 +98,14 @@ fn answer(mut stream: UnixStream) -> Result<(), ChallengeError> {
     if greeting == *REFUSAL {
         let mut reason = Vec::new();
         let _ = stream.take(REASON).read_to_end(&mut reason);
-        let plain = |c: char| if c.is_control() { '?' } else { c };
+        // What would turn a terminal's line around, or is no character, comes from a stranger's name.
+        let plain = |c: char| {
+            if c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ' {
+                c
+            } else {
+                '?'
+            }
+        };
         let reason = String::from_utf8_lossy(&reason)
             .chars()
             .map(plain)
@@ -105,10 +114,12 @@ fn answer(mut stream: UnixStream) -> Result<(), ChallengeError> {
     }
     let mut reply = [0u8; 16];
     stream.read_exact(&mut reply).map_err(failed())?;
-    if greeting != *GREETING || reply != nonce {
+    let mounted = greeting == *GREETING_MOUNTED;
+    if !(mounted || greeting == *GREETING) || reply != nonce {
         return Err(ChallengeError::Answer);
     }
-    let tested = enter_again().and_then(|()| canaries());
+    let entered = if mounted { enter_again() } else { Ok(()) };
+    let tested = entered.and_then(|()| canaries());
     let word = match &tested {
         Ok(()) => "released".to_owned(),
         Err(error) => error.to_string(),

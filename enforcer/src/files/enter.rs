@@ -38,9 +38,12 @@ pub struct Mount {
 // === impl Inside ===
 
 impl Inside {
-    pub fn of(pid: u32) -> Result<Self, FilesError> {
+    /// Of the process that is in this network namespace (device and inode), which a namespace's holder keeps from being another.
+    pub fn of(pid: u32, network: (u64, u64)) -> Result<Self, FilesError> {
         let directory = process::directory(pid);
         let failed = |call| io_error(call, format!("the mounts of process {pid}"));
+        let gone = |_| failed("enter")(io::ErrorKind::NotFound.into());
+        let pinned = process::Pinned::open(pid).map_err(gone)?;
         let namespace = File::open(directory.join("ns/mnt")).map_err(failed("open"))?;
         let there = namespace.metadata().map_err(failed("look at"))?;
         let theirs = Some((there.dev(), there.ino()));
@@ -57,6 +60,13 @@ impl Inside {
         let folder =
             std::fs::read_link(directory.join("cwd")).map_err(failed("read the directory of"))?;
         let folder = folder.strip_prefix("/").unwrap_or(&folder).to_owned();
+        // Asked last: what was opened before is then this very process's.
+        let same = process::network_namespace(&directory) == Some(network);
+        if !same || !pinned.alive() {
+            return Err(failed("enter")(io::Error::other(
+                "it is another process by now",
+            )));
+        }
         Ok(Self {
             pid,
             namespace,
@@ -131,21 +141,22 @@ impl Inside {
     /// Every mount of the namespace below init's root.
     pub fn mounts(&self) -> Result<Vec<Mount>, FilesError> {
         let failed = io_error("list", format!("the mounts of process {}", self.pid));
-        self.listed().map_err(failed)
+        listed(self.pid).map_err(failed)
     }
+}
 
-    fn listed(&self) -> io::Result<Vec<Mount>> {
-        let file = File::open(process::directory(self.pid).join("mountinfo"))?;
-        let mut text = Vec::new();
-        file.take(MAX_MOUNTINFO + 1).read_to_end(&mut text)?;
-        if text.len() as u64 > MAX_MOUNTINFO {
-            return Err(io::Error::other("too many mounts"));
-        }
-        text.split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .map(|line| mount(line).ok_or_else(|| io::Error::other("a line that is not read")))
-            .collect()
+/// Every mount of a process's namespace.
+pub fn listed(pid: u32) -> io::Result<Vec<Mount>> {
+    let file = File::open(process::directory(pid).join("mountinfo"))?;
+    let mut text = Vec::new();
+    file.take(MAX_MOUNTINFO + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_MOUNTINFO {
+        return Err(io::Error::other("too many mounts"));
     }
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| mount(line).ok_or_else(|| io::Error::other("a line that is not read")))
+        .collect()
 }
 
 /// A mount and what is mounted on it, at any remove, without the mounts that are `exempt` and what is on them. What lies hidden under
@@ -153,7 +164,7 @@ impl Inside {
 pub fn below<'a>(
     mounts: &'a [Mount],
     of: u64,
-    exempt: &[u64],
+    exempt: &std::collections::BTreeSet<u64>,
 ) -> impl Iterator<Item = &'a Mount> + use<'a> {
     let mut within = std::collections::BTreeSet::from([of]);
     // Ids are given anew, so a mount may be listed before the one that it is on.
@@ -218,7 +229,8 @@ mod tests {
 
     #[test]
     fn our_own_namespace_is_not_entered() {
-        let error = Inside::of(std::process::id()).unwrap_err().to_string();
+        let error = Inside::of(std::process::id(), (0, 0)).unwrap_err();
+        let error = error.to_string();
         assert!(error.contains("the enforcer's or the host's"), "{error}");
     }
 }

@@ -1,20 +1,24 @@
 //! From rules to the files that they are about, as they are when a session starts. No link is followed: whoever may write beside a link
 //! could point it elsewhere afterwards.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::dir::{Dir, Type};
 use policy::{FileRight, FileRule, Files};
 use schema::config::filesystem::matches;
 
 use super::enter::Inside;
-use super::{FilesError, MAX_LOOKED_AT, MAX_MOUNTS, io_error, shown, sys};
+use super::{FilesError, MAX_LOOKED_AT, MAX_MOUNTS, When, io_error, shown, sys};
 
-/// The kernel's own trees, below the root, which nothing here is about.
-const KERNEL: [&str; 3] = ["proc", "sys", "dev"];
+/// Longest that patterns are looked for: init waits no longer for its release.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Most bytes of paths of directories that are still to be listed.
+const MAX_WAITING_BYTES: usize = 16 << 20;
 
 /// A file that a rule is about. Paths are below the container's root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +30,10 @@ pub struct Found {
     pub is_directory: bool,
 }
 
-pub fn all(inside: &Inside, rules: &Files) -> Result<Vec<Found>, FilesError> {
+/// What there is of each rule. A path that is not there is an error at the start; later on it may come back.
+pub fn all(inside: &Inside, rules: &Files, when: When) -> Result<Vec<Found>, FilesError> {
     let mut found = Vec::new();
-    let mut looked_at = 0;
+    let mut walk = Walk::default();
     for (right, rule) in rules.all() {
         let (fixed, pattern) = rule.path.split();
         let mut path = match rule.path.is_from_root() {
@@ -40,12 +45,12 @@ pub fn all(inside: &Inside, rules: &Files) -> Result<Vec<Found>, FilesError> {
             inside,
             right,
             rule,
-            missing_is_fine: rules.mounts_suffice.is_some(),
         };
-        if pattern.is_empty() {
-            found.extend(one.at(&path)?);
+        // `a/**` is all of `a`.
+        if pattern.iter().all(|segment| *segment == "**") {
+            found.extend(one.at(&path, when == When::Again || !pattern.is_empty())?);
         } else {
-            one.matching(path, &pattern, &mut looked_at, &mut found)?;
+            one.matching(&path, &pattern, &mut walk, &mut found)?;
         }
         if found.len() > MAX_MOUNTS {
             return Err(FilesError::TooMany { found: found.len() });
@@ -54,22 +59,36 @@ pub fn all(inside: &Inside, rules: &Files) -> Result<Vec<Found>, FilesError> {
     Ok(found)
 }
 
+/// What all patterns of a policy have taken so far.
+struct Walk {
+    looked_at: usize,
+    until: Instant,
+}
+
+impl Default for Walk {
+    fn default() -> Self {
+        Self {
+            looked_at: 0,
+            until: Instant::now() + PATIENCE,
+        }
+    }
+}
+
 /// One rule.
 struct One<'a> {
     inside: &'a Inside,
     right: FileRight,
     rule: &'a FileRule,
-    missing_is_fine: bool,
 }
 
 // === impl One ===
 
 impl One<'_> {
-    fn at(&self, path: &Path) -> Result<Option<Found>, FilesError> {
+    fn at(&self, path: &Path, may_be_missing: bool) -> Result<Option<Found>, FilesError> {
         match self.inside.open(path) {
             Ok(file) => self.looked_at(path, &file).map(Some),
             Err(error) => match error.raw_os_error() {
-                Some(libc::ENOENT | libc::ENOTDIR) if self.missing_is_fine => Ok(None),
+                Some(libc::ENOENT | libc::ENOTDIR) if may_be_missing => Ok(None),
                 Some(libc::ENOENT | libc::ENOTDIR) => Err(FilesError::Missing {
                     key: self.right.key(),
                     path: self.rule.path.to_string(),
@@ -112,19 +131,21 @@ impl One<'_> {
     /// Everything below a directory that a pattern stands for; what is below such a thing is covered with it.
     fn matching(
         &self,
-        from: PathBuf,
+        from: &Path,
         pattern: &[&str],
-        looked_at: &mut usize,
+        walk: &mut Walk,
         found: &mut Vec<Found>,
     ) -> Result<(), FilesError> {
+        let too_much = || FilesError::TooMuch {
+            key: self.right.key(),
+            path: self.rule.path.to_string(),
+        };
         let deepest = (!pattern.contains(&"**")).then_some(pattern.len());
-        let mut waiting: Vec<(PathBuf, Vec<String>)> = vec![(from, Vec::new())];
-        while let Some((directory, below)) = waiting.pop() {
-            // Where the workspace's folder is the root itself.
-            if KERNEL.iter().any(|kernel| directory == Path::new(kernel)) {
-                continue;
-            }
-            let listed = match self.list(&directory) {
+        let mut waiting: Vec<PathBuf> = vec![from.to_owned()];
+        let mut held = 0;
+        while let Some(directory) = waiting.pop() {
+            held -= directory.as_os_str().len().min(held);
+            let mut listed = match self.list(&directory) {
                 Ok(listed) => listed,
                 // The pattern's own beginning, or gone since.
                 Err(error)
@@ -137,45 +158,43 @@ impl One<'_> {
                 }
                 Err(error) => return Err(io_error("list", shown(&directory))(error)),
             };
-            for (name, kind) in listed {
-                *looked_at += 1;
-                if *looked_at > MAX_LOOKED_AT {
-                    return Err(FilesError::TooMuch {
-                        key: self.right.key(),
-                    });
+            for entry in listed.iter() {
+                let entry = entry.map_err(|e| io_error("list", shown(&directory))(e.into()))?;
+                let name = entry.file_name().to_bytes();
+                if name == b"." || name == b".." {
+                    continue;
                 }
-                let path = directory.join(std::ffi::OsStr::from_bytes(&name));
-                let mut segments = below.clone();
-                segments.push(String::from_utf8_lossy(&name).into_owned());
-                let words: Vec<&str> = segments.iter().map(String::as_str).collect();
-                if matches(pattern, &words) {
-                    found.extend(self.at(&path)?);
+                walk.looked_at += 1;
+                if walk.looked_at > MAX_LOOKED_AT || Instant::now() > walk.until {
+                    return Err(too_much());
+                }
+                let path = directory.join(OsStr::from_bytes(name));
+                let below = path.strip_prefix(from).unwrap_or(&path);
+                let segments: Vec<_> = below
+                    .components()
+                    .map(|segment| segment.as_os_str().to_string_lossy())
+                    .collect();
+                let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+                if matches(pattern, &segments) {
+                    found.extend(self.at(&path, true)?);
                     if found.len() > MAX_MOUNTS {
                         return Err(FilesError::TooMany { found: found.len() });
                     }
-                } else if kind != Some(Type::Symlink)
-                    && kind.is_none_or(|kind| kind == Type::Directory)
+                } else if entry.file_type().is_none_or(|kind| kind == Type::Directory)
                     && deepest.is_none_or(|deepest| segments.len() < deepest)
                 {
-                    waiting.push((path, segments));
+                    held += path.as_os_str().len();
+                    if held > MAX_WAITING_BYTES {
+                        return Err(too_much());
+                    }
+                    waiting.push(path);
                 }
             }
         }
         Ok(())
     }
 
-    fn list(&self, directory: &Path) -> io::Result<Vec<(Vec<u8>, Option<Type>)>> {
-        let mut listed = Vec::new();
-        for entry in Dir::from_fd(self.inside.list(directory)?)?.iter() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                listed.push((name.to_vec(), entry.file_type()));
-            }
-            if listed.len() > MAX_LOOKED_AT {
-                break;
-            }
-        }
-        Ok(listed)
+    fn list(&self, directory: &Path) -> io::Result<Dir> {
+        Ok(Dir::from_fd(self.inside.list(directory)?)?)
     }
 }

@@ -9,7 +9,7 @@ use enforcer_common::Settings;
 use schema::net::Cidr;
 
 use super::Session;
-use crate::files::{self, Masks};
+use crate::files::When;
 use crate::process;
 use crate::wire::{self, WireError, Wired};
 
@@ -54,7 +54,11 @@ impl Session {
                 state.record.released = false;
             }
         }
-        if let Err(error) = self.wire_and_release(pid, Some(cookie)).await {
+        let released = self.wire_and_release(pid, Some(cookie)).await;
+        if released.is_ok() {
+            Arc::clone(&self).keep_files(pid);
+        }
+        if let Err(error) = released {
             // Gone again before it was looked at, or the engine's own first process: nothing to report.
             if !matches!(error, WireError::Gone(_)) {
                 self.refused(pid, "not-wired", &error.to_string());
@@ -99,14 +103,12 @@ impl Session {
         if document.files.is_empty() {
             return Ok(wired);
         }
-        let places = Arc::clone(&self.places);
-        let work = tokio::task::spawn_blocking(move || {
-            let base = places.sessions.parent().unwrap_or(&places.sessions);
-            let held =
-                Masks::make(base).and_then(|masks| files::hold(pid, &document.files, &masks));
-            (wired, held)
-        });
-        let (wired, held) = work.await.map_err(|_| WireError::Gone(pid))?;
+        let network = wired.netns.identity();
+        let network = network.map_err(|source| WireError::Io {
+            call: "stat the namespace",
+            source,
+        })?;
+        let held = self.put_in_place(pid, network, document, When::Start).await;
         let held = held.map_err(WireError::from).and_then(|held| {
             self.alone(pid)?;
             Ok(held)
@@ -125,7 +127,10 @@ impl Session {
         event.layer = Some("mounts".into());
         event.detail = Some(held.to_string());
         let _ = self.write(event);
-        Ok(wired)
+        Ok(Wired {
+            mounted: true,
+            ..wired
+        })
     }
 
     /// Nobody but init is in its mount namespace: for whoever is in a directory already, it would stay what it was under the mounts. Asked
@@ -219,7 +224,14 @@ impl Session {
         let mut closing = self.closed();
         for pause in REWIRE.into_iter().map(Some).chain([None]) {
             let (pid, error) = match self.rewire().await {
-                Rewired::Done | Rewired::Nobody => return,
+                Rewired::Done => {
+                    let wired = self.state.lock().await.wired.clone();
+                    if let Some(wired) = wired {
+                        Arc::clone(&self).keep_files(wired.init);
+                    }
+                    return;
+                }
+                Rewired::Nobody => return,
                 Rewired::Not(pid, error) => (pid, error),
             };
             let Some(pause) = pause else {

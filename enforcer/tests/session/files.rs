@@ -102,8 +102,8 @@ async fn what_is_read_only_is_not_written_by_any_way_and_what_is_writable_in_it_
         try() { if "$@" 2>/dev/null; then echo "OPEN: $*"; fi; }
         try sh -c 'echo x > src/main.rs'; try sh -c 'echo x >> src/main.rs'; try touch new; try mkdir dir
         try rm .env; try mv src away; try ln src/main.rs link; try ln -s x sym; try chmod 777 .env; try truncate -s 0 .env
-        try sh -c "echo x > $PWD/src/main.rs"; try sh -c 'echo x > /proc/self/cwd/src/main.rs'; try sh -c "echo x > /proc/1/cwd/src/main.rs"
-        try sh -c "echo x > /proc/1/root$PWD/src/main.rs"; try mv cache elsewhere; try rmdir cache
+        try sh -c "echo x > $PWD/src/main.rs"; try sh -c 'echo x > /proc/self/cwd/src/main.rs'; try sh -c "echo x > /proc/$$/cwd/src/main.rs"
+        try sh -c "echo x > /proc/self/root$PWD/src/main.rs"; try mv cache elsewhere; try rmdir cache
         python3 - <<'P'
 import os
 for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC):
@@ -140,7 +140,7 @@ async fn what_is_denied_is_neither_read_nor_moved_away_with_a_directory_above_it
         cat .env secret/a/b src/deep/er/key.pem 2>/dev/null; ls secret 2>/dev/null
         mv src/deep src/other 2>/dev/null; mv src elsewhere 2>/dev/null; cat elsewhere/deep/er/key.pem src/other/er/key.pem 2>/dev/null
         mv .env env 2>/dev/null; ln .env hard 2>/dev/null; cp .env copy 2>/dev/null; rm -rf secret .env 2>/dev/null
-        cat /proc/1/root$PWD/.env /proc/self/cwd/.env 2>/dev/null
+        cat /proc/self/root$PWD/.env /proc/self/cwd/.env /proc/$$/cwd/.env 2>/dev/null
         echo written > src/new; echo x 2>/dev/null > src/deep/er/key.pem; cat src/main.rs; echo done
     "#;
     // The control: without rules all of it is there.
@@ -197,7 +197,12 @@ async fn rules_that_cannot_be_held_let_nothing_start_and_say_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn patterns_are_held_for_what_is_there_and_only_where_the_host_says_that_this_is_enough() {
     let case = Case::new("glob");
-    let denied = [rule("**/.env"), rule("src/*/er/*.pem"), rule("gone")];
+    let denied = [
+        rule("**/.env"),
+        rule("src/*/er/*.pem"),
+        rule("gone*"),
+        rule("secret/**"),
+    ];
     let strict = Session::open(
         Arc::clone(&case.rig.places),
         schema::session::SessionId::parse(&case.id).unwrap(),
@@ -218,9 +223,49 @@ async fn patterns_are_held_for_what_is_there_and_only_where_the_host_says_that_t
     let session = case
         .open(json!({ "denied": denied, "mountsSuffice": said_so }))
         .await;
-    let script = "cat .env app/.env src/deep/er/key.pem 2>/dev/null; echo later > cache/.env; cat cache/.env src/main.rs";
+    let script = "cat .env app/.env src/deep/er/key.pem 2>/dev/null; echo later > cache/.env; cat cache/.env src/main.rs; touch secret/new 2>/dev/null && echo made";
     let text = said(&case.inside(&session, script));
     assert_eq!(text, "later\nfn main() {}\n");
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_the_host_replaces_is_held_again_and_that_is_on_record() {
+    let case = Case::new("again");
+    let session = case
+        .open(json!({ "denied": [rule(".env")], "readOnly": [rule("src"), rule("cache/old")] }))
+        .await;
+    let (script, workspace) = (
+        "for n in $(seq 100); do sleep 0.05; cat .env go 2>/dev/null && break; done; sleep 1.5
+         grep -q SECRET .env && echo OPEN .env; echo x 2>/dev/null > cache/old && echo OPEN old; echo x 2>/dev/null > src/main.rs && echo OPEN src; cat src/main.rs",
+        case.workspace.clone(),
+    );
+    let host = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        // As editors write, as `rm` and a later write do, and a whole directory.
+        std::fs::write(workspace.join(".env.new"), "SECRET=3\n").unwrap();
+        std::fs::rename(workspace.join(".env.new"), workspace.join(".env")).unwrap();
+        std::fs::remove_file(workspace.join("cache/old")).unwrap();
+        std::fs::write(workspace.join("cache/old"), "y\n").unwrap();
+        std::fs::rename(workspace.join("src"), workspace.join("src.old")).unwrap();
+        std::fs::create_dir(workspace.join("src")).unwrap();
+        std::fs::write(workspace.join("src/main.rs"), "new\n").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::fs::write(workspace.join("go"), "go\n").unwrap();
+    });
+    let text = said(&case.inside(&session, script));
+    host.join().unwrap();
+    assert!(text.ends_with("go\nnew\n"), "{text}");
+    assert!(!text.contains("OPEN"), "{text}");
+    for (name, words) in [
+        (".env", "SECRET=3\n"),
+        ("cache/old", "y\n"),
+        ("src/main.rs", "new\n"),
+    ] {
+        assert_eq!(case.read(name), words, "{name}");
+    }
+    let events = case.rig.events(&case.id);
+    assert!(events.iter().any(|e| e.reason == "files-held-again"));
     session.close("test").await.unwrap();
 }
 

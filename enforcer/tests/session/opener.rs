@@ -72,3 +72,66 @@ async fn the_opener_of_every_kind_of_connection_is_known() {
     assert_eq!(allowed, ways.map(Some));
     session.close("test").await.unwrap();
 }
+
+/// A connection from a port that another process used before, whose opener the kernel's map has forgotten: many other sockets were
+/// connected between its `connect`, which sends nothing yet (TCP_FASTOPEN_CONNECT), and its first packet.
+const FORGOTTEN: &str = r#"
+import os, socket, sys, time
+port = int(sys.argv[1])
+def request(s):
+    s.sendall(b"GET / HTTP/1.0\r\nHost: api.example.test:%d\r\n\r\n" % port)
+    said = b""
+    while more := s.recv(4096):
+        said += more
+    return said.endswith(b"hello\n")
+def bound(later):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if later:
+        s.setsockopt(socket.IPPROTO_TCP, 34, 1)
+        s.setsockopt(socket.IPPROTO_TCP, 30, 1)
+    s.bind(("127.0.0.1", 23456))
+    s.connect((address, port))
+    return s
+address = socket.gethostbyname("api.example.test")
+child = os.fork()
+if child == 0:
+    open("/proc/self/comm", "w").write("first")
+    s = bound(False)
+    assert request(s)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    s.close()
+    time.sleep(60)
+time.sleep(1)
+open("/proc/self/comm", "w").write("second")
+s = bound(True)
+for _ in range(20000):
+    other = socket.socket()
+    other.setsockopt(socket.IPPROTO_TCP, 34, 1)
+    other.setsockopt(socket.IPPROTO_TCP, 30, 1)
+    other.connect((address, port))
+    other.close()
+print("second", request(s), flush=True)
+os.kill(child, 9)
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_whose_opener_was_forgotten_is_not_its_ports_last_openers() {
+    let rig = Rig::new();
+    let (port, _) = upstream();
+    let id = format!("g{}", std::process::id());
+    let session = open(&rig, &id, allowing(&["api.example.test"], port), 0).await;
+    let client = rig.directory.path().join("client.py");
+    std::fs::write(&client, FORGOTTEN).unwrap();
+    let output = rig.inside(&session, &format!("python3 {} {port}", client.display()));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(text, "second True\n", "{output:?}");
+    let events = rig.events(&id);
+    let allowed: Vec<_> = events
+        .iter()
+        .filter(|e| e.reason == "allowed" && e.kind == audit::Kind::Connect)
+        .map(|e| e.process.as_ref().map(|process| process.comm.as_str()))
+        .collect();
+    assert_eq!(allowed, [Some("first"), None]);
+    session.close("test").await.unwrap();
+}

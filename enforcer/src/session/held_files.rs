@@ -1,0 +1,139 @@
+//! Rules about files, for as long as a container runs: a mount goes with the file that it is on when the host replaces it, so whatever the
+//! namespace's mounts do is looked at, and what went is put in place again.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit::{Event, Kind, Verdict};
+use nix::poll::{PollFd, PollFlags, poll};
+use policy::EffectivePolicy;
+
+use super::Session;
+use crate::files::{self, FilesError, Held, Masks, When};
+use crate::process;
+
+/// How often, in milliseconds, it is asked where the kernel says nothing: a file that was removed and comes back is no change of mounts.
+const AGAIN: u16 = 1000;
+
+/// How often in a row it may fail to hold before the session is ended, and the pause between.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Session {
+    /// Holds the policy's rules in the namespaces of an init.
+    pub(super) async fn put_in_place(
+        &self,
+        pid: u32,
+        network: (u64, u64),
+        document: Arc<EffectivePolicy>,
+        when: When,
+    ) -> Result<Held, FilesError> {
+        let places = Arc::clone(&self.places);
+        let work = tokio::task::spawn_blocking(move || {
+            let base = places.sessions.parent().unwrap_or(&places.sessions);
+            let masks = Masks::make(base)?;
+            files::hold(pid, network, &document.files, &masks, when)
+        });
+        work.await.map_err(|error| FilesError::Io {
+            call: "hold the files of",
+            path: format!("process {pid}"),
+            source: std::io::Error::other(error),
+        })?
+    }
+
+    /// Sees to it, in the background, that the rules stay in place for as long as that init lives.
+    pub(super) fn keep_files(self: Arc<Self>, pid: u32) {
+        tokio::spawn(async move {
+            let document = Arc::clone(&self.state.lock().await.current.document);
+            if document.files.is_empty() {
+                return;
+            }
+            if let Err(error) = self.kept(pid, document).await {
+                tracing::error!(session = %self.id, %error, "rules about files do not hold any more: closed");
+                let mut event = Event::new(Kind::File, Verdict::Deny, "files-lost");
+                event.layer = Some("mounts".into());
+                event.detail = Some(error.to_string());
+                let _ = self.write(event);
+                if let Err(error) = self.close("files-lost").await {
+                    tracing::error!(session = %self.id, %error, "close");
+                }
+            }
+        });
+    }
+
+    /// Returns when the init is gone, or the session.
+    async fn kept(&self, pid: u32, document: Arc<EffectivePolicy>) -> Result<(), FilesError> {
+        let mut closing = self.closed();
+        let directory = process::directory(pid);
+        let (Some(network), Ok(mounts)) = (
+            process::network_namespace(&directory),
+            File::open(directory.join("mountinfo")),
+        ) else {
+            return Ok(());
+        };
+        let mounts = Arc::new(mounts);
+        // A pattern is about what was there at the start: it is looked for again only when a mount went.
+        let patterns = document.files.all().any(|(_, rule)| rule.path.is_glob());
+        let mut held: Option<Held> = None;
+        let mut failed = 0;
+        loop {
+            let known = held.as_ref().map(|held| &held.mounts);
+            let same = known.is_some_and(|known| files::are_there(pid, known).unwrap_or(false));
+            if !(same && patterns) {
+                match self
+                    .put_in_place(pid, network, Arc::clone(&document), When::Again)
+                    .await
+                {
+                    Ok(now) => {
+                        if now.new > 0 {
+                            self.held_again(&now);
+                        }
+                        held = Some(now);
+                        failed = 0;
+                    }
+                    Err(_) if process::network_namespace(&directory) != Some(network) => {
+                        return Ok(());
+                    }
+                    // The host may be in the middle of it.
+                    Err(error) => {
+                        failed += 1;
+                        if failed > ATTEMPTS {
+                            return Err(error);
+                        }
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
+                }
+            }
+            tokio::select! {
+                () = changed(&mounts) => {}
+                _ = closing.wait_for(|closing| *closing) => return Ok(()),
+            }
+        }
+    }
+
+    fn held_again(&self, held: &Held) {
+        let mut event = Event::new(Kind::File, Verdict::Flag, "files-held-again");
+        event.layer = Some("mounts".into());
+        event.detail = Some(format!(
+            "the host replaced a file that a rule is about, {} mounts are new: {held}",
+            held.new
+        ));
+        let _ = self.write(event);
+    }
+}
+
+/// Until the namespace's mounts change, or a while has passed. `mountinfo` has something urgent to read then (proc_pid_mounts(5)).
+async fn changed(mountinfo: &Arc<File>) {
+    let mountinfo = Arc::clone(mountinfo);
+    let waited = tokio::task::spawn_blocking(move || {
+        let mut fds = [PollFd::new(mountinfo.as_fd(), PollFlags::POLLPRI)];
+        poll(&mut fds, AGAIN).map(drop)
+    });
+    // A failure is waited out as well: it must not make a loop of this.
+    if !matches!(waited.await, Ok(Ok(()))) {
+        tokio::time::sleep(Duration::from_millis(AGAIN.into())).await;
+    }
+}
