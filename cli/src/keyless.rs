@@ -40,6 +40,9 @@ pub struct Args {
         conflicts_with = "key"
     )]
     oidc_client_id: String,
+    /// Who the token has to be for, where the authority is not Sigstore's public one; `sigstore` lets it have one that is for that
+    #[arg(long, value_name = "NAME", conflicts_with = "key")]
+    token_audience: Option<String>,
     /// Who certifies the identity, in place of Sigstore's public authority
     #[arg(long, value_name = "URL", requires = "rekor_url", conflicts_with_all = ["key", "signing_config"])]
     fulcio_url: Option<String>,
@@ -63,8 +66,10 @@ pub async fn signer(args: &Args, host: &HostConfig, subject: &Digest) -> Result<
     let services = services(args)?;
     let token = token(args, &services, &roots).await?;
     let identity = Identity::from_token(&token, Timestamp::now()).map_err(refused)?;
-    agree(args, &services, &identity, subject)?;
-    Keyless::new(services, identity, &roots).map_err(refused)
+    let audience = args.token_audience.as_deref();
+    let keyless = Keyless::new(services.clone(), identity, audience, &roots).map_err(refused)?;
+    agree(args, &services, keyless.identity(), subject)?;
+    Ok(keyless)
 }
 
 pub fn refused(error: KeylessError) -> Failure {
@@ -75,7 +80,13 @@ pub fn refused(error: KeylessError) -> Failure {
         KeylessError::Sign(_) => "sign",
         _ => "identity-token",
     };
-    Failure::new(code, error.to_string())
+    let failure = Failure::new(code, error.to_string());
+    match error {
+        KeylessError::PublicAudience(_) => failure.help(
+            "have one made for that authority (a person's with another --oidc-client-id); `--token-audience sigstore` sends it all the same",
+        ),
+        _ => failure,
+    }
 }
 
 fn services(args: &Args) -> Result<Services, Failure> {
@@ -99,7 +110,9 @@ async fn token(args: &Args, services: &Services, roots: &[Vec<u8>]) -> Result<To
             return Ok(Token::new(token));
         }
         if let [Some(url), Some(bearer)] = WORKFLOW.map(set) {
-            return oidc::of_workflow(roots, &url, &bearer)
+            let audience = args.token_audience.as_deref();
+            let audience = audience.unwrap_or_else(|| services.audience());
+            return oidc::of_workflow(roots, &url, &bearer, audience)
                 .await
                 .map_err(refused);
         }

@@ -2,6 +2,7 @@
 //! for what only it has and registries for the rest, and held to before anything is started. `lock` and `run` call it.
 
 pub mod features;
+mod shown;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};

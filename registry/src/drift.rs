@@ -100,6 +100,14 @@ pub struct TooMany;
 // === impl Facts ===
 
 impl Facts {
+    /// Adds what an image's configuration says.
+    ///
+    /// # Errors
+    /// In words: it is none, or says more than is kept.
+    pub fn add_configuration(&mut self, bytes: &[u8]) -> Result<(), String> {
+        image::facts(bytes, self)
+    }
+
     /// Adds one; of several under one name the texts are kept as lines, in their order.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Everything here reads bytes of strangers: it has limits, keeps positions, and reports in one diagnostic form.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod config;
 pub mod credential;
 pub mod devcontainer_lock;

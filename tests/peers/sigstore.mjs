@@ -95,7 +95,7 @@ const timestamp = await serve('timestamp', async (body) => {
 
 const part = (object) => Buffer.from(JSON.stringify(object)).toString('base64url');
 const token = (claims) =>
-  [{ alg: 'none' }, { aud: 'sigstore', exp: Math.floor(Date.now() / 1000) + 600, ...claims }, 'none'].map(part).join('.');
+  [{ alg: 'none' }, { aud: 'stand-in', exp: Math.floor(Date.now() / 1000) + 600, ...claims }, 'none'].map(part).join('.');
 const json = (object, statusCode = 200) => ({ statusCode, response: JSON.stringify(object), contentType: 'application/json' });
 // As tokens and certificates name it.
 const iss = 'https://issuer.test';
@@ -113,11 +113,13 @@ const issuer = await serve('issuer', (body, request) => {
     case '/token': {
       const proven = createHash('sha256').update(form.get('code_verifier') ?? '').digest('base64url');
       if (form.get('device_code') !== 'a-device-code' || proven !== challenge) return json({ error: 'invalid_grant' }, 400);
-      return polls++ ? json({ id_token: token({ iss, sub: 'https://example.com/ada' }) }) : json({ error: 'authorization_pending' }, 400);
+      return polls++ ? json({ id_token: token({ iss, aud: form.get('client_id'), sub: 'https://example.com/ada' }) }) : json({ error: 'authorization_pending' }, 400);
     }
     case '/workflow':
       if (request.headers.authorization !== 'bearer a-runners-token') return json({}, 401);
-      return json({ value: token({ iss, sub: 'https://example.com/org/repo/build.yml@refs/heads/main' }) });
+      return json({
+        value: token({ iss, aud: new URL(request.url, 'http://here').searchParams.get('audience'), sub: 'https://example.com/org/repo/build.yml@refs/heads/main' }),
+      });
     default:
       return json({}, 404);
   }
@@ -190,4 +192,4 @@ const tuf = await serve('tuf', (_, request) => {
   const response = repository[request.url.slice(1)];
   return { statusCode: response ? 200 : 404, response: response ?? '' };
 });
-said({ tuf, fulcio, rekor, timestamp, issuer, token: token({ iss, sub: 'https://example.com/person' }), other: token({ iss, sub: 'https://example.com/somebody', exp: 1 }) });
+said({ tuf, fulcio, rekor, timestamp, issuer, token: token({ iss, sub: 'https://example.com/person' }), forPublic: token({ iss, aud: 'sigstore', sub: 'https://example.com/person' }), other: token({ iss, sub: 'https://example.com/somebody', exp: 1 }) });

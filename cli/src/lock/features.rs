@@ -22,6 +22,7 @@ use schema::lockfile::{Install, LocalPin, Lockfile, Pin};
 
 use serde_json::{Value, json};
 
+use super::shown::Shown;
 use super::{How, Spinner};
 use crate::files;
 use crate::loaded::Loaded;
@@ -113,12 +114,14 @@ pub async fn make(
     let order = order(&named, &known, &first)
         .map_err(|e| Failure::new("feature-order", e.to_string()).about("features"))?;
     let mut out = Locked::default();
+    let mut shown = Shown::load(loaded);
     for (id, feature) in &known {
-        if !one.is_kept(id) {
+        if !one.is_kept(id) || !shown.has(&feature.digest) {
             for demand in feature.metadata.demands.shown() {
                 report::note(format!("{id} demands {demand}"));
             }
         }
+        shown.add(feature.digest);
         let needs = feature.metadata.depends_on.iter();
         let depends_on = needs.map(|(id, _)| id.to_string()).collect();
         match id.place() {
@@ -133,6 +136,7 @@ pub async fn make(
             }
         }
     }
+    shown.save()?;
     out.order = order
         .into_iter()
         .map(|(feature, options)| Install { feature, options })

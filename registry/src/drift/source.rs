@@ -6,7 +6,7 @@ use schema::digest::Digest;
 use schema::lockfile::{Pin, Platform};
 use serde::Deserialize;
 
-use super::{Aspect, Facts, TooMany, files, image};
+use super::{Aspect, Facts, TooMany, files};
 use crate::archive::{self, Archive};
 use crate::client::{Client, Parsed, Repository};
 use crate::error::RegistryError;
@@ -123,7 +123,7 @@ impl Client {
         let manifest = self.only_manifest(repository, digest).await?;
         let config = digest_of(manifest.config()).map_err(malformed)?;
         let bytes = self.blob(repository, &config, MAX_CONFIG_BYTES).await?;
-        image::facts(&bytes, facts).map_err(malformed)?;
+        facts.add_configuration(&bytes).map_err(malformed)?;
         let layers: Vec<String> = manifest
             .layers()
             .iter()

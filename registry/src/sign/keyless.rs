@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use schema::address::private_host;
 use schema::digest::Digest;
 use serde_json::json;
 use sigstore_sign::oidc::IdentityToken;
@@ -20,6 +21,8 @@ use crate::signature::{COSIGN_SIGN, json as bounds};
 pub const TOKEN_BYTES: usize = 64 * 1024;
 /// The longest signing configuration, in bytes.
 pub const CONFIG_BYTES: usize = 1 << 20;
+/// Where Sigstore's public services are.
+const PUBLIC: &str = "sigstore.dev";
 /// Who tokens have to be for, where they go to Sigstore's public authority.
 pub const AUDIENCE: &str = "sigstore";
 /// How long each of the services may take.
@@ -37,6 +40,12 @@ pub enum KeylessError {
         "the identity token is for {0}, not for {AUDIENCE}: it is not sent to Sigstore's public authority"
     )]
     Audience(String),
+    #[error("the identity token is for {0}, not for {1}")]
+    OtherAudience(String, String),
+    #[error(
+        "the identity token is for {AUDIENCE}: whoever runs {0} could sign with it in public, as long as it lasts"
+    )]
+    PublicAudience(String),
     #[error("the signing configuration is none: {0}")]
     Config(String),
     #[error(
@@ -53,7 +62,7 @@ pub enum KeylessError {
 
 /// Where identities are certified and what was signed is noted.
 #[derive(Clone, Debug)]
-pub struct Services(SigningServices, bool);
+pub struct Services(SigningServices);
 
 /// An identity, for as long as its token.
 #[derive(Debug)]
@@ -82,7 +91,7 @@ impl Services {
     /// [`KeylessError::Config`], which a test excludes.
     pub fn public_good() -> Result<Self, KeylessError> {
         SigningServices::from_embedded(SigstoreInstance::PublicGood)
-            .map(|services| Self(services, true))
+            .map(Self)
             .map_err(|e| KeylessError::Config(e.to_string()))
     }
 
@@ -96,7 +105,7 @@ impl Services {
         let text = std::str::from_utf8(bytes).map_err(|e| malformed(&e))?;
         let config = SigningConfig::from_json(text).map_err(|e| malformed(&e))?;
         let services = SigningServices::from_signing_config(&config).map_err(|e| malformed(&e))?;
-        Self(services, false).checked()
+        Self(services).checked()
     }
 
     /// Chosen one by one: an authority, a log that speaks Rekor's API of version 1, and perhaps a timestamp authority.
@@ -112,7 +121,7 @@ impl Services {
         if let Some(url) = timestamp {
             services = services.with_tsa_url(url);
         }
-        Self(services, false).checked()
+        Self(services).checked()
     }
 
     fn checked(self) -> Result<Self, KeylessError> {
@@ -129,9 +138,18 @@ impl Services {
         self.0.rekor_url()
     }
 
-    /// Whether these are Sigstore's public ones.
+    /// Whether the authority, who sees the token, is Sigstore's public one: by its address, whoever named it.
     pub fn are_public(&self) -> bool {
-        self.1
+        is_public(self.authority())
+    }
+
+    /// Who a token for these is asked for, where nobody says.
+    pub fn audience(&self) -> &str {
+        if self.are_public() {
+            AUDIENCE
+        } else {
+            self.authority()
+        }
     }
 
     /// Who gives people tokens, as far as the configuration says.
@@ -142,14 +160,14 @@ impl Services {
 
 /// Whether a secret may be sent there.
 pub(super) fn address(text: &str) -> Result<(), KeylessError> {
-    let refused = || KeylessError::Address(text.escape_debug().to_string());
-    let url = reqwest::Url::parse(text).map_err(|_| refused())?;
-    let is_here = matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
-    match url.scheme() {
-        "https" => Ok(()),
-        "http" if is_here => Ok(()),
-        _ => Err(refused()),
+    match private_host(text) {
+        Some(_) => Ok(()),
+        None => Err(KeylessError::Address(text.escape_debug().to_string())),
     }
+}
+
+fn is_public(text: &str) -> bool {
+    private_host(text).is_some_and(|host| host == PUBLIC || host.ends_with(&format!(".{PUBLIC}")))
 }
 
 // === impl Identity ===
@@ -186,16 +204,29 @@ impl Identity {
 // === impl Keyless ===
 
 impl Keyless {
+    /// A token for Sigstore's public authority goes to no other, unless `audience` says that it is meant.
+    ///
     /// # Errors
     /// The token is not for these services, or a root is no certificate.
     pub fn new(
         services: Services,
         identity: Identity,
+        audience: Option<&str>,
         roots: &[Vec<u8>],
     ) -> Result<Self, KeylessError> {
-        let audience = &identity.0.claims().aud;
-        if services.are_public() && !audience.contains(AUDIENCE) {
-            return Err(KeylessError::Audience(format!("{audience:?}")));
+        let own = &identity.0.claims().aud;
+        if services.are_public() {
+            if !own.contains(AUDIENCE) {
+                return Err(KeylessError::Audience(format!("{own:?}")));
+            }
+        } else if let Some(named) = audience {
+            if !own.contains(named) {
+                let named = named.escape_debug().to_string();
+                return Err(KeylessError::OtherAudience(format!("{own:?}"), named));
+            }
+        } else if own.contains(AUDIENCE) {
+            let authority = services.authority().escape_debug().to_string();
+            return Err(KeylessError::PublicAudience(authority));
         }
         Ok(Self {
             services,

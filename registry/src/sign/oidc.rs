@@ -10,7 +10,7 @@ use schema::digest::Digest;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::keyless::{AUDIENCE, KeylessError, Token, address, client};
+use super::keyless::{KeylessError, Token, address, client};
 
 /// The longest answer of an issuer, in bytes.
 pub const ANSWER_BYTES: usize = 128 * 1024;
@@ -56,7 +56,7 @@ struct Workload {
     value: Token,
 }
 
-/// The token of a workflow on GitHub's runners, which is asked for at `url` with the runner's own.
+/// The token of a workflow on GitHub's runners, which is asked for at `url` with the runner's own, for `audience`.
 ///
 /// # Errors
 /// [`KeylessError`]
@@ -64,11 +64,12 @@ pub async fn of_workflow(
     roots: &[Vec<u8>],
     url: &str,
     bearer: &str,
+    audience: &str,
 ) -> Result<Token, KeylessError> {
     address(url)?;
     let mut url =
         reqwest::Url::parse(url).map_err(|_| KeylessError::Address("the runner's".to_owned()))?;
-    url.query_pairs_mut().append_pair("audience", AUDIENCE);
+    url.query_pairs_mut().append_pair("audience", audience);
     let answer = client(roots)?
         .get(url)
         .header("authorization", format!("bearer {bearer}"))

@@ -132,19 +132,8 @@ fn sigstore(reader: &mut Reader<'_>, node: &Node) -> Option<SigstoreConfig> {
 }
 
 fn repository(text: &str) -> Result<String, SettingError> {
-    let here = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
-    let is_here = here.iter().any(|begin| {
-        text.strip_prefix(begin)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
-    });
-    let is_safe = is_here
-        || text
-            .strip_prefix("https://")
-            .is_some_and(|rest| !rest.is_empty());
-    if is_safe
-        && text.len() <= MAX_IDENTITY_BYTES
-        && !text.chars().any(|c| c.is_control() || c.is_whitespace())
-    {
+    let is_safe = crate::address::private_host(text).is_some();
+    if is_safe && text.len() <= MAX_IDENTITY_BYTES {
         return Ok(text.to_owned());
     }
     Err(SettingError::Repository)

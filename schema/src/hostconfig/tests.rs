@@ -469,6 +469,7 @@ fn where_roots_are_refreshed_from_is_an_address_and_a_file_or_neither() {
         &good.replace("https", "http"),
         &good.replace("https://tuf.corp/", "http://localhost.corp/"),
         &good.replace("https://tuf.corp/", "https://"),
+        &good.replace("https://tuf.corp/", "http://localhost:1@tuf.corp/"),
         &good.replace("/etc/root.json", "root.json"),
         &format!("{good}more = 1\n"),
     ] {

@@ -541,7 +541,24 @@ fn a_policys_ceilings_hold_for_features_what_they_depend_on_and_what_they_demand
         .status(0)
         .says("demands mount ")
         .says("demands containerEnv U=${localEnv:USER}");
-    acme.workspace.cli(&["verify"]).status(0);
+    let again = acme.workspace.cli(&["verify"]);
+    again.status(0);
+    assert!(!again.stderr.contains("demands"), "{}", again.stderr);
+    // Whoever has somebody else's lockfile sees it too, once.
+    let colleague = Workspace::new()
+        .without_locking()
+        .with_own_state()
+        .host_table(&Registry::host_table(&front));
+    for name in ["agentcontainer.json", "agentcontainer-lock.json"] {
+        let text = std::fs::read(acme.workspace.path().join(name)).unwrap();
+        colleague.put(name, text);
+    }
+    colleague.write_host_config();
+    let first = colleague.cli(&["lock", "--yes"]);
+    first.status(0).says("demands mount ");
+    let second = colleague.cli(&["lock", "--yes"]);
+    second.status(0);
+    assert!(!second.stderr.contains("demands"), "{}", second.stderr);
     // What was locked before is held to what holds now.
     ceilings(6, json!({ "features": own }));
     let said = acme.workspace.cli(&["verify"]);

@@ -222,7 +222,7 @@ fn a_person_at_a_terminal_is_shown_an_address_and_a_code() {
     let ada = "https://example.com/ada";
     assert_eq!(bench.verify(ada), 1);
     let line = format!(
-        "{} sign {} --signing-config {config} --oidc-issuer {issuer} --yes",
+        "{} sign {} --signing-config {config} --oidc-issuer {issuer} --oidc-client-id stand-in --yes",
         agentcontainer_tests::rig().binary.display(),
         bench.image
     );
@@ -286,6 +286,21 @@ fn an_identity_comes_from_a_file_a_variable_or_a_workflow() {
         .says("[identity-token]")
         .says("--key");
     assert!(bench.sigstore.asked().is_empty());
+    // One that is for Sigstore's public authority goes to no other, unless that is said.
+    let theirs = bench.token("forPublic");
+    let sent = ["--identity-token", &theirs, "--yes"];
+    bench
+        .sign(&sent, &[])
+        .status(125)
+        .says("[identity-token]")
+        .says("--token-audience");
+    assert!(bench.sigstore.asked().is_empty());
+    bench
+        .sign(
+            &[&sent[..], &["--token-audience", "sigstore"]].concat(),
+            &[],
+        )
+        .status(0);
 }
 
 #[test]

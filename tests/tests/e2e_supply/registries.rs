@@ -300,3 +300,46 @@ fn log_in(workspace: &Workspace, registry: &str, auth: &Value) {
     let config = json!({ "auths": { registry: auth } });
     std::fs::write(docker.join("config.json"), config.to_string()).unwrap();
 }
+
+#[test]
+fn a_layer_that_was_changed_on_the_registrys_disk_is_not_run_and_not_exported() {
+    let registry = Registry::start();
+    let words = format!("{}\n", std::process::id());
+    let id = registry.push("app:1", &words);
+    let image = format!("{}/app:1", registry.name());
+    let workspace = workspace(&registry.name(), &image);
+    workspace.cli(&["lock", "--yes"]).status(0);
+    let (manifest, _) = registry.manifest("app", "1");
+    let layers = manifest["layers"].as_array().unwrap();
+    let layer = layers.last().unwrap()["digest"].as_str().unwrap();
+    let hex = layer.trim_start_matches("sha256:");
+    let file = registry.files().join(format!(
+        "docker/registry/v2/blobs/sha256/{}/{hex}/data",
+        &hex[..2]
+    ));
+    let good = std::fs::read(&file).unwrap();
+    let mut bad = good.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    std::fs::write(&file, &bad).unwrap();
+    agentcontainer_tests::docker::attempt(&["rmi", "--force", &id]);
+    registry.forget("app:1");
+    let export = workspace.path().with_file_name("out.tar");
+    let export = export.display().to_string();
+    workspace
+        .cli(&["bundle", "export", &export])
+        .status(125)
+        .says("[digest-mismatch]")
+        .says(layer);
+    assert!(!std::path::Path::new(&export).exists());
+    // The engine hashes what it pulls.
+    workspace
+        .cli(&["run", "--yes"])
+        .status(125)
+        .says("[image-not-found]")
+        .says(layer);
+    // The control: as it was, it is.
+    std::fs::write(&file, &good).unwrap();
+    workspace.cli(&["bundle", "export", &export]).status(0);
+    assert_eq!(workspace.cli(&["run", "--yes"]).ok(), words.trim());
+}

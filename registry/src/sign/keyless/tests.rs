@@ -40,15 +40,47 @@ fn a_token_is_read_bounded_in_force_and_for_who_it_is_sent_to() {
         Err(KeylessError::TokenLength)
     ));
 
-    // A token for somebody else does not go to the public authority; to one of a person's choice it does.
+    // A token for somebody else does not go to the public authority, whoever named that; to one of a person's choice it does.
     let other = CLAIMS.replace("\"sigstore\"", "\"vault.example\"");
     let identity = || Identity::from_token(&token(&other), now()).unwrap();
     assert!(matches!(
-        Keyless::new(Services::public_good().unwrap(), identity(), &[]),
+        Keyless::new(Services::public_good().unwrap(), identity(), None, &[]),
         Err(KeylessError::Audience(_))
     ));
-    let own = Services::chosen("https://fulcio.test", "https://rekor.test", None).unwrap();
-    assert!(Keyless::new(own, identity(), &[]).is_ok());
+    let chosen = |fulcio: &str| Services::chosen(fulcio, "https://rekor.test", None).unwrap();
+    for public in [
+        "https://fulcio.sigstore.dev",
+        "https://FULCIO.sigstore.dev./",
+    ] {
+        assert!(matches!(
+            Keyless::new(chosen(public), identity(), Some("vault.example"), &[]),
+            Err(KeylessError::Audience(_))
+        ));
+        let theirs = Identity::from_token(&token(CLAIMS), now()).unwrap();
+        assert!(Keyless::new(chosen(public), theirs, None, &[]).is_ok());
+    }
+    let own = || chosen("https://fulcio.test");
+    assert!(Keyless::new(own(), identity(), None, &[]).is_ok());
+    assert!(Keyless::new(own(), identity(), Some("vault.example"), &[]).is_ok());
+    assert!(matches!(
+        Keyless::new(own(), identity(), Some("fulcio.test"), &[]),
+        Err(KeylessError::OtherAudience(..))
+    ));
+    // One for the public authority goes to no other by itself, nor to one that is only called like it.
+    for other in [
+        "https://fulcio.test",
+        "https://notsigstore.dev",
+        "https://sigstore.dev.test",
+    ] {
+        let theirs = || Identity::from_token(&token(CLAIMS), now()).unwrap();
+        assert!(matches!(
+            Keyless::new(chosen(other), theirs(), None, &[]),
+            Err(KeylessError::PublicAudience(_))
+        ));
+        assert!(Keyless::new(chosen(other), theirs(), Some(AUDIENCE), &[]).is_ok());
+    }
+    assert_eq!(chosen("https://fulcio.sigstore.dev").audience(), AUDIENCE);
+    assert_eq!(own().audience(), "https://fulcio.test");
 }
 
 #[test]
