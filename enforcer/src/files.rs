@@ -7,7 +7,7 @@ mod find;
 mod plan;
 mod sys;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -97,8 +97,10 @@ pub enum When {
 /// What is in place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// The mounts that carry it, as the namespace lists them.
-    pub mounts: BTreeSet<u64>,
+    /// The mounts that carry it and where each is, as the namespace lists them.
+    pub mounts: BTreeMap<u64, Vec<u8>>,
+    /// Paths that are not there for now.
+    pub missing: usize,
     /// Put in place just now.
     pub new: usize,
     pub read_only: usize,
@@ -192,56 +194,44 @@ pub fn hold(
         });
     }
     let inside = Inside::of(pid, network)?;
-    let found = find::all(&inside, rules, when)?;
+    let (found, missing) = find::all(&inside, rules, when)?;
     let steps = plan::steps(found, |above| way(&inside, above))?;
     if steps.len() > MAX_MOUNTS {
         return Err(FilesError::TooMany { found: steps.len() });
     }
     let before = inside.mounts()?;
-    let mut there = Placed::default();
-    let mut open = Vec::new();
-    for step in steps {
-        let placed = placed(&inside, &step)?;
-        match in_place(&inside, &step, placed, masks)? {
-            true => there.0.push((step, placed.id)),
-            false => open.push(step),
-        }
-    }
-    // A tree that is read-only already counts as in place only where nothing in it is writable but what the rules leave so.
-    let exempt = there.exempt();
-    let (fine, not): (Vec<_>, Vec<_>) = there.0.into_iter().partition(|(step, id)| {
-        step.kind != Kind::Rule(FileRight::ReadOnly)
-            || enter::below(&before, *id, &exempt).all(|mount| mount.read_only)
-    });
-    let mut there = Placed(fine);
-    open.extend(not.into_iter().map(|(step, _)| step));
-    open.sort_by(|a, b| a.path.cmp(&b.path));
+    let (mut there, open) = sort(&inside, steps, &before, masks)?;
     let new = open.len();
-
-    let covers = open
-        .iter()
-        .map(|step| cover(step, masks))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mounted = inside.within(|| {
-        let steps = clone_all(&inside, open, covers)?;
-        for (step, clone) in &steps {
-            attach(&inside, step, clone, &before)?;
+    let mut now = before;
+    if new > 0 {
+        let covers = open
+            .iter()
+            .map(|step| cover(step, masks))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mounted = inside.within(|| {
+            let steps = clone_all(&inside, open, covers, when)?;
+            for (step, clone) in &steps {
+                attach(&inside, step, clone, &now)?;
+            }
+            Ok(steps)
+        })?;
+        for (step, clone) in &mounted {
+            let id = mount_of(step, clone)?.id;
+            there.0.push((step.clone(), id));
         }
-        Ok(steps)
-    })?;
-    for (step, clone) in &mounted {
-        let id = mount_of(step, clone)?.id;
-        there.0.push((step.clone(), id));
+        now = inside.mounts()?;
     }
-    let now = inside.mounts()?;
     let exempt = there.exempt();
     let mut held = Held {
         new,
+        missing,
         ..Held::default()
     };
     for (step, id) in &there.0 {
         check(&inside, step, *id, &exempt, &now, masks)?;
-        held.mounts.insert(*id);
+        let listed = now.iter().find(|mount| mount.id == *id);
+        held.mounts
+            .extend(listed.map(|mount| (*id, mount.at.clone())));
         match step.kind {
             Kind::Rule(FileRight::ReadOnly) => held.read_only += 1,
             Kind::Rule(FileRight::Writable) => held.writable += 1,
@@ -252,10 +242,54 @@ pub fn hold(
     Ok(held)
 }
 
-/// Whether all of these mounts are still there, by the kernel's word.
-pub fn are_there(pid: u32, mounts: &BTreeSet<u64>) -> io::Result<bool> {
-    let listed: BTreeSet<u64> = enter::listed(pid)?.iter().map(|mount| mount.id).collect();
-    Ok(mounts.is_subset(&listed))
+/// Whether all of it is still where it was put, by the kernel's word.
+pub fn is_there(pid: u32, held: &Held) -> io::Result<bool> {
+    let listed: BTreeMap<u64, Vec<u8>> = enter::listed(pid)?
+        .into_iter()
+        .map(|mount| (mount.id, mount.at))
+        .collect();
+    let is = |(id, at)| listed.get(id) == Some(at);
+    Ok(held.mounts.iter().all(is))
+}
+
+/// Which steps are in place, and which are to be mounted: also what is in place below one of those, because it will be covered with it.
+fn sort(
+    inside: &Inside,
+    steps: Vec<Step>,
+    mounts: &[Mount],
+    masks: &Masks,
+) -> Result<(Placed, Vec<Step>), FilesError> {
+    let mut placed = Vec::with_capacity(steps.len());
+    for step in steps {
+        let at = self::placed(inside, &step)?;
+        let done = in_place(inside, &step, at, masks)?;
+        placed.push((step, at.id, done));
+    }
+    let writable: BTreeSet<u64> = placed
+        .iter()
+        .filter(|(step, _, done)| *done && step.kind == Kind::Rule(FileRight::Writable))
+        .map(|(_, id, _)| *id)
+        .collect();
+    let (mut there, mut open) = (Placed::default(), Vec::new());
+    // Steps are in the order of their paths: what is below one of them follows it.
+    let mut covering: Option<PathBuf> = None;
+    for (step, id, done) in placed {
+        // A tree that is read-only already is in place only where nothing in it is writable but what the rules leave so.
+        let whole = step.kind != Kind::Rule(FileRight::ReadOnly)
+            || enter::below(mounts, id, &writable).all(|mount| mount.read_only);
+        let covered = covering
+            .as_ref()
+            .is_some_and(|above| step.path.starts_with(above));
+        if done && whole && !covered {
+            there.0.push((step, id));
+            continue;
+        }
+        if !covered {
+            covering = Some(step.path.clone());
+        }
+        open.push(step);
+    }
+    Ok((there, open))
 }
 
 /// Steps that are in place, with the mount that carries each.
@@ -338,6 +372,7 @@ fn clone_all(
     inside: &Inside,
     steps: Vec<Step>,
     covers: Vec<Option<OwnedFd>>,
+    when: When,
 ) -> Result<Vec<(Step, OwnedFd)>, FilesError> {
     let mut cloned = Vec::with_capacity(steps.len());
     for (step, cover) in steps.into_iter().zip(covers) {
@@ -355,6 +390,10 @@ fn clone_all(
                 let clone = sys::clone_tree(&target, true).map_err(failed("clone"))?;
                 if step.kind == Kind::Rule(FileRight::ReadOnly) {
                     sys::set_flags(&clone, sys::RDONLY, true).map_err(failed("make read-only"))?;
+                }
+                // It was writable at the start; what the host made anew lies on our own read-only mount.
+                if step.kind == Kind::Rule(FileRight::Writable) && when == When::Again {
+                    sys::make_writable(&clone).map_err(failed("make writable"))?;
                 }
                 clone
             }

@@ -31,6 +31,8 @@ pub struct Mount {
     pub id: u64,
     /// The mount that it is on.
     pub parent: u64,
+    /// Where it is, as the kernel writes it.
+    pub at: Vec<u8>,
     pub read_only: bool,
     pub shared: bool,
 }
@@ -187,11 +189,13 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
     let (id, parent) = (number()?, number()?);
-    let options = fields.nth(3)?;
+    let at = fields.nth(2)?.to_vec();
+    let options = fields.next()?;
     let optional = fields.take_while(|field| *field != b"-");
     Some(Mount {
         id,
         parent,
+        at,
         read_only: options.split(|byte| *byte == b',').any(|o| o == b"ro"),
         shared: { optional }.any(|field| field.starts_with(b"shared:")),
     })
@@ -210,6 +214,7 @@ mod tests {
             Mount {
                 id: 36,
                 parent: 35,
+                at: br"/mnt\0402/x".to_vec(),
                 read_only: true,
                 shared: true
             }
@@ -220,6 +225,7 @@ mod tests {
             Mount {
                 id: 36,
                 parent: 35,
+                at: b"/".to_vec(),
                 read_only: false,
                 shared: false
             }

@@ -30,9 +30,9 @@ pub struct Found {
     pub is_directory: bool,
 }
 
-/// What there is of each rule. A path that is not there is an error at the start; later on it may come back.
-pub fn all(inside: &Inside, rules: &Files, when: When) -> Result<Vec<Found>, FilesError> {
-    let mut found = Vec::new();
+/// What there is of each rule, and how many plain paths are not there: an error at the start; later on they may come back.
+pub fn all(inside: &Inside, rules: &Files, when: When) -> Result<(Vec<Found>, usize), FilesError> {
+    let (mut found, mut missing) = (Vec::new(), 0);
     let mut walk = Walk::default();
     for (right, rule) in rules.all() {
         let (fixed, pattern) = rule.path.split();
@@ -48,7 +48,9 @@ pub fn all(inside: &Inside, rules: &Files, when: When) -> Result<Vec<Found>, Fil
         };
         // `a/**` is all of `a`.
         if pattern.iter().all(|segment| *segment == "**") {
-            found.extend(one.at(&path, when == When::Again || !pattern.is_empty())?);
+            let there = one.at(&path, when == When::Again || !pattern.is_empty())?;
+            missing += usize::from(there.is_none() && pattern.is_empty());
+            found.extend(there);
         } else {
             one.matching(&path, &pattern, &mut walk, &mut found)?;
         }
@@ -56,7 +58,7 @@ pub fn all(inside: &Inside, rules: &Files, when: When) -> Result<Vec<Found>, Fil
             return Err(FilesError::TooMany { found: found.len() });
         }
     }
-    Ok(found)
+    Ok((found, missing))
 }
 
 /// What all patterns of a policy have taken so far.

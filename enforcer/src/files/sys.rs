@@ -78,19 +78,30 @@ pub fn clone_tree(of: &OwnedFd, recursive: bool) -> io::Result<OwnedFd> {
     // SAFETY: an empty path that ends in NUL, alive for the call.
     let fd = unsafe { libc::syscall(libc::SYS_open_tree, of.as_raw_fd(), c"".as_ptr(), flags) };
     let clone = owned(fd)?;
-    change(&clone, 0, libc::MS_PRIVATE, recursive)?;
+    change(&clone, 0, 0, libc::MS_PRIVATE, recursive)?;
     Ok(clone)
 }
 
 /// Sets flags of a mount, where asked for also of those below it.
 pub fn set_flags(mount: &OwnedFd, set: u64, recursive: bool) -> io::Result<()> {
-    change(mount, set, 0, recursive)
+    change(mount, set, 0, 0, recursive)
 }
 
-fn change(mount: &OwnedFd, set: u64, propagation: u64, recursive: bool) -> io::Result<()> {
+/// Takes the flag of a mount away by which nothing is written on it; those below keep theirs.
+pub fn make_writable(mount: &OwnedFd) -> io::Result<()> {
+    change(mount, 0, RDONLY, 0, false)
+}
+
+fn change(
+    mount: &OwnedFd,
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    recursive: bool,
+) -> io::Result<()> {
     let attr = libc::mount_attr {
-        attr_set: set,
-        attr_clr: 0,
+        attr_set,
+        attr_clr,
         propagation,
         userns_fd: 0,
     };

@@ -74,14 +74,12 @@ impl Session {
             return Ok(());
         };
         let mounts = Arc::new(mounts);
-        // A pattern is about what was there at the start: it is looked for again only when a mount went.
-        let patterns = document.files.all().any(|(_, rule)| rule.path.is_glob());
         let mut held: Option<Held> = None;
         let mut failed = 0;
         loop {
-            let known = held.as_ref().map(|held| &held.mounts);
-            let same = known.is_some_and(|known| files::are_there(pid, known).unwrap_or(false));
-            if !(same && patterns) {
+            let same =
+                |held: &Held| held.missing == 0 && files::is_there(pid, held).unwrap_or(false);
+            if !held.as_ref().is_some_and(same) {
                 match self
                     .put_in_place(pid, network, Arc::clone(&document), When::Again)
                     .await

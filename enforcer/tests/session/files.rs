@@ -230,6 +230,37 @@ async fn patterns_are_held_for_what_is_there_and_only_where_the_host_says_that_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_writable_stays_so_as_a_mount_of_its_own_and_when_the_host_makes_it_anew() {
+    let case = Case::new("rw");
+    case.put("volume/old", "x\n");
+    let volume = case.at("volume");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "tmpfs"])
+        .arg(&volume)
+        .status()
+        .unwrap();
+    assert!(mounted.success());
+    let session = case
+        .open(json!({ "readOnly": [rule(".")], "writable": [rule("volume"), rule("cache")] }))
+        .await;
+    let workspace = case.workspace.clone();
+    let host = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::fs::remove_dir_all(workspace.join("cache")).unwrap();
+        std::fs::create_dir(workspace.join("cache")).unwrap();
+    });
+    let script = "echo x >volume/new && echo volume; for n in $(seq 100); do sleep 0.05; ls cache/old >/dev/null 2>&1 || break; done
+         sleep 2; echo x >cache/new && echo cache; echo x >src/new || echo closed";
+    let text = said(&case.inside(&session, script));
+    host.join().unwrap();
+    let unmounted = Command::new("umount").arg(&volume).status().unwrap();
+    assert!(unmounted.success());
+    let lines: Vec<&str> = text.lines().filter(|line| !line.contains(':')).collect();
+    assert_eq!(lines, ["volume", "cache", "closed"], "{text}");
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_the_host_replaces_is_held_again_and_that_is_on_record() {
     let case = Case::new("again");
     let session = case
