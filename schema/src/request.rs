@@ -161,25 +161,30 @@ impl PathGlob {
     pub fn matches(&self, path: &str) -> bool {
         let pattern: Vec<&str> = self.0.split('/').collect();
         let path: Vec<&str> = path.split('/').collect();
-        wild(
-            &pattern,
-            &path,
-            |pattern| *pattern == "**",
-            |pattern, segment| {
-                wild(
-                    pattern.as_bytes(),
-                    segment.as_bytes(),
-                    |&b| b == b'*',
-                    |a, b| a == b,
-                )
-            },
-        )
+        segments_match(&pattern, &path)
     }
+}
+
+/// Whether a path of these segments is meant by a pattern of those: `*` is a run within one, `**` any number of whole ones.
+pub fn segments_match(pattern: &[&str], path: &[&str]) -> bool {
+    wild(
+        pattern,
+        path,
+        |pattern| *pattern == "**",
+        |pattern, segment| {
+            wild(
+                pattern.as_bytes(),
+                segment.as_bytes(),
+                |&byte| byte == b'*',
+                |a, b| a == b,
+            )
+        },
+    )
 }
 
 /// Matches with one kind of element that stands for any number of them. Goes back to the last one alone, which is enough, so
 /// that it takes at most `pattern` × `text` steps.
-pub(crate) fn wild<T, U>(
+fn wild<T, U>(
     pattern: &[T],
     text: &[U],
     is_star: impl Fn(&T) -> bool,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::dir::{Dir, Type};
 use policy::{FileRight, FileRule, Files};
-use schema::config::filesystem::matches;
+use schema::request::segments_match;
 
 use super::enter::Inside;
 use super::{FilesError, MAX_LOOKED_AT, MAX_MOUNTS, When, io_error, shown, sys};
@@ -177,7 +177,7 @@ impl One<'_> {
                     .map(|segment| segment.as_os_str().to_string_lossy())
                     .collect();
                 let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
-                if matches(pattern, &segments) {
+                if segments_match(pattern, &segments) {
                     found.extend(self.at(&path, true)?);
                     if found.len() > MAX_MOUNTS {
                         return Err(FilesError::TooMany { found: found.len() });

@@ -43,6 +43,15 @@ for way in plain, mapped, options, fast_open, bound:
     os.wait()
 "#;
 
+/// Who opened each allowed connection, by the record.
+fn openers(rig: &Rig, id: &str) -> Vec<Option<String>> {
+    rig.events(id)
+        .into_iter()
+        .filter(|e| e.reason == "allowed" && e.kind == audit::Kind::Connect)
+        .map(|e| e.process.map(|process| process.comm))
+        .collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_opener_of_every_kind_of_connection_is_known() {
     let rig = Rig::new();
@@ -63,13 +72,7 @@ async fn the_opener_of_every_kind_of_connection_is_known() {
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    let events = rig.events(&id);
-    let allowed: Vec<_> = events
-        .iter()
-        .filter(|e| e.reason == "allowed" && e.kind == audit::Kind::Connect)
-        .map(|e| e.process.as_ref().map(|process| process.comm.as_str()))
-        .collect();
-    assert_eq!(allowed, ways.map(Some));
+    assert_eq!(openers(&rig, &id), ways.map(|way| Some(way.to_owned())));
     session.close("test").await.unwrap();
 }
 
@@ -126,12 +129,6 @@ async fn a_connection_whose_opener_was_forgotten_is_not_its_ports_last_openers()
     let output = rig.inside(&session, &format!("python3 {} {port}", client.display()));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(text, "second True\n", "{output:?}");
-    let events = rig.events(&id);
-    let allowed: Vec<_> = events
-        .iter()
-        .filter(|e| e.reason == "allowed" && e.kind == audit::Kind::Connect)
-        .map(|e| e.process.as_ref().map(|process| process.comm.as_str()))
-        .collect();
-    assert_eq!(allowed, [Some("first"), None]);
+    assert_eq!(openers(&rig, &id), [Some("first".to_owned()), None]);
     session.close("test").await.unwrap();
 }

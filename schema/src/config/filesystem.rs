@@ -8,7 +8,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use crate::diag::Spanned;
-use crate::request::wild;
 
 /// Most entries in each of the three lists.
 pub const MAX_PATHS: usize = 256;
@@ -153,23 +152,6 @@ impl PathPattern {
     }
 }
 
-/// Whether a name of these segments is meant by a pattern of those.
-pub fn matches(pattern: &[&str], path: &[&str]) -> bool {
-    wild(
-        pattern,
-        path,
-        |pattern| *pattern == "**",
-        |pattern, segment| {
-            wild(
-                pattern.as_bytes(),
-                segment.as_bytes(),
-                |&byte| byte == b'*',
-                |a, b| a == b,
-            )
-        },
-    )
-}
-
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.from_root, self.rest.as_str()) {
@@ -207,6 +189,7 @@ impl JsonSchema for PathPattern {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::request::segments_match;
 
     #[test]
     fn paths_have_one_spelling() {
@@ -292,7 +275,11 @@ mod tests {
         ] {
             let pattern: Vec<&str> = pattern.split('/').collect();
             let path: Vec<&str> = path.split('/').collect();
-            assert_eq!(matches(&pattern, &path), matched, "{pattern:?} {path:?}");
+            assert_eq!(
+                segments_match(&pattern, &path),
+                matched,
+                "{pattern:?} {path:?}"
+            );
         }
     }
 }

@@ -717,3 +717,19 @@ fn a_policy_of_its_own_and_what_it_requires_are_part_of_what_a_config_means() {
         assert_eq!(of(agent).unwrap_err()[0].code, code, "{agent}");
     }
 }
+
+#[test]
+fn a_list_of_paths_has_so_many_entries_and_no_more() {
+    use super::filesystem::MAX_PATHS;
+    let with = |count: usize| {
+        let paths: Vec<String> = (0..count).map(|n| format!("\"p{n}\"")).collect();
+        let text = format!(
+            r#"{{ "image": "a", "agent": {{ "capabilities": {{ "filesystem": {{ "deniedPaths": [{}] }} }} }} }}"#,
+            paths.join(",")
+        );
+        super::parse(text.as_bytes(), "agentcontainer.json")
+    };
+    let most = with(MAX_PATHS).unwrap();
+    assert_eq!(most.agent.filesystem().denied_paths.len(), MAX_PATHS);
+    assert!(with(MAX_PATHS + 1).is_err());
+}
