@@ -101,6 +101,12 @@ pub struct Event {
     /// The name of the credential that was put in; never its value.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub credential: Option<String>,
+    /// The path of what was opened, changed or made, as the container has it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub file: Option<String>,
+    /// The path of what was to be executed, as the container has it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub binary: Option<String>,
     /// The question that a person was asked, by the id that it was answered by.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub approval: Option<String>,
@@ -110,7 +116,7 @@ pub struct Event {
     /// The user id of whoever answered, as the kernel says it of the peer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub by: Option<u32>,
-    /// Which layer decided: gate, gateway, dns, init, enforcer.
+    /// Which layer decided: gate, gateway, dns, init, enforcer, mounts, lsm.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub layer: Option<String>,
     /// How many kernel events were lost (kind `loss`).
@@ -144,6 +150,8 @@ impl Event {
             bytes_out: None,
             duration_ms: None,
             credential: None,
+            file: None,
+            binary: None,
             approval: None,
             held_ms: None,
             by: None,

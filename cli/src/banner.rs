@@ -46,15 +46,21 @@ pub fn print(loaded: &Loaded, record: &Record, ready: &Ready) {
     if let Some(line) = inspection(&loaded.policy) {
         report::banner("inspection", line);
     }
-    let hooks: Vec<&str> = ready.opened.hooks.iter().map(|h| h.name.as_str()).collect();
-    let mounts = match loaded.policy.files.is_empty() {
-        true => "",
-        false => "mounts, ",
+    let (lsm, gate): (Vec<_>, Vec<_>) = ready.opened.hooks.iter().partition(|hook| hook.lsm);
+    let gate: Vec<&str> = gate.iter().map(|hook| hook.name.as_str()).collect();
+    let files = match (loaded.policy.files.is_empty(), lsm.len()) {
+        (true, _) => String::new(),
+        (false, 0) => "mounts, ".to_owned(),
+        (false, n) => format!("mounts and BPF LSM ({n} hooks), "),
     };
     report::banner(
         "held by",
-        format!("kernel ({}), {mounts}gateway", hooks.join(" ")),
+        format!("kernel ({}), {files}gateway", gate.join(" ")),
     );
+    if loaded.policy.files.is_about_later() && lsm.is_empty() {
+        let words = "patterns hold for what is there now, and not for what comes later";
+        report::banner("note", words);
+    }
     for line in opaque(&loaded.policy) {
         report::banner("note", line);
     }
@@ -127,7 +133,7 @@ fn shown(mut places: Vec<String>, between: &str) -> String {
     }
 }
 
-/// What is done to files, a line for each list; what mounts do not carry is said.
+/// What is done to files, a line for each list.
 pub fn files(policy: &EffectivePolicy) -> Vec<String> {
     let files = &policy.files;
     let mut lines = Vec::new();
@@ -140,10 +146,6 @@ pub fn files(policy: &EffectivePolicy) -> Vec<String> {
         if !paths.is_empty() {
             lines.push(format!("{}: {}", right.word(), shown(paths, " ")));
         }
-    }
-    let later = |rule: &policy::FileRule| rule.path.is_glob();
-    if files.mounts_suffice.is_some() && files.all().any(|(_, rule)| later(rule)) {
-        lines.push("patterns hold for what is there now, and not for what comes later".to_owned());
     }
     lines
 }

@@ -1,6 +1,7 @@
 //! What a command works from: the workspace's config, the host's, and the policy that is their intersection. Read once, before
 //! anything else happens; every mistake in them is reported at its place.
 
+use api::v1;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -194,9 +195,15 @@ impl Loaded {
         Ok(())
     }
 
-    /// For what starts something: every rule about files is one that this host has a layer for.
-    pub fn check_files(&self) -> Result<(), Failure> {
-        match self.policy.files.not_carried() {
+    /// For what starts something: every rule about files is one that this host has a layer for, by its enforcer's word.
+    pub fn check_files(&self, status: &v1::StatusReply) -> Result<(), Failure> {
+        let lsm = status.capabilities.iter().find(|c| c.name == "lsm");
+        let missing = match lsm {
+            Some(lsm) if lsm.there => return Ok(()),
+            Some(lsm) => lsm.detail.as_str(),
+            None => "the enforcer does not know of it",
+        };
+        match self.policy.files.not_carried(missing) {
             errors if errors.is_empty() => Ok(()),
             errors => Err(errors.into()),
         }

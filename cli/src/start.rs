@@ -225,10 +225,11 @@ async fn open(
     record: &Record,
     trusted: Trusted<'_>,
 ) -> Result<v1::OpenSessionReply, Failure> {
+    loaded.check_files(status)?;
     let missing: Vec<String> = status
         .capabilities
         .iter()
-        // Rules about files that mounts do not carry, and all about programs, are refused when the config is read.
+        // Needed by rules about files that come later alone.
         .filter(|c| !c.there && c.name != "lsm")
         .map(|c| format!("{} ({})", c.name, c.detail))
         .collect();

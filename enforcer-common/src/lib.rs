@@ -3,6 +3,8 @@
 //! against the same layout or not at all.
 #![cfg_attr(not(feature = "user"), no_std)]
 
+pub mod files;
+
 /// First address of the synthetic range 198.18.0.0/15 (RFC 2544 benchmarking space), host byte order.
 pub const POOL_BASE: u32 = 0xc612_0000;
 /// Netmask of the synthetic range.
@@ -201,7 +203,9 @@ pub mod counter {
     pub const LOST: u32 = 1;
     /// Packets dropped on their way to another device than loopback.
     pub const PACKETS: u32 = 2;
-    pub const COUNT: u32 = 3;
+    /// Opens that the rules about files were asked about.
+    pub const OPENS: u32 = 3;
+    pub const COUNT: u32 = 4;
 }
 
 #[cfg(feature = "user")]
@@ -221,4 +225,14 @@ mod pod {
     unsafe impl aya::Pod for Event {}
     // SAFETY: as above.
     unsafe impl aya::Pod for DialKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for files::Offsets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for files::Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for files::Name {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for files::Glob {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for files::Place {}
 }

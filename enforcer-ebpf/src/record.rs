@@ -2,11 +2,18 @@
 
 use aya_ebpf::helpers::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-    bpf_get_current_uid_gid,
+    bpf_get_current_uid_gid, generated::bpf_probe_read_kernel_str,
 };
+use enforcer_common::files::{Act, EVENT_NAME, EVENT_PATH, FileEvent, FileReason};
 use enforcer_common::{Event, Hook, Process, Reason, counter};
 
-use crate::maps::{EVENTS, count};
+use crate::{
+    maps::{EVENTS, count},
+    place::{At, Step},
+};
+
+/// Most names and mounts that a record's path is read over.
+const EVENT_NAMES: u32 = 48;
 
 /// The process in whose context the hook runs.
 #[inline(always)]
@@ -81,4 +88,59 @@ pub fn addr4(network_order: u32) -> [u8; 16] {
 pub fn addr6(words: [u32; 4]) -> [u8; 16] {
     // SAFETY: both are sixteen bytes of plain integers.
     unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) }
+}
+
+/// Counts and records a denial about a file, its names from the last one up.
+#[inline(never)]
+pub fn deny_file(act: Act, at: At, reason: FileReason) {
+    count(counter::DENIED);
+    let Some(mut entry) = EVENTS.reserve::<FileEvent>(0) else {
+        count(counter::LOST);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the record is ours until it is submitted, and every field but the path is written here.
+    unsafe {
+        (&raw mut (*record).process).write(current());
+        (&raw mut (*record).act).write(act as u8);
+        (&raw mut (*record).reason).write(reason as u8);
+        (&raw mut (*record)._pad).write(0);
+    }
+    let (mut at, mut length, mut cut) = (at, 0usize, 1u8);
+    for _ in 0..EVENT_NAMES {
+        match at.up() {
+            Ok(Step::Root) => {
+                cut = 0;
+                break;
+            }
+            Ok(Step::Mount(below)) => at = below,
+            Ok(Step::Name(above)) => {
+                let Ok((name, bytes)) = at.name() else { break };
+                if length >= EVENT_PATH {
+                    break;
+                }
+                let room = if bytes as usize > EVENT_NAME - 1 { EVENT_NAME - 1 } else { bytes as usize };
+                // SAFETY: `length` is less than EVENT_PATH, and there are EVENT_NAME more bytes; the helper ends the string with 0.
+                let written = unsafe {
+                    bpf_probe_read_kernel_str(
+                        (&raw mut (*record).path).cast::<u8>().add(length).cast(),
+                        room as u32 + 1,
+                        name.cast(),
+                    )
+                };
+                if written <= 0 || written > EVENT_NAME as i64 {
+                    break;
+                }
+                length += written as usize;
+                at = above;
+            }
+            Err(()) => break,
+        }
+    }
+    // SAFETY: as above.
+    unsafe {
+        (&raw mut (*record).length).write(length as u32);
+        (&raw mut (*record).cut).write(cut);
+    }
+    entry.submit(0);
 }

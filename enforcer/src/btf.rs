@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use enforcer_common::files::Offsets;
+
 /// Largest BTF that is read, in bytes (a distribution kernel's has 5 to 10 MiB).
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Anonymous structures and unions inside one another.
@@ -208,26 +210,38 @@ fn extra(found: &Type<'_>) -> Result<usize, BtfError> {
     })
 }
 
-/// The members that programs on this project's list read, each found in the running kernel's BTF.
-pub fn members_of_the_running_kernel() -> Result<Vec<(&'static str, &'static str, u32)>, String> {
-    const MEMBERS: [(&str, &str); 6] = [
-        ("file", "f_inode"),
-        ("inode", "i_ino"),
-        ("inode", "i_sb"),
-        ("inode", "i_generation"),
-        ("super_block", "s_dev"),
-        ("linux_binprm", "file"),
-    ];
+/// Where the running kernel keeps what the programs about files read.
+pub fn offsets_of_the_running_kernel() -> Result<Offsets, String> {
     let path = Path::new("/sys/kernel/btf/vmlinux");
     let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let btf = Btf::parse(&bytes).map_err(|e| e.to_string())?;
-    MEMBERS
-        .into_iter()
-        .map(|(structure, member)| {
-            let offset = btf.offset(structure, member).map_err(|e| e.to_string())?;
-            Ok((structure, member, offset))
-        })
-        .collect()
+    offsets(&btf).map_err(|e| e.to_string())
+}
+
+fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
+    let of = |structure, member| btf.offset(structure, member);
+    let name = of("dentry", "d_name")?;
+    Ok(Offsets {
+        task_nsproxy: of("task_struct", "nsproxy")?,
+        nsproxy_mnt_ns: of("nsproxy", "mnt_ns")?,
+        mnt_ns_inum: of("mnt_namespace", "ns")? + of("ns_common", "inum")?,
+        file_path: of("file", "f_path")?,
+        file_mode: of("file", "f_mode")?,
+        file_flags: of("file", "f_flags")?,
+        path_mnt: of("path", "mnt")?,
+        path_dentry: of("path", "dentry")?,
+        dentry_parent: of("dentry", "d_parent")?,
+        dentry_inode: of("dentry", "d_inode")?,
+        dentry_name: name + of("qstr", "name")?,
+        dentry_name_len: name + of("qstr", "len")?,
+        inode_mode: of("inode", "i_mode")?,
+        vfsmount_root: of("vfsmount", "mnt_root")?,
+        mount_mnt: of("mount", "mnt")?,
+        mount_parent: of("mount", "mnt_parent")?,
+        mount_mountpoint: of("mount", "mnt_mountpoint")?,
+        bprm_file: of("linux_binprm", "file")?,
+        known: 1,
+    })
 }
 
 #[cfg(test)]
@@ -378,8 +392,11 @@ mod tests {
 
     #[test]
     fn the_running_kernel_has_the_members() {
-        for (structure, member, offset) in members_of_the_running_kernel().unwrap() {
-            assert!(offset < 4096, "{structure}.{member} at {offset}");
-        }
+        let offsets = offsets_of_the_running_kernel().unwrap();
+        assert_eq!(offsets.known, 1);
+        assert!(
+            offsets.file_path < 4096 && offsets.task_nsproxy < 65536,
+            "{offsets:?}"
+        );
     }
 }

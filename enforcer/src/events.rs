@@ -6,19 +6,81 @@ use std::time::Instant;
 
 use audit::{Event, Kind, Verdict};
 use enforcer_common as abi;
+use enforcer_common::files::{Act, FileEvent, FileReason};
 
 use crate::process;
 
 /// Kernel events written to the log in one second; what comes beyond is counted as lost.
 pub const MAX_PER_SECOND: u32 = 1000;
 
-/// Reads one ring buffer record.
-pub fn decode(bytes: &[u8]) -> Option<abi::Event> {
+/// One ring buffer record.
+#[derive(Debug)]
+pub enum Record {
+    Socket(abi::Event),
+    File(Box<FileEvent>),
+}
+
+/// Reads one ring buffer record; the kinds differ in their length.
+pub fn decode(bytes: &[u8]) -> Option<Record> {
+    if bytes.len() >= size_of::<FileEvent>() {
+        // SAFETY: long enough, and any bit pattern is a valid FileEvent; the pointer need not be aligned.
+        let event = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) };
+        return Some(Record::File(Box::new(event)));
+    }
     if bytes.len() < size_of::<abi::Event>() {
         return None;
     }
     // SAFETY: long enough, and any bit pattern is a valid abi::Event; the pointer need not be aligned.
-    Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+    Some(Record::Socket(unsafe {
+        std::ptr::read_unaligned(bytes.as_ptr().cast())
+    }))
+}
+
+/// The path of a record, from its names, the last of which comes first.
+fn path(event: &FileEvent) -> String {
+    let length = (event.length as usize).min(event.path.len());
+    let mut path = String::from(if event.cut == 0 { "" } else { "…" });
+    let names = event.path[..length].split(|byte| *byte == 0);
+    let names: Vec<&[u8]> = names.filter(|name| !name.is_empty()).collect();
+    for name in names.iter().rev() {
+        path.push('/');
+        path.push_str(&String::from_utf8_lossy(name));
+    }
+    if path.is_empty() { "/".into() } else { path }
+}
+
+/// The record of a denial about a file.
+pub fn file_denial(event: &FileEvent) -> Event {
+    const REASONS: [(FileReason, &str); 5] = [
+        (FileReason::Denied, "file-denied"),
+        (FileReason::ReadOnly, "file-read-only"),
+        (FileReason::Moved, "rules-would-move"),
+        (FileReason::NotListed, "not-listed"),
+        (FileReason::Internal, "path-unreadable"),
+    ];
+    const ACTS: [(Act, &str); 7] = [
+        (Act::Open, "open"),
+        (Act::Create, "create"),
+        (Act::Link, "link"),
+        (Act::Rename, "rename"),
+        (Act::Remove, "remove"),
+        (Act::Change, "change"),
+        (Act::Execute, "execute"),
+    ];
+    let reason = REASONS.iter().find(|(r, _)| *r as u8 == event.reason);
+    let act = ACTS.iter().find(|(a, _)| *a as u8 == event.act);
+    let execute = event.act == Act::Execute as u8;
+    let kind = if execute { Kind::Exec } else { Kind::File };
+    let code = reason.map_or("unknown", |(_, code)| *code);
+    let mut record = Event::new(kind, Verdict::Deny, code);
+    record.process = Some(process::describe(&event.process));
+    record.layer = Some("lsm".into());
+    record.detail = act.map(|(_, word)| (*word).to_owned());
+    match execute {
+        true => record.binary = Some(path(event)),
+        false => record.file = Some(path(event)),
+    }
+    record
 }
 
 /// IPv4 destination of an event, v4-mapped included.

@@ -6,6 +6,7 @@ mod enter;
 mod find;
 mod plan;
 mod sys;
+pub mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -60,6 +61,14 @@ pub enum FilesError {
         "`{key}` has \"{path}\": too many directories are in the way of the pattern; begin it with the directory that it is about"
     )]
     TooMuch { key: &'static str, path: String },
+    #[error(transparent)]
+    Table(#[from] table::TableError),
+    #[error(
+        "the programs about files are attached, and the kernel does not ask them: `bpf` is not in its list of LSMs (lsm=… on its command line)"
+    )]
+    NotAsked,
+    #[error("{0}")]
+    Kernel(String),
     #[error("the mount at {path} is shared with other namespaces")]
     Shared { path: String },
     #[error("{path} is not held as the rules say, by the kernel's word: {what}")]
@@ -92,6 +101,13 @@ pub enum When {
     Start,
     /// While it runs, because the host replaced a file and its mount went with it: a path may be missing for a while.
     Again,
+}
+
+/// Who carries what is about files that come later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Later {
+    Nobody,
+    Lsm,
 }
 
 /// What is in place.
@@ -182,11 +198,12 @@ pub fn hold(
     rules: &Files,
     masks: &Masks,
     when: When,
+    later: Later,
 ) -> Result<Held, FilesError> {
     if rules.is_empty() {
         return Ok(Held::default());
     }
-    if let Some((right, rule)) = rules.beyond_mounts().next() {
+    if let (Later::Nobody, Some((right, rule))) = (later, rules.beyond_mounts().next()) {
         return Err(FilesError::NotCarried {
             key: right.key(),
             path: rule.path.to_string(),
@@ -194,7 +211,8 @@ pub fn hold(
         });
     }
     let inside = Inside::of(pid, network)?;
-    let (found, missing) = find::all(&inside, rules, when)?;
+    let may_be_missing = when == When::Again || later == Later::Lsm;
+    let (found, missing) = find::all(&inside, rules, may_be_missing)?;
     let steps = plan::steps(found, |above| way(&inside, above))?;
     if steps.len() > MAX_MOUNTS {
         return Err(FilesError::TooMany { found: steps.len() });
@@ -240,6 +258,46 @@ pub fn hold(
         }
     }
     Ok(held)
+}
+
+/// The rules as the programs in the kernel take them, and the inode of the mount namespace that they are to hold in.
+pub fn table(
+    pid: u32,
+    network: (u64, u64),
+    rules: &Files,
+) -> Result<(table::Table, u32), FilesError> {
+    let inside = Inside::of(pid, network)?;
+    let text = |path: &Path| -> Vec<String> {
+        path.components()
+            .map(|name| name.as_os_str().to_string_lossy().into_owned())
+            .collect()
+    };
+    let rules: Vec<table::Rule> = rules
+        .all()
+        .map(|(right, rule)| {
+            let mut path = match rule.path.is_from_root() {
+                true => Vec::new(),
+                false => text(inside.folder()),
+            };
+            let (fixed, pattern) = rule.path.split();
+            path.extend(fixed.into_iter().chain(pattern).map(str::to_owned));
+            table::Rule {
+                path,
+                say: table::Say::Right(right),
+            }
+        })
+        .collect();
+    Ok((table::Table::new(&rules)?, inside.namespace()?))
+}
+
+/// Opens a directory in there, for the kernel to be asked whether it asked the programs about it.
+pub fn open_one(pid: u32, network: (u64, u64)) -> Result<(), FilesError> {
+    let inside = Inside::of(pid, network)?;
+    inside.within(|| {
+        std::fs::File::open("/")
+            .map(drop)
+            .map_err(io_error("open", "/"))
+    })
 }
 
 /// Whether all of it is still where it was put, by the kernel's word.

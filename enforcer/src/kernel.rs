@@ -1,6 +1,7 @@
 //! The eBPF side of one session: the object loaded, its programs attached and pinned, its maps in hand. An enforcer that
 //! starts again adopts what is pinned and asks the kernel whether it is still attached.
 
+mod files;
 mod maps;
 mod query;
 
@@ -8,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use aya::maps::{Map, MapData};
 use aya::programs::links::{FdLink, PinnedLink};
@@ -15,7 +17,9 @@ use aya::programs::{
     CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, SkLookup,
 };
 use aya::{Ebpf, EbpfLoader};
+use enforcer_common::files::Offsets;
 
+pub use files::FilePrograms;
 pub use maps::{Maps, SessionMaps};
 pub use query::{AttachType, attached_programs, steering_programs};
 
@@ -59,6 +63,12 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
+    #[error("the kernel's BTF cannot be used: {0}")]
+    Btf(String),
+    #[error(
+        "{hook}: this kernel left the program out {missed} times; it does so when it is interrupted there, which Linux 6.2 and later do not, nor an earlier one with `preempt=voluntary`"
+    )]
+    Missed { hook: &'static str, missed: u64 },
     #[error("{hook}: the program that was attached is not there any more")]
     Detached { hook: &'static str },
     #[error(
@@ -103,6 +113,11 @@ const STEER: &str = "steer";
 /// Name of a link's pin until it takes the place of the one before (a bpffs takes no dots in names).
 const STEER_NEW: &str = "steer_new";
 
+/// Whether a hook of this name is one of the programs about files.
+pub fn is_about_files(hook: &str) -> bool {
+    files::HOOKS.contains(&hook)
+}
+
 /// What the kernel says of one hook.
 #[derive(Clone, Debug)]
 pub struct HookState {
@@ -113,7 +128,7 @@ pub struct HookState {
 
 /// Loads every program once, attaching nothing, and says of each kind whether this kernel took it.
 pub fn capabilities() -> Vec<(&'static str, Result<(), String>)> {
-    let mut ebpf = match EbpfLoader::new().btf(None).load(OBJECT) {
+    let mut ebpf = match object(false) {
         Ok(ebpf) => ebpf,
         Err(e) => return vec![("maps", Err(chain(&e)))],
     };
@@ -126,7 +141,40 @@ pub fn capabilities() -> Vec<(&'static str, Result<(), String>)> {
     ] {
         found.push((capability, load(&mut ebpf, program).map_err(|e| chain(&e))));
     }
+    found.push(("lsm", lsm().map_err(str::to_owned)));
     found
+}
+
+/// Whether this kernel takes programs about files; otherwise why not. Asked once.
+pub fn lsm() -> Result<(), &'static str> {
+    static ASKED: OnceLock<Result<(), String>> = OnceLock::new();
+    let asked = ASKED.get_or_init(|| takes_lsm().map_err(|e| chain(&e)));
+    asked.as_ref().copied().map_err(String::as_str)
+}
+
+fn takes_lsm() -> Result<(), KernelError> {
+    let mut ebpf = object(true)?;
+    let btf = files::btf()?;
+    for hook in files::HOOKS {
+        files::load(&mut ebpf, hook, &btf)?;
+    }
+    Ok(())
+}
+
+/// With what the programs about files have to know of the running kernel; without them, without their tables.
+fn object(files: bool) -> Result<Ebpf, KernelError> {
+    let offsets = match files {
+        true => crate::btf::offsets_of_the_running_kernel().map_err(KernelError::Btf)?,
+        false => Offsets::default(),
+    };
+    let mut loader = EbpfLoader::new();
+    loader.btf(None).override_global("OFFSETS", &offsets, true);
+    if !files {
+        for map in files::LARGE {
+            loader.map_max_entries(map, 1);
+        }
+    }
+    Ok(loader.load(OBJECT)?)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -167,16 +215,20 @@ pub struct Kernel {
     links: Vec<(HookPoint, FdLink)>,
     gateway_links: Vec<(HookPoint, FdLink)>,
     steering: Option<FdLink>,
+    /// Where the policy has rules that mounts do not carry.
+    files: Option<FilePrograms>,
 }
 
 impl Kernel {
-    /// Loads, attaches and pins under `pins`, which must not exist. With empty maps everything is denied.
+    /// Loads, attaches and pins under `pins`, which must not exist. With empty maps everything is denied; `files`: with the programs
+    /// about files, which hold nowhere yet.
     pub fn attach(
         pins: &Path,
         session: &File,
         gateway: &File,
+        files: bool,
     ) -> Result<(Self, Maps), KernelError> {
-        let made = Self::attach_into(pins, session, gateway);
+        let made = Self::attach_into(pins, session, gateway, files);
         if made.is_err() {
             // Nothing half made stays. A failure here leaves pins that `gc` finds.
             let _ = std::fs::remove_dir_all(pins);
@@ -188,10 +240,11 @@ impl Kernel {
         pins: &Path,
         session: &File,
         gateway: &File,
+        files: bool,
     ) -> Result<(Self, Maps), KernelError> {
         std::fs::create_dir_all(pins.join("maps")).map_err(io_error("create", pins))?;
         std::fs::create_dir_all(pins.join("links")).map_err(io_error("create", pins))?;
-        let mut ebpf = EbpfLoader::new().btf(None).load(OBJECT)?;
+        let mut ebpf = object(files)?;
         let mut links = Vec::new();
         for point in SESSION_HOOKS {
             links.push((point, attach_cgroup(&mut ebpf, point, session, pins)?));
@@ -206,12 +259,17 @@ impl Kernel {
             .ok_or(KernelError::Missing(STEER))?
             .pin(&steer)
             .map_err(pin_error(&steer))?;
+        let files = match files {
+            true => Some(FilePrograms::attach(&mut ebpf, pins)?),
+            false => None,
+        };
         let maps = Maps::pin(&mut ebpf, &pins.join("maps"))?;
         let kernel = Self {
             pins: pins.to_path_buf(),
             links,
             gateway_links,
             steering: None,
+            files,
         };
         kernel.verify(session, gateway)?;
         Ok((kernel, maps))
@@ -252,6 +310,7 @@ impl Kernel {
             links,
             gateway_links,
             steering,
+            files: FilePrograms::adopt(pins)?,
         };
         kernel.verify(session, gateway)?;
         Ok((kernel, maps))
@@ -332,7 +391,20 @@ impl Kernel {
                 });
             }
         }
+        if let Some(files) = &self.files {
+            states.extend(files.hooks()?);
+        }
         Ok(states)
+    }
+
+    /// The programs about files, where the session has them.
+    pub fn files(&mut self) -> Option<&mut FilePrograms> {
+        self.files.as_mut()
+    }
+
+    /// Whether the session has programs about files.
+    pub fn has_files(&self) -> bool {
+        self.files.is_some()
     }
 
     /// Every hook is attached, and no other program stands between ours and the verdict.
@@ -352,7 +424,10 @@ impl Kernel {
                 }
             }
         }
-        Ok(())
+        match &self.files {
+            Some(files) => files.verify(),
+            None => Ok(()),
+        }
     }
 
     /// Detaches everything and removes the pins.

@@ -58,7 +58,7 @@ struct Enforcer {
 /// Adopts what is pinned, then serves until told to stop. Sessions stay when it does.
 pub async fn serve(places: Places) -> Result<(), ServeError> {
     let places = Arc::new(places);
-    let btf = crate::btf::members_of_the_running_kernel().map(drop);
+    let btf = crate::btf::offsets_of_the_running_kernel().map(drop);
     let capabilities = kernel::capabilities()
         .into_iter()
         .chain([("btf", btf)])

@@ -30,7 +30,7 @@ use crate::approvals::Broker;
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::dial::{self, Dial};
 use crate::gateway;
-use crate::kernel::{HookState, Kernel, KernelError, SessionMaps};
+use crate::kernel::{self, HookState, Kernel, KernelError, SessionMaps};
 use crate::names::{Known, Names};
 use crate::places::{CGROUP, Places};
 use crate::store::{Credential, Record, Store, StoreError};
@@ -222,7 +222,9 @@ impl Session {
         gateway_index: u32,
         broker: Arc<Broker>,
     ) -> Result<Arc<Self>, SessionError> {
-        if let Some(diagnostic) = policy.files.not_carried().first() {
+        if let Err(reason) = kernel::lsm()
+            && let Some(diagnostic) = policy.files.not_carried(reason).first()
+        {
             return Err(SessionError::Policy(diagnostic.message.clone()));
         }
         let store = Store::create(&places.sessions, id.as_str())?;
@@ -240,7 +242,7 @@ impl Session {
                     gateway_index,
                 )
             });
-        let (cgroup, gateway_cgroup, kernel, maps, log, record) = match begun {
+        let (cgroup, gateway_cgroup, programs, maps, log, record) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 drop(store);
@@ -260,7 +262,7 @@ impl Session {
             gateway_cgroup,
             log,
             State {
-                kernel: Some(kernel),
+                kernel: Some(programs),
                 maps: maps.session,
                 current: Generation::new(0, EffectivePolicy::deny_all()),
                 last: 0,
@@ -301,7 +303,9 @@ impl Session {
         cgroup.hold()?;
         let gateway_cgroup = Cgroup::create(&places.gateway_cgroup(name), false)?;
         let pins = places.pins.join(name);
-        let (kernel, maps) = Kernel::attach(&pins, cgroup.directory(), gateway_cgroup.directory())?;
+        let lsm = policy.files.is_about_later() && kernel::lsm().is_ok();
+        let (kernel, maps) =
+            Kernel::attach(&pins, cgroup.directory(), gateway_cgroup.directory(), lsm)?;
         let policy = serde_json::from_slice(&policy.to_json())
             .map_err(|e| SessionError::Policy(e.to_string()))?;
         let record = Record {
@@ -336,6 +340,9 @@ impl Session {
         let bytes = record.policy.to_string();
         let document = EffectivePolicy::from_json(bytes.as_bytes())
             .map_err(|e| SessionError::Policy(e.to_string()))?;
+        if document.files.beyond_mounts().next().is_some() && !kernel.has_files() {
+            return Err(KernelError::Detached { hook: "file_open" }.into());
+        }
         // Values of credentials are nowhere but in memory: what needs one is refused until it is handed anew.
         let trusted = Trusted::restored(store.roots()?, &record.credentials);
         let settings = maps.session.settings()?;
@@ -629,6 +636,7 @@ impl Session {
                     name: hook.name.to_owned(),
                     program_id: hook.program,
                     attached: hook.attached,
+                    lsm: kernel::is_about_files(hook.name),
                 })
                 .collect(),
             denied,

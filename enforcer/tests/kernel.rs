@@ -76,7 +76,7 @@ impl Rig {
 
     fn attach(&self) -> Result<(Kernel, Maps), KernelError> {
         let (session, gateway) = self.directories();
-        Kernel::attach(&self.pins(), session, gateway)
+        Kernel::attach(&self.pins(), session, gateway, false)
     }
 
     /// Runs a shell command in the session's cgroup.
@@ -105,8 +105,9 @@ impl Drop for Rig {
 
 #[test]
 fn this_kernel_takes_every_program() {
+    // BPF LSM is not everywhere: the tests of rules about files say what is expected where.
     for (name, result) in kernel::capabilities() {
-        assert_eq!(result, Ok(()), "{name}");
+        assert!(result.is_ok() || name == "lsm", "{name}: {result:?}");
     }
 }
 
@@ -347,7 +348,7 @@ fn a_program_above_the_session_that_could_rewrite_addresses_is_refused() {
     let session = Cgroup::create(&child, true).unwrap();
     let pins = parent.bpffs.0.join("child");
     let (_, gateway) = parent.directories();
-    let refused = Kernel::attach(&pins, session.directory(), gateway);
+    let refused = Kernel::attach(&pins, session.directory(), gateway, false);
     assert!(
         matches!(refused, Err(KernelError::Foreign { .. })),
         "{refused:?}"

@@ -4,6 +4,8 @@
 
 #[path = "session/files.rs"]
 mod files;
+#[path = "session/later.rs"]
+mod later;
 #[path = "session/opener.rs"]
 mod opener;
 #[path = "session/taken.rs"]
@@ -459,6 +461,7 @@ async fn what_enforcers_that_are_gone_left_is_swept_up_and_nothing_else() {
             &ours.pins.join(id),
             session.directory(),
             gateway.directory(),
+            false,
         )
         .unwrap();
     };

@@ -36,7 +36,7 @@ pub struct FileRule {
 }
 
 /// Which list a rule is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FileRight {
     ReadOnly,
     Writable,
@@ -131,16 +131,21 @@ impl Files {
             .filter(move |(_, rule)| strict && rule.path.is_glob())
     }
 
-    /// The same as errors that say what to do.
-    pub fn not_carried(&self) -> Vec<Diagnostic> {
+    /// Whether some of it is also about files that come later, which programs of the kernel's carry where there are such.
+    pub fn is_about_later(&self) -> bool {
+        self.all().any(|(_, rule)| rule.path.is_glob())
+    }
+
+    /// What no layer of a host carries whose kernel does not take programs about files, for the reason given: errors that say what to do.
+    pub fn not_carried(&self, no_lsm: &str) -> Vec<Diagnostic> {
         self.beyond_mounts()
             .map(|(right, rule)| {
                 let message = format!(
-                    "`{}` has \"{}\", which is also about files that come later: mounts hold only what is there when a session starts, and nothing else on this host carries rules about files",
+                    "`{}` has \"{}\", which is also about files that come later: mounts hold only what is there when a session starts, and BPF LSM, which carries the rest, is not there ({no_lsm})",
                     right.key(),
                     rule.path
                 );
-                let help = "name the files and directories themselves; or accept what mounts can do, with files = \"mounts\" in the host's config.toml";
+                let help = "name the files and directories themselves; or see `agentcontainer doctor` for BPF LSM; or accept what mounts can do, with files = \"mounts\" in the host's config.toml";
                 let at = Position {
                     line: rule.origin.line,
                     column: rule.origin.column,

@@ -144,7 +144,11 @@ pub fn requests(requests: &Requests) -> String {
 
 /// A rule about files, with what carries it.
 pub fn file(right: FileRight, rule: &FileRule) -> String {
-    format!("{} \"{}\" (mounts)", right.key(), rule.path)
+    let layer = match rule.path.is_glob() {
+        true => "BPF LSM, and mounts for what is there",
+        false => "mounts",
+    };
+    format!("{} \"{}\" ({layer})", right.key(), rule.path)
 }
 
 pub fn network(rule: &NetworkRule) -> String {

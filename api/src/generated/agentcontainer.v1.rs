@@ -96,6 +96,9 @@ pub struct Hook {
     pub program_id: u32,
     #[prost(bool, tag = "3")]
     pub attached: bool,
+    /// about files, run for the whole system; otherwise at the session's or the gateway's cgroup
+    #[prost(bool, tag = "4")]
+    pub lsm: bool,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -60,16 +60,23 @@ fn check(config: Option<&PathBuf>, as_json: bool) -> Result<u8, Failure> {
             let host = loaded::host_for(&places, &workspace)?;
             let documents = crate::organisation::of_host(&places, &host)?;
             let held = policy::organisation::hold(&parsed, &host, &documents)?;
-            match held.policy.files.not_carried() {
-                errors if errors.is_empty() => Ok(()),
-                errors => Err(Failure::from(errors)),
-            }
+            Ok(held.policy.files.beyond_mounts().count())
         });
     match result {
-        Ok(()) if as_json => {
-            report::out_json(&json!({ "file": found.name, "ok": true, "diagnostics": [] }))
+        Ok(later) if as_json => {
+            let needs: &[&str] = if later > 0 { &["lsm"] } else { &[] };
+            report::out_json(
+                &json!({ "file": found.name, "ok": true, "needs": needs, "diagnostics": [] }),
+            )
         }
-        Ok(()) => report::out(format!("{}: ok", escape(&found.name))),
+        Ok(later) => {
+            report::out(format!("{}: ok", escape(&found.name)));
+            if later > 0 {
+                report::note(
+                    "rules about files that come later need BPF LSM on the host that runs it, which `agentcontainer doctor` looks for; or files = \"mounts\" in its config.toml",
+                );
+            }
+        }
         Err(failure) if as_json => {
             report::out_json(
                 &json!({ "file": found.name, "ok": false, "diagnostics": failure.diagnostics }),

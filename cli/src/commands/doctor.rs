@@ -236,20 +236,27 @@ fn enforcer_checks(findings: &mut Findings, sidecar: &Sidecar, status: &v1::Stat
         format!("{} version {}", sidecar.container_name(), status.version),
         None,
     );
+    let lsm = status
+        .capabilities
+        .iter()
+        .any(|c| c.name == "lsm" && c.there);
     findings.add(
         "files",
         Some(true),
-        "carried by mounts: rules about what is there when a session starts; patterns need files = \"mounts\" in config.toml",
+        match lsm {
+            true => "carried by mounts and BPF LSM: also what comes later",
+            false => "carried by mounts: rules about what is there when a session starts; patterns need BPF LSM, or files = \"mounts\" in config.toml",
+        },
         None,
     );
     for capability in &status.capabilities {
-        // Nothing that this version takes from a config needs it.
+        // Rules about files that come later need it, and a start that has any is refused without it.
         let needed = capability.name != "lsm";
         let detail = match (capability.there, needed) {
             (true, _) => "a program of this kind was loaded".to_owned(),
             (false, true) => capability.detail.clone(),
             (false, false) => format!(
-                "not there ({}); no rule of this version needs it",
+                "not there ({}); patterns about files need it",
                 capability.detail
             ),
         };

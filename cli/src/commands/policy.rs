@@ -146,7 +146,9 @@ fn files(files: &policy::Files) {
         .map(|(right, rule)| vec![text::file(right, rule), rule.origin.to_string()])
         .collect();
     if let Some(origin) = &files.mounts_suffice {
-        let words = "files \"mounts\": what is there when a session starts".to_owned();
+        let words =
+            "files \"mounts\": where there is no BPF LSM, what is there when a session starts"
+                .to_owned();
         rows.push(vec![words, origin.to_string()]);
     }
     if !rows.is_empty() {

@@ -77,6 +77,14 @@ impl Inside {
         })
     }
 
+    /// The namespace's inode.
+    pub fn namespace(&self) -> Result<u32, FilesError> {
+        let there = self.namespace.metadata();
+        let there = there.map_err(io_error("look at", "the mount namespace"))?;
+        u32::try_from(there.ino())
+            .map_err(|e| io_error("number", "the mount namespace")(io::Error::other(e)))
+    }
+
     /// The workspace's folder, below the root.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -13,7 +13,7 @@ use policy::{FileRight, FileRule, Files};
 use schema::request::segments_match;
 
 use super::enter::Inside;
-use super::{FilesError, MAX_LOOKED_AT, MAX_MOUNTS, When, io_error, shown, sys};
+use super::{FilesError, MAX_LOOKED_AT, MAX_MOUNTS, io_error, shown, sys};
 
 /// Longest that patterns are looked for: init waits no longer for its release.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,8 +30,13 @@ pub struct Found {
     pub is_directory: bool,
 }
 
-/// What there is of each rule, and how many plain paths are not there: an error at the start; later on they may come back.
-pub fn all(inside: &Inside, rules: &Files, when: When) -> Result<(Vec<Found>, usize), FilesError> {
+/// What there is of each rule, and how many plain paths are not there, which is an error unless they may be missing: they can come back, or
+/// another layer holds them.
+pub fn all(
+    inside: &Inside,
+    rules: &Files,
+    may_be_missing: bool,
+) -> Result<(Vec<Found>, usize), FilesError> {
     let (mut found, mut missing) = (Vec::new(), 0);
     let mut walk = Walk::default();
     for (right, rule) in rules.all() {
@@ -48,7 +53,7 @@ pub fn all(inside: &Inside, rules: &Files, when: When) -> Result<(Vec<Found>, us
         };
         // `a/**` is all of `a`.
         if pattern.iter().all(|segment| *segment == "**") {
-            let there = one.at(&path, when == When::Again || !pattern.is_empty())?;
+            let there = one.at(&path, may_be_missing || !pattern.is_empty())?;
             missing += usize::from(there.is_none() && pattern.is_empty());
             found.extend(there);
         } else {

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _};
 
 /// Attach types of cgroup programs (`enum bpf_attach_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,4 +78,62 @@ fn programs(target: &impl AsFd, attach_type: u32, query_flags: u32) -> io::Resul
         return Err(io::Error::last_os_error());
     }
     Ok(ids[..(attr.prog_cnt as usize).min(MAX_PROGRAMS)].to_vec())
+}
+
+/// How often the kernel left a program out because it was running already on that processor (`bpf_prog_info.recursion_misses`).
+pub fn missed(program: u32) -> io::Result<u64> {
+    const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    /// Up to and with `recursion_misses`, the 27th of eight bytes (include/uapi/linux/bpf.h).
+    const INFO_WORDS: usize = 27;
+    #[repr(C)]
+    struct IdAttr {
+        id: u32,
+        _next_id: u32,
+        _open_flags: u32,
+    }
+    #[repr(C)]
+    struct InfoAttr {
+        fd: u32,
+        length: u32,
+        info: u64,
+    }
+    let mut attr = IdAttr {
+        id: program,
+        _next_id: 0,
+        _open_flags: 0,
+    };
+    // SAFETY: the attribute lives across the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_GET_FD_BY_ID,
+            &raw mut attr,
+            size_of::<IdAttr>(),
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that the kernel has just given us and nobody else knows.
+    let fd = unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) };
+    let mut info = [0u64; INFO_WORDS];
+    let mut attr = InfoAttr {
+        fd: fd.as_raw_fd() as u32,
+        length: size_of_val(&info) as u32,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: the attribute and what it points to live across the call; the length bounds what is written.
+    let status = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET_INFO_BY_FD,
+            &raw mut attr,
+            size_of::<InfoAttr>(),
+        )
+    };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(info[INFO_WORDS - 1])
 }

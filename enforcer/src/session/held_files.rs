@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit::{Event, Kind, Verdict};
+use enforcer_common::counter;
 use nix::poll::{PollFd, PollFlags, poll};
 use policy::EffectivePolicy;
 
 use super::Session;
-use crate::files::{self, FilesError, Held, Masks, When};
+use crate::files::{self, FilesError, Held, Later, Masks, When};
+use crate::kernel::{Kernel, KernelError};
 use crate::process;
 
 /// How often, in milliseconds, it is asked where the kernel says nothing: a file that was removed and comes back is no change of mounts.
@@ -31,16 +33,49 @@ impl Session {
         when: When,
     ) -> Result<Held, FilesError> {
         let places = Arc::clone(&self.places);
-        let work = tokio::task::spawn_blocking(move || {
+        let later = match self.has_lsm().await {
+            true => Later::Lsm,
+            false => Later::Nobody,
+        };
+        blocking(pid, move || {
             let base = places.sessions.parent().unwrap_or(&places.sessions);
             let masks = Masks::make(base)?;
-            files::hold(pid, network, &document.files, &masks, when)
-        });
-        work.await.map_err(|error| FilesError::Io {
-            call: "hold the files of",
-            path: format!("process {pid}"),
-            source: std::io::Error::other(error),
-        })?
+            files::hold(pid, network, &document.files, &masks, when, later)
+        })
+        .await
+    }
+
+    async fn has_lsm(&self) -> bool {
+        let state = self.state.lock().await;
+        state.kernel.as_ref().is_some_and(Kernel::has_files)
+    }
+
+    /// Has the programs about files hold in the namespace of an init that waits, where the session has them; whether it does.
+    pub(super) async fn tell_programs(
+        &self,
+        pid: u32,
+        network: (u64, u64),
+        document: Arc<EffectivePolicy>,
+    ) -> Result<bool, FilesError> {
+        if !self.has_lsm().await {
+            return Ok(false);
+        }
+        let failed = |error: KernelError| FilesError::Kernel(error.to_string());
+        let work = move || files::table(pid, network, &document.files);
+        let (table, namespace) = blocking(pid, work).await?;
+        let before = {
+            let mut state = self.state.lock().await;
+            let programs = state.kernel.as_mut().and_then(Kernel::files);
+            let programs = programs.ok_or(FilesError::NotAsked)?;
+            programs.hold(&table, namespace).map_err(failed)?;
+            state.maps.counter(counter::OPENS).map_err(failed)?
+        };
+        blocking(pid, move || files::open_one(pid, network)).await?;
+        let state = self.state.lock().await;
+        match state.maps.counter(counter::OPENS).map_err(failed)? {
+            after if after > before => Ok(true),
+            _ => Err(FilesError::NotAsked),
+        }
     }
 
     /// Sees to it, in the background, that the rules stay in place for as long as that init lives.
@@ -77,8 +112,10 @@ impl Session {
         let mut held: Option<Held> = None;
         let mut failed = 0;
         loop {
-            let same =
-                |held: &Held| held.missing == 0 && files::is_there(pid, held).unwrap_or(false);
+            let later = self.has_lsm().await;
+            let same = |held: &Held| {
+                (later || held.missing == 0) && files::is_there(pid, held).unwrap_or(false)
+            };
             if !held.as_ref().is_some_and(same) {
                 match self
                     .put_in_place(pid, network, Arc::clone(&document), When::Again)
@@ -121,6 +158,19 @@ impl Session {
         ));
         let _ = self.write(event);
     }
+}
+
+/// Work about a process that is not for the runtime's own threads.
+async fn blocking<T: Send + 'static>(
+    pid: u32,
+    work: impl FnOnce() -> Result<T, FilesError> + Send + 'static,
+) -> Result<T, FilesError> {
+    let work = tokio::task::spawn_blocking(work);
+    work.await.map_err(|error| FilesError::Io {
+        call: "hold the files of",
+        path: format!("process {pid}"),
+        source: std::io::Error::other(error),
+    })?
 }
 
 /// Until the namespace's mounts change, or a while has passed. `mountinfo` has something urgent to read then (proc_pid_mounts(5)).

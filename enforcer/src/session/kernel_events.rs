@@ -8,7 +8,7 @@ use enforcer_common as abi;
 use tokio::io::unix::AsyncFd;
 
 use super::Session;
-use crate::events::{self, Limiter};
+use crate::events::{self, Limiter, Record};
 
 /// Records taken out of the ring buffer before they are handled.
 const BATCH: usize = 256;
@@ -55,7 +55,19 @@ impl Session {
                 let _ = self.close("events-unreadable").await;
                 return;
             }
-            for event in batch {
+            for record in batch {
+                let event = match record {
+                    Record::Socket(event) => event,
+                    Record::File(event) if limiter.admit(Instant::now()) => {
+                        // A denial stands whether or not it could be written; `write` has said so.
+                        let _ = self.write(events::file_denial(&event));
+                        continue;
+                    }
+                    Record::File(_) => {
+                        beyond += 1;
+                        continue;
+                    }
+                };
                 if event.reason == abi::Reason::WireRequest as u8 {
                     let session = Arc::clone(&self);
                     tokio::spawn(async move {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use audit::{Event, Kind, Verdict};
 use enforcer_common::Settings;
+use policy::EffectivePolicy;
 use schema::net::Cidr;
 
 use super::Session;
-use crate::files::When;
+use crate::files::{Held, When};
 use crate::process;
 use crate::wire::{self, WireError, Wired};
 
@@ -108,11 +109,7 @@ impl Session {
             call: "stat the namespace",
             source,
         })?;
-        let held = self.put_in_place(pid, network, document, When::Start).await;
-        let held = held.map_err(WireError::from).and_then(|held| {
-            self.alone(pid)?;
-            Ok(held)
-        });
+        let held = self.hold_before_release(pid, network, document).await;
         let held = match held {
             Ok(held) => held,
             Err(error) => {
@@ -123,14 +120,33 @@ impl Session {
                 return Err(error);
             }
         };
+        let (held, programs) = held;
         let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "files-held");
         event.layer = Some("mounts".into());
-        event.detail = Some(held.to_string());
+        event.detail = Some(match programs {
+            true => format!("{held}; BPF LSM holds all of it, for what comes later too"),
+            false => held.to_string(),
+        });
         let _ = self.write(event);
         Ok(Wired {
             mounted: true,
             ..wired
         })
+    }
+
+    /// By mounts, and by the programs where the session has them: says whether it has.
+    async fn hold_before_release(
+        &self,
+        pid: u32,
+        network: (u64, u64),
+        document: Arc<EffectivePolicy>,
+    ) -> Result<(Held, bool), WireError> {
+        let held = self
+            .put_in_place(pid, network, Arc::clone(&document), When::Start)
+            .await?;
+        self.alone(pid)?;
+        let programs = self.tell_programs(pid, network, document).await?;
+        Ok((held, programs))
     }
 
     /// Nobody but init is in its mount namespace: for whoever is in a directory already, it would stay what it was under the mounts. Asked

@@ -1,0 +1,173 @@
+//! The ABI of the programs about files: where the kernel keeps what they read, the table that a path is looked up in, and what they
+//! report. The table is a deterministic automaton over a path's names that reads them as the kernel has them, from the file up to the root.
+
+use crate::Process;
+
+/// Longest name that a rule may spell out, in bytes.
+pub const MAX_NAME: usize = 120;
+/// Longest run of characters before or after a name's `*`, in bytes.
+pub const MAX_PART: usize = 16;
+/// Most different names with a `*` in them, over all rules.
+pub const MAX_GLOBS: usize = 6;
+/// Most names that rules spell out.
+pub const NAME_ENTRIES: u32 = 16_384;
+/// Most states.
+pub const STATE_ENTRIES: u32 = 16_384;
+/// Most transitions: states times classes of names.
+pub const NEXT_ENTRIES: u32 = 1 << 20;
+/// Most names and mounts from a file up to its root; what lies deeper is denied.
+pub const MAX_STEPS: u32 = 512;
+
+/// Offsets in bytes of what the programs read, from the running kernel's BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    pub task_nsproxy: u32,
+    pub nsproxy_mnt_ns: u32,
+    /// `mnt_namespace.ns` and `ns_common.inum` in one.
+    pub mnt_ns_inum: u32,
+    pub file_path: u32,
+    pub file_mode: u32,
+    pub file_flags: u32,
+    pub path_mnt: u32,
+    pub path_dentry: u32,
+    pub dentry_parent: u32,
+    pub dentry_inode: u32,
+    /// `dentry.d_name` and `qstr.name` in one.
+    pub dentry_name: u32,
+    /// `dentry.d_name` and `qstr.len` in one.
+    pub dentry_name_len: u32,
+    pub inode_mode: u32,
+    pub vfsmount_root: u32,
+    /// `mount.mnt`: what lies between a `struct vfsmount` and its `struct mount`.
+    pub mount_mnt: u32,
+    pub mount_parent: u32,
+    pub mount_mountpoint: u32,
+    pub bprm_file: u32,
+    /// Not 0 where the others are filled in.
+    pub known: u32,
+}
+const _: () = assert!(size_of::<Offsets>() == 76);
+
+/// Element 0 of `FILES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Inode of the mount namespace that the rules hold in; 0: in none, before its init is released.
+    pub mount_namespace: u32,
+    /// Classes of names.
+    pub classes: u32,
+    /// Names with a `*`.
+    pub globs: u32,
+    /// Not 0: only what has [`right::EXECUTE`] is executed.
+    pub listed: u32,
+}
+const _: () = assert!(size_of::<Settings>() == 16);
+
+/// Key of `NAMES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Name {
+    pub length: u64,
+    pub bytes: [u8; MAX_NAME],
+}
+const _: () = assert!(size_of::<Name>() == 128);
+
+/// An element of `GLOBS`: a name with one `*`, as what stands before and after it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Glob {
+    /// The first bytes of a name, little-endian, and which of them count.
+    pub head: [u64; 2],
+    pub head_mask: [u64; 2],
+    /// The last bytes of a name, the very last one the most significant, and which of them count.
+    pub tail: [u64; 2],
+    pub tail_mask: [u64; 2],
+    /// Length of both together: no shorter name matches.
+    pub shortest: u64,
+}
+const _: () = assert!(size_of::<Glob>() == 72);
+
+/// An element of `PLACES`, by the state at the root: what the rules make of a path.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Two directories with the same class have the same rules below them.
+    pub class: u32,
+    /// Of [`right`].
+    pub rights: u32,
+}
+const _: () = assert!(size_of::<Place>() == 8);
+
+/// Bits of [`Place::rights`].
+pub mod right {
+    pub const DENIED: u32 = 1;
+    pub const READ_ONLY: u32 = 2;
+    pub const EXECUTE: u32 = 4;
+}
+
+/// The state in which a path's last name is read.
+pub const START: u32 = 0;
+
+/// Which hook a [`FileEvent`] comes from. Not one of [`crate::Hook`]'s numbers.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    Open = 64,
+    Create = 65,
+    Link = 66,
+    Rename = 67,
+    Remove = 68,
+    Change = 69,
+    Execute = 70,
+}
+
+/// Why.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileReason {
+    Denied = 1,
+    ReadOnly = 2,
+    /// A directory that rules are about would come to be somewhere else.
+    Moved = 3,
+    NotListed = 4,
+    /// The path could not be read.
+    Internal = 5,
+}
+
+/// Bytes of a path that an event carries, its last name first, each ended by 0.
+pub const EVENT_PATH: usize = 1024;
+/// Longest name in an event; of a longer one the beginning.
+pub const EVENT_NAME: usize = 256;
+
+/// One record of `EVENTS` about a file; longer than every other kind.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct FileEvent {
+    pub process: Process,
+    /// An [`Act`].
+    pub act: u8,
+    /// A [`FileReason`].
+    pub reason: u8,
+    /// Not 0: names are missing at the path's beginning.
+    pub cut: u8,
+    pub _pad: u8,
+    /// Bytes of `path` that are in use.
+    pub length: u32,
+    pub path: [u8; EVENT_PATH + EVENT_NAME],
+}
+const _: () = assert!(size_of::<FileEvent>() == 48 + EVENT_PATH + EVENT_NAME);
+
+// === impl Name ===
+
+impl Name {
+    /// None for a longer one than rules may spell out.
+    pub fn new(name: &[u8]) -> Option<Self> {
+        let mut bytes = [0; MAX_NAME];
+        bytes.get_mut(..name.len())?.copy_from_slice(name);
+        Some(Self {
+            length: name.len() as u64,
+            bytes,
+        })
+    }
+}

@@ -1,0 +1,193 @@
+//! Rules about files, at the kernel's own hooks (include/linux/lsm_hook_defs.h; security/security.c says where each is called): they hold for
+//! files that come later, which mounts cannot. Attached to the whole system, as LSM programs are; what runs outside the session's mount
+//! namespace is let through at the first comparison. Minimum kernel 5.17 (`bpf_loop`).
+
+use aya_ebpf::{macros::lsm, programs::LsmContext};
+use enforcer_common::files::{Act, FileReason, Place, Settings, right};
+
+use crate::{
+    place::{At, Pointer, changes, rules},
+    record::deny_file,
+};
+
+/// What a rule answers with, as the mounts that carry the others do: EACCES, EROFS. EXDEV makes `mv` copy instead, file by file.
+const EACCES: i32 = -13;
+const EROFS: i32 = -30;
+const EXDEV: i32 = -18;
+
+#[lsm(hook = "file_open")]
+pub fn file_open(ctx: LsmContext) -> i32 {
+    let Some(rules) = rules() else { return 0 };
+    let file: Pointer = ctx.arg(0);
+    crate::maps::count(enforcer_common::counter::OPENS);
+    let restricted = match changes(file) {
+        Ok(false) => right::DENIED,
+        Ok(true) => right::DENIED | right::READ_ONLY,
+        Err(()) => return EACCES,
+    };
+    judge(&rules, Act::Open, At::file(file), restricted)
+}
+
+#[lsm(hook = "path_mknod")]
+pub fn path_mknod(ctx: LsmContext) -> i32 {
+    child(&ctx, Act::Create)
+}
+
+#[lsm(hook = "path_mkdir")]
+pub fn path_mkdir(ctx: LsmContext) -> i32 {
+    child(&ctx, Act::Create)
+}
+
+#[lsm(hook = "path_symlink")]
+pub fn path_symlink(ctx: LsmContext) -> i32 {
+    child(&ctx, Act::Create)
+}
+
+#[lsm(hook = "path_unlink")]
+pub fn path_unlink(ctx: LsmContext) -> i32 {
+    child(&ctx, Act::Remove)
+}
+
+#[lsm(hook = "path_rmdir")]
+pub fn path_rmdir(ctx: LsmContext) -> i32 {
+    child(&ctx, Act::Remove)
+}
+
+#[lsm(hook = "path_truncate")]
+pub fn path_truncate(ctx: LsmContext) -> i32 {
+    itself(&ctx)
+}
+
+#[lsm(hook = "path_chmod")]
+pub fn path_chmod(ctx: LsmContext) -> i32 {
+    itself(&ctx)
+}
+
+#[lsm(hook = "path_chown")]
+pub fn path_chown(ctx: LsmContext) -> i32 {
+    itself(&ctx)
+}
+
+/// A second name for a file: neither may be one that rules are about.
+#[lsm(hook = "path_link")]
+pub fn path_link(ctx: LsmContext) -> i32 {
+    let Some(rules) = rules() else { return 0 };
+    let (old, directory, new): (Pointer, Pointer, Pointer) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    let directory = At::path(directory);
+    // Both are on one mount: the kernel makes no link from one to another.
+    let old = directory.map(|directory| directory.beside(old));
+    let new = directory.map(|directory| directory.beside(new));
+    let restricted = right::DENIED | right::READ_ONLY;
+    match judge(&rules, Act::Link, old, restricted) {
+        0 => entry(&rules, Act::Link, directory, new),
+        refused => refused,
+    }
+}
+
+/// Neither name may be one that rules are about, and a directory keeps the rules that hold below it.
+#[lsm(hook = "path_rename")]
+pub fn path_rename(ctx: LsmContext) -> i32 {
+    let Some(rules) = rules() else { return 0 };
+    let (from, old): (Pointer, Pointer) = (ctx.arg(0), ctx.arg(1));
+    let (to, new): (Pointer, Pointer) = (ctx.arg(2), ctx.arg(3));
+    let (Ok(from), Ok(to)) = (At::path(from), At::path(to)) else { return EACCES };
+    let (old, new) = (from.beside(old), to.beside(new));
+    for directory in [from, to] {
+        let refused = judge(&rules, Act::Rename, Ok(directory), right::READ_ONLY);
+        if refused != 0 {
+            return refused;
+        }
+    }
+    let Ok(old_place) = old.place(&rules) else {
+        return refuse(Act::Rename, old, FileReason::Internal, EACCES);
+    };
+    let refused = weigh(Act::Rename, old, old_place, right::DENIED | right::READ_ONLY);
+    if refused != 0 {
+        return refused;
+    }
+    let Ok(new_place) = new.place(&rules) else {
+        return refuse(Act::Rename, new, FileReason::Internal, EACCES);
+    };
+    let refused = weigh(Act::Rename, new, new_place, right::DENIED | right::READ_ONLY);
+    if refused != 0 || old_place.class == new_place.class {
+        return refused;
+    }
+    // An exchange moves what is at the new name as well.
+    match (old.is_directory(), new.is_directory()) {
+        (Ok(false), Ok(false)) => 0,
+        (Ok(_), Ok(_)) => refuse(Act::Rename, old, FileReason::Moved, EXDEV),
+        _ => refuse(Act::Rename, old, FileReason::Internal, EACCES),
+    }
+}
+
+/// Every stage of a `#!` chain comes here with the file of that stage (fs/exec.c, `search_binary_handler`).
+#[lsm(hook = "bprm_check_security")]
+pub fn bprm_check_security(ctx: LsmContext) -> i32 {
+    let Some(rules) = rules() else { return 0 };
+    let bprm: Pointer = ctx.arg(0);
+    let at = At::program(bprm);
+    let refused = judge(&rules, Act::Execute, at, right::DENIED);
+    if refused != 0 || rules.listed == 0 {
+        return refused;
+    }
+    let Ok(at) = at else { return EACCES };
+    match at.place(&rules) {
+        Ok(place) if place.rights & right::EXECUTE != 0 => 0,
+        Ok(_) => refuse(Act::Execute, at, FileReason::NotListed, EACCES),
+        Err(()) => refuse(Act::Execute, at, FileReason::Internal, EACCES),
+    }
+}
+
+/// Hooks with a `struct path` of the directory and the entry in it.
+#[inline(always)]
+fn child(ctx: &LsmContext, act: Act) -> i32 {
+    let Some(rules) = rules() else { return 0 };
+    let (directory, name): (Pointer, Pointer) = (ctx.arg(0), ctx.arg(1));
+    let directory = At::path(directory);
+    let at = directory.map(|directory| directory.beside(name));
+    entry(&rules, act, directory, at)
+}
+
+/// An entry that comes or goes: its directory changes with it.
+#[inline(always)]
+fn entry(rules: &Settings, act: Act, directory: Result<At, ()>, at: Result<At, ()>) -> i32 {
+    match judge(rules, act, at, right::DENIED | right::READ_ONLY) {
+        0 => judge(rules, act, directory, right::READ_ONLY),
+        refused => refused,
+    }
+}
+
+/// Hooks with a `struct path` of what is changed.
+#[inline(always)]
+fn itself(ctx: &LsmContext) -> i32 {
+    let Some(rules) = rules() else { return 0 };
+    judge(&rules, Act::Change, At::path(ctx.arg(0)), right::DENIED | right::READ_ONLY)
+}
+
+/// 0, or the refusal where the place has one of these rights taken away.
+#[inline(always)]
+fn judge(rules: &Settings, act: Act, at: Result<At, ()>, restricted: u32) -> i32 {
+    let Ok(at) = at else { return EACCES };
+    match at.place(rules) {
+        Ok(place) => weigh(act, at, place, restricted),
+        Err(()) => refuse(act, at, FileReason::Internal, EACCES),
+    }
+}
+
+#[inline(always)]
+fn weigh(act: Act, at: At, place: Place, restricted: u32) -> i32 {
+    let taken = place.rights & restricted;
+    if taken & right::DENIED != 0 {
+        return refuse(act, at, FileReason::Denied, EACCES);
+    }
+    if taken & right::READ_ONLY != 0 {
+        return refuse(act, at, FileReason::ReadOnly, EROFS);
+    }
+    0
+}
+
+#[inline(always)]
+fn refuse(act: Act, at: At, reason: FileReason, errno: i32) -> i32 {
+    deny_file(act, at, reason);
+    errno
+}

@@ -1,0 +1,328 @@
+//! Where a file is, as rules name it: its names are read from the kernel's own directory entries, from the file up to the root of its
+//! mount namespace, and each takes the table one state further. No path that a process spelt is looked at: links, `/proc/PID/root`,
+//! descriptors and races come to the same entries (kernel fs/d_path.c walks the same way).
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_task, bpf_probe_read_kernel,
+        generated::{bpf_loop, bpf_probe_read_kernel as read_bytes},
+    },
+    macros::map,
+    maps::{Array, HashMap},
+};
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use core::ffi::c_void;
+use enforcer_common::files::{
+    Glob, MAX_GLOBS, MAX_NAME, MAX_STEPS, NAME_ENTRIES, NEXT_ENTRIES, Name, Offsets, Place,
+    STATE_ENTRIES, START, Settings,
+};
+
+/// Filled in when the object is loaded. Volatile reads: the compiler must not take the zeroes for granted.
+#[unsafe(no_mangle)]
+static OFFSETS: Offsets = Offsets {
+    task_nsproxy: 0,
+    nsproxy_mnt_ns: 0,
+    mnt_ns_inum: 0,
+    file_path: 0,
+    file_mode: 0,
+    file_flags: 0,
+    path_mnt: 0,
+    path_dentry: 0,
+    dentry_parent: 0,
+    dentry_inode: 0,
+    dentry_name: 0,
+    dentry_name_len: 0,
+    inode_mode: 0,
+    vfsmount_root: 0,
+    mount_mnt: 0,
+    mount_parent: 0,
+    mount_mountpoint: 0,
+    bprm_file: 0,
+    known: 0,
+};
+
+/// Element 0: where the rules hold.
+#[map]
+static FILES: Array<Settings> = Array::with_max_entries(1, 0);
+
+/// Names that rules spell out, with the class of each.
+#[map]
+static NAMES: HashMap<Name, u32> = HashMap::with_max_entries(NAME_ENTRIES, BPF_F_NO_PREALLOC);
+
+#[map]
+static GLOBS: Array<Glob> = Array::with_max_entries(MAX_GLOBS as u32, 0);
+
+/// Classes of names that no rule spells out, by which of the globs they match.
+#[map]
+static GLOB_CLASSES: Array<u32> = Array::with_max_entries(1 << MAX_GLOBS, 0);
+
+/// By state and class of a name: the next state.
+#[map]
+static NEXT: Array<u32> = Array::with_max_entries(NEXT_ENTRIES, 0);
+
+/// By state at the root.
+#[map]
+static PLACES: Array<Place> = Array::with_max_entries(STATE_ENTRIES, 0);
+
+/// A pointer into the kernel. Never followed but by [`read`].
+pub type Pointer = *const u8;
+
+macro_rules! offset {
+    ($member:ident) => {
+        // SAFETY: a static of this object; volatile, because the loader writes it.
+        unsafe { core::ptr::read_volatile(&raw const OFFSETS.$member) as usize }
+    };
+}
+
+/// A member of a kernel structure.
+#[inline(always)]
+fn read<T: Copy>(base: Pointer, offset: usize) -> Result<T, ()> {
+    // SAFETY: the helper checks the address and fails where nothing can be read.
+    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset).cast::<T>()) }.map_err(|_| ())
+}
+
+/// The rules that the calling task is under, if it is in the namespace that they hold in.
+#[inline(always)]
+pub fn rules() -> Option<Settings> {
+    let settings = *FILES.get(0)?;
+    if settings.mount_namespace == 0 {
+        return None;
+    }
+    // SAFETY: the helper takes no argument.
+    let task = unsafe { bpf_get_current_task() } as Pointer;
+    let namespace = mount_namespace(task).unwrap_or(0);
+    if namespace == settings.mount_namespace { Some(settings) } else { None }
+}
+
+/// Inode of a task's mount namespace. A task that is ending has none any more.
+#[inline(always)]
+fn mount_namespace(task: Pointer) -> Result<u32, ()> {
+    let proxy: Pointer = read(task, offset!(task_nsproxy))?;
+    let namespace: Pointer = read(proxy, offset!(nsproxy_mnt_ns))?;
+    read(namespace, offset!(mnt_ns_inum))
+}
+
+/// Whether a file that is being opened can be written by it, or is emptied.
+#[inline(always)]
+pub fn changes(file: Pointer) -> Result<bool, ()> {
+    /// In `struct file`'s mode (include/linux/fs.h).
+    const FMODE_WRITE: u32 = 2;
+    const O_TRUNC: u32 = 0o1000;
+    let mode: u32 = read(file, offset!(file_mode))?;
+    let flags: u32 = read(file, offset!(file_flags))?;
+    Ok(mode & FMODE_WRITE != 0 || flags & O_TRUNC != 0)
+}
+
+/// A directory entry on a mount.
+#[derive(Clone, Copy)]
+pub struct At {
+    pub mount: Pointer,
+    pub entry: Pointer,
+}
+
+impl At {
+    /// Of a `struct path`.
+    #[inline(always)]
+    pub fn path(path: Pointer) -> Result<Self, ()> {
+        Ok(Self {
+            mount: read(path, offset!(path_mnt))?,
+            entry: read(path, offset!(path_dentry))?,
+        })
+    }
+
+    /// Of a `struct file`.
+    #[inline(always)]
+    pub fn file(file: Pointer) -> Result<Self, ()> {
+        Self::path(file.wrapping_add(offset!(file_path)))
+    }
+
+    /// Of the file that a `struct linux_binprm` is about.
+    #[inline(always)]
+    pub fn program(bprm: Pointer) -> Result<Self, ()> {
+        Self::file(read(bprm, offset!(bprm_file))?)
+    }
+
+    /// Another entry on the same mount.
+    #[inline(always)]
+    pub fn beside(self, entry: Pointer) -> Self {
+        Self { mount: self.mount, entry }
+    }
+
+    /// One step up: the entry above, through mounts. None at the root; an entry that leads to no root is an error.
+    #[inline(always)]
+    pub fn up(self) -> Result<Step, ()> {
+        let root: Pointer = read(self.mount, offset!(vfsmount_root))?;
+        if self.entry != root {
+            let parent: Pointer = read(self.entry, offset!(dentry_parent))?;
+            return if parent == self.entry {
+                Err(())
+            } else {
+                Ok(Step::Name(self.beside(parent)))
+            };
+        }
+        let mount = self.mount.wrapping_sub(offset!(mount_mnt));
+        let parent: Pointer = read(mount, offset!(mount_parent))?;
+        if parent == mount {
+            return Ok(Step::Root);
+        }
+        Ok(Step::Mount(Self {
+            mount: parent.wrapping_add(offset!(mount_mnt)),
+            entry: read(mount, offset!(mount_mountpoint))?,
+        }))
+    }
+
+    /// Where the entry's name is and how long it is.
+    #[inline(always)]
+    pub fn name(self) -> Result<(Pointer, u32), ()> {
+        Ok((
+            read(self.entry, offset!(dentry_name))?,
+            read(self.entry, offset!(dentry_name_len))?,
+        ))
+    }
+
+    #[inline(always)]
+    pub fn is_directory(self) -> Result<bool, ()> {
+        const S_IFMT: u16 = 0o170000;
+        const S_IFDIR: u16 = 0o040000;
+        let inode: Pointer = read(self.entry, offset!(dentry_inode))?;
+        if inode.is_null() {
+            return Ok(false);
+        }
+        let mode: u16 = read(inode, offset!(inode_mode))?;
+        Ok(mode & S_IFMT == S_IFDIR)
+    }
+
+    /// What the rules make of it.
+    #[inline(always)]
+    pub fn place(self, settings: &Settings) -> Result<Place, ()> {
+        let mut walk = Walk {
+            at: self,
+            classes: settings.classes,
+            globs: settings.globs,
+            state: START,
+            end: 0,
+            name: Name { length: 0, bytes: [0; MAX_NAME] },
+        };
+        // SAFETY: the callback has the signature that the helper asks for, and the context outlives the call.
+        unsafe {
+            bpf_loop(
+                MAX_STEPS,
+                step as *const () as *mut c_void,
+                (&raw mut walk).cast(),
+                0,
+            )
+        };
+        if walk.end != AT_ROOT {
+            return Err(());
+        }
+        PLACES.get(walk.state).copied().ok_or(())
+    }
+}
+
+/// What is above an entry.
+pub enum Step {
+    /// The entry has a name; this is its directory.
+    Name(At),
+    /// The entry is a mount's root, which has no name of its own; this is where it is mounted.
+    Mount(At),
+    Root,
+}
+
+const AT_ROOT: u32 = 1;
+
+struct Walk {
+    at: At,
+    classes: u32,
+    globs: u32,
+    state: u32,
+    end: u32,
+    name: Name,
+}
+
+/// 0 goes on, 1 ends.
+unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
+    // SAFETY: `place` hands its own walk.
+    let walk = unsafe { &mut *context.cast::<Walk>() };
+    match walk.at.up() {
+        Ok(Step::Root) => {
+            walk.end = AT_ROOT;
+            1
+        }
+        Ok(Step::Mount(at)) => {
+            walk.at = at;
+            0
+        }
+        Ok(Step::Name(above)) => {
+            let Ok(class) = class(walk) else { return 1 };
+            let index = walk.state.wrapping_mul(walk.classes).wrapping_add(class);
+            let Some(next) = NEXT.get(index) else { return 1 };
+            walk.state = *next;
+            walk.at = above;
+            0
+        }
+        Err(()) => 1,
+    }
+}
+
+/// The class of an entry's name.
+#[inline(always)]
+fn class(walk: &mut Walk) -> Result<u32, ()> {
+    let (name, length) = walk.at.name()?;
+    walk.name.bytes = [0; MAX_NAME];
+    walk.name.length = u64::from(length);
+    if length as usize <= MAX_NAME {
+        // SAFETY: as many bytes as compared above; the helper checks the address it reads from.
+        let done = unsafe { read_bytes((&raw mut walk.name.bytes).cast(), length, name.cast()) };
+        if done != 0 {
+            return Err(());
+        }
+        // SAFETY: the value is copied at once.
+        if let Some(class) = unsafe { NAMES.get(&walk.name) } {
+            return Ok(*class);
+        }
+    }
+    let matched = if walk.globs == 0 { 0 } else { globs(name, length, walk.globs)? };
+    GLOB_CLASSES.get(matched).copied().ok_or(())
+}
+
+/// Which of the globs a name matches, a bit each.
+#[inline(always)]
+fn globs(name: Pointer, length: u32, count: u32) -> Result<u32, ()> {
+    let (head, tail) = (ends(name, length, false)?, ends(name, length, true)?);
+    let mut matched = 0;
+    let mut index = 0;
+    while index < MAX_GLOBS as u32 {
+        if index >= count {
+            break;
+        }
+        let glob = GLOBS.get(index).ok_or(())?;
+        let fits = u64::from(length) >= glob.shortest
+            && (head[0] & glob.head_mask[0]) == glob.head[0]
+            && (head[1] & glob.head_mask[1]) == glob.head[1]
+            && (tail[0] & glob.tail_mask[0]) == glob.tail[0]
+            && (tail[1] & glob.tail_mask[1]) == glob.tail[1];
+        if fits {
+            matched |= 1 << index;
+        }
+        index += 1;
+    }
+    Ok(matched)
+}
+
+/// The first sixteen bytes of a name, or the last sixteen: of a shorter one what there is, at the beginning or at the end.
+#[inline(always)]
+fn ends(name: Pointer, length: u32, last: bool) -> Result<[u64; 2], ()> {
+    // Twice as long as is read, so that the verifier sees any place within the first half as good.
+    let mut bytes = [0u64; 4];
+    let to = (&raw mut bytes).cast::<u8>();
+    let done = if length >= 16 {
+        let from = if last { name.wrapping_add(length as usize - 16) } else { name };
+        // SAFETY: sixteen bytes into more; the helper checks the address it reads from.
+        unsafe { read_bytes(to.cast(), 16, from.cast()) }
+    } else {
+        let before = if last { (16 - length as usize) & 15 } else { 0 };
+        // SAFETY: at most fifteen bytes after at most fifteen; as above.
+        unsafe { read_bytes(to.add(before).cast(), length & 15, name.cast()) }
+    };
+    if done == 0 { Ok([bytes[0], bytes[1]]) } else { Err(()) }
+}

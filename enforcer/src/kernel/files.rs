@@ -1,0 +1,236 @@
+//! The programs about files of one session: loaded and attached where its policy has a rule that mounts do not carry, and asked after like every
+//! other. LSM programs run for the whole system; the session's mount namespace, which they are told once its init waits, is where they decide.
+
+use std::io;
+use std::path::Path;
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use aya::programs::Lsm;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::{Btf, Ebpf};
+
+use enforcer_common::files::{Glob, Name, Place, Settings};
+
+use super::query::missed;
+use super::{HookState, KernelError, failed, from_pin, pin_error, take};
+use crate::files::table::Table;
+
+/// The programs, each by its hook's name.
+pub const HOOKS: [&str; 12] = [
+    "file_open",
+    "path_mknod",
+    "path_mkdir",
+    "path_symlink",
+    "path_link",
+    "path_rename",
+    "path_unlink",
+    "path_rmdir",
+    "path_truncate",
+    "path_chmod",
+    "path_chown",
+    "bprm_check_security",
+];
+
+const FILES: &str = "FILES";
+const NAMES: &str = "NAMES";
+const GLOBS: &str = "GLOBS";
+const GLOB_CLASSES: &str = "GLOB_CLASSES";
+const NEXT: &str = "NEXT";
+const PLACES: &str = "PLACES";
+/// Those of its maps that take much memory, and none where they are not used.
+pub(super) const LARGE: [&str; 2] = [NEXT, PLACES];
+const PINNED: [&str; 6] = [FILES, NAMES, GLOBS, GLOB_CLASSES, NEXT, PLACES];
+
+/// What holds the programs, and their tables.
+pub struct FilePrograms {
+    links: Vec<(&'static str, FdLink)>,
+    maps: FileMaps,
+}
+
+impl std::fmt::Debug for FilePrograms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FilePrograms")
+    }
+}
+
+struct FileMaps {
+    settings: Array<MapData, Settings>,
+    names: HashMap<MapData, Name, u32>,
+    globs: Array<MapData, Glob>,
+    glob_classes: Array<MapData, u32>,
+    next: Array<MapData, u32>,
+    places: Array<MapData, Place>,
+}
+
+/// The running kernel's types, which say where a hook is.
+pub fn btf() -> Result<Btf, KernelError> {
+    Btf::from_sys_fs().map_err(|e| KernelError::Btf(e.to_string()))
+}
+
+pub(super) fn load(ebpf: &mut Ebpf, hook: &'static str, btf: &Btf) -> Result<(), KernelError> {
+    program(ebpf, hook)?.load(hook, btf).map_err(failed(hook))
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, hook: &'static str) -> Result<&'a mut Lsm, KernelError> {
+    let program = ebpf.program_mut(hook).ok_or(KernelError::Missing(hook))?;
+    program.try_into().map_err(failed(hook))
+}
+
+fn map_error(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
+    move |source| KernelError::Map { map, source }
+}
+
+// === impl FilePrograms ===
+
+impl FilePrograms {
+    /// Loads, attaches and pins. They hold nowhere until [`Self::hold`].
+    pub(super) fn attach(ebpf: &mut Ebpf, pins: &Path) -> Result<Self, KernelError> {
+        let btf = btf()?;
+        let mut links = Vec::new();
+        for hook in HOOKS {
+            load(ebpf, hook, &btf)?;
+            let program = program(ebpf, hook)?;
+            let id = program.attach().map_err(failed(hook))?;
+            let link = FdLink::from(program.take_link(id).map_err(failed(hook))?);
+            let path = pins.join("links").join(hook);
+            let pinned = link.pin(&path).map_err(pin_error(&path))?;
+            links.push((hook, FdLink::from(pinned)));
+        }
+        for name in PINNED {
+            let path = pins.join("maps").join(name);
+            ebpf.map_mut(name)
+                .ok_or(KernelError::Missing(name))?
+                .pin(&path)
+                .map_err(pin_error(&path))?;
+        }
+        let maps = FileMaps::from(|name| take(ebpf, name))?;
+        Ok(Self { links, maps })
+    }
+
+    /// None where nothing of them was pinned.
+    pub(super) fn adopt(pins: &Path) -> Result<Option<Self>, KernelError> {
+        let path = pins.join("links").join(HOOKS[0]);
+        let there = path.try_exists().map_err(|source| KernelError::Io {
+            call: "look for",
+            path,
+            source,
+        })?;
+        if !there {
+            return Ok(None);
+        }
+        let links = HOOKS
+            .into_iter()
+            .map(|hook| {
+                let path = pins.join("links").join(hook);
+                let link = PinnedLink::from_pin(&path).map_err(pin_error(&path))?;
+                Ok((hook, FdLink::from(link)))
+            })
+            .collect::<Result<_, KernelError>>()?;
+        let maps = FileMaps::from(|name| {
+            let data = from_pin(&pins.join("maps"), name)?;
+            Map::from_map_data(data).map_err(map_error(name))
+        })?;
+        Ok(Some(Self { links, maps }))
+    }
+
+    /// Fills the tables, and has them hold in a mount namespace whose programs have not begun. Until it is done they hold nowhere.
+    pub fn hold(&mut self, table: &Table, namespace: u32) -> Result<(), KernelError> {
+        let maps = &mut self.maps;
+        maps.settings
+            .set(0, Settings::default(), 0)
+            .map_err(map_error(FILES))?;
+        let known: Vec<Name> = maps
+            .names
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(map_error(NAMES))?;
+        for name in known {
+            maps.names.remove(&name).map_err(map_error(NAMES))?;
+        }
+        for (name, class) in &table.names {
+            maps.names
+                .insert(name, class, 0)
+                .map_err(map_error(NAMES))?;
+        }
+        fill(&mut maps.globs, &table.globs, GLOBS)?;
+        fill(&mut maps.glob_classes, &table.glob_classes, GLOB_CLASSES)?;
+        fill(&mut maps.next, &table.next, NEXT)?;
+        fill(&mut maps.places, &table.places, PLACES)?;
+        maps.settings
+            .set(0, table.settings(namespace), 0)
+            .map_err(map_error(FILES))
+    }
+
+    /// The mount namespace that they hold in, 0 for none.
+    pub fn namespace(&self) -> Result<u32, KernelError> {
+        let settings = self.maps.settings.get(&0, 0).map_err(map_error(FILES))?;
+        Ok(settings.mount_namespace)
+    }
+
+    /// What the kernel says of each.
+    pub(super) fn hooks(&self) -> Result<Vec<HookState>, KernelError> {
+        self.links
+            .iter()
+            .map(|(hook, link)| {
+                let info = link.info().map_err(|e| KernelError::Query {
+                    hook,
+                    source: io::Error::other(e),
+                })?;
+                Ok(HookState {
+                    name: hook,
+                    program: info.program_id(),
+                    attached: info.program_id() != 0,
+                })
+            })
+            .collect()
+    }
+
+    /// Each is attached, and was asked every time: a kernel that lets itself be interrupted in a program leaves it out for whoever interrupts
+    /// (before Linux 6.2, kernel/bpf/trampoline.c).
+    pub(super) fn verify(&self) -> Result<(), KernelError> {
+        for state in self.hooks()? {
+            if !state.attached {
+                return Err(KernelError::Detached { hook: state.name });
+            }
+            let missed = missed(state.program).map_err(|source| KernelError::Query {
+                hook: state.name,
+                source,
+            })?;
+            if missed > 0 {
+                return Err(KernelError::Missed {
+                    hook: state.name,
+                    missed,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FileMaps {
+    fn from(
+        mut map: impl FnMut(&'static str) -> Result<Map, KernelError>,
+    ) -> Result<Self, KernelError> {
+        Ok(Self {
+            settings: map(FILES)?.try_into().map_err(map_error(FILES))?,
+            names: map(NAMES)?.try_into().map_err(map_error(NAMES))?,
+            globs: map(GLOBS)?.try_into().map_err(map_error(GLOBS))?,
+            glob_classes: map(GLOB_CLASSES)?
+                .try_into()
+                .map_err(map_error(GLOB_CLASSES))?,
+            next: map(NEXT)?.try_into().map_err(map_error(NEXT))?,
+            places: map(PLACES)?.try_into().map_err(map_error(PLACES))?,
+        })
+    }
+}
+
+fn fill<T: aya::Pod>(
+    map: &mut Array<MapData, T>,
+    values: &[T],
+    name: &'static str,
+) -> Result<(), KernelError> {
+    for (at, value) in values.iter().enumerate() {
+        map.set(at as u32, value, 0).map_err(map_error(name))?;
+    }
+    Ok(())
+}

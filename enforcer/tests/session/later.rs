@@ -1,0 +1,187 @@
+//! Rules about files that come later, which the kernel's own hooks carry where it takes programs there. Where it does not, the same rules
+//! let nothing start: each test says so there.
+
+use enforcer::kernel;
+use enforcer::session::Session;
+use enforcer::trusted::Trusted;
+use schema::session::SessionId;
+use serde_json::{Value, json};
+
+use super::files::{Case, about, rule, said};
+
+/// Whether rules about later files can be held here; if not, that they are refused.
+async fn held(case: &Case, files: &Value) -> bool {
+    let Err(reason) = kernel::lsm() else {
+        return true;
+    };
+    let opened = Session::open(
+        case.rig.places.clone(),
+        SessionId::parse(&case.id).unwrap(),
+        "/test".into(),
+        about(files.clone()),
+        Trusted::default(),
+        0,
+        Default::default(),
+    )
+    .await;
+    let error = opened.unwrap_err().to_string();
+    assert!(
+        error.contains("which is also about files that come later"),
+        "{error}"
+    );
+    assert!(error.contains(reason), "{error}");
+    println!("BPF LSM is not there ({reason}): the rules are refused");
+    false
+}
+
+/// Tries a list of ways; each must fail.
+const PYTHON: &str = r#"
+import os, ctypes, errno, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def way(name, f):
+    try: f(); print("OPEN:", name)
+    except OSError as e:
+        if e.errno not in (errno.EACCES, errno.EROFS, errno.EXDEV): print("ODD:", name, e)
+def reopen(p, flags):
+    fd = os.open(p, os.O_PATH)
+    os.open("/proc/self/fd/%d" % fd, flags)
+def exchange(a, b):
+    if libc.renameat2(-100, a.encode(), -100, b.encode(), 2) != 0:
+        raise OSError(ctypes.get_errno(), "renameat2")
+def attrs(p):
+    way("chmod " + p, lambda: os.chmod(p, 0o777)); way("chown " + p, lambda: os.chown(p, 1, 1))
+    way("truncate " + p, lambda: os.truncate(p, 0)); way("write " + p, lambda: os.open(p, os.O_WRONLY))
+    way("rdwr " + p, lambda: os.open(p, os.O_RDWR)); way("trunc " + p, lambda: os.open(p, os.O_RDONLY | os.O_TRUNC))
+    way("unlink " + p, lambda: os.unlink(p)); way("rename " + p, lambda: os.rename(p, "away"))
+    way("over " + p, lambda: os.rename("free", p)); way("exchange " + p, lambda: exchange("free", p)); way("exchange back " + p, lambda: exchange(p, "free"))
+    way("link " + p, lambda: os.link(p, "hard")); way("reopen for writing " + p, lambda: reopen(p, os.O_RDWR))
+def hidden(p):
+    way("read " + p, lambda: open(p).read()); way("reopen " + p, lambda: reopen(p, os.O_RDONLY))
+    for alias in ("/proc/self/root", "/proc/thread-self/root", "/proc/%d/root" % os.getpid()):
+        way(alias, lambda: open(alias + os.path.abspath(p)).read())
+    way("cwd", lambda: open("/proc/self/cwd/" + p).read())
+    try: os.symlink(p, "sym-" + p.replace("/", "_"))
+    except OSError: pass
+    way("symlink " + p, lambda: open("sym-" + p.replace("/", "_")).read())
+    fd = os.open(os.path.dirname(p) or ".", os.O_PATH | os.O_DIRECTORY)
+    way("openat " + p, lambda: os.open(os.path.basename(p), os.O_RDONLY, dir_fd=fd))
+    way("execute " + p, lambda: os.execv(p, [p]))
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denied_name_is_denied_whenever_and_however_its_file_comes() {
+    let case = Case::new("later");
+    let files = json!({ "denied": [rule("**/.env"), rule("vault/*.key"), rule("soon/hidden")] });
+    if !held(&case, &files).await {
+        return;
+    }
+    let session = case.open(files).await;
+    let workspace = case.workspace.clone();
+    let host = std::thread::spawn(move || {
+        // After the start: what the host does is not refused.
+        while !workspace.join("go").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        for (name, text) in [
+            ("sub/.env", "SECRET=3\n"),
+            ("vault/a.key", "a key\n"),
+            ("soon/hidden/x", "hidden\n"),
+            ("sub/free", "free\n"),
+        ] {
+            let path = workspace.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        std::fs::write(workspace.join("there"), "").unwrap();
+    });
+    let script = format!(
+        r#"
+        echo begun; echo > go; for n in $(seq 600); do [ -e there ] && break; sleep 0.05; done
+        python3 - <<'P'
+{PYTHON}
+open("free", "w").write("x")
+for p in ("sub/.env", "vault/a.key", "soon/hidden/x", ".env"):
+    hidden(p); attrs(p)
+for p in ("app/new/.env", "sub/deep/.env"):
+    os.makedirs(os.path.dirname(p), exist_ok=True)
+    way("create " + p, lambda: os.open(p, os.O_CREAT | os.O_WRONLY)); way("mkdir " + p, lambda: os.mkdir(p)); way("mknod " + p, lambda: os.mknod(p))
+    way("symlink at " + p, lambda: os.symlink("free", p)); way("link at " + p, lambda: os.link("free", p)); way("rename to " + p, lambda: os.rename("free", p))
+way("a directory away", lambda: os.rename("vault", "elsewhere")); way("a directory there", lambda: os.rename("sub/deep", "vault"))
+way("list", lambda: os.listdir("soon/hidden"))
+# What rules are not about is free, a directory that holds such a file too.
+os.rename("sub", "moved"); assert open("moved/free").read() == "free\n"; os.mkdir("d"); os.rename("d", "moved/d"); os.rmdir("moved/d"); os.link("free", "free2"); os.unlink("free2")
+way("moved with its directory", lambda: open("moved/.env").read())
+open("vault/a.txt", "w").write("x"); os.rename("vault/a.txt", "vault/b.txt"); os.unlink("vault/b.txt")
+print("done")
+P
+"#
+    );
+    let output = case.inside(&session, &script);
+    let text = said(&output);
+    host.join().unwrap();
+    assert_eq!(text, "begun\ndone\n");
+    assert_eq!(case.read("moved/.env"), "SECRET=3\n");
+    assert_eq!(case.read("vault/a.key"), "a key\n");
+    let events = case.rig.events(&case.id);
+    let about = |path: &str, reason: &str, detail: &str| {
+        events.iter().any(|event| {
+            event.file.as_deref() == Some(&case.at(path))
+                && event.reason == reason
+                && event.detail.as_deref() == Some(detail)
+                && event.layer.as_deref() == Some("lsm")
+                && event.process.as_ref().is_some_and(|p| p.comm == "python3")
+        })
+    };
+    assert!(about("sub/.env", "file-denied", "open"), "{events:#?}");
+    assert!(about("vault", "rules-would-move", "rename"), "{events:#?}");
+    assert!(
+        about("sub/deep/.env", "file-denied", "create"),
+        "{events:#?}"
+    );
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_read_only_is_read_and_not_changed_and_what_is_writable_within_is() {
+    let case = Case::new("lro");
+    let files = json!({
+        "readOnly": [rule("**/*.lock"), rule("**/generated")],
+        "writable": [rule("**/generated/tmp")],
+    });
+    if !held(&case, &files).await {
+        return;
+    }
+    case.put("a/Cargo.lock", "locked\n");
+    let session = case.open(files).await;
+    let workspace = case.workspace.clone();
+    let host = std::thread::spawn(move || {
+        while !workspace.join("go").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        std::fs::create_dir_all(workspace.join("b/generated/tmp")).unwrap();
+        std::fs::write(workspace.join("b/other.lock"), "later\n").unwrap();
+        std::fs::write(workspace.join("b/generated/x"), "made\n").unwrap();
+        std::fs::write(workspace.join("there"), "").unwrap();
+    });
+    let script = format!(
+        r#"
+        echo begun; echo > go; for n in $(seq 600); do [ -e there ] && break; sleep 0.05; done
+        python3 - <<'P'
+{PYTHON}
+open("free", "w").write("x")
+for p in ("b/other.lock", "b/generated/x", "a/Cargo.lock"):
+    attrs(p)
+way("create", lambda: os.open("b/generated/new", os.O_CREAT | os.O_WRONLY)); way("mkdir", lambda: os.mkdir("b/generated/d")); way("rmdir", lambda: os.rmdir("b/generated/tmp"))
+way("new lock", lambda: open("c.lock", "w"))
+assert open("b/other.lock").read() == "later\n" and open("b/generated/x").read() == "made\n"
+open("b/generated/tmp/z", "w").write("x"); os.unlink("b/generated/tmp/z")
+print("done")
+P
+"#
+    );
+    let text = said(&case.inside(&session, &script));
+    host.join().unwrap();
+    assert_eq!(text, "begun\ndone\n");
+    assert_eq!(case.read("b/other.lock"), "later\n");
+    session.close("test").await.unwrap();
+}
