@@ -194,9 +194,9 @@ impl Loaded {
         Ok(())
     }
 
-    /// For what starts something: every rule about files is one that this host has a layer for.
-    pub fn check_files(&self) -> Result<(), Failure> {
-        match self.policy.files.not_carried() {
+    /// For what starts something: every rule about files and programs is one that this host has a layer for.
+    pub fn check_carried(&self) -> Result<(), Failure> {
+        match self.policy.not_carried() {
             errors if errors.is_empty() => Ok(()),
             errors => Err(errors.into()),
         }

@@ -5,6 +5,7 @@
 mod enter;
 mod find;
 mod plan;
+mod programs;
 mod sys;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,8 @@ use policy::{FileRight, Files};
 
 use enter::{Inside, Mount};
 use plan::{Kind, Step};
+
+pub use programs::{MAX_DIRECTORIES, Masked, Place};
 
 /// Most mounts that the rules of one policy may take.
 pub const MAX_MOUNTS: usize = 4096;
@@ -60,6 +63,29 @@ pub enum FilesError {
         "`{key}` has \"{path}\": too many directories are in the way of the pattern; begin it with the directory that it is about"
     )]
     TooMuch { key: &'static str, path: String },
+    #[error("`{key}` has \"{name}\" ({origin}), which is a directory: `deniedPaths` denies those")]
+    NoProgram {
+        key: &'static str,
+        name: String,
+        origin: String,
+    },
+    #[error(
+        "the container's PATH has more than {MAX_DIRECTORIES} directories: programs that are denied are looked for in each"
+    )]
+    LongPath,
+    #[error(
+        "too many programs are in the directories of the container's PATH: the other names of those that are denied are looked for there"
+    )]
+    ManyPrograms,
+    #[error(
+        "{path} ({origin}) is a link to a file that is other programs too, and nothing can be mounted over a link here: {source}; deny what it leads to, or take the link away"
+    )]
+    OverLink {
+        path: String,
+        origin: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("the mount at {path} is shared with other namespaces")]
     Shared { path: String },
     #[error("{path} is not held as the rules say, by the kernel's word: {what}")]
@@ -174,27 +200,31 @@ impl Masks {
     }
 }
 
-/// Puts the rules into the mount namespace of `pid`, the session's init in the network namespace that is given by device and inode, where
+/// Puts the rules, and what masks programs, into the mount namespace of `pid`, the session's init in the network namespace that is given by device and inode, where
 /// they are not in place already, and asks the kernel whether they hold.
 pub fn hold(
     pid: u32,
     network: (u64, u64),
     rules: &Files,
+    programs: &[Place],
     masks: &Masks,
     when: When,
 ) -> Result<Held, FilesError> {
-    if rules.is_empty() {
+    if rules.is_empty() && programs.is_empty() {
         return Ok(Held::default());
     }
     if let Some((right, rule)) = rules.beyond_mounts().next() {
         return Err(FilesError::NotCarried {
-            key: right.key(),
+            key: rule.key(right),
             path: rule.path.to_string(),
             origin: rule.origin.to_string(),
         });
     }
     let inside = Inside::of(pid, network)?;
-    let (found, missing) = find::all(&inside, rules, when)?;
+    let (mut found, mut missing) = find::all(&inside, rules, when)?;
+    let (denied, gone) = programs::at(&inside, programs, when)?;
+    found.extend(denied);
+    missing += gone;
     let steps = plan::steps(found, |above| way(&inside, above))?;
     if steps.len() > MAX_MOUNTS {
         return Err(FilesError::TooMany { found: steps.len() });
@@ -425,7 +455,15 @@ fn attach(
     if before.iter().any(|mount| mount.id == on && mount.shared) {
         return Err(FilesError::Shared { path: step.shown() });
     }
-    sys::move_to(clone, &place).map_err(failed("mount over"))
+    let is_link = sys::kind(&place).map_err(failed("look at"))? == libc::S_IFLNK;
+    sys::move_to(clone, &place).map_err(|source| match is_link {
+        true => FilesError::OverLink {
+            path: step.shown(),
+            origin: step.origin.clone(),
+            source,
+        },
+        false => failed("mount over")(source),
+    })
 }
 
 /// The kernel's word about one step, from outside the namespace.

@@ -6,6 +6,8 @@
 mod files;
 #[path = "session/opener.rs"]
 mod opener;
+#[path = "session/programs.rs"]
+mod programs;
 #[path = "session/taken.rs"]
 mod taken;
 

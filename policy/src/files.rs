@@ -33,6 +33,9 @@ pub struct Files {
 pub struct FileRule {
     pub path: PathPattern,
     pub origin: Origin,
+    /// Whose policy says it, where it is not the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<String>,
 }
 
 /// Which list a rule is in.
@@ -65,6 +68,20 @@ impl FileRight {
     }
 }
 
+// === impl FileRule ===
+
+impl FileRule {
+    /// The key it is written under.
+    pub fn key(&self, right: FileRight) -> &'static str {
+        match (right, &self.organisation) {
+            (FileRight::ReadOnly, Some(_)) => "ceilings.filesystem.readOnlyPaths",
+            (FileRight::Writable, Some(_)) => "ceilings.filesystem.writablePaths",
+            (FileRight::Denied, Some(_)) => "denials.paths",
+            (_, None) => right.key(),
+        }
+    }
+}
+
 // === impl Files ===
 
 impl Files {
@@ -79,6 +96,7 @@ impl Files {
                 .map(|path| FileRule {
                     path: path.value.clone(),
                     origin: origin(path.at),
+                    organisation: None,
                 })
                 .collect()
         };

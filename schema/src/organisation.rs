@@ -17,10 +17,11 @@ use crate::credential::CredentialName;
 use crate::diag::{Diagnostic, Spanned};
 use crate::digest::Digest;
 use crate::net::Protocol;
+use crate::program::ProgramName;
 use crate::signer::{Identity, PublicKey};
 use values::{
     Age, ImagePattern, LinuxCapability, NetworkBound, OrganisationName, PackageName, PackageType,
-    PathPattern, ProgramName, RegistryName, SourcePattern, Time, VersionRange,
+    PathPattern, RegistryName, SourcePattern, Time, VersionRange,
 };
 
 pub(crate) use read::identity;

@@ -60,7 +60,7 @@ fn check(config: Option<&PathBuf>, as_json: bool) -> Result<u8, Failure> {
             let host = loaded::host_for(&places, &workspace)?;
             let documents = crate::organisation::of_host(&places, &host)?;
             let held = policy::organisation::hold(&parsed, &host, &documents)?;
-            match held.policy.files.not_carried() {
+            match held.policy.not_carried() {
                 errors if errors.is_empty() => Ok(()),
                 errors => Err(Failure::from(errors)),
             }

@@ -140,11 +140,20 @@ fn lines(text: &str) -> String {
 }
 
 /// Rules about files, each with the layer that carries it.
-fn files(files: &policy::Files) {
+/// Rules about files and programs.
+fn files(policy: &policy::EffectivePolicy) {
+    let (files, programs) = (&policy.files, &policy.programs);
     let mut rows: Vec<_> = files
         .all()
         .map(|(right, rule)| vec![text::file(right, rule), rule.origin.to_string()])
         .collect();
+    let started = programs.all();
+    rows.extend(
+        started.map(|(right, rule)| vec![text::program(right, rule), rule.origin.to_string()]),
+    );
+    if let Some(origin) = &programs.require_approval {
+        rows.push(vec![text::PROGRAMS_ASKED.to_owned(), origin.to_string()]);
+    }
     if let Some(origin) = &files.mounts_suffice {
         let words = "files \"mounts\": what is there when a session starts".to_owned();
         rows.push(vec![words, origin.to_string()]);
@@ -208,7 +217,7 @@ fn show(loaded: &Loaded, as_json: bool) -> Result<u8, Failure> {
             report::out("everything else is denied");
         }
     }
-    files(&loaded.policy.files);
+    files(&loaded.policy);
     let inspection = &loaded.policy.inspection;
     let levels = Inspector::ALL.map(|inspector| {
         let origin = inspection.origin(inspector).map(ToString::to_string);

@@ -89,7 +89,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     };
     loaded.offline = args.offline;
     features::refuse_run(&loaded.config)?;
-    loaded.check_files()?;
+    loaded.check_carried()?;
     let brought = chosen.as_ref().is_some_and(|chosen| chosen.brought);
     let unlocked = match (args.plan, args.lock) {
         (true, _) => Unlocked::Plan,

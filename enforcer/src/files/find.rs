@@ -16,7 +16,7 @@ use super::enter::Inside;
 use super::{FilesError, MAX_LOOKED_AT, MAX_MOUNTS, When, io_error, shown, sys};
 
 /// Longest that patterns are looked for: init waits no longer for its release.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Most bytes of paths of directories that are still to be listed.
 const MAX_WAITING_BYTES: usize = 16 << 20;
 
@@ -92,7 +92,7 @@ impl One<'_> {
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOENT | libc::ENOTDIR) if may_be_missing => Ok(None),
                 Some(libc::ENOENT | libc::ENOTDIR) => Err(FilesError::Missing {
-                    key: self.right.key(),
+                    key: self.rule.key(self.right),
                     path: self.rule.path.to_string(),
                     origin: self.rule.origin.to_string(),
                 }),
@@ -105,7 +105,7 @@ impl One<'_> {
     fn link(&self, path: &Path) -> FilesError {
         let found = self.inside.follow(path);
         FilesError::Link {
-            key: self.right.key(),
+            key: self.rule.key(self.right),
             path: shown(path),
             origin: self.rule.origin.to_string(),
             found: match found {
@@ -139,7 +139,7 @@ impl One<'_> {
         found: &mut Vec<Found>,
     ) -> Result<(), FilesError> {
         let too_much = || FilesError::TooMuch {
-            key: self.right.key(),
+            key: self.rule.key(self.right),
             path: self.rule.path.to_string(),
         };
         let deepest = (!pattern.contains(&"**")).then_some(pattern.len());

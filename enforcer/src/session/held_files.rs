@@ -1,4 +1,4 @@
-//! Rules about files, for as long as a container runs: a mount goes with the file that it is on when the host replaces it, so whatever the
+//! Rules about files and masks of programs, for as long as a container runs: a mount goes with the file that it is on when the host replaces it, so whatever the
 //! namespace's mounts do is looked at, and what went is put in place again.
 
 use std::fs::File;
@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use policy::EffectivePolicy;
 
 use super::Session;
-use crate::files::{self, FilesError, Held, Masks, When};
+use crate::files::{self, FilesError, Held, Masked, Masks, When};
 use crate::process;
 
 /// How often, in milliseconds, it is asked where the kernel says nothing: a file that was removed and comes back is no change of mounts.
@@ -31,10 +31,11 @@ impl Session {
         when: When,
     ) -> Result<Held, FilesError> {
         let places = Arc::clone(&self.places);
+        let masked = self.state.lock().await.record.masked.clone();
         let work = tokio::task::spawn_blocking(move || {
             let base = places.sessions.parent().unwrap_or(&places.sessions);
             let masks = Masks::make(base)?;
-            files::hold(pid, network, &document.files, &masks, when)
+            files::hold(pid, network, &document.files, &masked, &masks, when)
         });
         work.await.map_err(|error| FilesError::Io {
             call: "hold the files of",
@@ -43,15 +44,34 @@ impl Session {
         })?
     }
 
+    /// Finds what the policy denies of programs, and keeps where that is.
+    pub(super) async fn find_programs(
+        &self,
+        pid: u32,
+        network: (u64, u64),
+        document: Arc<EffectivePolicy>,
+    ) -> Result<Masked, FilesError> {
+        let work = tokio::task::spawn_blocking(move || {
+            Masked::find(pid, network, &document.programs.denied)
+        });
+        let masked = work.await.map_err(|error| FilesError::Io {
+            call: "find the programs of",
+            path: format!("process {pid}"),
+            source: std::io::Error::other(error),
+        })??;
+        self.state.lock().await.record.masked = masked.places.clone();
+        Ok(masked)
+    }
+
     /// Sees to it, in the background, that the rules stay in place for as long as that init lives.
     pub(super) fn keep_files(self: Arc<Self>, pid: u32) {
         tokio::spawn(async move {
             let document = Arc::clone(&self.state.lock().await.current.document);
-            if document.files.is_empty() {
+            if document.files.is_empty() && document.programs.denied.is_empty() {
                 return;
             }
             if let Err(error) = self.kept(pid, document).await {
-                tracing::error!(session = %self.id, %error, "rules about files do not hold any more: closed");
+                tracing::error!(session = %self.id, %error, "rules about files and programs do not hold any more: closed");
                 let mut event = Event::new(Kind::File, Verdict::Deny, "files-lost");
                 event.layer = Some("mounts".into());
                 event.detail = Some(error.to_string());

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use audit::{Event, Kind, Verdict};
 use enforcer_common::Settings;
+use policy::EffectivePolicy;
 use schema::net::Cidr;
 
 use super::Session;
-use crate::files::When;
+use crate::files::{Held, Masked, When};
 use crate::process;
 use crate::wire::{self, WireError, Wired};
 
@@ -97,10 +98,10 @@ impl Session {
         }
     }
 
-    /// The rules about files, before anything else is opened to the container: where they do not hold, its init is told why and ends.
+    /// The rules about files and programs, before anything else is opened to the container: where they do not hold, its init is told why and ends.
     async fn hold_files(&self, pid: u32, wired: Wired) -> Result<Wired, WireError> {
         let document = Arc::clone(&self.state.lock().await.current.document);
-        if document.files.is_empty() {
+        if document.files.is_empty() && document.programs.denied.is_empty() {
             return Ok(wired);
         }
         let network = wired.netns.identity();
@@ -108,12 +109,8 @@ impl Session {
             call: "stat the namespace",
             source,
         })?;
-        let held = self.put_in_place(pid, network, document, When::Start).await;
-        let held = held.map_err(WireError::from).and_then(|held| {
-            self.alone(pid)?;
-            Ok(held)
-        });
-        let held = match held {
+        let held = self.hold_rules(pid, network, document).await;
+        let (masked, held) = match held {
             Ok(held) => held,
             Err(error) => {
                 let reason = error.to_string();
@@ -127,10 +124,32 @@ impl Session {
         event.layer = Some("mounts".into());
         event.detail = Some(held.to_string());
         let _ = self.write(event);
+        if masked != Masked::default() {
+            let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "programs-held");
+            event.layer = Some("mounts".into());
+            event.detail = Some(masked.to_string());
+            let _ = self.write(event);
+        }
         Ok(Wired {
             mounted: true,
             ..wired
         })
+    }
+
+    async fn hold_rules(
+        &self,
+        pid: u32,
+        network: (u64, u64),
+        document: Arc<EffectivePolicy>,
+    ) -> Result<(Masked, Held), WireError> {
+        let masked = self
+            .find_programs(pid, network, Arc::clone(&document))
+            .await?;
+        let held = self
+            .put_in_place(pid, network, document, When::Start)
+            .await?;
+        self.alone(pid)?;
+        Ok((masked, held))
     }
 
     /// Nobody but init is in its mount namespace: for whoever is in a directory already, it would stay what it was under the mounts. Asked

@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use crate::{Rig, open, policy as parsed};
 
 /// A workspace on the rig's disk, and a session with rules about it.
-struct Case {
-    rig: Rig,
-    id: String,
-    workspace: PathBuf,
+pub struct Case {
+    pub rig: Rig,
+    pub id: String,
+    pub workspace: PathBuf,
 }
 
 impl Case {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let rig = Rig::new();
         let workspace = rig.directory.path().join("work");
         let case = Self {
@@ -35,7 +35,7 @@ impl Case {
         case
     }
 
-    fn put(&self, name: &str, text: &str) {
+    pub fn put(&self, name: &str, text: &str) {
         let path = self.workspace.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
@@ -51,6 +51,16 @@ impl Case {
 
     /// As a container would run it: the workspace's folder is init's directory, nothing that mounts is left to it.
     fn inside(&self, session: &Session, script: &str) -> Output {
+        self.inside_with(session, script, &[])
+    }
+
+    /// With variables that an engine would have set.
+    pub fn inside_with(
+        &self,
+        session: &Session,
+        script: &str,
+        variables: &[(&str, String)],
+    ) -> Output {
         let cgroup = self
             .rig
             .places
@@ -58,12 +68,17 @@ impl Case {
             .join("container");
         std::fs::create_dir_all(&cgroup).unwrap();
         let outer = format!(
-            "exec unshare --pid --fork --net -- unshare --mount-proc --propagation private -- setpriv --bounding-set -sys_admin --inh-caps -sys_admin -- {} -- bash -c \"$1\"",
+            "exec unshare --pid --fork --net -- unshare --mount-proc --propagation private -- setpriv --bounding-set -sys_admin --inh-caps -sys_admin -- env \"${{@:2}}\" {} -- /bin/bash -c \"$1\"",
             self.rig.places.init.display()
         );
         let mut command = Command::new("bash");
         command
             .args(["-c", &outer, "bash", script])
+            .args(
+                variables
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}")),
+            )
             .current_dir(&self.workspace);
         let procs = cgroup.join("cgroup.procs");
         // SAFETY: a write of our own pid to a file, before exec, in a single-threaded child.
@@ -75,12 +90,17 @@ impl Case {
         command.output().unwrap()
     }
 
-    fn at(&self, name: &str) -> String {
+    /// A `PATH` that begins with the workspace's programs.
+    pub fn path(&self) -> String {
+        format!("{}:/usr/bin:/bin", self.at("bin"))
+    }
+
+    pub fn at(&self, name: &str) -> String {
         self.workspace.join(name).display().to_string()
     }
 }
 
-fn rule(path: &str) -> Value {
+pub fn rule(path: &str) -> Value {
     json!({ "path": path, "origin": { "file": "agentcontainer.json", "line": 3, "column": 5 } })
 }
 
@@ -88,7 +108,7 @@ fn about(files: Value) -> EffectivePolicy {
     parsed(json!({ "version": 1, "network": [{}], "gateway": {}, "files": files }))
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
