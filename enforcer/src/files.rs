@@ -29,7 +29,7 @@ pub const MAX_LOOKED_AT: usize = 1_000_000;
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
     #[error(
-        "`{key}` has \"{path}\" ({origin}), which is not there: mounts hold only what is there when a session starts; create it, or take the rule out"
+        "`{key}` has \"{path}\" ({origin}), which is not there: mounts hold only what is there when a session starts; create it, or take the rule out (one of an organisation's is left aside where the host says files = \"mounts\")"
     )]
     Missing {
         key: &'static str,
@@ -127,6 +127,8 @@ pub struct Held {
     pub mounts: BTreeMap<u64, Vec<u8>>,
     /// Paths that are not there for now.
     pub missing: usize,
+    /// Paths of organisations' that this container may be without.
+    pub absent: BTreeSet<PathBuf>,
     /// Put in place just now.
     pub new: usize,
     pub read_only: usize,
@@ -221,11 +223,10 @@ pub fn hold(
         });
     }
     let inside = Inside::of(pid, network)?;
-    let (mut found, mut missing) = find::all(&inside, rules, when)?;
+    let mut all = find::all(&inside, rules, when)?;
     let (denied, gone) = programs::at(&inside, programs, when)?;
-    found.extend(denied);
-    missing += gone;
-    let steps = plan::steps(found, |above| way(&inside, above))?;
+    all.found.extend(denied);
+    let steps = plan::steps(all.found, |above| way(&inside, above))?;
     if steps.len() > MAX_MOUNTS {
         return Err(FilesError::TooMany { found: steps.len() });
     }
@@ -254,7 +255,8 @@ pub fn hold(
     let exempt = there.exempt();
     let mut held = Held {
         new,
-        missing,
+        missing: all.missing + gone,
+        absent: all.absent,
         ..Held::default()
     };
     for (step, id) in &there.0 {

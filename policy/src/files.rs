@@ -101,24 +101,28 @@ impl Files {
                 .collect()
         };
         let asked = config.agent.filesystem();
-        let suffice = host
-            .files
-            .as_ref()
-            .filter(|files| files.value == hostconfig::Files::Mounts);
-        let mut files = Self {
+        let files = Self {
             read_only: rules(&asked.read_only_paths),
             writable: rules(&asked.writable_paths),
             denied: rules(&asked.denied_paths),
             mounts_suffice: None,
         };
-        if !files.is_empty() {
-            files.mounts_suffice = suffice.map(|files| Origin {
+        files.on(host)
+    }
+
+    /// The same with what the host says of mounts, where there is something to say it of.
+    #[must_use]
+    pub(crate) fn on(mut self, host: &HostConfig) -> Self {
+        let suffice = host.files.as_ref();
+        let suffice = suffice.filter(|files| files.value == hostconfig::Files::Mounts);
+        if !self.is_empty() {
+            self.mounts_suffice = suffice.map(|files| Origin {
                 file: files.file.clone(),
                 line: files.at.line,
                 column: files.at.column,
             });
         }
-        files
+        self
     }
 
     /// Whether it says nothing about any file.
@@ -155,7 +159,7 @@ impl Files {
             .map(|(right, rule)| {
                 let message = format!(
                     "`{}` has \"{}\", which is also about files that come later: mounts hold only what is there when a session starts, and nothing else on this host carries rules about files",
-                    right.key(),
+                    rule.key(right),
                     rule.path
                 );
                 let help = "name the files and directories themselves; or accept what mounts can do, with files = \"mounts\" in the host's config.toml";

@@ -1,6 +1,7 @@
 //! From rules to the files that they are about, as they are when a session starts. No link is followed: whoever may write beside a link
 //! could point it elsewhere afterwards.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -30,9 +31,18 @@ pub struct Found {
     pub is_directory: bool,
 }
 
-/// What there is of each rule, and how many plain paths are not there: an error at the start; later on they may come back.
-pub fn all(inside: &Inside, rules: &Files, when: When) -> Result<(Vec<Found>, usize), FilesError> {
-    let (mut found, mut missing) = (Vec::new(), 0);
+/// What there is of each rule.
+#[derive(Debug, Default)]
+pub struct All {
+    pub found: Vec<Found>,
+    /// Plain paths of the workspace's that are not there: an error at the start; later on they may come back.
+    pub missing: usize,
+    /// Paths of organisations' that are not there, where the host says that mounts are enough: their rules are about any workspace.
+    pub absent: BTreeSet<PathBuf>,
+}
+
+pub fn all(inside: &Inside, rules: &Files, when: When) -> Result<All, FilesError> {
+    let mut all = All::default();
     let mut walk = Walk::default();
     for (right, rule) in rules.all() {
         let (fixed, pattern) = rule.path.split();
@@ -48,17 +58,26 @@ pub fn all(inside: &Inside, rules: &Files, when: When) -> Result<(Vec<Found>, us
         };
         // `a/**` is all of `a`.
         if pattern.iter().all(|segment| *segment == "**") {
-            let there = one.at(&path, when == When::Again || !pattern.is_empty())?;
-            missing += usize::from(there.is_none() && pattern.is_empty());
-            found.extend(there);
+            let anywhere = rule.organisation.is_some() && rules.mounts_suffice.is_some();
+            let may_be_missing = when == When::Again || anywhere || !pattern.is_empty();
+            match one.at(&path, may_be_missing)? {
+                Some(found) => all.found.push(found),
+                None if !pattern.is_empty() => {}
+                None if anywhere => {
+                    all.absent.insert(path);
+                }
+                None => all.missing += 1,
+            }
         } else {
-            one.matching(&path, &pattern, &mut walk, &mut found)?;
+            one.matching(&path, &pattern, &mut walk, &mut all.found)?;
         }
-        if found.len() > MAX_MOUNTS {
-            return Err(FilesError::TooMany { found: found.len() });
+        if all.found.len() > MAX_MOUNTS {
+            return Err(FilesError::TooMany {
+                found: all.found.len(),
+            });
         }
     }
-    Ok((found, missing))
+    Ok(all)
 }
 
 /// What all patterns of a policy have taken so far.

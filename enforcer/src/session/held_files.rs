@@ -1,8 +1,10 @@
 //! Rules about files and masks of programs, for as long as a container runs: a mount goes with the file that it is on when the host replaces it, so whatever the
 //! namespace's mounts do is looked at, and what went is put in place again.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,10 +97,15 @@ impl Session {
         };
         let mounts = Arc::new(mounts);
         let mut held: Option<Held> = None;
+        // Not there from the beginning; what was, and went, is waited for.
+        let mut never: Option<BTreeSet<PathBuf>> = None;
         let mut failed = 0;
         loop {
-            let same =
-                |held: &Held| held.missing == 0 && files::is_there(pid, held).unwrap_or(false);
+            let complete = |held: &Held| {
+                let never = never.as_ref();
+                held.missing == 0 && never.is_none_or(|never| held.absent.is_subset(never))
+            };
+            let same = |held: &Held| complete(held) && files::is_there(pid, held).unwrap_or(false);
             if !held.as_ref().is_some_and(same) {
                 match self
                     .put_in_place(pid, network, Arc::clone(&document), When::Again)
@@ -108,6 +115,7 @@ impl Session {
                         if now.new > 0 {
                             self.held_again(&now);
                         }
+                        never.get_or_insert_with(|| now.absent.clone());
                         held = Some(now);
                         failed = 0;
                     }
