@@ -250,6 +250,45 @@ async fn patterns_are_held_for_what_is_there_and_only_where_the_host_says_that_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_organisations_path_may_be_missing_where_the_host_says_so_and_is_held_where_it_is() {
+    let case = Case::new("org");
+    let of = |path: &str| {
+        let mut rule = rule(path);
+        rule["organisation"] = json!("acme");
+        rule
+    };
+    let denied = json!([of("/no/such"), of(&case.at(".env"))]);
+    let id = format!("{}s", case.id);
+    let strict = open(&case.rig, &id, about(json!({ "denied": denied })), 1).await;
+    let text = said(&case.inside(&strict, "echo started"));
+    assert!(
+        text.contains("`denials.paths` has \"/no/such\"") && !text.contains("started"),
+        "{text}"
+    );
+    strict.close("test").await.unwrap();
+
+    let said_so = json!({ "file": "config.toml", "line": 1, "column": 9 });
+    let session = case
+        .open(json!({ "denied": denied, "mountsSuffice": said_so }))
+        .await;
+    // One that is there is waited for when the host takes it away.
+    let workspace = case.workspace.clone();
+    let host = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::fs::remove_file(workspace.join(".env")).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::fs::write(workspace.join(".env"), "SECRET=4\n").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(2500));
+        std::fs::write(workspace.join("go"), "go\n").unwrap();
+    });
+    let script = "cat .env 2>/dev/null; for n in $(seq 200); do sleep 0.05; cat go 2>/dev/null && break; done; cat .env 2>/dev/null; echo done";
+    let text = said(&case.inside(&session, script));
+    host.join().unwrap();
+    assert_eq!(text, "go\ndone\n");
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_writable_stays_so_as_a_mount_of_its_own_and_when_the_host_makes_it_anew() {
     let case = Case::new("rw");
     case.put("volume/old", "x\n");
