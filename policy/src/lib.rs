@@ -20,6 +20,7 @@ mod requests;
 pub mod review;
 pub mod suggest;
 pub mod text;
+mod trees;
 
 pub use ceiling::{Bound, Ceiling, Listed, MAX_CEILINGS};
 pub use compiled::Compiled;
@@ -31,6 +32,7 @@ pub use effective::{
     PolicyError, Rule,
 };
 pub use explain::explain;
+pub use explain::path::{PathExplanation, explain_path};
 pub use files::{FileRight, FileRule, Files, MAX_FILE_RULES};
 pub use inspection::Inspection;
 pub use merge::effective;

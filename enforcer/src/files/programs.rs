@@ -48,6 +48,8 @@ struct Entry {
     /// Where it leads.
     file: PathBuf,
     identity: sys::Identity,
+    /// The mount that the file is on.
+    mount: u64,
 }
 
 // === impl Masked ===
@@ -260,12 +262,16 @@ fn entry(inside: &Inside, place: PathBuf) -> Result<Option<Entry>, FilesError> {
     }
     Ok(Some(Entry {
         identity: sys::identity(&file).map_err(failed("look at"))?,
+        mount: sys::mount_of(&file)
+            .map_err(failed("look at the mount of"))?
+            .id,
         file: inside.follow(&place).map_err(failed("follow"))?,
         place,
     }))
 }
 
-/// Every other name that one of these files has where programs are.
+/// Every other name that one of these files has where programs are. A link from another mount is none: a workspace or volume that an
+/// earlier session wrote must not make another program of what is denied.
 fn named(
     inside: &Inside,
     directories: &[PathBuf],
@@ -280,6 +286,7 @@ fn named(
     for directory in directories {
         let failed = || io_error("list", shown(directory));
         let listed = inside.list(directory).map_err(failed())?;
+        let mount = sys::mount_of(&listed).map_err(failed())?.id;
         let mut listed = nix::dir::Dir::from_fd(listed).map_err(|e| failed()(e.into()))?;
         for name in listed.iter() {
             let name = name.map_err(|e| failed()(e.into()))?;
@@ -297,7 +304,8 @@ fn named(
                 continue;
             };
             if sys::identity(&file).is_ok_and(|identity| files.contains(&identity)) {
-                out.extend(entry(inside, place)?);
+                let entry = entry(inside, place)?;
+                out.extend(entry.filter(|one| one.file == one.place || one.mount == mount));
             }
         }
     }

@@ -112,6 +112,30 @@ async fn what_is_denied_is_not_started_by_any_name_and_what_is_another_program_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_a_volume_has_makes_no_other_program_of_what_is_denied() {
+    let case = with_programs("pvol");
+    let volume = case.at("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let on = |command: &str, words: &[&str]| {
+        let status = std::process::Command::new(command).args(words).status();
+        assert!(status.unwrap().success());
+    };
+    on("mount", &["-t", "tmpfs", "tmpfs", &volume]);
+    symlink(
+        case.at("lib/chosen-1"),
+        case.workspace.join("volume/unlike"),
+    )
+    .unwrap();
+    let session = open(&case.rig, &case.id, about(&["chosen"]), 0).await;
+    let script = "chosen 2>/dev/null; unlike 2>/dev/null; lib/chosen-1 2>/dev/null; tool";
+    let path = format!("{volume}:{}", case.path());
+    let text = said(&case.inside_with(&session, script, &[("PATH", path)]));
+    on("umount", &[&volume]);
+    assert_eq!(text, "ran tool\n");
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_is_masked_where_the_usual_directories_have_it_whatever_the_path_says() {
     let case = Case::new("usual");
     let session = open(&case.rig, &case.id, about(&["printf", "/bin/mv"]), 0).await;
