@@ -43,12 +43,17 @@ pub fn print(loaded: &Loaded, record: &Record, ready: &Ready) {
     for line in files(&loaded.policy) {
         report::banner("files", line);
     }
+    for line in programs(&loaded.policy) {
+        report::banner("programs", line);
+    }
     if let Some(line) = inspection(&loaded.policy) {
         report::banner("inspection", line);
     }
     let (lsm, gate): (Vec<_>, Vec<_>) = ready.opened.hooks.iter().partition(|hook| hook.lsm);
     let gate: Vec<&str> = gate.iter().map(|hook| hook.name.as_str()).collect();
-    let files = match (loaded.policy.files.is_empty(), lsm.len()) {
+    let policy = &loaded.policy;
+    let unruled = policy.files.is_empty() && policy.programs.is_empty();
+    let files = match (unruled, lsm.len()) {
         (true, _) => String::new(),
         (false, 0) => "mounts, ".to_owned(),
         (false, n) => format!("mounts and BPF LSM ({n} hooks), "),
@@ -150,6 +155,28 @@ pub fn files(policy: &EffectivePolicy) -> Vec<String> {
     lines
 }
 
+/// Which programs are started, a line for each list.
+pub fn programs(policy: &EffectivePolicy) -> Vec<String> {
+    let programs = &policy.programs;
+    let names = |rules: &[policy::ProgramRule]| {
+        shown(
+            rules.iter().map(|rule| rule.name.to_string()).collect(),
+            " ",
+        )
+    };
+    let mut lines = Vec::new();
+    if let Some(allowed) = &programs.allowed {
+        lines.push(format!("no other than: {}", names(allowed)));
+    }
+    if !programs.denied.is_empty() {
+        lines.push(format!("denied: {}", names(&programs.denied)));
+    }
+    if programs.require_approval.is_some() {
+        lines.push("a person is asked about others (agentcontainer approvals)".to_owned());
+    }
+    lines
+}
+
 /// The levels that are not as by default.
 fn inspection(policy: &EffectivePolicy) -> Option<String> {
     let unusual = policy.inspection.unusual();
@@ -207,6 +234,8 @@ pub fn plan(loaded: &Loaded, record: &Record, planned: &Planned) -> String {
     lines.extend(credentials.map(|line| format!("credentials  {line}")));
     let files = files(&loaded.policy).into_iter();
     lines.extend(files.map(|line| format!("files        {line}")));
+    let programs = programs(&loaded.policy).into_iter();
+    lines.extend(programs.map(|line| format!("programs     {line}")));
     lines.extend(inspection(&loaded.policy).map(|line| format!("inspection   {line}")));
     lines.extend(
         opaque(&loaded.policy)

@@ -195,15 +195,15 @@ impl Loaded {
         Ok(())
     }
 
-    /// For what starts something: every rule about files is one that this host has a layer for, by its enforcer's word.
-    pub fn check_files(&self, status: &v1::StatusReply) -> Result<(), Failure> {
+    /// For what starts something: every rule about files and programs is one that this host has a layer for, by its enforcer's word.
+    pub fn check_carried(&self, status: &v1::StatusReply) -> Result<(), Failure> {
         let lsm = status.capabilities.iter().find(|c| c.name == "lsm");
         let missing = match lsm {
-            Some(lsm) if lsm.there => return Ok(()),
-            Some(lsm) => lsm.detail.as_str(),
-            None => "the enforcer does not know of it",
+            Some(lsm) if lsm.there => None,
+            Some(lsm) => Some(lsm.detail.as_str()),
+            None => Some("the enforcer does not know of it"),
         };
-        match self.policy.files.not_carried(missing) {
+        match self.policy.not_carried(missing) {
             errors if errors.is_empty() => Ok(()),
             errors => Err(errors.into()),
         }

@@ -225,7 +225,7 @@ async fn open(
     record: &Record,
     trusted: Trusted<'_>,
 ) -> Result<v1::OpenSessionReply, Failure> {
-    loaded.check_files(status)?;
+    loaded.check_carried(status)?;
     let missing: Vec<String> = status
         .capabilities
         .iter()

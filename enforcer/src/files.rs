@@ -5,6 +5,7 @@
 mod enter;
 mod find;
 mod plan;
+mod programs;
 mod sys;
 pub mod table;
 
@@ -19,6 +20,8 @@ use policy::{FileRight, Files};
 use enter::{Inside, Mount};
 use plan::{Kind, Step};
 
+pub use programs::{MAX_DIRECTORIES, Masked, Place};
+
 /// Most mounts that the rules of one policy may take.
 pub const MAX_MOUNTS: usize = 4096;
 /// Most directory entries that are looked at for all patterns of a policy.
@@ -27,7 +30,7 @@ pub const MAX_LOOKED_AT: usize = 1_000_000;
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
     #[error(
-        "`{key}` has \"{path}\" ({origin}), which is not there: mounts hold only what is there when a session starts; create it, or take the rule out"
+        "`{key}` has \"{path}\" ({origin}), which is not there: mounts hold only what is there when a session starts; create it, or take the rule out (one of an organisation's is left aside where the host says files = \"mounts\")"
     )]
     Missing {
         key: &'static str,
@@ -69,6 +72,29 @@ pub enum FilesError {
     NotAsked,
     #[error("{0}")]
     Kernel(String),
+    #[error("`{key}` has \"{name}\" ({origin}), which is a directory: `deniedPaths` denies those")]
+    NoProgram {
+        key: &'static str,
+        name: String,
+        origin: String,
+    },
+    #[error(
+        "the container's PATH has more than {MAX_DIRECTORIES} directories: programs that are denied are looked for in each"
+    )]
+    LongPath,
+    #[error(
+        "too many programs are in the directories of the container's PATH: the other names of those that are denied are looked for there"
+    )]
+    ManyPrograms,
+    #[error(
+        "{path} ({origin}) is a link to a file that is other programs too, and nothing can be mounted over a link here: {source}; deny what it leads to, or take the link away"
+    )]
+    OverLink {
+        path: String,
+        origin: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("the mount at {path} is shared with other namespaces")]
     Shared { path: String },
     #[error("{path} is not held as the rules say, by the kernel's word: {what}")]
@@ -117,6 +143,8 @@ pub struct Held {
     pub mounts: BTreeMap<u64, Vec<u8>>,
     /// Paths that are not there for now.
     pub missing: usize,
+    /// Paths of organisations' that this container may be without.
+    pub absent: BTreeSet<PathBuf>,
     /// Put in place just now.
     pub new: usize,
     pub read_only: usize,
@@ -190,30 +218,33 @@ impl Masks {
     }
 }
 
-/// Puts the rules into the mount namespace of `pid`, the session's init in the network namespace that is given by device and inode, where
+/// Puts the rules, and what masks programs, into the mount namespace of `pid`, the session's init in the network namespace that is given by device and inode, where
 /// they are not in place already, and asks the kernel whether they hold.
 pub fn hold(
     pid: u32,
     network: (u64, u64),
     rules: &Files,
+    programs: &[Place],
     masks: &Masks,
     when: When,
     later: Later,
 ) -> Result<Held, FilesError> {
-    if rules.is_empty() {
+    if rules.is_empty() && programs.is_empty() {
         return Ok(Held::default());
     }
     if let (Later::Nobody, Some((right, rule))) = (later, rules.beyond_mounts().next()) {
         return Err(FilesError::NotCarried {
-            key: right.key(),
+            key: rule.key(right),
             path: rule.path.to_string(),
             origin: rule.origin.to_string(),
         });
     }
     let inside = Inside::of(pid, network)?;
     let may_be_missing = when == When::Again || later == Later::Lsm;
-    let (found, missing) = find::all(&inside, rules, may_be_missing)?;
-    let steps = plan::steps(found, |above| way(&inside, above))?;
+    let mut all = find::all(&inside, rules, may_be_missing)?;
+    let (denied, gone) = programs::at(&inside, programs, when)?;
+    all.found.extend(denied);
+    let steps = plan::steps(all.found, |above| way(&inside, above))?;
     if steps.len() > MAX_MOUNTS {
         return Err(FilesError::TooMany { found: steps.len() });
     }
@@ -242,7 +273,8 @@ pub fn hold(
     let exempt = there.exempt();
     let mut held = Held {
         new,
-        missing,
+        missing: all.missing + gone,
+        absent: all.absent,
         ..Held::default()
     };
     for (step, id) in &there.0 {
@@ -483,7 +515,15 @@ fn attach(
     if before.iter().any(|mount| mount.id == on && mount.shared) {
         return Err(FilesError::Shared { path: step.shown() });
     }
-    sys::move_to(clone, &place).map_err(failed("mount over"))
+    let is_link = sys::kind(&place).map_err(failed("look at"))? == libc::S_IFLNK;
+    sys::move_to(clone, &place).map_err(|source| match is_link {
+        true => FilesError::OverLink {
+            path: step.shown(),
+            origin: step.origin.clone(),
+            source,
+        },
+        false => failed("mount over")(source),
+    })
 }
 
 /// The kernel's word about one step, from outside the namespace.

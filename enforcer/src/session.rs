@@ -64,7 +64,7 @@ pub enum SessionError {
     #[error("the work was not done to its end: {0}")]
     Task(String),
     #[error(
-        "the rules about files are mounts of the running container: other ones hold from the next start on"
+        "the rules about files and programs are mounts of the running container: other ones hold from the next start on"
     )]
     Files,
     #[error("cannot route a network in the agent's namespace: {0}")]
@@ -222,9 +222,7 @@ impl Session {
         gateway_index: u32,
         broker: Arc<Broker>,
     ) -> Result<Arc<Self>, SessionError> {
-        if let Err(reason) = kernel::lsm()
-            && let Some(diagnostic) = policy.files.not_carried(reason).first()
-        {
+        if let Some(diagnostic) = policy.not_carried(kernel::lsm().err()).first() {
             return Err(SessionError::Policy(diagnostic.message.clone()));
         }
         let store = Store::create(&places.sessions, id.as_str())?;
@@ -316,6 +314,7 @@ impl Session {
             gateway_uid: gateway::FIRST_UID + gateway_index,
             released: false,
             credentials,
+            masked: Vec::new(),
         };
         let mut opened = Event::new(Kind::Lifecycle, Verdict::Allow, "session-opened");
         opened.layer = Some("enforcer".into());
@@ -515,7 +514,8 @@ impl Session {
         let next = {
             let mut state = self.state.lock().await;
             let current = &state.current;
-            if current.number > 0 && current.document.files != document.files {
+            let held = |policy: &EffectivePolicy| (policy.files.clone(), policy.programs.clone());
+            if current.number > 0 && held(&current.document) != held(&document) {
                 return Err(SessionError::Files);
             }
             // A number is used once: the gateway may have heard of one whose change came to nothing.

@@ -12,6 +12,8 @@ use prost::Message as _;
 use schema::host::HostName;
 use serde::{Deserialize, Serialize};
 
+use crate::files::Place;
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot {call} {}: {source}", path.display())]
@@ -50,6 +52,9 @@ pub struct Record {
     /// What stands for its credentials, by name; their values are never written.
     #[serde(default)]
     pub credentials: BTreeMap<String, Credential>,
+    /// Where programs are masked, as it was found when the container started.
+    #[serde(default)]
+    pub masked: Vec<Place>,
 }
 
 /// What is kept of a credential.

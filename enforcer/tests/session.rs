@@ -8,6 +8,8 @@ mod files;
 mod later;
 #[path = "session/opener.rs"]
 mod opener;
+#[path = "session/programs.rs"]
+mod programs;
 #[path = "session/taken.rs"]
 mod taken;
 

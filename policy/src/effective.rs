@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use schema::diag::Diagnostic;
 use schema::gateway::{HttpProxy, Resolver};
 use schema::host::{HostName, HostPattern};
 use schema::hostconfig::MAX_APPROVAL_SECONDS;
@@ -20,6 +21,7 @@ use crate::ceiling::{Ceiling, MAX_CEILINGS};
 use crate::credential::{Credential, MAX_CREDENTIALS};
 use crate::files::{Files, MAX_FILE_RULES};
 use crate::inspection::Inspection;
+use crate::programs::{MAX_PROGRAM_RULES, Programs};
 
 /// Version of the JSON form; another one is refused.
 pub const VERSION: u32 = 1;
@@ -59,6 +61,8 @@ pub struct EffectivePolicy {
     pub inspection: Inspection,
     #[serde(default, skip_serializing_if = "Files::is_empty")]
     pub files: Files,
+    #[serde(default, skip_serializing_if = "Programs::is_empty")]
+    pub programs: Programs,
     /// What organisations' policies leave of it, in canonical order and without duplicates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ceilings: Vec<Ceiling>,
@@ -232,6 +236,7 @@ impl EffectivePolicy {
             credentials: Vec::new(),
             inspection: Inspection::default(),
             files: Files::default(),
+            programs: Programs::default(),
             ceilings: Vec::new(),
             unasked: None,
         };
@@ -290,6 +295,25 @@ impl EffectivePolicy {
         Ok(self)
     }
 
+    /// The same with these rules about programs.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when there are too many.
+    pub fn with_programs(mut self, programs: Programs) -> Result<Self, PolicyError> {
+        self.programs = programs;
+        self.check()?;
+        Ok(self)
+    }
+
+    /// What it says of files and programs that no layer of this host carries, as errors that say what to do.
+    /// `no_lsm`: why its kernel takes no LSM programs, where it does not.
+    pub fn not_carried(&self, no_lsm: Option<&str>) -> Vec<Diagnostic> {
+        let files = no_lsm.map(|reason| self.files.not_carried(reason));
+        let mut found = files.unwrap_or_default();
+        found.extend(self.programs.not_carried());
+        found
+    }
+
     /// The same with nobody asked, where somebody says so.
     #[must_use]
     pub fn with_nobody_asked(mut self, unasked: Option<Origin>) -> Self {
@@ -306,6 +330,7 @@ impl EffectivePolicy {
             credentials: Vec::new(),
             inspection: Inspection::default(),
             files: Files::default(),
+            programs: Programs::default(),
             ceilings: Vec::new(),
             unasked: None,
         }
@@ -338,6 +363,11 @@ impl EffectivePolicy {
         }
         self.network.layers.iter().try_for_each(Layer::check)?;
         bound("rules about files", self.files.len(), MAX_FILE_RULES)?;
+        bound(
+            "rules about programs",
+            self.programs.len(),
+            MAX_PROGRAM_RULES,
+        )?;
         bound("ceilings", self.ceilings.len(), MAX_CEILINGS)?;
         self.ceilings.iter().try_for_each(Ceiling::check)?;
         bound("credentials", self.credentials.len(), MAX_CREDENTIALS)?;

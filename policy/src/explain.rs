@@ -1,6 +1,8 @@
 //! `policy explain HOST[:PORT]`, and the words of a denial: which rule, from which file and line, what the wire must
 //! say, or what to add. One value for people (`Display`) and machines (`Serialize`).
 
+pub mod path;
+
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;

@@ -33,6 +33,9 @@ pub struct Files {
 pub struct FileRule {
     pub path: PathPattern,
     pub origin: Origin,
+    /// Whose policy says it, where it is not the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<String>,
 }
 
 /// Which list a rule is in.
@@ -65,6 +68,20 @@ impl FileRight {
     }
 }
 
+// === impl FileRule ===
+
+impl FileRule {
+    /// The key it is written under.
+    pub fn key(&self, right: FileRight) -> &'static str {
+        match (right, &self.organisation) {
+            (FileRight::ReadOnly, Some(_)) => "ceilings.filesystem.readOnlyPaths",
+            (FileRight::Writable, Some(_)) => "ceilings.filesystem.writablePaths",
+            (FileRight::Denied, Some(_)) => "denials.paths",
+            (_, None) => right.key(),
+        }
+    }
+}
+
 // === impl Files ===
 
 impl Files {
@@ -79,28 +96,33 @@ impl Files {
                 .map(|path| FileRule {
                     path: path.value.clone(),
                     origin: origin(path.at),
+                    organisation: None,
                 })
                 .collect()
         };
         let asked = config.agent.filesystem();
-        let suffice = host
-            .files
-            .as_ref()
-            .filter(|files| files.value == hostconfig::Files::Mounts);
-        let mut files = Self {
+        let files = Self {
             read_only: rules(&asked.read_only_paths),
             writable: rules(&asked.writable_paths),
             denied: rules(&asked.denied_paths),
             mounts_suffice: None,
         };
-        if !files.is_empty() {
-            files.mounts_suffice = suffice.map(|files| Origin {
+        files.on(host)
+    }
+
+    /// The same with what the host says of mounts, where there is something to say it of.
+    #[must_use]
+    pub(crate) fn on(mut self, host: &HostConfig) -> Self {
+        let suffice = host.files.as_ref();
+        let suffice = suffice.filter(|files| files.value == hostconfig::Files::Mounts);
+        if !self.is_empty() {
+            self.mounts_suffice = suffice.map(|files| Origin {
                 file: files.file.clone(),
                 line: files.at.line,
                 column: files.at.column,
             });
         }
-        files
+        self
     }
 
     /// Whether it says nothing about any file.
@@ -142,7 +164,7 @@ impl Files {
             .map(|(right, rule)| {
                 let message = format!(
                     "`{}` has \"{}\", which is also about files that come later: mounts hold only what is there when a session starts, and BPF LSM, which carries the rest, is not there ({no_lsm})",
-                    right.key(),
+                    rule.key(right),
                     rule.path
                 );
                 let help = "name the files and directories themselves; or see `agentcontainer doctor` for BPF LSM; or accept what mounts can do, with files = \"mounts\" in the host's config.toml";

@@ -15,10 +15,12 @@ mod files;
 pub mod inspection;
 pub mod merge;
 pub mod organisation;
+mod programs;
 mod requests;
 pub mod review;
 pub mod suggest;
 pub mod text;
+mod trees;
 
 pub use ceiling::{Bound, Ceiling, Listed, MAX_CEILINGS};
 pub use compiled::Compiled;
@@ -30,8 +32,10 @@ pub use effective::{
     PolicyError, Rule,
 };
 pub use explain::explain;
+pub use explain::path::{PathExplanation, explain_path};
 pub use files::{FileRight, FileRule, Files, MAX_FILE_RULES};
 pub use inspection::Inspection;
 pub use merge::effective;
+pub use programs::{MAX_PROGRAM_RULES, ProgramRight, ProgramRule, Programs};
 pub use requests::{Permit, RequestDenial, RequestRule, RequestRules};
 pub use review::Review;

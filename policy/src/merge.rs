@@ -24,6 +24,7 @@ use crate::effective::{
 use crate::files::Files;
 use crate::inspection::Inspection;
 use crate::organisation::Modes;
+use crate::programs::Programs;
 
 /// Names that the gateway answers itself, with everything below them.
 pub const RESERVED_HOSTS: [&str; 1] = ["agentcontainer.internal"];
@@ -68,6 +69,7 @@ pub(crate) fn effective_under(
     policy
         .with_inspection(Inspection::of(config, host))
         .with_files(Files::of(config, host))
+        .and_then(|policy| policy.with_programs(Programs::of(config)))
         .map_err(outside)
 }
 

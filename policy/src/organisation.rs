@@ -5,6 +5,7 @@
 mod asked;
 mod demands;
 pub mod difference;
+mod files;
 mod limits;
 mod requirements;
 
@@ -59,7 +60,7 @@ pub fn hold(
     let mut found = Found::default();
     let ceilings: Vec<Ceiling> = documents.iter().map(Ceiling::of).collect();
     for document in documents {
-        asked::not_enforced(document, &mut found);
+        files::asked(config, document, &mut found);
         asked::of_config(config, host, document, &mut found);
     }
     asked::network(config, &ceilings, &mut found);
@@ -72,6 +73,12 @@ pub fn hold(
         asked::credentials(&policy, host, document, &mut found);
     }
     policy.inspection = policy.inspection.raised(documents);
+    let files = files::files(policy.files.clone(), documents).on(host);
+    let programs = files::programs(policy.programs.clone(), documents, &mut found);
+    let policy = policy
+        .with_files(files)
+        .and_then(|policy| policy.with_programs(programs))
+        .map_err(|error| vec![Diagnostic::new("policy", error.to_string())])?;
     remark_on_inspection(config, &policy, &mut found);
     let limits = Limits::of(config, documents);
     let remarks = std::mem::take(&mut found.remarks);
@@ -84,13 +91,6 @@ pub fn hold(
         limits,
         remarks: remarks.into_iter().collect(),
     })
-}
-
-/// What a document says that this version holds nobody to: a host with such a policy starts nothing.
-pub fn not_enforced(document: &Organisation) -> Vec<Diagnostic> {
-    let mut found = Found::default();
-    asked::not_enforced(document, &mut found);
-    found.finish()
 }
 
 /// Whether a reference may be fetched: for what becomes known after [`hold`], with what it is from.

@@ -71,6 +71,7 @@ impl Review {
         lines.commands(config);
         lines.egress(config);
         lines.files(config);
+        lines.programs(config);
         lines.credentials(config);
         lines.inspection(config);
         lines.supply(config);
@@ -293,6 +294,26 @@ impl Lines {
             self.add(
                 Effect::Opens,
                 format!("writable within what is read-only: {}", path.value),
+            );
+        }
+    }
+
+    /// Which programs alone may be started takes every other away, and each entry gives one back.
+    fn programs(&mut self, config: &Config) {
+        let programs = config.agent.programs();
+        if let Some(allowed) = &programs.allowed_binaries {
+            self.add(Effect::Closes, "start no program that is not listed");
+            for name in allowed.iter() {
+                self.add(Effect::Opens, format!("start {}", name.value));
+            }
+        }
+        for name in &programs.denied_binaries {
+            self.add(Effect::Closes, format!("never start {}", name.value));
+        }
+        if programs.require_approval.as_ref().is_some_and(|a| a.value) {
+            self.add(
+                Effect::Opens,
+                "start, once a person allows it, a program that is not listed",
             );
         }
     }

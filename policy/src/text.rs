@@ -16,6 +16,7 @@ use crate::decision::DenyReason;
 use crate::effective::{Action, DomainRule, NetworkRule, Origin, Rule};
 use crate::files::{FileRight, FileRule};
 use crate::inspection::Inspection;
+use crate::programs::{ProgramRight, ProgramRule};
 
 const EGRESS: &str = "agent.capabilities.network.egress";
 
@@ -144,11 +145,32 @@ pub fn requests(requests: &Requests) -> String {
 
 /// A rule about files, with what carries it.
 pub fn file(right: FileRight, rule: &FileRule) -> String {
+    let entry = format!("{} \"{}\"", rule.key(right), rule.path);
     let layer = match rule.path.is_glob() {
         true => "BPF LSM, and mounts for what is there",
         false => "mounts",
     };
-    format!("{} \"{}\" ({layer})", right.key(), rule.path)
+    format!("{} ({layer})", said(entry, rule.organisation.as_deref()))
+}
+
+/// A rule about programs, with what carries it.
+pub fn program(right: ProgramRight, rule: &ProgramRule) -> String {
+    let entry = format!("{} \"{}\"", rule.key(right), rule.name);
+    let entry = said(entry, rule.organisation.as_deref());
+    match right {
+        ProgramRight::Allowed => entry,
+        ProgramRight::Denied => format!("{entry} (mounts)"),
+    }
+}
+
+/// A person is asked about a program that is not listed.
+pub const PROGRAMS_ASKED: &str = "requireApproval";
+
+fn said(entry: String, organisation: Option<&str>) -> String {
+    match organisation {
+        Some(organisation) => of_organisation(&entry, organisation),
+        None => entry,
+    }
 }
 
 pub fn network(rule: &NetworkRule) -> String {

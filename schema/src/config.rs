@@ -10,6 +10,7 @@ pub mod filesystem;
 pub mod keys;
 pub mod lifecycle;
 pub mod mount;
+pub mod programs;
 pub(crate) mod read;
 pub mod template;
 pub mod tools;

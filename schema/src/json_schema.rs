@@ -117,7 +117,6 @@ fn insert(schema: &mut Value, parent: Parent, key: &str, value: Value) {
         Parent::Root => Some(schema),
         Parent::HostRequirements => schema.pointer_mut("/$defs/HostRequirements"),
         Parent::Agent => schema.pointer_mut("/$defs/Agent"),
-        Parent::Capabilities => schema.pointer_mut("/$defs/Capabilities"),
         Parent::Network => schema.pointer_mut("/$defs/Network"),
         Parent::Rule => schema.pointer_mut("/$defs/Rule"),
     };

@@ -22,6 +22,7 @@ pub mod net;
 pub mod node;
 pub mod organisation;
 pub mod profile;
+pub mod program;
 pub mod provider;
 pub mod read;
 pub mod request;

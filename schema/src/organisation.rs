@@ -17,10 +17,11 @@ use crate::credential::CredentialName;
 use crate::diag::{Diagnostic, Spanned};
 use crate::digest::Digest;
 use crate::net::Protocol;
+use crate::program::ProgramName;
 use crate::signer::{Identity, PublicKey};
 use values::{
     Age, ImagePattern, LinuxCapability, NetworkBound, OrganisationName, PackageName, PackageType,
-    PathPattern, ProgramName, RegistryName, SourcePattern, Time, VersionRange,
+    PathPattern, RegistryName, SourcePattern, Time, VersionRange,
 };
 
 pub(crate) use read::identity;
@@ -87,10 +88,8 @@ pub struct Organisation {
 pub struct Ceilings {
     #[schemars(default)]
     pub network: NetworkCeilings,
-    /// Not held by this version: a host with such a ceiling starts nothing.
     #[schemars(default)]
     pub filesystem: FilesystemCeilings,
-    /// Not held by this version: a host with such a ceiling starts nothing.
     #[schemars(default)]
     pub tools: ToolCeilings,
     /// Capabilities of Linux. No container has any, and none can be asked for.
@@ -162,9 +161,11 @@ pub struct NetworkCeilings {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct FilesystemCeilings {
+    /// Read-only for every workspace. Without `writablePaths` nothing in them is writable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default, length(max = MAX_ENTRIES))]
     pub read_only_paths: Option<List<PathPattern>>,
+    /// What a workspace may have in its own `writablePaths`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default, length(max = MAX_ENTRIES))]
     pub writable_paths: Option<List<PathPattern>>,
@@ -174,6 +175,7 @@ pub struct FilesystemCeilings {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct ToolCeilings {
+    /// Programs that may be started: what a workspace may have in its own `allowedBinaries`, and all that is allowed where it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default, length(max = MAX_ENTRIES))]
     pub allowed_binaries: Option<List<ProgramName>>,
@@ -314,11 +316,11 @@ pub struct Denials {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default, length(max = MAX_ENTRIES))]
     pub networks: Vec<Spanned<NetworkBound>>,
-    /// Not held by this version: a host with such a denial starts nothing.
+    /// As `deniedPaths`: `**/NAME` is below the workspace's folder.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default, length(max = MAX_ENTRIES))]
     pub paths: Vec<Spanned<PathPattern>>,
-    /// Not held by this version: a host with such a denial starts nothing.
+    /// As `deniedBinaries`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default, length(max = MAX_ENTRIES))]
     pub binaries: Vec<Spanned<ProgramName>>,

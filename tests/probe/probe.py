@@ -703,6 +703,81 @@ def spellings(t):
         raise last if isinstance(last, OSError) else OSError(errno.EINVAL, "")
 
 
+# A program of the image that the session's rules deny.
+DENIED = "/usr/bin/factor"
+
+
+def started(name, *words, **more):
+    """Notes that the denied program ran when it was started in this way."""
+    try:
+        if b"6: 2 3" in subprocess.run([*words, "6"], capture_output=True, **more).stdout:
+            P.got += name + " "
+    except OSError:
+        pass
+
+
+def stopped():
+    if not P.got:
+        raise OSError(errno.EACCES, "")
+
+
+@attempt("E01")
+def copied_program(t):
+    """A program that is denied, under another name."""
+    at("program")
+    started("itself", DENIED)
+    for way in ("cp", "ln", "ln -s", "mv"):
+        to = "/tmp/" + way.replace(" ", "")
+        subprocess.run(f"rm -f {to}; {way} {DENIED} {to} && chmod +x {to}", shell=True, stderr=subprocess.DEVNULL)
+        started(way, to)
+    subprocess.run(f"cat {DENIED} >/tmp/cat; chmod +x /tmp/cat", shell=True, stderr=subprocess.DEVNULL)
+    started("cat", "/tmp/cat")
+    stopped()
+
+
+@attempt("E02")
+def loaded_program(t):
+    """A program that is denied, handed to the loader of programs."""
+    at("program")
+    for loader in glob.glob("/lib*/ld-linux-*.so*") + glob.glob("/usr/lib*/ld-linux-*.so*"):
+        started(loader, loader, DENIED)
+        started(loader + " preload", loader, "--preload", "", DENIED)
+    stopped()
+
+
+@attempt("E03")
+def opened_program(t):
+    """A program that is denied, started by a descriptor, or from memory."""
+    at("program")
+    for flags in (os.O_RDONLY, os.O_PATH):
+        try:
+            file = os.open(DENIED, flags)
+        except OSError:
+            continue
+        started(f"descriptor {flags}", f"/proc/self/fd/{file}", pass_fds=(file,))
+        try:
+            memory = os.memfd_create("x", 0)
+            os.sendfile(memory, file, 0, 1 << 24)
+            started("memory", f"/proc/self/fd/{memory}", pass_fds=(memory,))
+        except OSError:
+            pass
+    stopped()
+
+
+@attempt("E07")
+def aliased_program(t):
+    """A program that is denied, by other paths to the same place."""
+    at("program")
+    name = os.path.basename(DENIED)
+    for path in ("/bin/" + name, "/usr/../usr/bin/./" + name, "/proc/self/root" + DENIED, "/proc/1/root" + DENIED):
+        started(path, path)
+    started("relative", "./" + name, cwd="/usr/bin")
+    started("by PATH", "env", "PATH=/bin:/usr/bin", name)
+    root = os.open("/", os.O_PATH)
+    started("from a directory", f"/proc/self/fd/{root}{DENIED}", pass_fds=(root,))
+    stopped()
+
+
 @attempt("K07")
 def bpf(t):
     at("bpf")

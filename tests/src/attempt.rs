@@ -95,6 +95,7 @@ pub fn layer(said: &Said, events: &[Value], port: u16) -> String {
     let what = match (said.step.as_str(), said.error.as_str()) {
         (_, "") => "gateway: carried to nobody",
         ("socket", _) => "sock_create or seccomp",
+        ("program", _) => "mounts",
         ("device" | "route" | "link", _) => "empty network namespace, no capabilities",
         ("connect" | "send" | "bind" | "scan", "EPERM") => "gate",
         ("connect" | "send" | "scan", _) => "empty network namespace",

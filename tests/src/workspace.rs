@@ -27,6 +27,7 @@ pub struct Workspace {
     credentials: Value,
     grants: Vec<String>,
     inspection: Value,
+    tools: Value,
     engine: String,
     state: PathBuf,
     locks: bool,
@@ -52,6 +53,7 @@ impl Workspace {
             credentials: json!({}),
             grants: Vec::new(),
             inspection: json!({}),
+            tools: json!({}),
             engine: rig().docker_host.clone(),
             state: rig().state.clone(),
             locks: true,
@@ -111,6 +113,12 @@ impl Workspace {
         entries
             .iter()
             .for_each(|entry| push(&mut self.egress, "deniedDomains", json!(entry)));
+        self
+    }
+
+    /// Sets `deniedBinaries`.
+    pub fn deny_programs(mut self, names: &[&str]) -> Self {
+        self.tools["deniedBinaries"] = json!(names);
         self
     }
 
@@ -220,6 +228,9 @@ impl Workspace {
         }
         if self.inspection != json!({}) {
             config["agent"]["inspection"] = self.inspection.clone();
+        }
+        if self.tools != json!({}) {
+            config["agent"]["capabilities"]["tools"] = self.tools.clone();
         }
         for (key, value) in self.extra.as_object().unwrap() {
             config[key] = value.clone();

@@ -17,6 +17,8 @@ mod machines;
 mod network_record;
 #[path = "e2e_cli/organisation.rs"]
 mod organisation;
+#[path = "e2e_cli/programs.rs"]
+mod programs;
 #[path = "e2e_cli/refusals.rs"]
 mod refusals;
 #[path = "e2e_cli/registry.rs"]

@@ -60,7 +60,10 @@ fn check(config: Option<&PathBuf>, as_json: bool) -> Result<u8, Failure> {
             let host = loaded::host_for(&places, &workspace)?;
             let documents = crate::organisation::of_host(&places, &host)?;
             let held = policy::organisation::hold(&parsed, &host, &documents)?;
-            Ok(held.policy.files.beyond_mounts().count())
+            match held.policy.not_carried(None) {
+                errors if errors.is_empty() => Ok(held.policy.not_carried(Some("")).len()),
+                errors => Err(Failure::from(errors)),
+            }
         });
     match result {
         Ok(later) if as_json => {

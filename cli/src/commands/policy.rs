@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use policy::explain::Target;
 use policy::text;
+use schema::config::filesystem::PathPattern;
 use schema::inspection::Inspector;
 
 use super::{json, suggest};
@@ -40,8 +41,8 @@ enum Command {
     },
     /// Say what is decided about a destination, by which rule, and what the wire must say: 0 allowed or asked about, 1 denied
     Explain {
-        /// A name or an address; without a port, every port that policy names for it
-        #[arg(value_name = "HOST[:PORT]")]
+        /// A name or an address; without a port, every port that policy names for it. A path in the container
+        #[arg(value_name = "HOST[:PORT] | /PATH | ./PATH")]
         target: String,
         /// The config to use
         #[arg(long, value_name = "FILE")]
@@ -99,6 +100,18 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
             json: as_json,
         } => {
             let as_json = json(*as_json);
+            if let Some(path) = path(target) {
+                let path = path.map_err(|f| f.status(2))?;
+                let loaded = read(config.as_deref(), agent.as_deref(), organisation)
+                    .map_err(|f| f.status(2))?;
+                let explanation = policy::explain_path(&loaded.policy, &loaded.config, &path);
+                if as_json {
+                    report::out_json(&explanation);
+                } else {
+                    report::out(lines(&explanation.to_string()));
+                }
+                return Ok(u8::from(!explanation.is_open()));
+            }
             let target: Target = target
                 .parse()
                 .map_err(|e| Failure::new("target", format!("{target}: {e}")).status(2))?;
@@ -140,11 +153,35 @@ fn lines(text: &str) -> String {
 }
 
 /// Rules about files, each with the layer that carries it.
-fn files(files: &policy::Files) {
+/// A path of the container, or below the workspace's folder there, where that is what is asked about.
+fn path(target: &str) -> Option<Result<PathPattern, Failure>> {
+    let below = target.strip_prefix("./");
+    if below.is_none() && !target.starts_with('/') {
+        return None;
+    }
+    let parsed: Result<PathPattern, _> = below.unwrap_or(target).parse();
+    let named = match parsed {
+        Ok(path) if path.is_glob() => Err("a pattern is no path".to_owned()),
+        Ok(path) => Ok(path),
+        Err(error) => Err(error.to_string()),
+    };
+    Some(named.map_err(|why| Failure::new("target", format!("{target}: {why}"))))
+}
+
+/// Rules about files and programs.
+fn files(policy: &policy::EffectivePolicy) {
+    let (files, programs) = (&policy.files, &policy.programs);
     let mut rows: Vec<_> = files
         .all()
         .map(|(right, rule)| vec![text::file(right, rule), rule.origin.to_string()])
         .collect();
+    let started = programs.all();
+    rows.extend(
+        started.map(|(right, rule)| vec![text::program(right, rule), rule.origin.to_string()]),
+    );
+    if let Some(origin) = &programs.require_approval {
+        rows.push(vec![text::PROGRAMS_ASKED.to_owned(), origin.to_string()]);
+    }
     if let Some(origin) = &files.mounts_suffice {
         let words =
             "files \"mounts\": where there is no BPF LSM, what is there when a session starts"
@@ -210,7 +247,7 @@ fn show(loaded: &Loaded, as_json: bool) -> Result<u8, Failure> {
             report::out("everything else is denied");
         }
     }
-    files(&loaded.policy.files);
+    files(&loaded.policy);
     let inspection = &loaded.policy.inspection;
     let levels = Inspector::ALL.map(|inspector| {
         let origin = inspection.origin(inspector).map(ToString::to_string);

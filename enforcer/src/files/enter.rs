@@ -14,6 +14,8 @@ use crate::process;
 
 /// Longest list of mounts that is read, in bytes.
 const MAX_MOUNTINFO: u64 = 16 << 20;
+/// Longest environment that is read, in bytes: what execve(2) takes by default, with its arguments.
+const MAX_ENVIRON: u64 = 8 << 20;
 
 /// Holding it keeps the namespace and its root.
 #[derive(Debug)]
@@ -115,13 +117,38 @@ impl Inside {
         )
     }
 
+    /// What a path leads to, links followed within the root.
+    pub fn reach(&self, below: &Path) -> io::Result<OwnedFd> {
+        let below = if below.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            below
+        };
+        sys::open_below(&self.root, below, libc::O_PATH, 0)
+    }
+
     /// Where a path leads, links followed within the root: below it, without a link.
     pub fn follow(&self, below: &Path) -> io::Result<PathBuf> {
         use std::os::fd::AsRawFd as _;
-        let found = sys::open_below(&self.root, below, libc::O_PATH, 0)?;
+        let found = self.reach(below)?;
         let link = format!("/proc/self/fd/{}", found.as_raw_fd());
         let path = std::fs::read_link(link)?;
         Ok(path.strip_prefix("/").unwrap_or(&path).to_owned())
+    }
+
+    /// What a variable was when the engine started init, each time that it is given: what is given twice is read by nobody alike.
+    pub fn variable(&self, name: &[u8]) -> Result<Vec<Vec<u8>>, FilesError> {
+        let failed = || io_error("read", format!("the environment of process {}", self.pid));
+        let file = File::open(process::directory(self.pid).join("environ")).map_err(failed())?;
+        let mut text = Vec::new();
+        file.take(MAX_ENVIRON + 1)
+            .read_to_end(&mut text)
+            .map_err(failed())?;
+        if text.len() as u64 > MAX_ENVIRON {
+            return Err(failed()(io::Error::other("it is too long")));
+        }
+        let of = |entry: &[u8]| Some(entry.strip_prefix(name)?.strip_prefix(b"=")?.to_owned());
+        Ok(text.split(|byte| *byte == 0).filter_map(of).collect())
     }
 
     /// Runs `work` in the namespace, on a thread of its own.

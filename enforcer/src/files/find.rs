@@ -1,6 +1,7 @@
 //! From rules to the files that they are about, as they are when a session starts. No link is followed: whoever may write beside a link
 //! could point it elsewhere afterwards.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,7 +17,7 @@ use super::enter::Inside;
 use super::{FilesError, MAX_LOOKED_AT, MAX_MOUNTS, io_error, shown, sys};
 
 /// Longest that patterns are looked for: init waits no longer for its release.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Most bytes of paths of directories that are still to be listed.
 const MAX_WAITING_BYTES: usize = 16 << 20;
 
@@ -30,14 +31,19 @@ pub struct Found {
     pub is_directory: bool,
 }
 
-/// What there is of each rule, and how many plain paths are not there, which is an error unless they may be missing: they can come back, or
-/// another layer holds them.
-pub fn all(
-    inside: &Inside,
-    rules: &Files,
-    may_be_missing: bool,
-) -> Result<(Vec<Found>, usize), FilesError> {
-    let (mut found, mut missing) = (Vec::new(), 0);
+/// What there is of each rule.
+#[derive(Debug, Default)]
+pub struct All {
+    pub found: Vec<Found>,
+    /// Plain paths of the workspace's that are not there: an error unless they may be missing, because they can come back or another layer holds
+    /// them.
+    pub missing: usize,
+    /// Paths of organisations' that are not there, where the host says that mounts are enough: their rules are about any workspace.
+    pub absent: BTreeSet<PathBuf>,
+}
+
+pub fn all(inside: &Inside, rules: &Files, may_be_missing: bool) -> Result<All, FilesError> {
+    let mut all = All::default();
     let mut walk = Walk::default();
     for (right, rule) in rules.all() {
         let (fixed, pattern) = rule.path.split();
@@ -53,17 +59,26 @@ pub fn all(
         };
         // `a/**` is all of `a`.
         if pattern.iter().all(|segment| *segment == "**") {
-            let there = one.at(&path, may_be_missing || !pattern.is_empty())?;
-            missing += usize::from(there.is_none() && pattern.is_empty());
-            found.extend(there);
+            let anywhere = rule.organisation.is_some() && rules.mounts_suffice.is_some();
+            let may_be_missing = may_be_missing || anywhere || !pattern.is_empty();
+            match one.at(&path, may_be_missing)? {
+                Some(found) => all.found.push(found),
+                None if !pattern.is_empty() => {}
+                None if anywhere => {
+                    all.absent.insert(path);
+                }
+                None => all.missing += 1,
+            }
         } else {
-            one.matching(&path, &pattern, &mut walk, &mut found)?;
+            one.matching(&path, &pattern, &mut walk, &mut all.found)?;
         }
-        if found.len() > MAX_MOUNTS {
-            return Err(FilesError::TooMany { found: found.len() });
+        if all.found.len() > MAX_MOUNTS {
+            return Err(FilesError::TooMany {
+                found: all.found.len(),
+            });
         }
     }
-    Ok((found, missing))
+    Ok(all)
 }
 
 /// What all patterns of a policy have taken so far.
@@ -97,7 +112,7 @@ impl One<'_> {
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOENT | libc::ENOTDIR) if may_be_missing => Ok(None),
                 Some(libc::ENOENT | libc::ENOTDIR) => Err(FilesError::Missing {
-                    key: self.right.key(),
+                    key: self.rule.key(self.right),
                     path: self.rule.path.to_string(),
                     origin: self.rule.origin.to_string(),
                 }),
@@ -110,7 +125,7 @@ impl One<'_> {
     fn link(&self, path: &Path) -> FilesError {
         let found = self.inside.follow(path);
         FilesError::Link {
-            key: self.right.key(),
+            key: self.rule.key(self.right),
             path: shown(path),
             origin: self.rule.origin.to_string(),
             found: match found {
@@ -144,7 +159,7 @@ impl One<'_> {
         found: &mut Vec<Found>,
     ) -> Result<(), FilesError> {
         let too_much = || FilesError::TooMuch {
-            key: self.right.key(),
+            key: self.rule.key(self.right),
             path: self.rule.path.to_string(),
         };
         let deepest = (!pattern.contains(&"**")).then_some(pattern.len());

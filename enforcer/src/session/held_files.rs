@@ -1,8 +1,10 @@
-//! Rules about files, for as long as a container runs: a mount goes with the file that it is on when the host replaces it, so whatever the
+//! Rules about files and masks of programs, for as long as a container runs: a mount goes with the file that it is on when the host replaces it, so whatever the
 //! namespace's mounts do is looked at, and what went is put in place again.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use policy::EffectivePolicy;
 
 use super::Session;
-use crate::files::{self, FilesError, Held, Later, Masks, When};
+use crate::files::{self, FilesError, Held, Later, Masked, Masks, When};
 use crate::kernel::{Kernel, KernelError};
 use crate::process;
 
@@ -37,10 +39,11 @@ impl Session {
             true => Later::Lsm,
             false => Later::Nobody,
         };
+        let masked = self.state.lock().await.record.masked.clone();
         blocking(pid, move || {
             let base = places.sessions.parent().unwrap_or(&places.sessions);
             let masks = Masks::make(base)?;
-            files::hold(pid, network, &document.files, &masks, when, later)
+            files::hold(pid, network, &document.files, &masked, &masks, when, later)
         })
         .await
     }
@@ -78,15 +81,28 @@ impl Session {
         }
     }
 
+    /// Finds what the policy denies of programs, and keeps where that is.
+    pub(super) async fn find_programs(
+        &self,
+        pid: u32,
+        network: (u64, u64),
+        document: Arc<EffectivePolicy>,
+    ) -> Result<Masked, FilesError> {
+        let find = move || Masked::find(pid, network, &document.programs.denied);
+        let masked = blocking(pid, find).await?;
+        self.state.lock().await.record.masked = masked.places.clone();
+        Ok(masked)
+    }
+
     /// Sees to it, in the background, that the rules stay in place for as long as that init lives.
     pub(super) fn keep_files(self: Arc<Self>, pid: u32) {
         tokio::spawn(async move {
             let document = Arc::clone(&self.state.lock().await.current.document);
-            if document.files.is_empty() {
+            if document.files.is_empty() && document.programs.denied.is_empty() {
                 return;
             }
             if let Err(error) = self.kept(pid, document).await {
-                tracing::error!(session = %self.id, %error, "rules about files do not hold any more: closed");
+                tracing::error!(session = %self.id, %error, "rules about files and programs do not hold any more: closed");
                 let mut event = Event::new(Kind::File, Verdict::Deny, "files-lost");
                 event.layer = Some("mounts".into());
                 event.detail = Some(error.to_string());
@@ -110,12 +126,17 @@ impl Session {
         };
         let mounts = Arc::new(mounts);
         let mut held: Option<Held> = None;
+        // Not there from the beginning; what was, and went, is waited for.
+        let mut never: Option<BTreeSet<PathBuf>> = None;
         let mut failed = 0;
         loop {
             let later = self.has_lsm().await;
-            let same = |held: &Held| {
-                (later || held.missing == 0) && files::is_there(pid, held).unwrap_or(false)
+            let complete = |held: &Held| {
+                let never = never.as_ref();
+                later
+                    || held.missing == 0 && never.is_none_or(|never| held.absent.is_subset(never))
             };
+            let same = |held: &Held| complete(held) && files::is_there(pid, held).unwrap_or(false);
             if !held.as_ref().is_some_and(same) {
                 match self
                     .put_in_place(pid, network, Arc::clone(&document), When::Again)
@@ -125,6 +146,7 @@ impl Session {
                         if now.new > 0 {
                             self.held_again(&now);
                         }
+                        never.get_or_insert_with(|| now.absent.clone());
                         held = Some(now);
                         failed = 0;
                     }

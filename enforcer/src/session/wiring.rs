@@ -10,7 +10,7 @@ use policy::EffectivePolicy;
 use schema::net::Cidr;
 
 use super::Session;
-use crate::files::{Held, When};
+use crate::files::{Held, Masked, When};
 use crate::process;
 use crate::wire::{self, WireError, Wired};
 
@@ -98,10 +98,10 @@ impl Session {
         }
     }
 
-    /// The rules about files, before anything else is opened to the container: where they do not hold, its init is told why and ends.
+    /// The rules about files and programs, before anything else is opened to the container: where they do not hold, its init is told why and ends.
     async fn hold_files(&self, pid: u32, wired: Wired) -> Result<Wired, WireError> {
         let document = Arc::clone(&self.state.lock().await.current.document);
-        if document.files.is_empty() {
+        if document.files.is_empty() && document.programs.denied.is_empty() {
             return Ok(wired);
         }
         let network = wired.netns.identity();
@@ -109,8 +109,8 @@ impl Session {
             call: "stat the namespace",
             source,
         })?;
-        let held = self.hold_before_release(pid, network, document).await;
-        let held = match held {
+        let held = self.hold_rules(pid, network, document).await;
+        let (masked, held, programs) = match held {
             Ok(held) => held,
             Err(error) => {
                 let reason = error.to_string();
@@ -120,7 +120,6 @@ impl Session {
                 return Err(error);
             }
         };
-        let (held, programs) = held;
         let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "files-held");
         event.layer = Some("mounts".into());
         event.detail = Some(match programs {
@@ -128,25 +127,34 @@ impl Session {
             false => held.to_string(),
         });
         let _ = self.write(event);
+        if masked != Masked::default() {
+            let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "programs-held");
+            event.layer = Some("mounts".into());
+            event.detail = Some(masked.to_string());
+            let _ = self.write(event);
+        }
         Ok(Wired {
             mounted: true,
             ..wired
         })
     }
 
-    /// By mounts, and by the programs where the session has them: says whether it has.
-    async fn hold_before_release(
+    /// By mounts, and by the programs in the kernel where the session has them: says whether it has.
+    async fn hold_rules(
         &self,
         pid: u32,
         network: (u64, u64),
         document: Arc<EffectivePolicy>,
-    ) -> Result<(Held, bool), WireError> {
+    ) -> Result<(Masked, Held, bool), WireError> {
+        let masked = self
+            .find_programs(pid, network, Arc::clone(&document))
+            .await?;
         let held = self
             .put_in_place(pid, network, Arc::clone(&document), When::Start)
             .await?;
         self.alone(pid)?;
         let programs = self.tell_programs(pid, network, document).await?;
-        Ok((held, programs))
+        Ok((masked, held, programs))
     }
 
     /// Nobody but init is in its mount namespace: for whoever is in a directory already, it would stay what it was under the mounts. Asked

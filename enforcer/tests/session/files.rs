@@ -51,6 +51,16 @@ impl Case {
 
     /// As a container would run it: the workspace's folder is init's directory, nothing that mounts is left to it.
     pub fn inside(&self, session: &Session, script: &str) -> Output {
+        self.inside_with(session, script, &[])
+    }
+
+    /// With variables that an engine would have set.
+    pub fn inside_with(
+        &self,
+        session: &Session,
+        script: &str,
+        variables: &[(&str, String)],
+    ) -> Output {
         let cgroup = self
             .rig
             .places
@@ -58,12 +68,17 @@ impl Case {
             .join("container");
         std::fs::create_dir_all(&cgroup).unwrap();
         let outer = format!(
-            "exec unshare --pid --fork --net -- unshare --mount-proc --propagation private -- setpriv --bounding-set -sys_admin --inh-caps -sys_admin -- {} -- bash -c \"$1\"",
+            "exec unshare --pid --fork --net -- unshare --mount-proc --propagation private -- setpriv --bounding-set -sys_admin --inh-caps -sys_admin -- env \"${{@:2}}\" {} -- /bin/bash -c \"$1\"",
             self.rig.places.init.display()
         );
         let mut command = Command::new("bash");
         command
             .args(["-c", &outer, "bash", script])
+            .args(
+                variables
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}")),
+            )
             .current_dir(&self.workspace);
         let procs = cgroup.join("cgroup.procs");
         // SAFETY: a write of our own pid to a file, before exec, in a single-threaded child.
@@ -73,6 +88,11 @@ impl Case {
             });
         }
         command.output().unwrap()
+    }
+
+    /// A `PATH` that begins with the workspace's programs.
+    pub fn path(&self) -> String {
+        format!("{}:/usr/bin:/bin", self.at("bin"))
     }
 
     pub fn at(&self, name: &str) -> String {
@@ -231,6 +251,45 @@ async fn patterns_are_held_for_what_is_there_and_only_where_the_host_says_that_t
     let script = "cat .env app/.env src/deep/er/key.pem 2>/dev/null; echo later > cache/.env; cat cache/.env src/main.rs; touch secret/new 2>/dev/null && echo made";
     let text = said(&case.inside(&session, script));
     assert_eq!(text, "later\nfn main() {}\n");
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisations_path_may_be_missing_where_the_host_says_so_and_is_held_where_it_is() {
+    let case = Case::new("org");
+    let of = |path: &str| {
+        let mut rule = rule(path);
+        rule["organisation"] = json!("acme");
+        rule
+    };
+    let denied = json!([of("/no/such"), of(&case.at(".env"))]);
+    let id = format!("{}s", case.id);
+    let strict = open(&case.rig, &id, about(json!({ "denied": denied })), 1).await;
+    let text = said(&case.inside(&strict, "echo started"));
+    assert!(
+        text.contains("`denials.paths` has \"/no/such\"") && !text.contains("started"),
+        "{text}"
+    );
+    strict.close("test").await.unwrap();
+
+    let said_so = json!({ "file": "config.toml", "line": 1, "column": 9 });
+    let session = case
+        .open(json!({ "denied": denied, "mountsSuffice": said_so }))
+        .await;
+    // One that is there is waited for when the host takes it away.
+    let workspace = case.workspace.clone();
+    let host = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::fs::remove_file(workspace.join(".env")).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::fs::write(workspace.join(".env"), "SECRET=4\n").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(2500));
+        std::fs::write(workspace.join("go"), "go\n").unwrap();
+    });
+    let script = "cat .env 2>/dev/null; for n in $(seq 200); do sleep 0.05; cat go 2>/dev/null && break; done; cat .env 2>/dev/null; echo done";
+    let text = said(&case.inside(&session, script));
+    host.join().unwrap();
+    assert_eq!(text, "go\ndone\n");
     session.close("test").await.unwrap();
 }
 

@@ -196,7 +196,7 @@ pub fn blocked(facts: Blocked<'_>, form: Form) -> Page {
     }
 }
 
-/// `http://agentcontainer.internal/`: what is allowed, what a person is asked about, rules about files, what waits, what was
+/// `http://agentcontainer.internal/`: what is allowed, what a person is asked about, rules about files and programs, what waits, what was
 /// denied last, how to ask.
 pub fn internal(active: &Active, denials: &[Shown], waiting: &[Waiting], form: Form) -> Page {
     let mut allowed = Vec::new();
@@ -230,8 +230,24 @@ pub fn internal(active: &Active, denials: &[Shown], waiting: &[Waiting], form: F
         .all()
         .map(|(right, rule)| (policy::text::file(right, rule), rule.origin.to_string()))
         .collect();
+    let programs = &active.policy.programs;
+    let asked_of_programs = programs
+        .require_approval
+        .iter()
+        .map(|origin| (policy::text::PROGRAMS_ASKED.to_owned(), origin.to_string()));
+    let mut programs: Vec<_> = programs
+        .all()
+        .map(|(right, rule)| (policy::text::program(right, rule), rule.origin.to_string()))
+        .chain(asked_of_programs)
+        .collect();
     let mut left_out = 0;
-    for list in [&mut allowed, &mut asked, &mut denied, &mut files] {
+    for list in [
+        &mut allowed,
+        &mut asked,
+        &mut denied,
+        &mut files,
+        &mut programs,
+    ] {
         left_out += list.len().saturating_sub(LISTED);
         list.truncate(LISTED);
     }
@@ -254,6 +270,7 @@ pub fn internal(active: &Active, denials: &[Shown], waiting: &[Waiting], form: F
                 "waiting": waiting,
                 "denied": entries(&denied),
                 "files": entries(&files),
+                "programs": entries(&programs),
                 "leftOut": left_out,
                 "lastDenials": denials,
                 "howToAsk": ask,
@@ -276,6 +293,7 @@ pub fn internal(active: &Active, denials: &[Shown], waiting: &[Waiting], form: F
                 ("allowed once a person says so", &asked),
                 ("denied", &denied),
                 ("files, for as long as this session runs", &files),
+                ("programs, for as long as this session runs", &programs),
             ] {
                 if list.is_empty() && !matches!(title, "allowed" | "denied") {
                     continue;

@@ -75,6 +75,7 @@ pub struct PolicyBuilder {
     pub inspection: policy::Inspection,
     pub ceilings: Vec<policy::Ceiling>,
     pub files: policy::Files,
+    pub programs: policy::Programs,
 }
 
 fn origin() -> Origin {
@@ -167,14 +168,26 @@ impl PolicyBuilder {
             .with_inspection(self.inspection)
             .with_files(self.files)
             .unwrap()
+            .with_programs(self.programs)
+            .unwrap()
             .under(self.ceilings)
             .unwrap()
     }
 
     pub fn deny_file(mut self, path: &str) -> Self {
         self.files.denied.push(policy::FileRule {
+            organisation: None,
             path: path.parse().unwrap(),
             origin: origin(),
+        });
+        self
+    }
+
+    pub fn deny_program(mut self, name: &str) -> Self {
+        self.programs.denied.push(policy::ProgramRule {
+            name: name.parse().unwrap(),
+            origin: origin(),
+            organisation: None,
         });
         self
     }

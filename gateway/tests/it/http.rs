@@ -528,7 +528,8 @@ async fn what_is_not_allowed_gets_a_page_in_the_form_it_asks_for() {
 async fn the_internal_page_says_what_is_allowed_and_what_was_denied() {
     let policy = PolicyBuilder::default()
         .allow("*.good.example")
-        .deny_file("conf/.env");
+        .deny_file("conf/.env")
+        .deny_program("sudo");
     let mut session = Session::start(policy).await;
     let denied = session.door("evil.example", 22).await;
     assert!(exchange(denied, b"x").await.is_err());
@@ -544,6 +545,7 @@ async fn the_internal_page_says_what_is_allowed_and_what_was_denied() {
         "allowedDomains \"*.good.example\"",
         "evil.example:22",
         "deniedPaths \"conf/.env\" (mounts)  (agentcontainer.json:3:5)",
+        "deniedBinaries \"sudo\" (mounts)  (agentcontainer.json:3:5)",
         "how to ask",
     ] {
         assert!(text.contains(word), "{word}: {text}");
@@ -556,6 +558,10 @@ async fn the_internal_page_says_what_is_allowed_and_what_was_denied() {
     assert_eq!(
         body["files"][0]["rule"],
         "deniedPaths \"conf/.env\" (mounts)"
+    );
+    assert_eq!(
+        body["programs"][0]["rule"],
+        "deniedBinaries \"sudo\" (mounts)"
     );
     assert!(
         ask(door, &get("text/html"))

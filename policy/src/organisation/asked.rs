@@ -20,40 +20,6 @@ use crate::decision::{Denial, DenyReason};
 use crate::effective::{Action, DomainRule, EffectivePolicy, Origin};
 use crate::{merge, text};
 
-/// What this version has no layer to hold anybody to.
-pub fn not_enforced(document: &Organisation, found: &mut Found) {
-    let (ceilings, denials) = (&document.ceilings, &document.denials);
-    let at = |list: Option<Position>, key: &'static str| Some((list?, key));
-    let first = |list: Option<&Spanned<_>>| list.map(|entry: &Spanned<_>| entry.at);
-    let said = [
-        at(
-            ceilings.filesystem.read_only_paths.as_ref().map(|l| l.at),
-            "ceilings.filesystem.readOnlyPaths",
-        ),
-        at(
-            ceilings.filesystem.writable_paths.as_ref().map(|l| l.at),
-            "ceilings.filesystem.writablePaths",
-        ),
-        at(
-            ceilings.tools.allowed_binaries.as_ref().map(|l| l.at),
-            "ceilings.tools.allowedBinaries",
-        ),
-        at(first(denials.paths.first()), "denials.paths"),
-        at(
-            denials.binaries.first().map(|entry| entry.at),
-            "denials.binaries",
-        ),
-    ];
-    for (at, key) in said.into_iter().flatten() {
-        let message = format!(
-            "`{key}` of the policy of {} is not enforced by this version: nothing here holds a program to rules about files and programs",
-            document.organisation.value
-        );
-        let place = place(&origin(&document.file, at));
-        found.push(&place, Diagnostic::new("not-enforced", message));
-    }
-}
-
 /// Everything of a config that is no network.
 pub fn of_config(config: &Config, host: &HostConfig, document: &Organisation, found: &mut Found) {
     let at = |at: Position| place(&origin(&config.file, at));

@@ -140,12 +140,23 @@ impl Comparison<'_> {
         new: &[Spanned<T>],
         covers: impl Fn(&T, &T) -> bool,
     ) {
+        self.closes(key, ["does not deny", "denies"], [old, new], covers);
+    }
+
+    /// A list that takes away what it names; the words for an entry that went, and for one that came.
+    fn closes<T: std::fmt::Display>(
+        &mut self,
+        key: &str,
+        [went, came]: [&str; 2],
+        [old, new]: [&[Spanned<T>]; 2],
+        covers: impl Fn(&T, &T) -> bool,
+    ) {
         for entry in beyond(old, new, &covers) {
-            let what = format!("`{key}` does not deny {} any more", entry.value);
+            let what = format!("`{key}` {went} {} any more", entry.value);
             self.push(true, Grade::High, what, false, entry.at);
         }
         for entry in beyond(new, old, &covers) {
-            let what = format!("`{key}` denies {}", entry.value);
+            let what = format!("`{key}` {came} {}", entry.value);
             self.push(false, Grade::High, what, true, entry.at);
         }
     }
@@ -232,21 +243,27 @@ impl Comparison<'_> {
 
     fn ceilings(&mut self) {
         let (old, new) = (&self.old.ceilings, &self.new.ceilings);
-        let lists = [
-            (
-                "ceilings.filesystem.readOnlyPaths",
-                &old.filesystem.read_only_paths,
-                &new.filesystem.read_only_paths,
-            ),
-            (
-                "ceilings.filesystem.writablePaths",
-                &old.filesystem.writable_paths,
-                &new.filesystem.writable_paths,
-            ),
-        ];
+        let lists = [(
+            "ceilings.filesystem.writablePaths",
+            &old.filesystem.writable_paths,
+            &new.filesystem.writable_paths,
+        )];
         for (key, old, new) in lists {
             self.allows(key, old.as_ref(), new.as_ref(), same, medium);
         }
+        fn entries<T>(list: &Option<List<T>>) -> &[Spanned<T>] {
+            list.as_ref().map_or(&[], |list| &list.value)
+        }
+        let trees = [
+            entries(&old.filesystem.read_only_paths),
+            entries(&new.filesystem.read_only_paths),
+        ];
+        self.closes(
+            "ceilings.filesystem.readOnlyPaths",
+            ["does not hold", "holds"],
+            trees,
+            same,
+        );
         self.allows(
             "ceilings.tools.allowedBinaries",
             old.tools.allowed_binaries.as_ref(),

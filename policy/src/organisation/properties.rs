@@ -36,6 +36,8 @@ const MOUNTS: [&str; 3] = ["volume", "tmpfs", "workspace"];
 const NAMES: [&str; 3] = ["one", "two", "three"];
 const SOURCES: [&str; 4] = ["env", "op", "op://A", "keyring"];
 const VARIABLES: [&str; 2] = ["LANG", "TERM"];
+const TREES: [&str; 5] = ["/srv", "/srv/a", "/srv/a/b", "/etc/x", "**/build"];
+const PROGRAMS: [&str; 4] = ["git", "/usr/bin/git", "npm", "/opt/x"];
 const LEVELS: [&str; 3] = ["off", "flag", "block"];
 
 /// Some of these, in any order, each once; none at all now and then.
@@ -141,6 +143,19 @@ pub(crate) fn document(random: &mut Random, file: &str, rare: usize) -> Organisa
     put(random, "denials/secretSources", value);
     let value = some(random, &["docker.io/library/bad"]);
     put(random, "denials/images", value);
+    let value = some(random, &TREES);
+    put(random, "denials/paths", value);
+    let value = some(random, &PROGRAMS);
+    put(random, "denials/binaries", value);
+    let mut filesystem = json!({});
+    for key in ["readOnlyPaths", "writablePaths"] {
+        if random.below(2) == 0 {
+            filesystem[key] = some(random, &TREES);
+        }
+    }
+    put(random, "ceilings/filesystem", filesystem);
+    let value = json!({ "allowedBinaries": some(random, &PROGRAMS) });
+    put(random, "ceilings/tools", value);
     schema::organisation::parse(text.to_string().as_bytes(), file)
         .unwrap_or_else(|found| panic!("{text} {found:#?}"))
 }
@@ -409,6 +424,18 @@ fn config(random: &mut Random) -> Config {
         text["agent"]["credentials"] = json!({ random.pick(&NAMES): {} });
     }
     if random.below(3) == 0 {
+        text["agent"]["capabilities"]["filesystem"] =
+            json!({ "deniedPaths": ["/srv/own"], "writablePaths": some(random, &TREES) });
+    }
+    if random.below(3) == 0 {
+        let allowed = match some(random, &PROGRAMS) {
+            list if list == json!([]) => json!(["git"]),
+            list => list,
+        };
+        text["agent"]["capabilities"]["tools"] =
+            json!({ "deniedBinaries": ["su"], "allowedBinaries": allowed });
+    }
+    if random.below(3) == 0 {
         text["agent"]["provenance"] = json!({ "require": { "sbom": true, "slsaLevel": 1 + random.below(4), "signatures": true } });
     }
     schema::config::parse(text.to_string().as_bytes(), "agentcontainer.json").unwrap()
@@ -547,6 +574,7 @@ fn within(config: &Config, held: &Held, document: &Organisation, seed: u64) {
             }
         }
     }
+    files_and_programs_within(config, held, document, seed);
     let most = &ceilings.resources;
     fn at_most<T: PartialOrd>(own: &Option<Said<T>>, most: &Option<Spanned<T>>) -> bool {
         most.as_ref()
@@ -612,6 +640,57 @@ fn within(config: &Config, held: &Held, document: &Organisation, seed: u64) {
             "seed {seed}"
         );
     }
+}
+
+/// Every denial is there with where it was written; what is writable and started is within the lists, read straight.
+#[track_caller]
+fn files_and_programs_within(config: &Config, held: &Held, document: &Organisation, seed: u64) {
+    let (ceilings, denials) = (&document.ceilings, &document.denials);
+    let (files, programs) = (&held.policy.files, &held.policy.programs);
+    let at = |at: Position| super::origin(&document.file, at);
+    for path in &denials.paths {
+        let is =
+            |rule: &crate::FileRule| rule.path == *path.pattern() && rule.origin == at(path.at);
+        assert!(files.denied.iter().any(is), "seed {seed}");
+    }
+    for path in ceilings
+        .filesystem
+        .read_only_paths
+        .iter()
+        .flat_map(|l| l.iter())
+    {
+        let is =
+            |rule: &crate::FileRule| rule.path == *path.pattern() && rule.origin == at(path.at);
+        assert!(files.read_only.iter().any(is), "seed {seed}");
+    }
+    for name in &denials.binaries {
+        let is = |rule: &crate::ProgramRule| rule.name == name.value && rule.origin == at(name.at);
+        assert!(programs.denied.iter().any(is), "seed {seed}");
+    }
+    if let Some(list) = &ceilings.filesystem.writable_paths {
+        for rule in &files.writable {
+            let within = list.iter().any(|tree| {
+                let (own, tree) = (rule.path.to_string(), tree.to_string());
+                own == tree || own.starts_with(&format!("{tree}/"))
+            });
+            assert!(within, "seed {seed}: {}", rule.path);
+        }
+    }
+    if let Some(list) = &ceilings.tools.allowed_binaries {
+        for rule in programs.allowed.as_ref().unwrap() {
+            let name = rule.name.as_str();
+            let within = |own: &&str| *own == name || (*own == "git" && name == "/usr/bin/git");
+            let mut names = list.iter().map(|own| own.as_str());
+            assert!(names.any(|own| within(&own)), "seed {seed}: {name}");
+        }
+    }
+    // What the workspace says itself stays.
+    let own = config.agent.filesystem();
+    let kept = |path: &Spanned<_>| files.denied.iter().any(|rule| rule.path == path.value);
+    assert!(own.denied_paths.iter().all(kept), "seed {seed}");
+    let own = config.agent.programs();
+    let kept = |name: &Spanned<_>| programs.denied.iter().any(|rule| rule.name == name.value);
+    assert!(own.denied_binaries.iter().all(kept), "seed {seed}");
 }
 
 /// What was asked for by a whole name and port is there, or the start says that it is not.

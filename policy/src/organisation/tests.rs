@@ -390,223 +390,155 @@ fn a_limit_is_the_workspaces_within_the_ceiling_and_the_ceiling_where_it_names_n
     }
 }
 
-#[test]
-fn what_this_version_holds_nobody_to_stops_everything() {
-    for (rest, key) in [
-        (
-            r#""ceilings": { "filesystem": { "writablePaths": ["/workspace/**"] } }"#,
-            "ceilings.filesystem.writablePaths",
-        ),
-        (
-            r#""ceilings": { "filesystem": { "readOnlyPaths": [] } }"#,
-            "ceilings.filesystem.readOnlyPaths",
-        ),
-        (
-            r#""ceilings": { "tools": { "allowedBinaries": ["git"] } }"#,
-            "ceilings.tools.allowedBinaries",
-        ),
-        (r#""denials": { "paths": ["**/.env"] }"#, "denials.paths"),
-        (r#""denials": { "binaries": ["sudo"] }"#, "denials.binaries"),
-    ] {
-        let said = problem(&config(""), &document(rest));
-        assert!(
-            said.contains(key)
-                && said.contains("[not-enforced]")
-                && said.starts_with("policy.json:2:"),
-            "{said}"
-        );
-    }
+fn words(policy: &EffectivePolicy) -> Vec<String> {
+    let files = policy.files.all();
+    let files = files.map(|(right, rule)| (crate::text::file(right, rule), &rule.origin));
+    let programs = policy.programs.all();
+    let programs = programs.map(|(right, rule)| (crate::text::program(right, rule), &rule.origin));
+    let all = files.chain(programs);
+    all.map(|(words, origin)| format!("{words} at {origin}"))
+        .collect()
 }
 
 #[test]
-fn of_requirements_the_stricter_holds_and_every_signature_rule() {
-    let rule = |subject: &str| {
-        format!(
-            r#"{{ "references": ["ghcr.io/acme/**"], "identities": [{{ "issuer": "https://a.example", "subject": "{subject}" }}] }}"#
-        )
-    };
-    let of = |level: u8, age: &str, drift: &str, subject: &str| {
-        document(&format!(
-            r#""requirements": {{ "slsaLevel": {level}, "lockAge": "{age}", "drift": {drift}, "sbom": false, "signatures": [{}] }}"#,
-            rule(subject)
+fn denials_of_files_and_programs_and_trees_that_are_read_only_join_the_workspaces() {
+    let own = config(
+        r#""capabilities": { "filesystem": { "deniedPaths": [".env"] }, "tools": { "deniedBinaries": ["su"] } }"#,
+    );
+    let document = document(
+        r#""denials": { "paths": ["/etc/ssl/private"], "binaries": ["sudo"] }, "ceilings": { "filesystem": { "readOnlyPaths": ["/opt/tools"] } }"#,
+    );
+    let result = held(&own, &document);
+    assert_eq!(
+        words(&result.policy),
+        [
+            "ceilings.filesystem.readOnlyPaths \"/opt/tools\" of the policy of acme (mounts) at policy.json:2:117",
+            "deniedPaths \".env\" (mounts) at agentcontainer.json:3:51",
+            "denials.paths \"/etc/ssl/private\" of the policy of acme (mounts) at policy.json:2:24",
+            "deniedBinaries \"su\" (mounts) at agentcontainer.json:3:92",
+            "denials.binaries \"sudo\" of the policy of acme (mounts) at policy.json:2:58",
+        ]
+    );
+    assert!(result.policy.not_carried(Some("no BPF LSM")).is_empty());
+    // A pattern is more than mounts carry, whoever wrote it.
+    let named = held(
+        &own,
+        &super::tests::document(r#""denials": { "paths": ["**/.key"] }"#),
+    );
+    let not_carried = named.policy.not_carried(Some("no BPF LSM"));
+    assert!(
+        not_carried[0]
+            .to_string()
+            .starts_with("policy.json:2:24: `denials.paths` has"),
+        "{not_carried:?}"
+    );
+}
+
+#[test]
+fn what_is_writable_has_a_ceiling_and_so_has_what_is_in_a_tree_that_is_read_only() {
+    let asks = |paths: &str| {
+        config(&format!(
+            r#""capabilities": {{ "filesystem": {{ "readOnlyPaths": ["."], "writablePaths": [{paths}] }} }}"#
         ))
     };
-    let (a, b) = (
-        of(2, "90d", r#"{ "ask": "medium" }"#, "a@acme.example"),
-        of(
-            3,
-            "4w",
-            r#"{ "ask": "low", "refuse": "high" }"#,
-            "b@acme.example",
-        ),
-    );
-    let b = Organisation {
-        file: "other.json".to_owned(),
-        ..b
-    };
-    let own = config(
-        r#""provenance": { "require": { "signatures": true, "slsaLevel": 1, "sbom": true } }"#,
-    );
-    let required = hold(&own, &host(), &[a.clone(), b.clone()])
-        .unwrap()
-        .requirements;
-    assert_eq!(required.slsa_level.as_ref().unwrap().value, 3);
-    assert_eq!(
-        required.slsa_level.as_ref().unwrap().origin.file,
-        "other.json"
-    );
-    assert_eq!(required.lock_age.as_ref().unwrap().value.to_string(), "4w");
-    assert_eq!(
-        required.drift_ask.as_ref().unwrap().value.to_string(),
-        "low"
-    );
-    assert_eq!(
-        required.drift_refuse.as_ref().unwrap().value.to_string(),
-        "high"
-    );
-    assert_eq!(required.signatures.len(), 2);
-    // The workspace's own word, where nobody else says it.
-    assert_eq!(required.sbom.as_ref().unwrap().organisation, None);
-    assert!(required.signed.is_some());
-    let none = hold(&config(""), &host(), &[]).unwrap().requirements;
-    assert!(none.is_empty() && !required.is_empty());
-}
-
-#[test]
-fn what_becomes_known_later_is_held_as_well() {
-    let documents = [document(
-        r#""ceilings": { "features": ["ghcr.io/devcontainers/features/*"], "engines": ["docker"] }, "requirements": { "registries": ["ghcr.io"] }, "denials": { "images": ["ghcr.io/devcontainers/features/sshd"] }"#,
-    )];
-    let nowhere = Place::Object("features".to_owned());
-    let check = |what, reference: &str| {
-        let found = check_reference(&documents, what, &reference.parse().unwrap(), &nowhere);
-        found.iter().map(|d| d.code).collect::<Vec<_>>()
-    };
-    assert!(check(Fetched::Feature, "ghcr.io/devcontainers/features/node:1").is_empty());
-    assert_eq!(
-        check(Fetched::Feature, "ghcr.io/evil/features/node:1"),
-        ["beyond-ceiling"]
-    );
-    assert_eq!(
-        check(Fetched::Feature, "ghcr.io/devcontainers/features/sshd:1"),
-        ["organisation-denies"]
-    );
-    assert!(check(Fetched::Other, "ghcr.io/anybody/tool:1").is_empty());
-    assert_eq!(
-        check(Fetched::Other, "quay.io/anybody/tool:1"),
-        ["beyond-ceiling"]
-    );
-    assert!(check_engine(&documents, EngineKind::Docker).is_empty());
-    assert_eq!(check_engine(&documents, EngineKind::Ssh).len(), 1);
-}
-
-#[test]
-fn problems_are_bounded_and_ceilings_are_too() {
-    let many = |n: usize| {
-        let names: Vec<String> = (0..n).map(|i| format!("\"a{i}.example\"")).collect();
-        problems(
-            &egress(&format!(r#""allowedDomains": [{}]"#, names.join(","))),
-            &ceilings(r#""network": { "allowedDomains": [] }"#),
-        )
-    };
-    assert_eq!(many(MAX_DIAGNOSTICS).len(), MAX_DIAGNOSTICS);
-    let found = many(MAX_DIAGNOSTICS + 1);
-    assert_eq!(found.len(), MAX_DIAGNOSTICS + 1);
-    assert_eq!(
-        found[MAX_DIAGNOSTICS],
-        "1 more problems are not shown [more]"
-    );
-    let under = |n: usize| {
-        let documents: Vec<Organisation> = (0..n)
-            .map(|i| Organisation {
-                file: format!("{i}.json"),
-                ..ceilings(r#""network": { "ports": [443] }"#)
-            })
-            .collect();
-        hold(&config(""), &host(), &documents)
-    };
-    assert!(under(crate::MAX_CEILINGS).is_ok());
-    assert!(under(crate::MAX_CEILINGS + 1).is_err());
-}
-
-/// A policy and a workspace at their bounds are compared entry by entry with no more than a lookup each.
-#[test]
-fn ten_thousand_entries_under_ten_thousand_are_held_at_once() {
-    let names: Vec<String> = (0..10_000).map(|i| format!("\"a{i}.example\"")).collect();
-    let (config, document) = (
-        egress(&format!(
-            r#""allowedDomains": [{}]"#,
-            names[..9_000].join(",")
-        )),
-        ceilings(&format!(
-            r#""network": {{ "allowedDomains": [{}] }}"#,
-            names.join(",")
-        )),
-    );
-    let began = std::time::Instant::now();
-    assert!(hold(&config, &host(), &[document]).is_ok());
+    let document =
+        ceilings(r#""filesystem": { "writablePaths": ["/workspaces/*/build", "/var/cache/**"] }"#);
+    assert!(problems(&asks(r#""build/x", "/var/cache/apt""#), &document).is_empty());
+    let said = problem(&asks(r#""src""#), &document);
     assert!(
-        began.elapsed() < std::time::Duration::from_secs(10),
-        "{:?}",
-        began.elapsed()
+        said.starts_with("agentcontainer.json:3:77: `writablePaths` \"src\" is beyond the policy of acme")
+            && said.contains("`ceilings.filesystem.writablePaths` at policy.json:2:48 allows /workspaces/*/build, /var/cache/**"),
+        "{said}"
     );
+    let nothing = ceilings(r#""filesystem": { "writablePaths": [] }"#);
+    assert!(problem(&asks(r#""build""#), &nothing).contains("allows nothing"));
+    let read_only = ceilings(r#""filesystem": { "readOnlyPaths": ["/opt"] }"#);
+    assert!(problems(&asks(r#""build""#), &read_only).is_empty());
+    let said = problem(&asks(r#""/opt/x""#), &read_only);
+    assert!(said.contains("in what is read-only by \"/opt\""), "{said}");
+    let but =
+        ceilings(r#""filesystem": { "readOnlyPaths": ["/opt"], "writablePaths": ["/opt/x"] }"#);
+    assert!(problems(&asks(r#""/opt/x""#), &but).is_empty());
 }
 
 #[test]
-fn features_and_tools_are_held_where_they_are_named() {
-    let with = |feature: &str, tool: &str| {
-        let tools = format!(r#""tools": {{ "mcp": {{ "db": "oci://{tool}:1" }} }}"#);
-        config_with(
-            &tools,
-            &format!(r#", "features": {{ "{feature}": {{}}, "./own": {{}} }}"#),
+fn names_in_the_workspace_are_held_where_the_workspace_is_mounted_once_at_its_folder() {
+    let named = document(r#""denials": { "paths": ["**/.env"] }"#);
+    let rooted = document(r#""denials": { "paths": ["/etc/x"] }"#);
+    let mount = |target: &str| {
+        format!(
+            r#", "workspaceFolder": "/w", "workspaceMount": "type=bind,source=${{localWorkspaceFolder}},target={target}""#
         )
     };
-    let policy = document(
-        r#""ceilings": { "features": ["ghcr.io/acme/*"] }, "requirements": { "registries": ["ghcr.io", "docker.io"] }, "denials": { "images": ["ghcr.io/acme/evil"] }"#,
-    );
-    assert!(problems(&with("ghcr.io/acme/a:1", "ghcr.io/any/mcp"), &policy).is_empty());
-    for (feature, tool, words) in [
-        ("ghcr.io/other/a:1", "ghcr.io/any/mcp", "ceilings.features"),
-        ("ghcr.io/acme/evil:1", "ghcr.io/any/mcp", "denials.images"),
-        ("ghcr.io/acme/a:1", "ghcr.io/acme/evil", "denials.images"),
+    for (rest, words) in [
         (
-            "ghcr.io/acme/a:1",
-            "quay.io/any/mcp",
-            "requirements.registries",
+            r#", "mounts": ["type=bind,source=${localWorkspaceFolder}/x,target=/v,readonly"]"#
+                .to_owned(),
+            "shows the workspace again",
+        ),
+        (
+            mount("/other"),
+            "`workspaceMount` puts the workspace at /other",
         ),
     ] {
-        let said = problem(&with(feature, tool), &policy);
+        let said = problem(&config_with("", &rest), &named);
         assert!(
-            said.contains(words) && said.contains("agentcontainer.json:"),
+            said.contains(words) && said.contains("\"**/.env\" at policy.json:2:24"),
             "{said}"
         );
+        assert!(problems(&config_with("", &rest), &rooted).is_empty());
     }
+    assert!(problems(&config_with("", &mount("/w")), &named).is_empty());
 }
 
 #[test]
-fn what_a_feature_demands_is_held_to_the_same_ceilings() {
-    let feature = schema::feature::parse(
-        br#"{ "id": "x", "mounts": ["source=v,target=/v,type=volume"], "postCreateCommand": "echo ${localEnv:USER}" }"#,
-        "x",
-    )
-    .unwrap();
-    let place = Place::Object("the feature x".to_owned());
-    let check = |ceilings: &str| {
-        let documents = [document(&format!(r#""ceilings": {{ {ceilings} }}"#))];
-        check_demands(&documents, &feature.demands, &place)
-    };
-    assert_eq!(check(""), []);
-    assert_eq!(
-        check(r#""mounts": ["volume"], "hostVariables": ["USER"]"#),
-        []
+fn programs_that_may_be_started_are_the_workspaces_within_the_ceiling_and_the_ceilings_where_it_names_none()
+ {
+    let document = ceilings(r#""tools": { "allowedBinaries": ["git", "/opt/x"] }"#);
+    let asks = |tools: &str| config(&format!(r#""capabilities": {{ "tools": {{ {tools} }} }}"#));
+    let said = problem(&asks(r#""allowedBinaries": ["git", "npm"]"#), &document);
+    assert!(
+        said.starts_with(
+            "agentcontainer.json:3:57: `allowedBinaries` \"npm\" is beyond the policy of acme"
+        ) && said
+            .contains("`ceilings.tools.allowedBinaries` at policy.json:2:45 allows git, /opt/x"),
+        "{said}"
     );
-    for (ceilings, key) in [
-        (r#""mounts": ["tmpfs"]"#, "ceilings.mounts"),
-        (r#""hostVariables": ["HOME"]"#, "ceilings.hostVariables"),
-    ] {
-        let found = check(ceilings);
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].message.contains(key) && found[0].code == "beyond-ceiling");
-        assert_eq!(found[0].place, Some(place.clone()));
+    let names = |held: Held| -> Vec<String> {
+        let allowed = held.policy.programs.allowed.unwrap();
+        allowed.iter().map(|rule| rule.name.to_string()).collect()
+    };
+    let own = held(&asks(r#""allowedBinaries": ["/usr/bin/git"]"#), &document);
+    assert_eq!(names(own), ["/usr/bin/git"]);
+    let none = held(&config(""), &document);
+    let said: Vec<String> = none
+        .policy
+        .not_carried(Some("no BPF LSM"))
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(
+        said.len() == 1
+            && said[0].starts_with("policy.json:2:53: `ceilings.tools.allowedBinaries`"),
+        "{said:?}"
+    );
+    assert_eq!(names(none), ["/opt/x", "git"]);
+    // Of two what both allow is left; where that is nothing, nothing is started.
+    let both = |other: &str| {
+        let other = ceilings(&format!(r#""tools": {{ "allowedBinaries": [{other}] }}"#));
+        hold(&config(""), &host(), &[document.clone(), other])
+    };
+    assert_eq!(
+        names(both(r#""/usr/bin/git", "npm""#).unwrap()),
+        ["/usr/bin/git"]
+    );
+    for other in ["", "\"npm\""] {
+        let found = both(other).unwrap_err();
+        assert!(
+            found[0]
+                .to_string()
+                .contains("leaves no program that could be started"),
+            "{found:?}"
+        );
     }
 }

@@ -123,6 +123,39 @@ fn fewer_rules_about_files_and_what_is_writable_again_ask_for_more() {
 }
 
 #[test]
+fn fewer_rules_about_programs_and_more_that_may_be_started_ask_for_more() {
+    let tools = |tools: &str| {
+        review(&format!(
+            r#"{{ "image": "debian", "agent": {{ "capabilities": {{ "tools": {{ {tools} }} }} }} }}"#
+        ))
+    };
+    let (none, base) = (
+        tools(""),
+        tools(r#""allowedBinaries": ["git"], "deniedBinaries": ["sudo"]"#),
+    );
+    assert_eq!(
+        none.since(&base).more,
+        [
+            "- never start sudo",
+            "- start no program that is not listed"
+        ]
+    );
+    let wider = tools(
+        r#""allowedBinaries": ["git", "/opt/x"], "deniedBinaries": ["sudo"], "requireApproval": true"#,
+    );
+    assert_eq!(
+        wider.since(&base).more,
+        [
+            "+ start /opt/x",
+            "+ start, once a person allows it, a program that is not listed"
+        ]
+    );
+    assert!(!base.since(&wider).asks_for_more());
+    let denied = tools(r#""deniedBinaries": ["sudo"]"#);
+    assert!(!denied.since(&none).asks_for_more());
+}
+
+#[test]
 fn only_what_asks_for_more_asks_again() {
     let more = |from: &Review, to: &Review| to.since(from);
     let base = egress(r#""allowedDomains": ["a.example"], "deniedDomains": ["d.example"]"#);

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 use super::filesystem::Filesystem;
+use super::programs::Programs;
 use super::tools::Tools;
 use super::units::{Cpus, MemorySize, VariableName, inline_schema};
 use crate::credential::{CredentialName, MAX_CREDENTIALS, MAX_HOSTS};
@@ -144,6 +145,10 @@ pub struct Capabilities {
     #[serde(skip_serializing_if = "Filesystem::is_empty")]
     #[schemars(default)]
     pub filesystem: Filesystem,
+    /// Which programs are started.
+    #[serde(skip_serializing_if = "Programs::is_empty")]
+    #[schemars(default)]
+    pub tools: Programs,
     #[serde(skip_serializing_if = "Resources::is_empty")]
     #[schemars(default)]
     pub resources: Resources,
@@ -334,6 +339,10 @@ impl Agent {
         &self.capabilities.filesystem
     }
 
+    pub fn programs(&self) -> &Programs {
+        &self.capabilities.tools
+    }
+
     pub fn resources(&self) -> &Resources {
         &self.capabilities.resources
     }
@@ -378,7 +387,10 @@ impl Inspection {
 
 impl Capabilities {
     fn is_empty(&self) -> bool {
-        self.network.is_empty() && self.filesystem.is_empty() && self.resources.is_empty()
+        self.network.is_empty()
+            && self.filesystem.is_empty()
+            && self.tools.is_empty()
+            && self.resources.is_empty()
     }
 }
 

@@ -39,7 +39,6 @@ pub enum Parent {
     Root,
     HostRequirements,
     Agent,
-    Capabilities,
     Network,
     Rule,
 }
@@ -166,12 +165,6 @@ pub const REFUSED: &[Key] = &[
         "secrets",
         Accepted::EmptyObject,
         "secrets are not carried into the container by this version",
-    ),
-    key(
-        Parent::Capabilities,
-        "tools",
-        Accepted::EmptyObject,
-        "program rules are not enforced by this version",
     ),
     key(Parent::Network, "ingress", Accepted::EmptyObject, PORTS),
     key(

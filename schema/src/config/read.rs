@@ -4,6 +4,7 @@
 pub(crate) mod credentials;
 pub(crate) mod features;
 mod files;
+mod programs;
 mod supply;
 
 use std::collections::{BTreeMap, HashSet};
@@ -481,13 +482,15 @@ pub(crate) fn inspection(reader: &mut Reader<'_>, node: &Node, path: &str) -> Op
 
 fn capabilities(reader: &mut Reader<'_>, node: &Node) -> Option<Capabilities> {
     let mut object = reader.object(node, "agent.capabilities")?;
-    refuse(reader, &mut object, Parent::Capabilities);
     let network = object
         .take("network")
         .and_then(|node| network(reader, node));
     let filesystem = object
         .take("filesystem")
         .and_then(|node| files::filesystem(reader, node));
+    let tools = object
+        .take("tools")
+        .and_then(|node| programs::programs(reader, node));
     let resources = object
         .take("resources")
         .and_then(|node| resources(reader, node, "agent.capabilities.resources"));
@@ -495,6 +498,7 @@ fn capabilities(reader: &mut Reader<'_>, node: &Node) -> Option<Capabilities> {
     Some(Capabilities {
         network: network.unwrap_or_default(),
         filesystem: filesystem.unwrap_or_default(),
+        tools: tools.unwrap_or_default(),
         resources: resources.unwrap_or_default(),
     })
 }

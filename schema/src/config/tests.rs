@@ -328,7 +328,6 @@ fn every_key_of_the_table_is_refused_in_its_words_and_accepted_when_it_asks_for_
                 Parent::Root => inner,
                 Parent::HostRequirements => format!("\"hostRequirements\": {{ {inner} }}"),
                 Parent::Agent => format!("\"agent\": {{ {inner} }}"),
-                Parent::Capabilities => format!("\"agent\": {{ \"capabilities\": {{ {inner} }} }}"),
                 Parent::Network => {
                     format!("\"agent\": {{ \"capabilities\": {{ \"network\": {{ {inner} }} }} }}")
                 }
@@ -732,4 +731,52 @@ fn a_list_of_paths_has_so_many_entries_and_no_more() {
     let most = with(MAX_PATHS).unwrap();
     assert_eq!(most.agent.filesystem().denied_paths.len(), MAX_PATHS);
     assert!(with(MAX_PATHS + 1).is_err());
+}
+
+#[test]
+fn a_list_of_programs_has_so_many_entries_and_no_more_and_says_where_it_is_wrong() {
+    use super::programs::MAX_PROGRAMS;
+    let with = |tools: &str| {
+        let text = format!(
+            "{{ \"image\": \"a\", \"agent\": {{ \"capabilities\": {{ \"tools\": {{\n{tools} }} }} }} }}"
+        );
+        super::parse(text.as_bytes(), "agentcontainer.json")
+    };
+    for key in ["allowedBinaries", "deniedBinaries"] {
+        let list = |count: usize| {
+            let names: Vec<String> = (0..count).map(|n| format!("\"p{n}\"")).collect();
+            with(&format!("\"{key}\": [{}]", names.join(",")))
+        };
+        assert!(list(MAX_PROGRAMS).is_ok(), "{key}");
+        assert!(list(MAX_PROGRAMS + 1).is_err(), "{key}");
+    }
+    let config =
+        with(r#""deniedBinaries": ["sudo", "/usr/bin/su"], "requireApproval": false"#).unwrap();
+    let programs = config.agent.programs();
+    assert_eq!(programs.denied_binaries[1].as_str(), "/usr/bin/su");
+    assert_eq!(
+        (
+            programs.denied_binaries[1].at.line,
+            programs.denied_binaries[1].at.column
+        ),
+        (2, 28)
+    );
+    for (tools, code) in [
+        (r#""allowedBinaries": []"#, "invalid-value"),
+        (r#""allowedBinaries": ["a/b"]"#, "invalid-program"),
+        (r#""deniedBinaries": ["/usr/../x"]"#, "invalid-program"),
+        (r#""requireApproval": "yes""#, "wrong-type"),
+        (r#""deniedBinary": []"#, "unknown-key"),
+    ] {
+        let found = with(tools).unwrap_err();
+        assert_eq!(found[0].code, code, "{tools}: {found:?}");
+    }
+    // What asks for nothing means nothing.
+    let empty = with(r#""deniedBinaries": [], "requireApproval": false"#).unwrap();
+    assert_eq!(
+        empty.digest(),
+        super::parse(br#"{ "image": "a" }"#, "agentcontainer.json")
+            .unwrap()
+            .digest()
+    );
 }

@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
+use crate::config::filesystem::{self, PathPatternError};
 use crate::config::units::inline_schema;
 use crate::credential::Source;
 use crate::image::{ImageRef, canonical_registry, is_registry, is_segment};
@@ -66,13 +67,9 @@ pub struct NetworkBound {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinuxCapability(Box<str>);
 
-/// A glob over absolute paths, or over names: `/workspace/**`, `**/.env`.
+/// A path of the container, or a pattern of names below the workspace's folder, whichever that is: `/etc/ssl`, `/srv/**`, `**/.env`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PathPattern(Box<str>);
-
-/// A program by its name, or by its absolute path.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ProgramName(Box<str>);
+pub struct PathPattern(filesystem::PathPattern);
 
 /// The `type` of a package URL: `npm`, `pypi`, `deb`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,12 +123,10 @@ pub enum ValueError {
     Port,
     #[error("expected CAP_ and a name in capitals")]
     Capability,
-    #[error(
-        "expected an absolute path or `**/` and a name, without `.`, `..` and control characters"
-    )]
+    #[error("expected an absolute path, or `**/` and a name")]
     Path,
-    #[error("expected a program's name, or its absolute path")]
-    Program,
+    #[error(transparent)]
+    Pattern(#[from] PathPatternError),
     #[error("expected the type of a package URL in lower case: npm, pypi, deb, golang")]
     PackageType,
     #[error("expected a package's name in visible ASCII, as its package URL has it")]
@@ -402,6 +397,31 @@ impl fmt::Display for SourcePattern {
     }
 }
 
+// === impl PathPattern ===
+
+impl PathPattern {
+    pub fn pattern(&self) -> &filesystem::PathPattern {
+        &self.0
+    }
+}
+
+impl FromStr for PathPattern {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text.len() > MAX_TEXT_BYTES || !(text.starts_with('/') || text.starts_with("**/")) {
+            return Err(ValueError::Path);
+        }
+        Ok(Self(text.parse()?))
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 // === impl NetworkBound ===
 
 impl FromStr for NetworkBound {
@@ -546,13 +566,6 @@ macro_rules! texts {
     )* };
 }
 
-fn absolute(text: &str) -> bool {
-    let plain =
-        |part: &str| !matches!(part, "" | "." | "..") && !part.chars().any(char::is_control);
-    text.strip_prefix('/')
-        .is_some_and(|rest| rest.split('/').all(plain))
-}
-
 texts! {
     OrganisationName, Organisation,
         |t| (1..=64).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)),
@@ -560,12 +573,6 @@ texts! {
     RegistryName, Registry, is_registry, canonical_registry;
     LinuxCapability, Capability,
         |t| t.strip_prefix("CAP_").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')),
-        |t| t.into();
-    PathPattern, Path,
-        |t| absolute(t) || t.strip_prefix("**").is_some_and(absolute),
-        |t| t.into();
-    ProgramName, Program,
-        |t| absolute(t) || (visible(t) && !t.contains('/') && !matches!(t, "." | "..")),
         |t| t.into();
     PackageType, PackageType,
         |t| t.starts_with(|c: char| c.is_ascii_lowercase()) && t.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".+-".contains(&b)),
@@ -593,7 +600,6 @@ as_text!(
     NetworkBound,
     LinuxCapability,
     PathPattern,
-    ProgramName,
     PackageType,
     PackageName,
     VersionRange
@@ -615,7 +621,6 @@ inline_schema!(NetworkBound, "NetworkBound", {
 });
 inline_schema!(LinuxCapability, "LinuxCapability", { "type": "string", "pattern": "^CAP_[A-Z_]+$" });
 inline_schema!(PathPattern, "PathPattern", { "type": "string", "maxLength": MAX_TEXT_BYTES, "pattern": "^(/|\\*\\*/)." });
-inline_schema!(ProgramName, "ProgramName", { "type": "string", "minLength": 1, "maxLength": MAX_TEXT_BYTES });
 inline_schema!(PackageType, "PackageType", { "type": "string", "pattern": "^[a-z][a-z0-9.+-]*$" });
 inline_schema!(PackageName, "PackageName", { "type": "string", "minLength": 1, "maxLength": MAX_TEXT_BYTES });
 inline_schema!(VersionRange, "VersionRange", { "type": "string", "minLength": 1, "maxLength": MAX_TEXT_BYTES });

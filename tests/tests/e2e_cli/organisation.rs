@@ -76,8 +76,14 @@ fn a_check_of_a_policy_says_what_is_wrong_by_its_status_and_place() {
     check(&good.replace("2099", "2020"))
         .status(1)
         .says("policy-expired");
-    let unheld = policy(&json!({ "ceilings": { "filesystem": { "writablePaths": ["/x/**"] } } }));
-    check(&unheld).status(1).says("not-enforced");
+    let files = policy(&json!({
+        "ceilings": { "filesystem": { "writablePaths": ["/x/**"] }, "tools": { "allowedBinaries": ["git"] } },
+        "denials": { "paths": ["**/.env"], "binaries": ["sudo"] },
+    }));
+    check(&files).status(0);
+    check(&files.replace("/x/**", "x/**"))
+        .status(1)
+        .says("expected an absolute path");
     check("{").status(1).says("p.json:1:");
     workspace
         .cli(&["policy", "check", "nowhere.json"])
@@ -135,6 +141,51 @@ fn a_difference_says_what_got_looser_by_its_status() {
     workspace
         .cli(&["policy", "diff", "old.json", "nowhere.json"])
         .status(2);
+}
+
+#[test]
+fn rules_about_files_and_programs_are_compared_and_tried_out() {
+    let workspace = workspace(&json!({}));
+    let of = |rest: &Value| {
+        let mut rest = rest.clone();
+        rest["serial"] = json!(2);
+        policy(&rest)
+    };
+    let denials = json!({ "paths": ["/etc/ssl"], "binaries": ["sudo"] });
+    let trees = json!({ "filesystem": { "readOnlyPaths": ["/opt"] } });
+    workspace.put("old.json", policy(&json!({})));
+    workspace.put(
+        "new.json",
+        of(&json!({ "denials": denials, "ceilings": trees })),
+    );
+    workspace
+        .cli(&["policy", "diff", "old.json", "new.json"])
+        .status(0)
+        .prints("`denials.binaries` denies sudo")
+        .prints("`ceilings.filesystem.readOnlyPaths` holds /opt");
+    workspace
+        .cli(&["policy", "diff", "new.json", "old.json"])
+        .status(1)
+        .prints("`denials.paths` does not deny /etc/ssl any more")
+        .prints("`ceilings.filesystem.readOnlyPaths` does not hold /opt any more");
+    let explain =
+        |target: &str| workspace.cli(&["policy", "explain", target, "--organisation", "new.json"]);
+    // The control is the workspace by itself.
+    workspace
+        .cli(&["policy", "explain", "/usr/bin/sudo"])
+        .status(0);
+    explain("/usr/bin/sudo")
+        .status(1)
+        .prints("denials.binaries \"sudo\" of the policy of acme")
+        .prints("new.json:");
+    explain("/etc/ssl/private").status(1).prints("denied");
+    explain("/opt/x").status(0).prints("read-only");
+    explain("./src").status(0).prints("src: as it is");
+    explain("/a/*").status(2).says("a pattern is no path");
+    workspace
+        .cli(&["policy", "show", "--organisation", "new.json"])
+        .status(0)
+        .prints("denials.paths \"/etc/ssl\" of the policy of acme (mounts)");
 }
 
 #[test]

@@ -102,10 +102,6 @@ fn what_is_not_enforced_yet_is_refused_in_words() {
             "secrets",
         ),
         (
-            r#""capabilities": { "tools": { "deniedBinaries": ["sudo"] } }"#,
-            "tools",
-        ),
-        (
             r#""capabilities": { "network": { "egress": { "rules": [{ "host": "a.test", "ports": [443], "credential": "github" }] } } }"#,
             "credential",
         ),

@@ -463,3 +463,65 @@ fn a_note_that_nobody_can_read_is_no_answer() {
         acme.workspace.cli(words).status(2).says("[policy-state]");
     }
 }
+
+#[test]
+fn denied_files_and_programs_hold_for_every_workspace_and_ceilings_are_said_with_both_places() {
+    let acme = Acme::new(&plain);
+    let script = "echo begun; cat /words; while read line; do echo \"$line\"; done </etc/group; sleep 0 && echo slept";
+    let run = || {
+        let words = ["run", "--yes", "--lock", "--", "sh", "-c", script];
+        acme.workspace.cli(&words)
+    };
+    // The control: a policy that says nothing.
+    acme.publish(1, &json!({}), "ours");
+    let all = "begun\nit runs\nroot:x:0:\nuser:x:1000:\nslept\n";
+    assert_eq!(run().stdout, all);
+
+    // The image is one file by many names: one of them is denied.
+    let denials = json!({ "binaries": ["cat", "sudo"], "paths": ["/etc/group"] });
+    acme.publish(2, &json!({ "denials": denials }), "ours");
+    acme.workspace.cli(&["policy", "pull"]).status(0);
+    let out = run();
+    assert_eq!(out.stdout, "begun\nslept\n", "{}", out.stderr);
+    out.says("denied: cat sudo").says("denied: /etc/group");
+    acme.workspace
+        .cli(&["policy", "show"])
+        .status(0)
+        .prints("denials.binaries \"cat\" of the policy of acme (mounts)")
+        .prints("denials.paths \"/etc/group\" of the policy of acme (mounts)");
+    acme.workspace
+        .cli(&["policy", "explain", "/bin/cat"])
+        .status(1)
+        .prints("as a program denied")
+        .prints("denials.binaries \"cat\"");
+
+    // What an image is without stops the start, unless the host says that mounts are enough.
+    let denials = json!({ "paths": ["/etc/group", "/etc/no/such"] });
+    acme.publish(3, &json!({ "denials": denials }), "ours");
+    acme.workspace.cli(&["policy", "pull"]).status(0);
+    run()
+        .status(125)
+        .says("`denials.paths` has \"/etc/no/such\"")
+        .says("which is not there");
+
+    let ceilings = json!({
+        "filesystem": { "writablePaths": ["/var/cache/**"] }, "tools": { "allowedBinaries": ["sh"] },
+    });
+    acme.publish(4, &json!({ "ceilings": ceilings }), "ours");
+    acme.workspace.cli(&["policy", "pull"]).status(0);
+    run()
+        .status(125)
+        .says("not-carried")
+        .says("`ceilings.tools.allowedBinaries`");
+    let mut config = plain(&acme.front);
+    config["agent"]["capabilities"] = json!({
+        "filesystem": { "readOnlyPaths": ["."], "writablePaths": ["src"] }, "tools": { "allowedBinaries": ["git"] },
+    });
+    acme.workspace
+        .put("agentcontainer.json", config.to_string());
+    run()
+        .status(125)
+        .says("beyond-ceiling")
+        .says("`writablePaths` \"src\" is beyond the policy of acme: `ceilings.filesystem.writablePaths` at ")
+        .says("`allowedBinaries` \"git\" is beyond the policy of acme");
+}

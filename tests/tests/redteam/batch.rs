@@ -193,6 +193,7 @@ fn make() -> Results {
     let workspace = Workspace::new()
         .allow(&[&allowed, &format!("*.{wildcard}")])
         .host(&denied, bridge)
+        .deny_programs(&["factor"])
         .gateway_line(&format!("resolver = \"{bridge}:53\""));
     workspace.put("probe.py", PROBE);
     workspace.put(

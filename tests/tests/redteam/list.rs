@@ -77,6 +77,10 @@ attempts! {
     d03_the_engines_resolver "D03e" "the engine's resolver at 127.0.0.11" Impossible("only user-defined networks have one"), Gain;
     d04_other_record_types "D04" "TXT, NULL, SVCB, ANY and other types" Plain("--dns BRIDGE"), Receiver;
     d19_spellings_of_a_denied_name "D19" "case, trailing dot, full-width dots of a denied name" Plain("--add-host DENIED:BRIDGE"), Receiver;
+    e01_a_denied_program_under_another_name "E01" "copy, rename or link a denied program" Plain(""), Gain;
+    e02_a_denied_program_by_the_loader "E02" "the loader on a denied program" Plain(""), Gain;
+    e03_a_denied_program_by_a_descriptor "E03" "a denied program by a descriptor, or read into memory" Plain(""), Gain;
+    e07_a_denied_program_by_another_path "E07" "a denied program by /proc/self/root, relative, from a directory" Plain(""), Gain;
     k07_bpf "K07" "make a BPF map" Plain(PRIVILEGED), Gain;
     k07_a_bpf_filesystem "K07f" "mount bpffs" Plain(PRIVILEGED), Gain;
     k14_the_control_channel "K14" "the enforcer's socket" Plain("-v STATE:/state"), Gain;

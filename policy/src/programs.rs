@@ -1,0 +1,139 @@
+//! Which programs are started: the workspace's lists and those of organisations, each entry with where it was written. Mounts carry
+//! what is denied, by its place; what is allowed alone, and what a person is asked about, takes a layer that sees every start.
+
+use schema::config::Config;
+use schema::diag::{Diagnostic, Position, Spanned};
+use schema::program::ProgramName;
+use serde::{Deserialize, Serialize};
+
+use crate::effective::Origin;
+
+/// Most rules about programs in one policy.
+pub const MAX_PROGRAM_RULES: usize = 4096;
+
+/// Rules about programs. A denial wins over what is allowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Programs {
+    /// No other program is started; every program where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<Vec<ProgramRule>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<ProgramRule>,
+    /// A person is asked about a program that is not allowed, and who says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub require_approval: Option<Origin>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProgramRule {
+    pub name: ProgramName,
+    pub origin: Origin,
+    /// Whose policy says it, where it is not the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<String>,
+}
+
+/// Which list a rule is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProgramRight {
+    Allowed,
+    Denied,
+}
+
+// === impl ProgramRule ===
+
+impl ProgramRule {
+    /// The key it is written under.
+    pub fn key(&self, right: ProgramRight) -> &'static str {
+        match (right, &self.organisation) {
+            (ProgramRight::Allowed, None) => "allowedBinaries",
+            (ProgramRight::Denied, None) => "deniedBinaries",
+            (ProgramRight::Allowed, Some(_)) => "ceilings.tools.allowedBinaries",
+            (ProgramRight::Denied, Some(_)) => "denials.binaries",
+        }
+    }
+}
+
+// === impl Programs ===
+
+impl Programs {
+    pub fn of(config: &Config) -> Self {
+        let origin = |at: Position| Origin {
+            file: config.file.clone(),
+            line: at.line,
+            column: at.column,
+        };
+        let rules = |list: &[Spanned<ProgramName>]| -> Vec<ProgramRule> {
+            list.iter()
+                .map(|name| ProgramRule {
+                    name: name.value.clone(),
+                    origin: origin(name.at),
+                    organisation: None,
+                })
+                .collect()
+        };
+        let asked = config.agent.programs();
+        Self {
+            allowed: asked.allowed_binaries.as_ref().map(|list| rules(list)),
+            denied: rules(&asked.denied_binaries),
+            require_approval: asked
+                .require_approval
+                .as_ref()
+                .filter(|asked| asked.value)
+                .map(|asked| origin(asked.at)),
+        }
+    }
+
+    /// Whether it says nothing about any program.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub fn len(&self) -> usize {
+        self.denied.len() + self.allowed.as_ref().map_or(0, Vec::len)
+    }
+
+    /// All rules, list by list.
+    pub fn all(&self) -> impl Iterator<Item = (ProgramRight, &ProgramRule)> {
+        let allowed = self.allowed.iter().flatten();
+        allowed
+            .map(|rule| (ProgramRight::Allowed, rule))
+            .chain(self.denied.iter().map(|rule| (ProgramRight::Denied, rule)))
+    }
+
+    /// What mounts do not carry, as errors that say what to do: whatever a host says of mounts, they do nothing of this at all.
+    pub fn not_carried(&self) -> Vec<Diagnostic> {
+        let first = self.allowed.as_ref().map(|rules| {
+            let key = match rules.first() {
+                Some(rule) => rule.key(ProgramRight::Allowed),
+                None => "allowedBinaries",
+            };
+            (key, rules.first().map(|rule| &rule.origin))
+        });
+        let asked = self.require_approval.as_ref();
+        let asked = asked.map(|origin| ("requireApproval", Some(origin)));
+        let of = |(key, origin): (&str, Option<&Origin>)| {
+            let message = format!(
+                "`{key}` is about every program that is started: nothing on this host sees each start"
+            );
+            let diagnostic = Diagnostic::new("not-carried", message)
+                .help("take it out; `deniedBinaries` holds on every kernel, for the programs that it names");
+            match origin {
+                Some(origin) => diagnostic.at(
+                    origin.file.clone(),
+                    Position {
+                        line: origin.line,
+                        column: origin.column,
+                    },
+                ),
+                None => diagnostic,
+            }
+        };
+        first.into_iter().chain(asked).map(of).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

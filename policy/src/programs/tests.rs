@@ -1,0 +1,74 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::effective::{EffectivePolicy, Gateway, Network, PolicyError};
+use crate::text;
+
+fn asked(tools: &str) -> Programs {
+    let text = format!(
+        "{{ \"image\": \"debian\",\n \"agent\": {{ \"capabilities\": {{ \"tools\": {{\n {tools} }} }} }} }}"
+    );
+    let config = schema::config::parse(text.as_bytes(), "agentcontainer.json").unwrap();
+    Programs::of(&config)
+}
+
+#[test]
+fn each_entry_knows_where_it_was_written() {
+    let programs = asked(
+        "\"allowedBinaries\": [\"git\"],\n \"deniedBinaries\": [\"sudo\", \"/opt/x\"],\n \"requireApproval\": true",
+    );
+    let shown: Vec<String> = programs
+        .all()
+        .map(|(right, rule)| format!("{} at {}", text::program(right, rule), rule.origin))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "allowedBinaries \"git\" at agentcontainer.json:3:22",
+            "deniedBinaries \"sudo\" (mounts) at agentcontainer.json:4:21",
+            "deniedBinaries \"/opt/x\" (mounts) at agentcontainer.json:4:29"
+        ]
+    );
+    let by = programs.require_approval.as_ref().unwrap();
+    assert_eq!(by.to_string(), "agentcontainer.json:5:21");
+    assert!(asked("\"requireApproval\": false").is_empty());
+}
+
+#[test]
+fn what_is_denied_is_carried_by_mounts_and_what_is_allowed_alone_by_nothing_here() {
+    assert_eq!(asked("\"deniedBinaries\": [\"sudo\"]").not_carried(), []);
+    let found =
+        asked("\"allowedBinaries\": [\"git\", \"npm\"], \"requireApproval\": true").not_carried();
+    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found[0].contains("agentcontainer.json:3:22") && found[0].contains("`allowedBinaries`"),
+        "{found:?}"
+    );
+    assert!(found[1].contains("`requireApproval`"), "{found:?}");
+}
+
+#[test]
+fn as_many_rules_as_there_may_be_are_held_and_one_more_is_not() {
+    let rule = ProgramRule {
+        name: "sudo".parse().unwrap(),
+        origin: Origin {
+            file: "f".into(),
+            line: 1,
+            column: 1,
+        },
+        organisation: None,
+    };
+    let with = |count: usize| {
+        let policy = EffectivePolicy::new(Network::deny_all(), Gateway::default()).unwrap();
+        policy.with_programs(Programs {
+            denied: vec![rule.clone(); count],
+            ..Programs::default()
+        })
+    };
+    let most = with(MAX_PROGRAM_RULES).unwrap();
+    assert_eq!(EffectivePolicy::from_json(&most.to_json()).unwrap(), most);
+    assert!(matches!(
+        with(MAX_PROGRAM_RULES + 1),
+        Err(PolicyError::TooMany { .. })
+    ));
+}
