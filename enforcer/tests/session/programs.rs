@@ -123,11 +123,11 @@ async fn a_link_that_a_volume_has_makes_no_other_program_of_what_is_denied() {
     on("mount", &["-t", "tmpfs", "tmpfs", &volume]);
     symlink(
         case.at("lib/chosen-1"),
-        case.workspace.join("volume/unlike"),
+        case.workspace.join("volume/planted"),
     )
     .unwrap();
     let session = open(&case.rig, &case.id, about(&["chosen"]), 0).await;
-    let script = "chosen 2>/dev/null; unlike 2>/dev/null; lib/chosen-1 2>/dev/null; tool";
+    let script = "chosen 2>/dev/null; planted 2>/dev/null; lib/chosen-1 2>/dev/null; tool";
     let path = format!("{volume}:{}", case.path());
     let text = said(&case.inside_with(&session, script, &[("PATH", path)]));
     on("umount", &[&volume]);

@@ -134,6 +134,7 @@ fn a_list_of_what_may_be_started_and_asking_start_nothing_here_and_say_where_the
 #[test]
 fn a_plan_and_a_show_name_what_is_denied() {
     let workspace = workspace(&json!({ "deniedBinaries": ["sudo", "/usr/bin/su"] }));
+    workspace.write();
     workspace
         .cli(&["run", "--plan", "--", "true"])
         .prints("programs     denied: /usr/bin/su sudo");

@@ -467,7 +467,7 @@ fn a_note_that_nobody_can_read_is_no_answer() {
 #[test]
 fn denied_files_and_programs_hold_for_every_workspace_and_ceilings_are_said_with_both_places() {
     let acme = Acme::new(&plain);
-    let script = "echo begun; cat /words; while read line; do echo \"$line\"; done </etc/group; sleep 0 && echo slept";
+    let script = "echo begun; /bin/cat /words; while read line; do echo \"$line\"; done </etc/group; sleep 0 && echo slept";
     let run = || {
         let words = ["run", "--yes", "--lock", "--", "sh", "-c", script];
         acme.workspace.cli(&words)
