@@ -2,6 +2,7 @@
 //! for whatever runs in it, `exec` sessions included, on every kernel. What is found, opened and mounted is one descriptor from
 //! beginning to end, and the kernel is asked at the end whether all of it is there.
 
+mod allowed;
 mod enter;
 mod find;
 mod plan;
@@ -15,8 +16,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use policy::{FileRight, Files};
+use policy::{EffectivePolicy, FileRight, Files};
 
+pub use allowed::Allowed;
 use enter::{Inside, Mount};
 use plan::{Kind, Step};
 
@@ -292,19 +294,24 @@ pub fn hold(
     Ok(held)
 }
 
-/// The rules as the programs in the kernel take them, and the inode of the mount namespace that they are to hold in.
+/// The rules as the programs in the kernel take them, the inode of the mount namespace that they are to hold in, and what may be started where
+/// that is listed.
 pub fn table(
     pid: u32,
     network: (u64, u64),
-    rules: &Files,
-) -> Result<(table::Table, u32), FilesError> {
+    policy: &EffectivePolicy,
+) -> Result<(table::Table, u32, Option<Allowed>), FilesError> {
     let inside = Inside::of(pid, network)?;
+    let allowed = policy.programs.allowed.as_ref();
+    let allowed = allowed.map(|rules| Allowed::find(&inside, rules));
+    let allowed = allowed.transpose()?;
     let text = |path: &Path| -> Vec<String> {
         path.components()
             .map(|name| name.as_os_str().to_string_lossy().into_owned())
             .collect()
     };
-    let rules: Vec<table::Rule> = rules
+    let mut rules: Vec<table::Rule> = policy
+        .files
         .all()
         .map(|(right, rule)| {
             let mut path = match rule.path.is_from_root() {
@@ -319,7 +326,14 @@ pub fn table(
             }
         })
         .collect();
-    Ok((table::Table::new(&rules)?, inside.namespace()?))
+    for file in allowed.iter().flat_map(|allowed| &allowed.files) {
+        rules.push(table::Rule {
+            path: allowed::text(file)?,
+            say: table::Say::Execute,
+        });
+    }
+    let table = table::Table::new(&rules, allowed.is_some())?;
+    Ok((table, inside.namespace()?, allowed))
 }
 
 /// Opens a directory in there, for the kernel to be asked whether it asked the programs about it.

@@ -301,7 +301,7 @@ impl Session {
         cgroup.hold()?;
         let gateway_cgroup = Cgroup::create(&places.gateway_cgroup(name), false)?;
         let pins = places.pins.join(name);
-        let lsm = policy.files.is_about_later() && kernel::lsm().is_ok();
+        let lsm = policy.wants_lsm() && kernel::lsm().is_ok();
         let (kernel, maps) =
             Kernel::attach(&pins, cgroup.directory(), gateway_cgroup.directory(), lsm)?;
         let policy = serde_json::from_slice(&policy.to_json())
@@ -339,7 +339,7 @@ impl Session {
         let bytes = record.policy.to_string();
         let document = EffectivePolicy::from_json(bytes.as_bytes())
             .map_err(|e| SessionError::Policy(e.to_string()))?;
-        if document.files.beyond_mounts().next().is_some() && !kernel.has_files() {
+        if !kernel.has_files() && !document.not_carried(Some("")).is_empty() {
             return Err(KernelError::Detached { hook: "file_open" }.into());
         }
         // Values of credentials are nowhere but in memory: what needs one is refused until it is handed anew.

@@ -310,8 +310,13 @@ impl EffectivePolicy {
     pub fn not_carried(&self, no_lsm: Option<&str>) -> Vec<Diagnostic> {
         let files = no_lsm.map(|reason| self.files.not_carried(reason));
         let mut found = files.unwrap_or_default();
-        found.extend(self.programs.not_carried());
+        found.extend(self.programs.not_carried(no_lsm));
         found
+    }
+
+    /// Whether some of it is for LSM programs, where the kernel takes such.
+    pub fn wants_lsm(&self) -> bool {
+        self.files.is_about_later() || self.programs.allowed.is_some()
     }
 
     /// The same with nobody asked, where somebody says so.

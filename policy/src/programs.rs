@@ -104,22 +104,28 @@ impl Programs {
     }
 
     /// What mounts do not carry, as errors that say what to do: whatever a host says of mounts, they do nothing of this at all.
-    pub fn not_carried(&self) -> Vec<Diagnostic> {
-        let first = self.allowed.as_ref().map(|rules| {
+    /// `no_lsm`: why the kernel takes no LSM programs, where it does not.
+    pub fn not_carried(&self, no_lsm: Option<&str>) -> Vec<Diagnostic> {
+        let allowed = self.allowed.as_ref().zip(no_lsm);
+        let allowed = allowed.map(|(rules, reason)| {
             let key = match rules.first() {
                 Some(rule) => rule.key(ProgramRight::Allowed),
                 None => "allowedBinaries",
             };
-            (key, rules.first().map(|rule| &rule.origin))
-        });
-        let asked = self.require_approval.as_ref();
-        let asked = asked.map(|origin| ("requireApproval", Some(origin)));
-        let of = |(key, origin): (&str, Option<&Origin>)| {
-            let message = format!(
-                "`{key}` is about every program that is started: nothing on this host sees each start"
+            let words = format!(
+                "`{key}` is about every program that is started: BPF LSM, which sees each start, is not there ({reason})"
             );
-            let diagnostic = Diagnostic::new("not-carried", message)
-                .help("take it out; `deniedBinaries` holds on every kernel, for the programs that it names");
+            let help = "see `agentcontainer doctor` for BPF LSM; or take it out: `deniedBinaries` holds on every kernel, for the programs that it names";
+            (words, help, rules.first().map(|rule| &rule.origin))
+        });
+        let asked = self.require_approval.as_ref().map(|origin| {
+            let words =
+                "`requireApproval` asks a person about a program: nothing here does that yet";
+            let help = "take it out; `allowedBinaries` refuses without asking";
+            (words.to_owned(), help, Some(origin))
+        });
+        let of = |(message, help, origin): (String, &'static str, Option<&Origin>)| {
+            let diagnostic = Diagnostic::new("not-carried", message).help(help);
             match origin {
                 Some(origin) => diagnostic.at(
                     origin.file.clone(),
@@ -131,7 +137,7 @@ impl Programs {
                 None => diagnostic,
             }
         };
-        first.into_iter().chain(asked).map(of).collect()
+        allowed.into_iter().chain(asked).map(of).collect()
     }
 }
 

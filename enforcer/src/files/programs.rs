@@ -43,10 +43,10 @@ pub struct Masked {
 }
 
 /// One entry of a directory that programs are in.
-struct Entry {
+pub(super) struct Entry {
     place: PathBuf,
     /// Where it leads.
-    file: PathBuf,
+    pub(super) file: PathBuf,
     identity: sys::Identity,
     /// The mount that the file is on.
     mount: u64,
@@ -67,7 +67,7 @@ impl Masked {
         let (mut entries, mut denied) = (Vec::new(), BTreeMap::new());
         for rule in rules {
             let before = entries.len();
-            for place in places(&inside, rule, &directories)? {
+            for place in places(&inside, rule, ProgramRight::Denied, &directories)? {
                 if let Some(entry) = entry(&inside, place)? {
                     denied.insert(entry.place.clone(), rule);
                     entries.push(entry);
@@ -184,7 +184,7 @@ pub fn at(
 
 /// Where programs are looked for, below the root and without a link: the container's `PATH`, as the engine gave it to init, and the
 /// directories that programs are in by custom.
-fn directories(inside: &Inside) -> Result<Vec<PathBuf>, FilesError> {
+pub(super) fn directories(inside: &Inside) -> Result<Vec<PathBuf>, FilesError> {
     let path = inside.variable(b"PATH")?;
     let own = path
         .iter()
@@ -212,9 +212,10 @@ fn directories(inside: &Inside) -> Result<Vec<PathBuf>, FilesError> {
 }
 
 /// Where a rule's program is: the directory without a link, and the name.
-fn places(
+pub(super) fn places(
     inside: &Inside,
     rule: &ProgramRule,
+    right: ProgramRight,
     directories: &[PathBuf],
 ) -> Result<Vec<PathBuf>, FilesError> {
     let candidates = match rule.name.path().map(Path::new) {
@@ -236,7 +237,7 @@ fn places(
         match inside.open(&place) {
             Ok(file) if rule.name.path().is_some() && is_directory(&file, &place)? => {
                 return Err(FilesError::NoProgram {
-                    key: rule.key(ProgramRight::Denied),
+                    key: rule.key(right),
                     name: rule.name.to_string(),
                     origin: rule.origin.to_string(),
                 });
@@ -250,7 +251,7 @@ fn places(
 }
 
 /// What is at a place: nothing where it is a link to nothing, or a directory that only has a program's name.
-fn entry(inside: &Inside, place: PathBuf) -> Result<Option<Entry>, FilesError> {
+pub(super) fn entry(inside: &Inside, place: PathBuf) -> Result<Option<Entry>, FilesError> {
     let failed = |call: &'static str| io_error(call, shown(&place));
     let file: OwnedFd = match inside.reach(&place) {
         Ok(file) => file,

@@ -95,7 +95,8 @@ struct State {
 
 impl Table {
     /// Without `**` or with; a rule with an empty path is of no use and is not asked for.
-    pub fn new(rules: &[Rule]) -> Result<Self, TableError> {
+    /// `listed`: nothing is executed but what a rule says so of.
+    pub fn new(rules: &[Rule], listed: bool) -> Result<Self, TableError> {
         let (rules, says, literals, globs) = segments(rules)?;
         let symbols = symbols(&literals, &globs);
         let (rows, outputs) = determinize(&rules, &says, &symbols)?;
@@ -121,7 +122,7 @@ impl Table {
                 })
                 .collect(),
             classes: classes as u32,
-            listed: says.contains(&Say::Execute),
+            listed,
         })
     }
 
@@ -556,13 +557,16 @@ mod tests {
 
     #[test]
     fn rules_hold_for_what_matches_and_all_below_it() {
-        let table = Table::new(&[
-            rule("w/**/.env", Say::Right(Denied)),
-            rule("w/**/*.lock", Say::Right(ReadOnly)),
-            rule("w/vendor", Say::Right(ReadOnly)),
-            rule("w/vendor/cache", Say::Right(Writable)),
-            rule("usr/bin/git", Say::Execute),
-        ])
+        let table = Table::new(
+            &[
+                rule("w/**/.env", Say::Right(Denied)),
+                rule("w/**/*.lock", Say::Right(ReadOnly)),
+                rule("w/vendor", Say::Right(ReadOnly)),
+                rule("w/vendor/cache", Say::Right(Writable)),
+                rule("usr/bin/git", Say::Execute),
+            ],
+            true,
+        )
         .unwrap();
         for (path, expected) in [
             ("", 0),
@@ -591,10 +595,13 @@ mod tests {
 
     #[test]
     fn directories_have_one_class_where_the_same_holds_below_them() {
-        let table = Table::new(&[
-            rule("w/**/.env", Say::Right(Denied)),
-            rule("w/secret/*.key", Say::Right(Denied)),
-        ])
+        let table = Table::new(
+            &[
+                rule("w/**/.env", Say::Right(Denied)),
+                rule("w/secret/*.key", Say::Right(Denied)),
+            ],
+            false,
+        )
         .unwrap();
         let class = |path: &str| {
             let names: Vec<&str> = path.split('/').collect();
@@ -615,7 +622,7 @@ mod tests {
                 .iter()
                 .map(|path| rule(path, Say::Right(Denied)))
                 .collect();
-            Table::new(&rules).map(drop)
+            Table::new(&rules, false).map(drop)
         };
         assert_eq!(made(&["w/**/a*b"]), Ok(()));
         assert_eq!(made(&["w/a*b*c"]), Err(TableError::Glob("a*b*c".into())));
@@ -645,7 +652,7 @@ mod tests {
             .collect();
         rules.push(rule("w/**/.env", Say::Right(Denied)));
         rules.extend((0..200).map(|n| rule(&format!("w/src/part{n}/file"), Say::Right(ReadOnly))));
-        let table = Table::new(&rules).unwrap();
+        let table = Table::new(&rules, true).unwrap();
         assert_eq!(
             rights(&table, "usr/bin/program-299"),
             right::READ_ONLY | right::EXECUTE
@@ -693,7 +700,7 @@ mod tests {
                     say: random.of(&says),
                 })
                 .collect();
-            let table = Table::new(&rules).unwrap();
+            let table = Table::new(&rules, true).unwrap();
             for _ in 0..40 {
                 let path: Vec<&str> = (0..random.below(5))
                     .map(|_| random.of(&["a", "b", "ab", "c", "abc", "ba", "aab"]))

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use policy::EffectivePolicy;
 
 use super::Session;
-use crate::files::{self, FilesError, Held, Later, Masked, Masks, When};
+use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, When};
 use crate::kernel::{Kernel, KernelError};
 use crate::process;
 
@@ -24,6 +24,14 @@ const AGAIN: u16 = 1000;
 /// How often in a row it may fail to hold before the session is ended, and the pause between.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// The programs about files.
+pub(super) enum Programs {
+    /// The session has none.
+    Nowhere,
+    /// They hold; with what may be started, where that is listed.
+    Holding(Option<Allowed>),
+}
 
 impl Session {
     /// Holds the policy's rules in the namespaces of an init.
@@ -53,19 +61,19 @@ impl Session {
         state.kernel.as_ref().is_some_and(Kernel::has_files)
     }
 
-    /// Has the programs about files hold in the namespace of an init that waits, where the session has them; whether it does.
+    /// Has the programs about files hold in the namespace of an init that waits, where the session has them.
     pub(super) async fn tell_programs(
         &self,
         pid: u32,
         network: (u64, u64),
         document: Arc<EffectivePolicy>,
-    ) -> Result<bool, FilesError> {
+    ) -> Result<Programs, FilesError> {
         if !self.has_lsm().await {
-            return Ok(false);
+            return Ok(Programs::Nowhere);
         }
         let failed = |error: KernelError| FilesError::Kernel(error.to_string());
-        let work = move || files::table(pid, network, &document.files);
-        let (table, namespace) = blocking(pid, work).await?;
+        let work = move || files::table(pid, network, &document);
+        let (table, namespace, allowed) = blocking(pid, work).await?;
         let before = {
             let mut state = self.state.lock().await;
             let programs = state.kernel.as_mut().and_then(Kernel::files);
@@ -76,7 +84,7 @@ impl Session {
         blocking(pid, move || files::open_one(pid, network)).await?;
         let state = self.state.lock().await;
         match state.maps.counter(counter::OPENS).map_err(failed)? {
-            after if after > before => Ok(true),
+            after if after > before => Ok(Programs::Holding(allowed)),
             _ => Err(FilesError::NotAsked),
         }
     }
@@ -133,8 +141,7 @@ impl Session {
             let later = self.has_lsm().await;
             let complete = |held: &Held| {
                 let never = never.as_ref();
-                later
-                    || held.missing == 0 && never.is_none_or(|never| held.absent.is_subset(never))
+                later || held.missing == 0 && never.is_none_or(|never| held.absent.is_subset(never))
             };
             let same = |held: &Held| complete(held) && files::is_there(pid, held).unwrap_or(false);
             if !held.as_ref().is_some_and(same) {

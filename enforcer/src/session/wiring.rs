@@ -10,6 +10,7 @@ use policy::EffectivePolicy;
 use schema::net::Cidr;
 
 use super::Session;
+use super::held_files::Programs;
 use crate::files::{Held, Masked, When};
 use crate::process;
 use crate::wire::{self, WireError, Wired};
@@ -101,7 +102,7 @@ impl Session {
     /// The rules about files and programs, before anything else is opened to the container: where they do not hold, its init is told why and ends.
     async fn hold_files(&self, pid: u32, wired: Wired) -> Result<Wired, WireError> {
         let document = Arc::clone(&self.state.lock().await.current.document);
-        if document.files.is_empty() && document.programs.denied.is_empty() {
+        if document.files.is_empty() && document.programs.is_empty() {
             return Ok(wired);
         }
         let network = wired.netns.identity();
@@ -120,17 +121,20 @@ impl Session {
                 return Err(error);
             }
         };
-        let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "files-held");
-        event.layer = Some("mounts".into());
-        event.detail = Some(match programs {
-            true => format!("{held}; BPF LSM holds all of it, for what comes later too"),
-            false => held.to_string(),
-        });
-        let _ = self.write(event);
+        let mut said = vec![("files-held", "mounts", held.to_string())];
         if masked != Masked::default() {
-            let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "programs-held");
-            event.layer = Some("mounts".into());
-            event.detail = Some(masked.to_string());
+            said.push(("programs-held", "mounts", masked.to_string()));
+        }
+        if let Programs::Holding(allowed) = programs {
+            let words = "all of it, for what comes later too".to_owned();
+            said.push(("files-held", "lsm", words));
+            let allowed = allowed.map(|allowed| ("programs-held", "lsm", allowed.to_string()));
+            said.extend(allowed);
+        }
+        for (reason, layer, detail) in said {
+            let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, reason);
+            event.layer = Some(layer.into());
+            event.detail = Some(detail);
             let _ = self.write(event);
         }
         Ok(Wired {
@@ -139,13 +143,13 @@ impl Session {
         })
     }
 
-    /// By mounts, and by the programs in the kernel where the session has them: says whether it has.
+    /// By mounts, and by the programs in the kernel where the session has them.
     async fn hold_rules(
         &self,
         pid: u32,
         network: (u64, u64),
         document: Arc<EffectivePolicy>,
-    ) -> Result<(Masked, Held, bool), WireError> {
+    ) -> Result<(Masked, Held, Programs), WireError> {
         let masked = self
             .find_programs(pid, network, Arc::clone(&document))
             .await?;

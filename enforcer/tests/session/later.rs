@@ -4,13 +4,26 @@
 use enforcer::kernel;
 use enforcer::session::Session;
 use enforcer::trusted::Trusted;
+use policy::EffectivePolicy;
 use schema::session::SessionId;
 use serde_json::{Value, json};
 
 use super::files::{Case, about, rule, said};
+use super::programs::with_programs;
+use crate::policy as parsed;
 
 /// Whether rules about later files can be held here; if not, that they are refused.
 async fn held(case: &Case, files: &Value) -> bool {
+    carried(
+        case,
+        about(files.clone()),
+        "which is also about files that come later",
+    )
+    .await
+}
+
+/// Whether a policy is carried here; if not, that it is refused with these words and the kernel's reason.
+async fn carried(case: &Case, policy: EffectivePolicy, words: &str) -> bool {
     let Err(reason) = kernel::lsm() else {
         return true;
     };
@@ -18,17 +31,14 @@ async fn held(case: &Case, files: &Value) -> bool {
         case.rig.places.clone(),
         SessionId::parse(&case.id).unwrap(),
         "/test".into(),
-        about(files.clone()),
+        policy,
         Trusted::default(),
         0,
         Default::default(),
     )
     .await;
     let error = opened.unwrap_err().to_string();
-    assert!(
-        error.contains("which is also about files that come later"),
-        "{error}"
-    );
+    assert!(error.contains(words), "{error}");
     assert!(error.contains(reason), "{error}");
     println!("BPF LSM is not there ({reason}): the rules are refused");
     false
@@ -183,5 +193,99 @@ P
     host.join().unwrap();
     assert_eq!(text, "begun\ndone\n");
     assert_eq!(case.read("b/other.lock"), "later\n");
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_started_but_what_is_listed_by_whatever_way() {
+    let case = with_programs("list");
+    let listed: Vec<Value> = ["bash", "python3", "tool", "/usr/bin/printf"]
+        .iter()
+        .map(|name| json!({ "name": name, "origin": rule("x")["origin"] }))
+        .collect();
+    let policy =
+        json!({ "version": 1, "network": [{}], "gateway": {}, "programs": { "allowed": listed } });
+    let script = r##"
+        tool; /usr/bin/printf 'printf\n'
+        python3 - <<'P'
+import ctypes, errno, os, shutil, subprocess, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def way(name, argv, **more):
+    try:
+        ran = subprocess.run(argv, capture_output=True, **more)
+        print("OPEN:", name, ran)
+    except PermissionError: pass
+    except OSError as e: print("ODD:", name, e)
+def write(name, f):
+    try: f(); print("CHANGED:", name)
+    except OSError as e:
+        if e.errno not in (errno.EROFS, errno.EACCES, errno.EBUSY, errno.EXDEV, errno.ETXTBSY): print("ODD:", name, e)
+id = "/usr/bin/id"
+way("by its path", [id]); way("by PATH", ["id"]); way("by root", ["/proc/self/root" + id]); way("by cwd", ["/proc/self/cwd/bin/two"])
+os.symlink(id, "link"); way("a link", ["./link"])
+shutil.copy(id, "copy"); os.chmod("copy", 0o755); way("a copy", ["./copy"])
+os.rename("copy", "bin/newtool"); way("a copy in PATH", ["bin/newtool"])
+way("the loader", ["/lib64/ld-linux-x86-64.so.2", id])
+fd = os.memfd_create("git"); os.write(fd, open(id, "rb").read()); way("memfd", ["/proc/self/fd/%d" % fd], pass_fds=[fd])
+fd = os.open(".", os.O_TMPFILE | os.O_RDWR, 0o755); os.write(fd, open(id, "rb").read()); ro = os.open("/proc/self/fd/%d" % fd, os.O_RDONLY); os.close(fd); way("without a name", ["/proc/self/fd/%d" % ro], pass_fds=[ro])
+fd = os.open("bin/newtool", os.O_RDONLY); os.unlink("bin/newtool"); way("removed", ["/proc/self/fd/%d" % fd], pass_fds=[fd])
+for name, first in (("evil", "#!/usr/bin/id"), ("evil2", "#!/bin/bash\n/usr/bin/id")):
+    open(name, "w").write(first + "\n"); os.chmod(name, 0o755); way(name, ["./" + name])
+way("another tool", ["bin/many"]); way("another name of it", ["bin/tool-2"])
+# What is listed stays what it is.
+tool = os.path.abspath("bin/tool")
+write("write", lambda: open(tool, "w")); write("truncate", lambda: os.truncate(tool, 0)); write("unlink", lambda: os.unlink(tool)); write("rename", lambda: os.rename(tool, "t")); write("over", lambda: os.rename("evil", tool))
+write("link", lambda: os.link(tool, "t2")); write("chmod", lambda: os.chmod(tool, 0o777)); write("its directory", lambda: os.rename("bin", "bin2")); write("unlink bash", lambda: os.unlink(os.path.realpath("/bin/bash")))
+# And runs, by another name of a link and by /proc/self/exe too.
+print(subprocess.run(["bin/toolbox"], capture_output=True).stdout, subprocess.run(["/proc/self/exe", "-c", "print(1)"], capture_output=True).stdout)
+P
+"##;
+    if !carried(
+        &case,
+        parsed(policy.clone()),
+        "is about every program that is started",
+    )
+    .await
+    {
+        return;
+    }
+    // The control: without a list all of it is started.
+    let open = |id: String, policy: Value, index| {
+        let rig = &case.rig;
+        async move { crate::open(rig, &id, parsed(policy), index).await }
+    };
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", case.at("bin"));
+    let path = [("PATH", path)];
+    let without = json!({ "version": 1, "network": [{}], "gateway": {} });
+    let session = open(format!("{}c", case.id), without, 1).await;
+    let text = said(&case.inside_with(
+        &session,
+        "id -u; cp /usr/bin/id copy; ./copy -u; rm copy",
+        &path,
+    ));
+    assert_eq!(text, "0\n0\n");
+    session.close("test").await.unwrap();
+
+    let session = open(case.id.clone(), policy, 0).await;
+    let text = said(&case.inside_with(&session, script, &path));
+    assert_eq!(text, "ran tool\nprintf\nb'ran toolbox\\n' b'1\\n'\n");
+    let events = case.rig.events(&case.id);
+    let denied = |binary: &str| {
+        events.iter().any(|event| {
+            event.binary.as_deref() == Some(binary)
+                && event.reason == "not-listed"
+                && event.layer.as_deref() == Some("lsm")
+        })
+    };
+    assert!(
+        denied("/usr/bin/id") && denied(&case.at("evil2")),
+        "{events:#?}"
+    );
+    let held = events.iter().find(|e| e.reason == "programs-held").unwrap();
+    let detail = held.detail.as_deref().unwrap_or_default();
+    assert!(
+        detail.contains("brought by scripts: ") && detail.contains(&case.at("bin/tool")),
+        "{detail}"
+    );
     session.close("test").await.unwrap();
 }

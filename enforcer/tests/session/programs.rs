@@ -22,7 +22,7 @@ fn about(denied: &[&str]) -> EffectivePolicy {
 }
 
 /// Programs in the workspace, in a directory that the container's `PATH` has.
-fn with_programs(name: &str) -> Case {
+pub fn with_programs(name: &str) -> Case {
     let case = Case::new(name);
     let program = |name: &str| {
         case.put(name, "#!/bin/sh\necho \"ran ${0##*/}\"\n");

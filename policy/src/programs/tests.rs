@@ -23,7 +23,7 @@ fn each_entry_knows_where_it_was_written() {
     assert_eq!(
         shown,
         [
-            "allowedBinaries \"git\" at agentcontainer.json:3:22",
+            "allowedBinaries \"git\" (BPF LSM) at agentcontainer.json:3:22",
             "deniedBinaries \"sudo\" (mounts) at agentcontainer.json:4:21",
             "deniedBinaries \"/opt/x\" (mounts) at agentcontainer.json:4:29"
         ]
@@ -34,10 +34,15 @@ fn each_entry_knows_where_it_was_written() {
 }
 
 #[test]
-fn what_is_denied_is_carried_by_mounts_and_what_is_allowed_alone_by_nothing_here() {
-    assert_eq!(asked("\"deniedBinaries\": [\"sudo\"]").not_carried(), []);
-    let found =
-        asked("\"allowedBinaries\": [\"git\", \"npm\"], \"requireApproval\": true").not_carried();
+fn what_is_denied_is_carried_by_mounts_what_is_allowed_alone_by_lsm_and_asking_by_nothing() {
+    let none = Some("no BPF LSM");
+    assert_eq!(
+        asked("\"deniedBinaries\": [\"sudo\"]").not_carried(none),
+        []
+    );
+    let both = asked("\"allowedBinaries\": [\"git\", \"npm\"], \"requireApproval\": true");
+    assert_eq!(both.not_carried(None).len(), 1);
+    let found = both.not_carried(none);
     let found: Vec<String> = found.iter().map(ToString::to_string).collect();
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(

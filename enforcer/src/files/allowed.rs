@@ -1,0 +1,184 @@
+//! From programs that may be started to their files, as they are when a container starts: a script brings what its first line names, which
+//! the kernel starts in its place (fs/binfmt_script.c), and what `env` is told to look for there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use policy::{ProgramRight, ProgramRule};
+
+use super::enter::Inside;
+use super::programs::{directories, entry, places};
+use super::{FilesError, io_error, shown, sys};
+
+/// Bytes of a script's first line that the kernel reads (BINPRM_BUF_SIZE).
+const FIRST_LINE: u64 = 256;
+/// Most scripts behind one another that the kernel starts (fs/exec.c, `exec_binprm`).
+const MAX_CHAIN: usize = 5;
+/// Names that an account of it writes out.
+const FEW: usize = 12;
+
+/// What may be started, without a link and below the root.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    pub files: BTreeSet<PathBuf>,
+    /// What scripts among them bring, each with its script.
+    brought: BTreeMap<PathBuf, PathBuf>,
+    /// Names that are nowhere.
+    nowhere: BTreeSet<String>,
+}
+
+// === impl Allowed ===
+
+impl Allowed {
+    pub(super) fn find(inside: &Inside, rules: &[ProgramRule]) -> Result<Self, FilesError> {
+        let directories = directories(inside)?;
+        let mut allowed = Self::default();
+        for rule in rules {
+            let mut there = false;
+            for place in places(inside, rule, ProgramRight::Allowed, &directories)? {
+                if let Some(file) = entry(inside, place)?.map(|entry| entry.file) {
+                    there = true;
+                    allowed.add(inside, &directories, file, 0)?;
+                }
+            }
+            if !there {
+                allowed.nowhere.insert(rule.name.to_string());
+            }
+        }
+        Ok(allowed)
+    }
+
+    fn add(
+        &mut self,
+        inside: &Inside,
+        directories: &[PathBuf],
+        file: PathBuf,
+        depth: usize,
+    ) -> Result<(), FilesError> {
+        if !self.files.insert(file.clone()) || depth == MAX_CHAIN {
+            return Ok(());
+        }
+        for name in first_line(inside, &file)? {
+            let name = Path::new(OsStr::from_bytes(&name)).to_owned();
+            let candidates = match name.strip_prefix("/") {
+                Ok(below) => vec![below.to_owned()],
+                // Of a relative one the kernel looks in the directory that it is started from, which is anybody's choice.
+                Err(_) if name.components().count() > 1 => continue,
+                Err(_) => directories.iter().map(|dir| dir.join(&name)).collect(),
+            };
+            for place in candidates {
+                if let Some(found) = entry(inside, place)? {
+                    if !self.files.contains(&found.file) {
+                        self.brought.insert(found.file.clone(), file.clone());
+                    }
+                    self.add(inside, directories, found.file, depth + 1)?;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Allowed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let few = |all: Vec<String>| match all.len() {
+            n if n > FEW => format!("{} and {} more", all[..FEW].join(" "), n - FEW),
+            _ => all.join(" "),
+        };
+        let files = self.files.iter().map(|file| shown(file)).collect();
+        write!(f, "nothing is started but {}", few(files))?;
+        if !self.brought.is_empty() {
+            let brought = self.brought.iter();
+            let brought = brought.map(|(file, by)| format!("{} by {}", shown(file), shown(by)));
+            write!(f, "; brought by scripts: {}", few(brought.collect()))?;
+        }
+        if !self.nowhere.is_empty() {
+            let nowhere = self.nowhere.iter().cloned().collect();
+            write!(f, "; nowhere: {}", few(nowhere))?;
+        }
+        Ok(())
+    }
+}
+
+/// What the kernel starts in place of a script, and what `env` does then; nothing for what is no script.
+fn first_line(inside: &Inside, file: &Path) -> Result<Vec<Vec<u8>>, FilesError> {
+    let failed = || io_error("read", shown(file));
+    let found = inside.open(file).map_err(failed())?;
+    if sys::kind(&found).map_err(failed())? != libc::S_IFREG {
+        return Ok(Vec::new());
+    }
+    let mut text = Vec::new();
+    File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
+        .and_then(|file| file.take(FIRST_LINE).read_to_end(&mut text))
+        .map_err(failed())?;
+    Ok(interpreters(&text))
+}
+
+fn interpreters(text: &[u8]) -> Vec<Vec<u8>> {
+    let Some(line) = text.strip_prefix(b"#!") else {
+        return Vec::new();
+    };
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let mut words = line
+        .split(|byte| matches!(byte, b' ' | b'\t'))
+        .filter(|word| !word.is_empty());
+    let Some(first) = words.next() else {
+        return Vec::new();
+    };
+    let mut found = vec![first.to_owned()];
+    if Path::new(OsStr::from_bytes(first)).file_name() == Some(OsStr::new("env")) {
+        let asked = words.find(|word| !word.starts_with(b"-") && !word.contains(&b'='));
+        found.extend(asked.map(<[u8]>::to_vec));
+    }
+    found
+}
+
+/// An error of its own where a program's file has a name that is no text: the kernel's table is made of text.
+pub(super) fn text(file: &Path) -> Result<Vec<String>, FilesError> {
+    file.components()
+        .map(|name| {
+            let name = name.as_os_str().to_str().filter(|name| !name.contains('*'));
+            let name = name.ok_or_else(|| {
+                let error = io::Error::other("its name is no text, or has a `*`");
+                io_error("allow", shown(file))(error)
+            })?;
+            Ok(name.to_owned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_names_what_is_started_in_its_place_and_what_env_looks_for() {
+        for (text, expected) in [
+            ("#!/bin/sh\nx", &["/bin/sh"][..]),
+            ("#! /bin/sh -e\n", &["/bin/sh"]),
+            ("#!/usr/bin/env node\n", &["/usr/bin/env", "node"]),
+            (
+                "#!/usr/bin/env -S A=1 node --x\n",
+                &["/usr/bin/env", "node"],
+            ),
+            ("#!/usr/bin/env", &["/usr/bin/env"]),
+            ("#!", &[]),
+            ("#!\n/bin/sh", &[]),
+            ("\u{7f}ELF", &[]),
+            ("", &[]),
+        ] {
+            let found = interpreters(text.as_bytes());
+            let expected: Vec<Vec<u8>> = expected
+                .iter()
+                .map(|name| name.as_bytes().to_vec())
+                .collect();
+            assert_eq!(found, expected, "{text:?}");
+        }
+    }
+}
