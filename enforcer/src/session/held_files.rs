@@ -133,8 +133,7 @@ impl Session {
             let later = self.has_lsm().await;
             let complete = |held: &Held| {
                 let never = never.as_ref();
-                later
-                    || held.missing == 0 && never.is_none_or(|never| held.absent.is_subset(never))
+                later || held.missing == 0 && never.is_none_or(|never| held.absent.is_subset(never))
             };
             let same = |held: &Held| complete(held) && files::is_there(pid, held).unwrap_or(false);
             if !held.as_ref().is_some_and(same) {
