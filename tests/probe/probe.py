@@ -730,6 +730,8 @@ def copied_program(t):
         to = "/tmp/" + way.replace(" ", "")
         subprocess.run(f"rm -f {to}; {way} {DENIED} {to} && chmod +x {to}", shell=True, stderr=subprocess.DEVNULL)
         started(way, to)
+    # Where there is no rule it is gone by now, and the other attempts need it.
+    subprocess.run(f"mv /tmp/mv {DENIED}", shell=True, stderr=subprocess.DEVNULL)
     subprocess.run(f"cat {DENIED} >/tmp/cat; chmod +x /tmp/cat", shell=True, stderr=subprocess.DEVNULL)
     started("cat", "/tmp/cat")
     stopped()

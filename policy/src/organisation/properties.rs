@@ -2,6 +2,8 @@
 //! does not matter; twice is once; more documents never open anything.
 #![allow(clippy::unwrap_used)]
 
+mod files;
+
 use schema::config::agent::{Escalation, Unlisted};
 use schema::host::HostName;
 use schema::inspection::Inspector;
@@ -574,7 +576,7 @@ fn within(config: &Config, held: &Held, document: &Organisation, seed: u64) {
             }
         }
     }
-    files_and_programs_within(config, held, document, seed);
+    files::files_and_programs_within(config, held, document, seed);
     let most = &ceilings.resources;
     fn at_most<T: PartialOrd>(own: &Option<Said<T>>, most: &Option<Spanned<T>>) -> bool {
         most.as_ref()
@@ -640,57 +642,6 @@ fn within(config: &Config, held: &Held, document: &Organisation, seed: u64) {
             "seed {seed}"
         );
     }
-}
-
-/// Every denial is there with where it was written; what is writable and started is within the lists, read straight.
-#[track_caller]
-fn files_and_programs_within(config: &Config, held: &Held, document: &Organisation, seed: u64) {
-    let (ceilings, denials) = (&document.ceilings, &document.denials);
-    let (files, programs) = (&held.policy.files, &held.policy.programs);
-    let at = |at: Position| super::origin(&document.file, at);
-    for path in &denials.paths {
-        let is =
-            |rule: &crate::FileRule| rule.path == *path.pattern() && rule.origin == at(path.at);
-        assert!(files.denied.iter().any(is), "seed {seed}");
-    }
-    for path in ceilings
-        .filesystem
-        .read_only_paths
-        .iter()
-        .flat_map(|l| l.iter())
-    {
-        let is =
-            |rule: &crate::FileRule| rule.path == *path.pattern() && rule.origin == at(path.at);
-        assert!(files.read_only.iter().any(is), "seed {seed}");
-    }
-    for name in &denials.binaries {
-        let is = |rule: &crate::ProgramRule| rule.name == name.value && rule.origin == at(name.at);
-        assert!(programs.denied.iter().any(is), "seed {seed}");
-    }
-    if let Some(list) = &ceilings.filesystem.writable_paths {
-        for rule in &files.writable {
-            let within = list.iter().any(|tree| {
-                let (own, tree) = (rule.path.to_string(), tree.to_string());
-                own == tree || own.starts_with(&format!("{tree}/"))
-            });
-            assert!(within, "seed {seed}: {}", rule.path);
-        }
-    }
-    if let Some(list) = &ceilings.tools.allowed_binaries {
-        for rule in programs.allowed.as_ref().unwrap() {
-            let name = rule.name.as_str();
-            let within = |own: &&str| *own == name || (*own == "git" && name == "/usr/bin/git");
-            let mut names = list.iter().map(|own| own.as_str());
-            assert!(names.any(|own| within(&own)), "seed {seed}: {name}");
-        }
-    }
-    // What the workspace says itself stays.
-    let own = config.agent.filesystem();
-    let kept = |path: &Spanned<_>| files.denied.iter().any(|rule| rule.path == path.value);
-    assert!(own.denied_paths.iter().all(kept), "seed {seed}");
-    let own = config.agent.programs();
-    let kept = |name: &Spanned<_>| programs.denied.iter().any(|rule| rule.name == name.value);
-    assert!(own.denied_binaries.iter().all(kept), "seed {seed}");
 }
 
 /// What was asked for by a whole name and port is there, or the start says that it is not.

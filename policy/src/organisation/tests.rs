@@ -542,3 +542,196 @@ fn programs_that_may_be_started_are_the_workspaces_within_the_ceiling_and_the_ce
         );
     }
 }
+
+#[test]
+fn of_requirements_the_stricter_holds_and_every_signature_rule() {
+    let rule = |subject: &str| {
+        format!(
+            r#"{{ "references": ["ghcr.io/acme/**"], "identities": [{{ "issuer": "https://a.example", "subject": "{subject}" }}] }}"#
+        )
+    };
+    let of = |level: u8, age: &str, drift: &str, subject: &str| {
+        document(&format!(
+            r#""requirements": {{ "slsaLevel": {level}, "lockAge": "{age}", "drift": {drift}, "sbom": false, "signatures": [{}] }}"#,
+            rule(subject)
+        ))
+    };
+    let (a, b) = (
+        of(2, "90d", r#"{ "ask": "medium" }"#, "a@acme.example"),
+        of(
+            3,
+            "4w",
+            r#"{ "ask": "low", "refuse": "high" }"#,
+            "b@acme.example",
+        ),
+    );
+    let b = Organisation {
+        file: "other.json".to_owned(),
+        ..b
+    };
+    let own = config(
+        r#""provenance": { "require": { "signatures": true, "slsaLevel": 1, "sbom": true } }"#,
+    );
+    let required = hold(&own, &host(), &[a.clone(), b.clone()])
+        .unwrap()
+        .requirements;
+    assert_eq!(required.slsa_level.as_ref().unwrap().value, 3);
+    assert_eq!(
+        required.slsa_level.as_ref().unwrap().origin.file,
+        "other.json"
+    );
+    assert_eq!(required.lock_age.as_ref().unwrap().value.to_string(), "4w");
+    assert_eq!(
+        required.drift_ask.as_ref().unwrap().value.to_string(),
+        "low"
+    );
+    assert_eq!(
+        required.drift_refuse.as_ref().unwrap().value.to_string(),
+        "high"
+    );
+    assert_eq!(required.signatures.len(), 2);
+    // The workspace's own word, where nobody else says it.
+    assert_eq!(required.sbom.as_ref().unwrap().organisation, None);
+    assert!(required.signed.is_some());
+    let none = hold(&config(""), &host(), &[]).unwrap().requirements;
+    assert!(none.is_empty() && !required.is_empty());
+}
+
+#[test]
+fn what_becomes_known_later_is_held_as_well() {
+    let documents = [document(
+        r#""ceilings": { "features": ["ghcr.io/devcontainers/features/*"], "engines": ["docker"] }, "requirements": { "registries": ["ghcr.io"] }, "denials": { "images": ["ghcr.io/devcontainers/features/sshd"] }"#,
+    )];
+    let nowhere = Place::Object("features".to_owned());
+    let check = |what, reference: &str| {
+        let found = check_reference(&documents, what, &reference.parse().unwrap(), &nowhere);
+        found.iter().map(|d| d.code).collect::<Vec<_>>()
+    };
+    assert!(check(Fetched::Feature, "ghcr.io/devcontainers/features/node:1").is_empty());
+    assert_eq!(
+        check(Fetched::Feature, "ghcr.io/evil/features/node:1"),
+        ["beyond-ceiling"]
+    );
+    assert_eq!(
+        check(Fetched::Feature, "ghcr.io/devcontainers/features/sshd:1"),
+        ["organisation-denies"]
+    );
+    assert!(check(Fetched::Other, "ghcr.io/anybody/tool:1").is_empty());
+    assert_eq!(
+        check(Fetched::Other, "quay.io/anybody/tool:1"),
+        ["beyond-ceiling"]
+    );
+    assert!(check_engine(&documents, EngineKind::Docker).is_empty());
+    assert_eq!(check_engine(&documents, EngineKind::Ssh).len(), 1);
+}
+
+#[test]
+fn problems_are_bounded_and_ceilings_are_too() {
+    let many = |n: usize| {
+        let names: Vec<String> = (0..n).map(|i| format!("\"a{i}.example\"")).collect();
+        problems(
+            &egress(&format!(r#""allowedDomains": [{}]"#, names.join(","))),
+            &ceilings(r#""network": { "allowedDomains": [] }"#),
+        )
+    };
+    assert_eq!(many(MAX_DIAGNOSTICS).len(), MAX_DIAGNOSTICS);
+    let found = many(MAX_DIAGNOSTICS + 1);
+    assert_eq!(found.len(), MAX_DIAGNOSTICS + 1);
+    assert_eq!(
+        found[MAX_DIAGNOSTICS],
+        "1 more problems are not shown [more]"
+    );
+    let under = |n: usize| {
+        let documents: Vec<Organisation> = (0..n)
+            .map(|i| Organisation {
+                file: format!("{i}.json"),
+                ..ceilings(r#""network": { "ports": [443] }"#)
+            })
+            .collect();
+        hold(&config(""), &host(), &documents)
+    };
+    assert!(under(crate::MAX_CEILINGS).is_ok());
+    assert!(under(crate::MAX_CEILINGS + 1).is_err());
+}
+
+/// A policy and a workspace at their bounds are compared entry by entry with no more than a lookup each.
+#[test]
+fn ten_thousand_entries_under_ten_thousand_are_held_at_once() {
+    let names: Vec<String> = (0..10_000).map(|i| format!("\"a{i}.example\"")).collect();
+    let (config, document) = (
+        egress(&format!(
+            r#""allowedDomains": [{}]"#,
+            names[..9_000].join(",")
+        )),
+        ceilings(&format!(
+            r#""network": {{ "allowedDomains": [{}] }}"#,
+            names.join(",")
+        )),
+    );
+    let began = std::time::Instant::now();
+    assert!(hold(&config, &host(), &[document]).is_ok());
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[test]
+fn features_and_tools_are_held_where_they_are_named() {
+    let with = |feature: &str, tool: &str| {
+        let tools = format!(r#""tools": {{ "mcp": {{ "db": "oci://{tool}:1" }} }}"#);
+        config_with(
+            &tools,
+            &format!(r#", "features": {{ "{feature}": {{}}, "./own": {{}} }}"#),
+        )
+    };
+    let policy = document(
+        r#""ceilings": { "features": ["ghcr.io/acme/*"] }, "requirements": { "registries": ["ghcr.io", "docker.io"] }, "denials": { "images": ["ghcr.io/acme/evil"] }"#,
+    );
+    assert!(problems(&with("ghcr.io/acme/a:1", "ghcr.io/any/mcp"), &policy).is_empty());
+    for (feature, tool, words) in [
+        ("ghcr.io/other/a:1", "ghcr.io/any/mcp", "ceilings.features"),
+        ("ghcr.io/acme/evil:1", "ghcr.io/any/mcp", "denials.images"),
+        ("ghcr.io/acme/a:1", "ghcr.io/acme/evil", "denials.images"),
+        (
+            "ghcr.io/acme/a:1",
+            "quay.io/any/mcp",
+            "requirements.registries",
+        ),
+    ] {
+        let said = problem(&with(feature, tool), &policy);
+        assert!(
+            said.contains(words) && said.contains("agentcontainer.json:"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn what_a_feature_demands_is_held_to_the_same_ceilings() {
+    let feature = schema::feature::parse(
+        br#"{ "id": "x", "mounts": ["source=v,target=/v,type=volume"], "postCreateCommand": "echo ${localEnv:USER}" }"#,
+        "x",
+    )
+    .unwrap();
+    let place = Place::Object("the feature x".to_owned());
+    let check = |ceilings: &str| {
+        let documents = [document(&format!(r#""ceilings": {{ {ceilings} }}"#))];
+        check_demands(&documents, &feature.demands, &place)
+    };
+    assert_eq!(check(""), []);
+    assert_eq!(
+        check(r#""mounts": ["volume"], "hostVariables": ["USER"]"#),
+        []
+    );
+    for (ceilings, key) in [
+        (r#""mounts": ["tmpfs"]"#, "ceilings.mounts"),
+        (r#""hostVariables": ["HOME"]"#, "ceilings.hostVariables"),
+    ] {
+        let found = check(ceilings);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].message.contains(key) && found[0].code == "beyond-ceiling");
+        assert_eq!(found[0].place, Some(place.clone()));
+    }
+}
