@@ -163,6 +163,10 @@ async fn a_program_that_the_host_replaces_is_masked_again() {
     assert_eq!(text, "go\nran many\n");
     let events = case.rig.events(&case.id);
     assert!(events.iter().any(|e| e.reason == "files-held-again"));
+    // Whoever takes the session up holds the same places.
+    let store = enforcer::store::Store::open(&case.rig.places.sessions, &case.id).unwrap();
+    let masked = serde_json::to_value(store.load().unwrap().masked).unwrap();
+    assert!(masked.to_string().contains("/bin/tool-2"), "{masked}");
     session.close("test").await.unwrap();
 }
 
