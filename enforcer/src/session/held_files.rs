@@ -102,14 +102,15 @@ impl Session {
         Ok(masked)
     }
 
-    /// Sees to it, in the background, that the rules stay in place for as long as that init lives.
-    pub(super) fn keep_files(self: Arc<Self>, pid: u32) {
+    /// Sees to it, in the background, that the rules stay in place for as long as that init lives; `held`: as they were put there before it was
+    /// released, where that was just now.
+    pub(super) fn keep_files(self: Arc<Self>, pid: u32, held: Option<Held>) {
         tokio::spawn(async move {
             let document = Arc::clone(&self.state.lock().await.current.document);
             if document.files.is_empty() && document.programs.denied.is_empty() {
                 return;
             }
-            if let Err(error) = self.kept(pid, document).await {
+            if let Err(error) = self.kept(pid, document, held).await {
                 tracing::error!(session = %self.id, %error, "rules about files and programs do not hold any more: closed");
                 let mut event = Event::new(Kind::File, Verdict::Deny, "files-lost");
                 event.layer = Some("mounts".into());
@@ -123,7 +124,12 @@ impl Session {
     }
 
     /// Returns when the init is gone, or the session.
-    async fn kept(&self, pid: u32, document: Arc<EffectivePolicy>) -> Result<(), FilesError> {
+    async fn kept(
+        &self,
+        pid: u32,
+        document: Arc<EffectivePolicy>,
+        mut held: Option<Held>,
+    ) -> Result<(), FilesError> {
         let mut closing = self.closed();
         let directory = process::directory(pid);
         let (Some(network), Ok(mounts)) = (
@@ -133,9 +139,8 @@ impl Session {
             return Ok(());
         };
         let mounts = Arc::new(mounts);
-        let mut held: Option<Held> = None;
         // Not there from the beginning; what was, and went, is waited for.
-        let mut never: Option<BTreeSet<PathBuf>> = None;
+        let mut never: Option<BTreeSet<PathBuf>> = held.as_ref().map(|held| held.absent.clone());
         let mut failed = 0;
         loop {
             let later = self.has_lsm().await;

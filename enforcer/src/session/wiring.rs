@@ -57,21 +57,23 @@ impl Session {
             }
         }
         let released = self.wire_and_release(pid, Some(cookie)).await;
-        if released.is_ok() {
-            Arc::clone(&self).keep_files(pid);
-        }
-        if let Err(error) = released {
+        match released {
+            Ok(held) => Arc::clone(&self).keep_files(pid, held),
             // Gone again before it was looked at, or the engine's own first process: nothing to report.
-            if !matches!(error, WireError::Gone(_)) {
-                self.refused(pid, "not-wired", &error.to_string());
-            }
+            Err(WireError::Gone(_)) => {}
+            Err(error) => self.refused(pid, "not-wired", &error.to_string()),
         }
     }
 
-    async fn wire_and_release(&self, pid: u32, cookie: Option<u64>) -> Result<(), WireError> {
+    /// With the rules about files as they were put in place.
+    async fn wire_and_release(
+        &self,
+        pid: u32,
+        cookie: Option<u64>,
+    ) -> Result<Option<Held>, WireError> {
         let (wired, networks) = self.furnish(pid, cookie).await?;
         let cookie = wired.cookie;
-        let wired = self.hold_files(pid, wired).await?;
+        let (wired, held) = self.hold_files(pid, wired).await?;
         self.serve(wired, networks).await?;
         let released = self.challenge().await;
         let mut state = self.state.lock().await;
@@ -86,7 +88,7 @@ impl Session {
                     "network namespace {cookie} wired, self-test refused"
                 ));
                 let _ = self.write(event);
-                Ok(())
+                Ok(held)
             }
             Err(error) => {
                 if let Ok(mut settings) = state.maps.settings() {
@@ -100,10 +102,10 @@ impl Session {
     }
 
     /// The rules about files and programs, before anything else is opened to the container: where they do not hold, its init is told why and ends.
-    async fn hold_files(&self, pid: u32, wired: Wired) -> Result<Wired, WireError> {
+    async fn hold_files(&self, pid: u32, wired: Wired) -> Result<(Wired, Option<Held>), WireError> {
         let document = Arc::clone(&self.state.lock().await.current.document);
         if document.files.is_empty() && document.programs.is_empty() {
-            return Ok(wired);
+            return Ok((wired, None));
         }
         let network = wired.netns.identity();
         let network = network.map_err(|source| WireError::Io {
@@ -137,10 +139,11 @@ impl Session {
             event.detail = Some(detail);
             let _ = self.write(event);
         }
-        Ok(Wired {
+        let wired = Wired {
             mounted: true,
             ..wired
-        })
+        };
+        Ok((wired, Some(held)))
     }
 
     /// By mounts, and by the programs in the kernel where the session has them.
@@ -255,7 +258,7 @@ impl Session {
                 Rewired::Done => {
                     let wired = self.state.lock().await.wired.clone();
                     if let Some(wired) = wired {
-                        Arc::clone(&self).keep_files(wired.init);
+                        Arc::clone(&self).keep_files(wired.init, None);
                     }
                     return;
                 }
