@@ -26,6 +26,7 @@ use crate::files;
 use crate::loaded::Loaded;
 use crate::organisation;
 use crate::places::make_private;
+use crate::progress;
 use crate::registries;
 use crate::report::{self, Failure};
 use crate::trust;
@@ -725,8 +726,8 @@ pub struct Spinner {
 
 impl Spinner {
     fn new() -> Self {
-        let bar = report::stderr_is_terminal().then(|| {
-            let bar = indicatif::ProgressBar::new_spinner();
+        let bar = progress::bars().map(|bars| {
+            let bar = bars.add(indicatif::ProgressBar::new_spinner());
             bar.set_message("asking registries");
             bar.enable_steady_tick(std::time::Duration::from_millis(120));
             bar

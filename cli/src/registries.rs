@@ -10,6 +10,7 @@ use schema::hostconfig::HostConfig;
 use schema::image::ImageRef;
 
 use crate::places::Places;
+use crate::progress;
 use crate::report::Failure;
 use crate::roots;
 
@@ -22,7 +23,11 @@ pub fn client(places: &Places, host: &HostConfig, offline: bool) -> Result<Clien
         .filter(|(_, config)| config.value.plain_http)
         .map(|(name, _)| name.clone())
         .collect();
-    Ok(Client::new(settings, cache(places), offline)?)
+    let client = Client::new(settings, cache(places), offline)?;
+    Ok(match progress::blobs() {
+        Some(watch) => client.watched(watch),
+        None => client,
+    })
 }
 
 pub fn cache(places: &Places) -> Cache {

@@ -101,6 +101,10 @@ pub fn set_json(json: bool) {
     JSON.store(json, Ordering::Relaxed);
 }
 
+pub fn is_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
 pub fn set_raw(raw: bool) {
     RAW.store(raw, Ordering::Relaxed);
 }

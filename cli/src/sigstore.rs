@@ -1,13 +1,17 @@
 //! The roots that certificates and logs are measured with: Sigstore's public ones as they were built in, until its repository was
 //! asked; from then on as that has them, refreshed once a day where the network may be used, and never back to what was built in.
 
-use std::path::PathBuf;
+mod kept;
+
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use registry::trust_root::{Repository, TrustRootError, TrustRoots};
 use schema::digest::Digest;
 use schema::hostconfig::HostConfig;
+
+use kept::Kept;
 
 use crate::places::{Places, make_private, write_private};
 use crate::report::{self, Failure};
@@ -44,7 +48,7 @@ pub async fn trusted(
     // A clock that was set back says nothing about how old it is.
     let is_fresh = age.is_some_and(|age| age < FRESH && age > -SignedDuration::from_hours(1));
     let kept = match fetched {
-        Some(_) => Some(source.load(true, now).await),
+        Some(_) => Some(source.held(now).await),
         None => None,
     };
     let is_spare = matches!(kept, Some(Ok(_))) || (fetched.is_none() && source.first.is_none());
@@ -55,7 +59,7 @@ pub async fn trusted(
     }
     if !may_ask {
         return match fetched {
-            Some(_) => Err(gone(source.load(true, now).await.err())),
+            Some(_) => Err(gone(source.held(now).await.err())),
             None => source.built_in(),
         };
     }
@@ -66,7 +70,7 @@ pub async fn trusted(
         }
         Err(error) => {
             let roots = match fetched {
-                Some(_) => source.load(true, now).await.map_err(|e| gone(Some(e))),
+                Some(_) => source.held(now).await.map_err(|e| gone(Some(e))),
                 None => source.built_in(),
             }
             .map_err(|failure| failure.about(error.to_string()))?;
@@ -138,7 +142,7 @@ impl<'h> Source<'h> {
         let url = self.first.as_ref().map_or("public-good", |(url, _)| url);
         let refused = |why: String| TrustRootError::Tuf(url.to_owned(), why);
         if !is_spare {
-            return self.load(false, now).await;
+            return self.refreshed(now).await;
         }
         let since = std::fs::read_to_string(&silent).ok();
         if let Some(since) = since.and_then(|at| at.trim().parse::<Timestamp>().ok())
@@ -151,7 +155,7 @@ impl<'h> Source<'h> {
                 PATIENCE.as_secs()
             )));
         }
-        match tokio::time::timeout(PATIENCE, self.load(false, now)).await {
+        match tokio::time::timeout(PATIENCE, self.refreshed(now)).await {
             Ok(loaded) => {
                 let _ = std::fs::remove_file(&silent);
                 loaded
@@ -163,21 +167,40 @@ impl<'h> Source<'h> {
         }
     }
 
-    async fn load(&self, offline: bool, now: Timestamp) -> Result<TrustRoots, TrustRootError> {
-        let kept = self.kept.join("repository");
-        let refused = |error: String| TrustRootError::Tuf("its directory".to_owned(), error);
-        make_private(&kept).map_err(|_| refused("cannot be written".to_owned()))?;
-        let (name, repository) = match &self.first {
-            None => ("public-good", Repository::public_good(&kept)),
-            Some((url, root)) => (url.as_str(), Repository::private(url, root, &kept)),
-        };
-        let repository = if offline {
-            repository.offline()
-        } else {
-            let roots = roots::if_any(self.host)
-                .map_err(|_| refused("the host's root certificates cannot be read".to_owned()))?;
-            repository.with_roots(&roots)?
-        };
+    /// From its repository, and kept if it holds.
+    async fn refreshed(&self, now: Timestamp) -> Result<TrustRoots, TrustRootError> {
+        let refused = |what: &str, why: &str| TrustRootError::Tuf(what.to_owned(), why.to_owned());
+        let unwritten = || refused("its directory", "cannot be written");
+        make_private(&self.kept).map_err(|_| unwritten())?;
+        let kept = Kept::at(&self.kept);
+        let fresh = kept.copy().map_err(|_| unwritten())?;
+        let roots = roots::if_any(self.host)
+            .map_err(|_| refused("the host's root certificates", "they cannot be read"))?;
+        let repository = self.repository(fresh.dir()).with_roots(&roots)?;
+        let loaded = self.load(repository, now).await?;
+        fresh.keep().map_err(|_| unwritten())?;
+        Ok(loaded)
+    }
+
+    /// As it was kept: nobody is asked.
+    async fn held(&self, now: Timestamp) -> Result<TrustRoots, TrustRootError> {
+        let current = Kept::at(&self.kept).current();
+        self.load(self.repository(&current).offline(), now).await
+    }
+
+    fn repository(&self, dir: &Path) -> Repository {
+        match &self.first {
+            None => Repository::public_good(dir),
+            Some((url, root)) => Repository::private(url, root, dir),
+        }
+    }
+
+    async fn load(
+        &self,
+        repository: Repository,
+        now: Timestamp,
+    ) -> Result<TrustRoots, TrustRootError> {
+        let name = self.first.as_ref().map_or("public-good", |(url, _)| url);
         TrustRoots::none().with_tuf(name, repository, now).await
     }
 

@@ -3,6 +3,7 @@
 
 mod download;
 pub mod lane;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use crate::cache::Cache;
 use crate::error::RegistryError;
 use crate::http::{Http, Settings};
 use crate::token::{Action, Scope};
+
+pub use watch::Watch;
 
 /// The largest manifest or index, in bytes (OCI distribution specification: registries take at least 4 MiB).
 pub const MAX_MANIFEST_BYTES: u64 = 4 * 1024 * 1024;
@@ -84,6 +87,7 @@ pub struct Client {
     offline: bool,
     lanes: Arc<lane::Lanes>,
     lane: Option<Arc<lane::Lane>>,
+    watch: Option<Arc<dyn Watch>>,
 }
 
 /// What every manifest says of itself.
@@ -219,6 +223,7 @@ impl Client {
             offline,
             lanes: lane::Lanes::new(),
             lane: None,
+            watch: None,
         })
     }
 
@@ -361,6 +366,7 @@ impl Client {
         self.online(&what)?;
         let scope = repository.scope(Action::Pull);
         let url = self.http.url(&scope, &format!("blobs/{digest}"));
+        let watched = self.watching(digest, repository);
         let mut bytes = Vec::new();
         let mut resumes = 0;
         loop {
@@ -380,7 +386,8 @@ impl Client {
                 StatusCode::PARTIAL_CONTENT if from > 0 && continues(&response, from) => {}
                 _ => return Err(self.http.status(&scope, &what, response).await),
             }
-            match self.append(&what, response, &mut bytes, limit).await {
+            let appended = self.append(&what, response, &mut bytes, limit, &watched);
+            match appended.await {
                 Ok(()) => break,
                 Err(None) if resumes < MAX_RESUMES => resumes += 1,
                 Err(None) => {
@@ -411,6 +418,7 @@ impl Client {
         response: Response,
         bytes: &mut Vec<u8>,
         limit: u64,
+        watched: &watch::Watched<'_>,
     ) -> Result<(), Option<RegistryError>> {
         let too_large = || {
             Some(RegistryError::TooLarge {
@@ -424,6 +432,7 @@ impl Client {
             return Err(too_large());
         }
         let began = bytes.len();
+        let size = expected.map(|length| began as u64 + length);
         let mut stream = response.bytes_stream();
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|_| None)?;
@@ -434,6 +443,7 @@ impl Client {
                 lane.take(chunk.len() as u64).await;
             }
             bytes.extend_from_slice(&chunk);
+            watched.had(bytes.len() as u64, size);
         }
         match expected {
             Some(length) if (bytes.len() - began) as u64 != length => Err(None),

@@ -140,6 +140,16 @@ class Front(BaseHTTPRequestHandler):
                 begin = 0
                 sent = self.headers.get("Range")
                 return self.answer(status, headers, data[begin:do["cut"]], length=len(data))
+            if "pieces" in do:
+                # In so many, a moment apart.
+                self.send_response_only(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                size = -(-len(data) // do["pieces"])
+                for at in range(0, len(data), size):
+                    self.wfile.write(data[at:at + size])
+                    time.sleep(0.1)
+                return
             if "longer" in do:
                 return self.answer(status, headers, data, length=len(data) + do["longer"])
             if "endless" in do:

@@ -4,7 +4,7 @@
 // A number behind DIR is how many seconds the timestamp of its trusted root's repository holds.
 // `node sigstore.mjs PACKAGES verify ROOT BUNDLE SUBJECT ISSUER`: whether Sigstore's own verifier accepts a bundle.
 import { createHash, generateKeyPairSync, sign as signBytes } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 
@@ -188,8 +188,16 @@ const role = { keyids: [keyid], threshold: 1 };
 const roles = { root: role, timestamp: role, snapshot: role, targets: role };
 writeFileSync(`${words[0]}/root.json`, metadata('root', { consistent_snapshot: false, keys: { [keyid]: owner }, roles }));
 const repository = { 'timestamp.json': stamp, 'snapshot.json': snapshot, 'targets.json': targets, 'targets/trusted_root.json': content };
+// A later version of the same, where a file `next` lies in DIR; where one called `half` does, only its beginning answers.
+const version = 2;
+const laterTargets = metadata('targets', { version, targets: { 'trusted_root.json': of(content) } });
+const laterSnapshot = metadata('snapshot', { version, meta: { 'targets.json': { version, ...of(laterTargets) } } });
+const laterStamp = metadata('timestamp', { version, meta: { 'snapshot.json': { version, ...of(laterSnapshot) } } }, ends);
+const half = { 'timestamp.json': laterStamp };
+const next = { ...half, 'snapshot.json': laterSnapshot, 'targets.json': laterTargets, 'targets/trusted_root.json': content };
 const tuf = await serve('tuf', (_, request) => {
-  const response = repository[request.url.slice(1)];
+  const files = existsSync(`${words[0]}/half`) ? half : existsSync(`${words[0]}/next`) ? next : repository;
+  const response = files[request.url.slice(1)];
   return { statusCode: response ? 200 : 404, response: response ?? '' };
 });
 said({ tuf, fulcio, rekor, timestamp, issuer, token: token({ iss, sub: 'https://example.com/person' }), forPublic: token({ iss, aud: 'sigstore', sub: 'https://example.com/person' }), other: token({ iss, sub: 'https://example.com/somebody', exp: 1 }) });

@@ -25,3 +25,5 @@ mod refusals;
 mod registry;
 #[path = "e2e_cli/trust.rs"]
 mod trust;
+#[path = "e2e_cli/working_trees.rs"]
+mod working_trees;

@@ -5,10 +5,14 @@
 mod bundle;
 #[path = "e2e_supply/drift.rs"]
 mod drift;
+#[path = "e2e_supply/engines.rs"]
+mod engines;
 #[path = "e2e_supply/features.rs"]
 mod features;
 #[path = "e2e_supply/keyless.rs"]
 mod keyless;
+#[path = "e2e_supply/killed.rs"]
+mod killed;
 #[path = "e2e_supply/lock.rs"]
 mod lock;
 #[path = "e2e_supply/organisation.rs"]

@@ -2,7 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Subcommand;
 use engine::Engine;
@@ -18,12 +20,15 @@ use super::json;
 use crate::loaded::Loaded;
 use crate::lock;
 use crate::organisation;
+use crate::progress;
 use crate::registries;
 use crate::report::{self, Failure, escape};
 use crate::trust;
 
 /// What the engine is handed at a time, in bytes.
 const PIECE: usize = 128 * 1024;
+/// How long after it was made a file may be without its writer's lock.
+const FIRST_MOMENT: Duration = Duration::from_secs(1);
 /// The name under which an engine keeps what came in a file, so that it is not swept up as nobody's.
 const REPOSITORY: &str = "agentcontainer-imported";
 
@@ -143,15 +148,9 @@ async fn write(export: &Export<'_>, path: &Path, force: bool, all: u64) -> Resul
         )
         .help("--force replaces it"));
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = Temporary(path.with_file_name(format!(".{name}.{}", std::process::id())));
-    let file = File::options()
-        .write(true)
-        .create_new(true)
-        .open(&temporary.0)
-        .map_err(|e| Failure::io("create", &temporary.0, &e))?;
+    let (temporary, file) = Temporary::beside(path)?;
     let mut out = BufWriter::with_capacity(PIECE, file);
-    let bar = bar("exporting", all);
+    let bar = progress::bytes("exporting", all);
     export
         .write(&mut out, &mut |n| bar.set_position(n))
         .await
@@ -175,6 +174,45 @@ async fn write(export: &Export<'_>, path: &Path, force: bool, all: u64) -> Resul
 
 /// What is written is removed, unless it has its name.
 struct Temporary(PathBuf);
+
+impl Temporary {
+    /// A new file beside `path`. What a killed export left there goes: it may be as large as all that is locked.
+    fn beside(path: &Path) -> Result<(Self, File), Failure> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let own = format!(".{name}.");
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let entries = fs::read_dir(dir.unwrap_or(Path::new(".")));
+        for entry in entries.into_iter().flatten().flatten() {
+            let left = entry.file_name();
+            let number = left.to_str().and_then(|left| left.strip_prefix(&own));
+            if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
+                forget_left(&entry.path());
+            }
+        }
+        let made = path.with_file_name(format!("{own}{}", std::process::id()));
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&made)
+            .map_err(|e| Failure::io("create", &made, &e))?;
+        file.lock().map_err(|e| Failure::io("lock", &made, &e))?;
+        Ok((Self(made), file))
+    }
+}
+
+/// Removes a file that nobody is writing: whoever writes one holds its lock from its first moment on.
+fn forget_left(path: &Path) {
+    let is_new = fs::symlink_metadata(path)
+        .and_then(|meta| meta.modified())
+        .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < FIRST_MOMENT));
+    let open = File::options()
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path);
+    if !is_new && open.is_ok_and(|file| file.try_lock().is_ok()) {
+        let _ = fs::remove_file(path);
+    }
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
@@ -213,20 +251,6 @@ fn refused(error: PortableError, path: &Path) -> Failure {
     Failure::new(code, error.to_string()).about(path.display().to_string())
 }
 
-fn bar(what: &'static str, all: u64) -> indicatif::ProgressBar {
-    if !report::stderr_is_terminal() {
-        return indicatif::ProgressBar::hidden();
-    }
-    let bar = indicatif::ProgressBar::new(all);
-    if let Ok(style) =
-        indicatif::ProgressStyle::with_template("{msg} {bar:30} {bytes:>10}/{total_bytes:10} {eta}")
-    {
-        bar.set_style(style);
-    }
-    bar.set_message(what);
-    bar
-}
-
 /// An export from a file, read through.
 type Opened = Portable<BufReader<File>>;
 
@@ -242,7 +266,7 @@ async fn import(args: ImportArgs) -> Result<u8, Failure> {
             format!("{} is no file", path.display()),
         ));
     }
-    let bar = bar("reading", meta.len());
+    let bar = progress::bytes("reading", meta.len());
     let mut opened = Portable::open(BufReader::with_capacity(PIECE, file), &mut |n| {
         bar.set_position(n);
     })
@@ -441,12 +465,11 @@ async fn load(
         return Ok(opened);
     }
     let (give, taken) = mpsc::channel(8);
-    let (manifest, id, layers) = (image.manifest, image.id, image.layers.clone());
+    let manifest = image.manifest;
     let giving = tokio::task::spawn_blocking(move || {
         let mut pieces = BufWriter::with_capacity(PIECE, Pieces(give.clone()));
-        let called = format!("{REPOSITORY}:{}", manifest.hex());
         let written = opened
-            .archive(&id, &layers, &called, &mut pieces)
+            .archive(&manifest, (REPOSITORY, &manifest.hex()), &mut pieces)
             .and_then(|()| io::Write::flush(&mut pieces));
         if let Err(error) = written {
             let _ = give.blocking_send(Err(error));

@@ -1,7 +1,7 @@
 //! What this user's commands believed of each policy source, in the state directory: a policy never goes back, and what it was verified
 //! with is at hand for as long as it holds.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::PathBuf;
 
 use registry::trust_root::TrustRoots;
@@ -77,6 +77,11 @@ impl Believed {
         places.state.join("policies").join(format!("{name}.json"))
     }
 
+    /// Its name is the root's, so that the note and its root change at once: with the note.
+    fn root_path(places: &Places, source: &OciSource, root: &Digest) -> PathBuf {
+        Self::path(places, source).with_extension(format!("{}.root", root.hex()))
+    }
+
     pub fn load(places: &Places, source: &OciSource) -> Result<Option<Self>, Failure> {
         let path = Self::path(places, source);
         if !path.exists() {
@@ -97,12 +102,13 @@ impl Believed {
         host: &HostConfig,
         source: &OciSource,
     ) -> Option<TrustRoots> {
-        let path = Self::path(places, source).with_extension("root");
+        let digest = self.root?;
+        let path = Self::root_path(places, source, &digest);
         let root = Root {
             json: files::named(&path, registry::trust_root::BYTES).ok()?,
             of: sigstore::source(places, host).ok()?,
         };
-        (self.root == Some(root.digest())).then_some(())?;
+        (root.digest() == digest).then_some(())?;
         let roots = TrustRoots::none().with_json("kept with the policy", &root.json);
         roots.ok()
     }
@@ -125,13 +131,17 @@ impl Believed {
             return Ok(());
         }
         if let Some(root) = root {
-            write_private(
-                &Self::path(places, source).with_extension("root"),
-                &root.json,
-            )?;
+            let path = Self::root_path(places, source, &root.digest());
+            write_private(&path, &root.json)?;
         }
         let bytes = serde_json::to_vec(self).unwrap_or_default();
-        write_private(&Self::path(places, source), &bytes)
+        write_private(&Self::path(places, source), &bytes)?;
+        if let Some(before) = meanwhile.and_then(|before| before.root)
+            && self.root != Some(before)
+        {
+            let _ = fs::remove_file(Self::root_path(places, source, &before));
+        }
+        Ok(())
     }
 
     pub fn seen(&self) -> Seen {

@@ -33,6 +33,7 @@ impl Client {
             what: what.clone(),
             expected: size,
         };
+        let watched = self.watching(digest, repository);
         let (mut had, mut idle, mut hasher) = (0, 0, Hasher::default());
         while had < size || size == 0 {
             let response = self
@@ -64,6 +65,7 @@ impl Client {
                     return Err(length());
                 }
                 hasher.update(chunk);
+                watched.had(had, Some(size));
                 take(chunk).map_err(|error| RegistryError::Io {
                     what: what.clone(),
                     error,

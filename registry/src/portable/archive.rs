@@ -1,34 +1,52 @@
-//! An image out of an export in the form that engines of every age load (docker-archive), written as it is read.
+//! An image out of an export in both forms that engines load, in one file that is written as it is read: for those that know an image
+//! by its configuration what `docker save` wrote from the beginning (docker-archive), for those that keep what registries send an image
+//! layout, whose manifest keeps its digest.
 
 use std::io::{self, Read, Seek, Write};
 
 use schema::digest::{Digest, Hasher};
 use serde_json::json;
 
-use super::{Portable, blob_name, header};
+use super::{INDEX_NAME, LAYOUT, LAYOUT_NAME, Portable, REF_NAME, blob_name, described, header};
+use crate::client::{MAX_MANIFEST_BYTES, OCI_INDEX, own_media_type};
+
+/// How engines that are made of containerd are told an image's whole name.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// Hashes what goes by.
 struct Hashed<R>(R, Hasher);
 
 impl<R: Read + Seek> Portable<R> {
-    /// Writes an image's configuration and layers, under the names that they have here, and that the engine is to call it so.
+    /// Writes an image's manifest, configuration and layers, and that the engine is to call it `name:tag`.
     ///
     /// # Errors
     /// A blob is not there or not any more what it was, or `out` takes no more. What was written is worth nothing then.
     pub fn archive(
         &mut self,
-        id: &Digest,
-        layers: &[Digest],
-        called: &str,
+        manifest: &Digest,
+        (name, tag): (&str, &str),
         out: &mut dyn Write,
     ) -> io::Result<()> {
-        let described = json!([{
-            "Config": blob_name(id),
-            "RepoTags": [called],
+        let bytes = self
+            .blob(manifest, MAX_MANIFEST_BYTES)
+            .map_err(io::Error::other)?;
+        let kind = own_media_type(&bytes).ok_or_else(|| io::Error::other("it has no type"))?;
+        let image = self.image(manifest).map_err(io::Error::other)?;
+        let (id, layers) = image.ok_or_else(|| io::Error::other("it is no image"))?;
+        let mut listed = described(&kind, &bytes);
+        listed["annotations"] = json!({
+            CONTAINERD_NAME: format!("docker.io/library/{name}:{tag}"),
+            REF_NAME: tag,
+        });
+        let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [listed] })
+            .to_string();
+        let saved = json!([{
+            "Config": blob_name(&id),
+            "RepoTags": [format!("{name}:{tag}")],
             "Layers": layers.iter().map(blob_name).collect::<Vec<_>>(),
         }])
         .to_string();
-        let mut blobs: Vec<&Digest> = layers.iter().chain([id]).collect();
+        let mut blobs: Vec<&Digest> = layers.iter().chain([&id, manifest]).collect();
         blobs.sort();
         blobs.dedup();
         let mut out = tar::Builder::new(out);
@@ -41,8 +59,13 @@ impl<R: Read + Seek> Portable<R> {
                 return Err(io::Error::other("it changed while it was read"));
             }
         }
-        let manifest = header("manifest.json", described.len() as u64)?;
-        out.append(&manifest, described.as_bytes())?;
+        for (name, text) in [
+            (LAYOUT_NAME, LAYOUT),
+            (INDEX_NAME, index.as_bytes()),
+            ("manifest.json", saved.as_bytes()),
+        ] {
+            out.append(&header(name, text.len() as u64)?, text)?;
+        }
         out.finish()
     }
 }

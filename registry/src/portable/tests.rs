@@ -1,14 +1,14 @@
 #![allow(clippy::unwrap_used)]
 //! What an export writes is read again; what is not written like that is refused, and bounds hold at n and break at n + 1.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read as _};
 
 use serde_json::{Value, json};
 
 use super::write::Which;
 use super::*;
 use crate::cache::Cache;
-use crate::client::{Client, OCI_INDEX, OCI_MANIFEST, Repository};
+use crate::client::{Client, OCI_INDEX, OCI_MANIFEST, Repository, own_media_type};
 use crate::http::Settings;
 use crate::publish::{EMPTY, EMPTY_TYPE};
 
@@ -133,16 +133,35 @@ async fn what_is_written_is_read_again_and_is_the_same_file_each_time() {
     ));
     let mut archive = Vec::new();
     opened
-        .archive(&id, &layers, "imported:1", &mut archive)
+        .archive(&image, ("imported", "1"), &mut archive)
         .unwrap();
     let mut archive = tar::Archive::new(&archive[..]);
-    let names: Vec<String> = archive
+    let files: std::collections::BTreeMap<String, Vec<u8>> = archive
         .entries()
         .unwrap()
-        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .map(|entry| {
+            let mut entry = entry.unwrap();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            (entry.path().unwrap().display().to_string(), bytes)
+        })
         .collect();
-    assert_eq!(names.len(), 5);
-    assert_eq!(names.last().unwrap(), "manifest.json");
+    // Three layers, configuration and manifest; and what each kind of engine begins with.
+    assert_eq!(files.len(), 8);
+    let parsed = |name: &str| serde_json::from_slice::<Value>(&files[name]).unwrap();
+    let saved = parsed("manifest.json");
+    assert_eq!(saved[0]["Config"], blob_name(&id));
+    assert_eq!(saved[0]["RepoTags"], json!(["imported:1"]));
+    assert_eq!(saved[0]["Layers"][1], blob_name(&layers[1]));
+    let listed = &parsed("index.json")["manifests"];
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!(listed[0]["digest"], image.to_string());
+    let manifest = &files[&blob_name(&image)];
+    assert_eq!(listed[0]["size"], manifest.len());
+    assert_eq!(
+        listed[0]["mediaType"],
+        own_media_type(manifest).unwrap().as_str()
+    );
 }
 
 #[tokio::test]

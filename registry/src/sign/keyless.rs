@@ -1,20 +1,29 @@
 //! Signing without a key of one's own: an identity is proven to an authority, which certifies a key that lives as long as this
 //! command, and a public log and a timestamp say when it signed. What comes back is a bundle that says all of it.
 
+pub(super) mod asked;
+mod authority;
+mod log;
+mod timestamp;
+
 use std::time::Duration;
 
 use schema::address::private_host;
 use schema::digest::Digest;
 use serde_json::json;
+use sigstore_bundle::BundleV03;
+use sigstore_crypto::KeyPair;
 use sigstore_sign::oidc::IdentityToken;
 use sigstore_sign::trust_root::SigningConfig;
-use sigstore_sign::{SigningContext, SigningServices, SigstoreInstance};
-use sigstore_types::Bundle;
+use sigstore_sign::{SigningServices, SigstoreInstance};
+use sigstore_types::{DsseEnvelope, DsseSignature, KeyId, PayloadBytes};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+pub use asked::SERVICE_BYTES;
+
 use super::{SignError, annotations, predicate, statement};
-use crate::attestation::Statement;
+use crate::attestation::{PAYLOAD_TYPE, Statement};
 use crate::signature::{COSIGN_SIGN, json as bounds};
 
 /// The longest identity token, in bytes.
@@ -270,12 +279,31 @@ impl Keyless {
     ) -> Result<Made, KeylessError> {
         // What we would not read we do not sign.
         Statement::parse(statement).map_err(SignError::from)?;
-        let signer = SigningContext::new(self.services.0.clone())
-            .with_http_client(self.client.clone())
-            .signer(self.identity.0.clone());
-        let made = signer.sign_raw_statement(statement).await;
-        let bundle: Bundle = made.map_err(|e| KeylessError::Service(said(&e)))?;
+        let services = &self.services.0;
+        services
+            .validate()
+            .map_err(|e| KeylessError::Config(e.to_string()))?;
+        let unsigned = |_| SignError::Refused;
+        let key = KeyPair::generate_ecdsa_p256().map_err(unsigned)?;
+        let (client, token) = (&self.client, &self.identity.0);
+        let certificate = authority::certify(client, services.fulcio_url(), token, &key).await?;
+        let signed = sigstore_types::pae(PAYLOAD_TYPE, statement);
+        let signature = key.sign(&signed).map_err(unsigned)?;
+        let envelope = DsseEnvelope::new(
+            PAYLOAD_TYPE,
+            PayloadBytes::new(statement.to_vec()),
+            DsseSignature::new(signature.clone(), KeyId::default()),
+        );
+        let (log, version) = (services.rekor_url(), services.rekor_api_version());
+        let entry = log::note(client, log, version, &envelope, &certificate).await?;
+        let mut bundle =
+            BundleV03::with_certificate_and_dsse(certificate, envelope).with_tlog_entry(entry);
+        if let Some(at) = services.tsa_url() {
+            let stamp = timestamp::stamp(client, at, &signature).await?;
+            bundle = bundle.with_rfc3161_timestamp(stamp);
+        }
         let bundle = bundle
+            .into_bundle()
             .to_json()
             .map_err(|e| SignError::Bundle(e.to_string()))?;
         Ok(Made {
@@ -283,20 +311,6 @@ impl Keyless {
             annotations: annotations(predicate_type),
         })
     }
-}
-
-/// An error with what caused it, escaped: a service chose the words.
-fn said(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = cause.source();
-    }
-    text.chars().take(600).collect()
 }
 
 /// What talks to Sigstore's services and to issuers: it follows nothing, because what it sends holds a token.

@@ -10,6 +10,7 @@ use schema::digest::Digest;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::keyless::asked::{failed, unanswered, whole};
 use super::keyless::{KeylessError, Token, address, client};
 
 /// The longest answer of an issuer, in bytes.
@@ -185,14 +186,8 @@ async fn read<T: DeserializeOwned>(who: &str, answer: Response) -> Result<T, Key
     parsed(who, answer).await
 }
 
-async fn parsed<T: DeserializeOwned>(who: &str, mut answer: Response) -> Result<T, KeylessError> {
-    let mut body = zeroize::Zeroizing::new(Vec::new());
-    while let Some(piece) = answer.chunk().await.map_err(|e| unanswered(who, &e))? {
-        if body.len() + piece.len() > ANSWER_BYTES {
-            return Err(failed(who, "answers more than it may"));
-        }
-        body.extend_from_slice(&piece);
-    }
+async fn parsed<T: DeserializeOwned>(who: &str, answer: Response) -> Result<T, KeylessError> {
+    let body = whole(who, answer, ANSWER_BYTES).await?;
     serde_json::from_slice(&body).map_err(|_| failed(who, "answers something else than it should"))
 }
 
@@ -202,16 +197,4 @@ fn shown(text: &str) -> String {
         .collect::<String>()
         .escape_debug()
         .to_string()
-}
-
-fn failed(who: &str, what: &str) -> KeylessError {
-    KeylessError::Service(format!("{who} {what}"))
-}
-
-fn unanswered(who: &str, error: &reqwest::Error) -> KeylessError {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    failed(who, &format!("does not answer: {cause}"))
 }

@@ -2,8 +2,9 @@
 //! runs; a file that was changed or cut brings nothing.
 
 use std::fs;
-
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use agentcontainer_tests::registry::Registry;
 use agentcontainer_tests::{Outcome, Workspace, docker, outcome};
@@ -312,4 +313,59 @@ fn what_a_policy_here_refuses_is_not_handed_to_the_engine() {
     strict.cli(&["bundle", "import", &bare]).status(0);
     strict.cli(&["verify", "--offline"]).status(0);
     forget(&id);
+}
+
+#[test]
+fn a_blob_that_is_waited_for_is_drawn_on_a_terminal_and_nowhere_else() {
+    let registry = Registry::start();
+    registry.push("app:1", "it runs\n");
+    // Three more mebibytes, of which nobody makes fewer.
+    let (mut manifest, kind) = registry.manifest("app", "1");
+    let layer = manifest["layers"][0]["mediaType"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut bytes = vec![0; 3 << 20];
+    let mut random = fs::File::open("/dev/urandom").unwrap();
+    random.read_exact(&mut bytes).unwrap();
+    let long = registry.put_blob("app", &layer, &bytes);
+    manifest["layers"]
+        .as_array_mut()
+        .unwrap()
+        .push(long.clone());
+    registry.put_manifest("app", "long", &kind, &manifest);
+    let front = registry.front();
+    let long = long["digest"].as_str().unwrap();
+    registry.tell(&json!({ "at": { (format!("/blobs/{long}")): { "pieces": 12 } } }));
+    let here = workspace(&front, &format!("{front}/app:long"));
+    here.cli(&["lock", "--yes"]).status(0);
+
+    let file = here.path().with_file_name("long.tar").display().to_string();
+    let export = ["bundle", "export", &file, "--force"];
+    let on_a_terminal = |more: &str| {
+        let binary = agentcontainer_tests::rig().binary.display();
+        let line = format!("{binary} {} {more}", export.join(" "));
+        let mut script = Command::new("script");
+        here.environment(&mut script);
+        script.env("TERM", "xterm");
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        let out = outcome::finish(script, outcome::DEADLINE);
+        out.status(0);
+        out.stdout
+    };
+    let drawn = on_a_terminal("");
+    let name = format!("{front}/app@{}", &long["sha256:".len()..][..12]);
+    for word in [name.as_str(), "exporting", "MiB/3.00 MiB"] {
+        assert!(drawn.contains(word), "{word}: {drawn:?}");
+    }
+    // Nothing of it stays behind what the command says.
+    assert!(drawn.trim_end().ends_with(" bytes"), "{drawn:?}");
+    let told = on_a_terminal("--json");
+    assert!(
+        !told.contains("MiB") && !told.contains('\u{1b}'),
+        "{told:?}"
+    );
+    let piped = here.cli(&export);
+    piped.status(0);
+    assert!(!piped.stderr.contains("MiB"), "{}", piped.stderr);
 }

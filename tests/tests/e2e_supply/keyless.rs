@@ -500,3 +500,35 @@ fn a_repository_that_is_silent_is_not_waited_for_each_time() {
     let second = took();
     assert!(second.as_secs() < 5, "{second:?}");
 }
+
+#[test]
+fn a_refresh_that_ends_in_the_middle_leaves_the_roots_that_were_here() {
+    let bench = Bench::new();
+    bench
+        .sign(&["--identity-token", &bench.token("token"), "--yes"], &[])
+        .status(0);
+    let host = bench.refreshing();
+    by_person(&host, &[]).status(0);
+    // The repository has a new version, of which it answers the beginning.
+    std::fs::write(bench.sigstore.file("half"), "").unwrap();
+    age(&host);
+    by_person(&host, &[]).status(0).says("the last ones");
+    by_person(&host, &["--offline"]).status(0);
+    // All of it.
+    std::fs::rename(bench.sigstore.file("half"), bench.sigstore.file("next")).unwrap();
+    age(&host);
+    bench.sigstore.asked();
+    let verified = by_person(&host, &[]);
+    verified.status(0);
+    assert!(
+        !verified.stderr.contains("the last ones"),
+        "{}",
+        verified.stderr
+    );
+    assert!(!bench.sigstore.asked().is_empty());
+    by_person(&host, &["--offline"]).status(0);
+    // And what it has now is not left again.
+    std::fs::remove_file(bench.sigstore.file("next")).unwrap();
+    age(&host);
+    by_person(&host, &[]).status(0).says("the last ones");
+}

@@ -1,8 +1,14 @@
 #![allow(clippy::unwrap_used)]
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::*;
+use crate::sign::oidc;
 
 fn token(claims: &str) -> String {
     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
@@ -132,4 +138,149 @@ fn services_come_from_the_instance_or_a_file_within_its_bound() {
     ));
     let plain = config.replace("https://fulcio", "http://fulcio");
     assert!(Services::from_config(plain.as_bytes()).is_err());
+}
+
+/// What a stand-in does with a question.
+#[derive(Clone)]
+enum Does {
+    Says(&'static str, Vec<u8>),
+    /// Answers that status and goes on for longer than anybody listens.
+    NeverEnds(&'static str),
+}
+
+/// One that does the same for whoever asks; and how many bytes of its answers were taken.
+fn stand_in(does: Does) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counter = taken.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).unwrap() > 2 {
+                if let Some(text) = line.to_lowercase().strip_prefix("content-length: ") {
+                    length = text.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            reader.read_exact(&mut vec![0; length]).unwrap();
+            let (status, body) = match &does {
+                Does::Says(status, body) => (status, body.as_slice()),
+                Does::NeverEnds(status) => (status, &[][..]),
+            };
+            let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            let _ = stream.write_all(body);
+            // Space, which JSON lets anybody begin with.
+            let mut left = match does {
+                Does::NeverEnds(_) => 1024,
+                Does::Says(..) => 0,
+            };
+            while left > 0 && stream.write_all(&[b' '; 64 * 1024]).is_ok() {
+                left -= 1;
+                counter.fetch_add(64 * 1024, Ordering::SeqCst);
+            }
+        }
+    });
+    (url, taken)
+}
+
+fn certificate() -> Vec<u8> {
+    let made = rcgen::generate_simple_self_signed(vec!["x.test".to_owned()]).unwrap();
+    let pem = sigstore_types::DerCertificate::new(made.cert.der().to_vec()).to_pem();
+    json!({ "signedCertificateEmbeddedSct": { "chain": { "certificates": [pem] } } })
+        .to_string()
+        .into_bytes()
+}
+
+fn entry() -> Vec<u8> {
+    json!({ "uuid": { "body": "e30=", "integratedTime": 1, "logID": "0".repeat(64), "logIndex": 1 } })
+        .to_string()
+        .into_bytes()
+}
+
+async fn signed(fulcio: &str, rekor: &str, timestamp: &str) -> Result<Made, String> {
+    let services = Services::chosen(fulcio, rekor, Some(timestamp)).unwrap();
+    let claims = CLAIMS.replace("\"sigstore\"", "\"stand-in\"");
+    let identity = Identity::from_token(&token(&claims), now()).unwrap();
+    let mut keyless = Keyless::new(services, identity, None, &[]).unwrap();
+    keyless.client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let subject = Digest::of(b"image");
+    keyless.image(&subject).await.map_err(|e| e.to_string())
+}
+
+#[tokio::test]
+async fn a_service_that_never_stops_answering_is_left_at_a_bound() {
+    let says = |body: Vec<u8>| stand_in(Does::Says("201 Created", body)).0;
+    for status in ["200 OK", "500 No"] {
+        for which in 0..3 {
+            let (endless, taken) = stand_in(Does::NeverEnds(status));
+            let mut urls = [says(certificate()), says(entry()), endless.clone()];
+            urls[which].clone_from(&endless);
+            let refused = signed(&urls[0], &urls[1], &urls[2]).await.unwrap_err();
+            let expected = match status {
+                "200 OK" => format!("{endless} answers more than it may ({SERVICE_BYTES} bytes)"),
+                _ => format!("{endless} answers 500 Internal Server Error"),
+            };
+            assert_eq!(refused, expected);
+            // What was taken and not read is in the sockets' buffers.
+            let taken = taken.load(Ordering::SeqCst);
+            assert!(taken < SERVICE_BYTES + (16 << 20), "{taken}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_has_its_bound_and_no_more() {
+    let whole = async |length: usize| {
+        let (url, _) = stand_in(Does::Says("200 OK", vec![b' '; length]));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = client.post(&url).body("x").send().await.unwrap();
+        asked::whole("it", answer, SERVICE_BYTES).await
+    };
+    assert_eq!(whole(SERVICE_BYTES).await.unwrap().len(), SERVICE_BYTES);
+    assert!(whole(SERVICE_BYTES + 1).await.is_err());
+
+    let workflow = async |length: usize| {
+        let mut body = br#"{"value":"a.b.c"}"#.to_vec();
+        body.resize(length, b' ');
+        let (url, _) = stand_in(Does::Says("200 OK", body));
+        oidc::of_workflow(&[], &url, "x", "y").await
+    };
+    assert_eq!(
+        *workflow(oidc::ANSWER_BYTES).await.unwrap(),
+        "a.b.c".to_owned()
+    );
+    assert!(workflow(oidc::ANSWER_BYTES + 1).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_no_answer_to_the_question_is_refused_by_name() {
+    let says = |status, body: &[u8]| stand_in(Does::Says(status, body.to_vec())).0;
+    let good = |body: Vec<u8>| says("200 OK", &body);
+    let nobody = "http://127.0.0.1:1";
+    let authority = says("400 Bad", b"no \x1b[31m such token\n");
+    assert_eq!(
+        signed(&authority, nobody, nobody).await.unwrap_err(),
+        format!("{authority} answers 400 Bad Request no \\u{{1b}}[31m such token")
+    );
+    for none in [
+        "{}",
+        r#"{"signedCertificateEmbeddedSct":{"chain":{"certificates":[]}}}"#,
+        r#"{"signedCertificateEmbeddedSct":{"chain":{"certificates":["x"]}}}"#,
+    ] {
+        let authority = says("200 OK", none.as_bytes());
+        let refused = signed(&authority, nobody, nobody).await.unwrap_err();
+        assert!(refused.contains("certificate"), "{refused}");
+    }
+    for none in ["{}", "[]", r#"{"uuid":{}}"#] {
+        let log = says("200 OK", none.as_bytes());
+        let refused = signed(&good(certificate()), &log, nobody).await;
+        assert!(refused.unwrap_err().starts_with(&log));
+    }
+    let clock = says("200 OK", b"0\x03");
+    let refused = signed(&good(certificate()), &good(entry()), &clock).await;
+    assert!(refused.unwrap_err().starts_with(&clock));
 }

@@ -101,6 +101,8 @@ struct Server {
     url: String,
     files: Arc<Mutex<Files>>,
     asked: Arc<AtomicUsize>,
+    /// Bytes of bodies that were taken.
+    taken: Arc<AtomicUsize>,
 }
 
 fn serve(files: Files) -> Server {
@@ -108,7 +110,8 @@ fn serve(files: Files) -> Server {
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let files = Arc::new(Mutex::new(files));
     let asked = Arc::new(AtomicUsize::new(0));
-    let (shared, counter) = (Arc::clone(&files), Arc::clone(&asked));
+    let taken = Arc::new(AtomicUsize::new(0));
+    let (shared, counter, bytes) = (Arc::clone(&files), Arc::clone(&asked), Arc::clone(&taken));
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -120,15 +123,27 @@ fn serve(files: Files) -> Server {
             let file = shared.lock().unwrap().get(path).cloned();
             let (status, body) =
                 file.map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body));
-            let head = format!(
-                "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-                body.len()
-            );
+            // What is long does not say so.
+            let length = match body.len() {
+                length @ ..1_000_000 => format!("content-length: {length}\r\n"),
+                _ => String::new(),
+            };
+            let head = format!("HTTP/1.1 {status}\r\n{length}connection: close\r\n\r\n");
             stream.write_all(head.as_bytes()).unwrap();
-            stream.write_all(&body).unwrap();
+            for piece in body.chunks(64 * 1024) {
+                if stream.write_all(piece).is_err() {
+                    break;
+                }
+                bytes.fetch_add(piece.len(), Ordering::SeqCst);
+            }
         }
     });
-    Server { url, files, asked }
+    Server {
+        url,
+        files,
+        asked,
+        taken,
+    }
 }
 
 async fn load(server: &Server, root: &[u8], kept: &Path, offline: bool) -> Result<(), String> {
@@ -195,4 +210,21 @@ async fn what_tuf_does_not_vouch_for_is_not_believed() {
     assert!(expired.contains("expired"), "{expired}");
     server.files.lock().unwrap().clear();
     attempt(&root).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_repository_that_never_stops_answering_is_left_at_a_bound() {
+    let (root, files) = repository(ROOT.as_bytes(), LATER);
+    let names: Vec<_> = files.keys().cloned().collect();
+    for name in names {
+        let server = serve(files.clone());
+        let long = vec![b' '; 64 << 20];
+        server.files.lock().unwrap().insert(name.clone(), long);
+        let kept = tempfile::tempdir().unwrap();
+        let refused = load(&server, &root, kept.path(), false).await.unwrap_err();
+        assert!(refused.contains("max length"), "{name}: {refused}");
+        // What was taken and not read is in the sockets' buffers.
+        let taken = server.taken.load(Ordering::SeqCst);
+        assert!(taken < 24 << 20, "{name}: {taken}");
+    }
 }
