@@ -19,8 +19,6 @@ const NAMING: &str = "rename,renameat,renameat2,link,linkat";
 /// Where a command ends, as `kill -9` ends it: nothing of it runs after that.
 #[derive(Clone, Debug)]
 enum End {
-    /// Before it writes into this file, or gives it its name.
-    On(PathBuf),
     /// Before a thread of it gives so many files their names.
     Naming(u32),
     /// In the first file that gets larger than so many bytes (the signal is another one, which nothing of it hears either).
@@ -29,18 +27,12 @@ enum End {
 
 /// Whether it came so far.
 fn killed(command: &Command, end: &End) -> bool {
-    let traced = |calls: &str, n: u32| {
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-o", "/dev/null", "-e"]);
-        strace.arg(format!("trace={calls}")).arg("-e");
-        strace.arg(format!("inject={calls}:signal=SIGKILL:when={n}"));
-        strace
-    };
     let mut wrapped = match end {
-        End::Naming(n) => traced(NAMING, *n),
-        End::On(path) => {
-            let mut strace = traced(&format!("write,{NAMING}"), 1);
-            strace.arg("-P").arg(path);
+        End::Naming(n) => {
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-o", "/dev/null", "-e"]);
+            strace.arg(format!("trace={NAMING}")).arg("-e");
+            strace.arg(format!("inject={NAMING}:signal=SIGKILL:when={n}"));
             strace
         }
         End::Larger(bytes) => {
@@ -164,8 +156,7 @@ fn an_export_that_is_killed_leaves_the_file_that_was_there_and_nothing_for_long(
     let whole = carried.exported();
     let length = whole.len() as u64;
     let mut number = 0;
-    let on = std::iter::once(End::On(carried.file.clone()));
-    for end in on.chain(ends(&[0, 1, 600, length / 2, length - 1])) {
+    for end in ends(&[0, 1, 600, length / 2, length - 1]) {
         // One that is there stays as it is; where there is none, none is there.
         for before in [Some(&b"another"[..]), None] {
             let _ = fs::remove_file(&carried.file);
@@ -261,9 +252,7 @@ fn a_policy_that_is_pulled_and_killed_is_the_one_before_or_the_new_one() {
     };
     let (_, length) = serial();
     let (mut number, mut now) = (0, 1);
-    for end in
-        std::iter::once(End::On(note())).chain(ends(&[1, length / 2, length - 1, 2 * length]))
-    {
+    for end in ends(&[1, length / 2, length - 1, 2 * length]) {
         now += 1;
         acme.publish(now, &json!({}), "ours");
         let (before, _) = serial();
@@ -272,9 +261,6 @@ fn a_policy_that_is_pulled_and_killed_is_the_one_before_or_the_new_one() {
         let (after, _) = serial();
         assert!([before, now].contains(&after), "{end:?}: {after}");
         assert!(was_killed || after == now, "{end:?}");
-        if let End::On(_) = end {
-            assert!(was_killed && after == before);
-        }
         // It holds by what is here alone.
         acme.registry
             .tell(&json!({ "at": { "": { "status": 500 } } }));
