@@ -2,16 +2,13 @@
 //! obey read-only. git inside is led by `commondir` to a directory of the session's, whose `config` is a private copy that
 //! it can replace as it likes, and whose other names are links back (`common`). When the session ends, keys of the copy
 //! that can do no harm are merged back. git on the host runs what config and hooks name at the next `git status`; hence all
-//! of this. Where `.git` is a file, the repository lies outside, and what comes of it is `lent`'s.
+//! of this.
 
 pub mod before;
 mod common;
 pub mod config;
-mod lent;
 mod obeyed;
-mod outside;
 pub mod planted;
-mod refs;
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
@@ -153,20 +150,11 @@ fn bind(
         return Ok((git, None));
     };
     if !found.is_dir() {
-        let place = lent::Place {
-            workspace,
-            target,
-            session_dir,
-            owner,
-        };
-        let why = match outside::find(workspace, &dot_git) {
-            Ok(outside) => return Ok((lent::make(&place, outside, masks, doing)?, None)),
-            Err(why) => why,
-        };
         control::pin(&mut git.mounts, workspace, target, &dot_git);
-        git.notes.push(format!(
-            ".git is a file that {why}: git does not work inside; `git clone` makes a working tree where it does"
-        ));
+        git.notes.push(
+            ".git is a file (a worktree or submodule): its repository lies outside the workspace and is not there inside"
+                .to_owned(),
+        );
         return Ok((git, None));
     }
     let made = doing == Doing::Write;
@@ -296,11 +284,6 @@ fn read_config(path: &Path) -> Result<String, EngineError> {
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, EngineError> {
-    read_at_most(path, MAX_CONFIG)
-}
-
-/// A file that is no link, whole.
-fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>, EngineError> {
     let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(NOFOLLOW | NONBLOCK)
@@ -308,12 +291,12 @@ fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>, EngineError> {
         .map_err(EngineError::io("open", path))?;
     let mut bytes = Vec::new();
     (&mut file)
-        .take(limit + 1)
+        .take(MAX_CONFIG + 1)
         .read_to_end(&mut bytes)
         .map_err(EngineError::io("read", path))?;
-    if bytes.len() as u64 > limit {
+    if bytes.len() as u64 > MAX_CONFIG {
         return Err(EngineError::io("read", path)(std::io::Error::other(
-            format!("it is larger than {limit} bytes"),
+            "it is larger than a repository's configuration may be",
         )));
     }
     Ok(bytes)
@@ -345,7 +328,6 @@ pub fn finish(workspace: &Path, session_dir: &Path, others: bool) -> Result<Merg
     if session_dir.join(BASE).symlink_metadata().is_ok() {
         finish_own(&dot_git, session_dir, others, &mut merged)?;
     }
-    lent::finish(session_dir, &mut merged)?;
     if !others && is_ours(&dot_git.join("commondir")) {
         let _ = fs::remove_file(dot_git.join("commondir"));
     }
@@ -396,7 +378,16 @@ fn restore(
     if !facts.config_worktree {
         absent.push(dot_git.join("config.worktree"));
     }
-    put_absent_aside(&absent, merged)?;
+    for path in absent {
+        if path.symlink_metadata().is_ok() {
+            let aside = planted::put_aside(&path).map_err(EngineError::io("put aside", &path))?;
+            merged.left_out.push(format!(
+                "{}, which git here would obey; it is now {}",
+                path.display(),
+                aside.display()
+            ));
+        }
+    }
     let path = dot_git.join("config");
     let same = |meta: &fs::Metadata| meta.is_file() && (meta.dev(), meta.ino()) == facts.config;
     if path.symlink_metadata().is_ok_and(|meta| same(&meta)) {
@@ -430,21 +421,6 @@ fn restore(
     }
     merged.applied.extend(merge.applied);
     merged.left_out.extend(merge.left_out);
-    Ok(())
-}
-
-/// What was not there and git would obey.
-fn put_absent_aside(absent: &[PathBuf], merged: &mut Merged) -> Result<(), EngineError> {
-    for path in absent {
-        if path.symlink_metadata().is_ok() {
-            let aside = planted::put_aside(path).map_err(EngineError::io("put aside", path))?;
-            merged.left_out.push(format!(
-                "{}, which git here would obey; it is now {}",
-                path.display(),
-                aside.display()
-            ));
-        }
-    }
     Ok(())
 }
 

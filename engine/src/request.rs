@@ -113,10 +113,6 @@ pub struct Stage {
     pub commands: Vec<Vec<String>>,
 }
 
-/// Where the objects and the hooks of a repository are that lies outside the workspace.
-pub const LENT_OBJECTS: &str = "/.agentcontainer-objects";
-pub const LENT_HOOKS: &str = "/.agentcontainer-git/hooks";
-
 /// What may be mounted, and why it is there: the reason decides what is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
@@ -146,8 +142,6 @@ pub enum Mount {
     Trust { source: String, target: String },
     /// Something of the workspace at another place, read-only: a second writable way in would go around the control files.
     Inside { source: String, target: String },
-    /// Objects or hooks of the repository outside that the workspace is a working tree of: read-only.
-    Lent { source: String, target: String },
     /// A named volume of the engine's.
     Volume {
         name: String,
@@ -176,7 +170,6 @@ impl Mount {
         match self {
             Self::Workspace { target, .. }
             | Self::Control { target, .. }
-            | Self::Lent { target, .. }
             | Self::Session { target, .. }
             | Self::Trust { target, .. }
             | Self::Inside { target, .. }

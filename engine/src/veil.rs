@@ -109,7 +109,6 @@ fn places(mounts: &[Mount], path: &str) -> Vec<String> {
                 (rest.is_empty() || rest.starts_with('/')).then(|| format!("{target}{rest}"))
             }
             Mount::Session { .. }
-            | Mount::Lent { .. }
             | Mount::Trust { .. }
             | Mount::Volume { .. }
             | Mount::Agent { .. }

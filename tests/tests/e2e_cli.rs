@@ -25,5 +25,3 @@ mod refusals;
 mod registry;
 #[path = "e2e_cli/trust.rs"]
 mod trust;
-#[path = "e2e_cli/working_trees.rs"]
-mod working_trees;

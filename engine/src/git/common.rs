@@ -11,7 +11,7 @@ use crate::EngineError;
 use crate::request::Mount;
 
 /// Where it is inside.
-pub const TARGET: &str = "/.agentcontainer-git";
+const TARGET: &str = "/.agentcontainer-git";
 /// Where the names are that git is to ignore, in a container that has no repository yet.
 pub const EXCLUDES: &str = "/.agentcontainer-git-exclude";
 /// In the session's directory.
@@ -47,14 +47,9 @@ pub struct Place<'a> {
     pub owner: (u32, u32),
 }
 
-/// Where it is here.
-pub fn directory(session_dir: &Path) -> PathBuf {
-    session_dir.join(DIRECTORY)
-}
-
 /// The private copy.
 pub fn config(session_dir: &Path) -> PathBuf {
-    directory(session_dir).join("config")
+    session_dir.join(DIRECTORY).join("config")
 }
 
 /// Whether a repository that was shallow has been given the rest of its history: git takes the link away then.
@@ -73,7 +68,7 @@ pub fn make(
     masks: &[&str],
     doing: Doing,
 ) -> Result<[Mount; 2], EngineError> {
-    let directory = directory(place.session_dir);
+    let directory = place.session_dir.join(DIRECTORY);
     let commondir = place.session_dir.join(COMMONDIR);
     if doing == Doing::Write {
         fill(place, &directory, base, masks).map_err(EngineError::io(
@@ -129,7 +124,7 @@ fn fill(place: &Place<'_>, directory: &Path, base: &str, masks: &[&str]) -> std:
 }
 
 /// Gives something of ours to the user inside: by owner where we may, else by mode (the directory above is closed to others).
-pub fn hand_over(path: &Path, owner: (u32, u32)) -> std::io::Result<()> {
+fn hand_over(path: &Path, owner: (u32, u32)) -> std::io::Result<()> {
     let meta = path.metadata()?;
     let (own, all) = if meta.is_dir() {
         (0o755, 0o777)
@@ -153,7 +148,7 @@ pub fn excludes(session_dir: &Path, masks: &[&str], doing: Doing) -> Result<Moun
     })
 }
 
-pub fn excludes_of(masks: &[&str]) -> String {
+fn excludes_of(masks: &[&str]) -> String {
     let mut text = "\n# Masks of agentcontainer: not there on the host.\n".to_owned();
     for name in masks {
         text.push_str(&format!("/{name}\n"));

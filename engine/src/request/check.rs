@@ -1,7 +1,7 @@
 //! The allow-list a create request is held against before it is sent. It says no to what the closed type still lets one
 //! spell with strings: where mounts come from and go to, which cgroup, which image, and how much of everything.
 
-use super::{CreateRequest, INIT_DIR, LENT_HOOKS, LENT_OBJECTS, Mount};
+use super::{CreateRequest, INIT_DIR, Mount};
 use crate::trust;
 use schema::profile;
 
@@ -195,11 +195,6 @@ impl CreateRequest {
                     check_host(source)?;
                     self.check_inside(source)?;
                 }
-                Mount::Lent { source, .. } => {
-                    check_host(source)?;
-                    places.check(source)?;
-                    check_lent(source, target)?;
-                }
                 Mount::Session { source, .. } => {
                     check_session(source, self.session.to_string().as_str())?
                 }
@@ -382,17 +377,6 @@ impl Mount {
                 .filter(|other| !matches!(other, Mount::Trust { .. }))
                 .map(Mount::target)
                 .all(|other| below(target, other).is_none() && below(other, target).is_none())
-    }
-}
-
-/// Of a repository outside the workspace two directories are shown, each at its one place.
-fn check_lent(source: &str, target: &str) -> Result<(), Violation> {
-    match (source.rsplit_once('/'), target) {
-        (Some((_, "objects")), LENT_OBJECTS) | (Some((_, "hooks")), LENT_HOOKS) => Ok(()),
-        _ => Err(target_violation(
-            target,
-            "is no place for a repository's objects or hooks",
-        )),
     }
 }
 

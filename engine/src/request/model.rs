@@ -219,9 +219,9 @@ fn to_mount(mount: &Mount) -> Either {
             target,
             read_only,
         } => bind(source, target, *read_only),
-        Mount::Inside { source, target }
-        | Mount::Lent { source, target }
-        | Mount::Trust { source, target } => bind(source, target, true),
+        Mount::Inside { source, target } | Mount::Trust { source, target } => {
+            bind(source, target, true)
+        }
         Mount::Volume {
             name,
             target,

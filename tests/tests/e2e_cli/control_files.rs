@@ -75,7 +75,7 @@ fn names(path: &Path) -> BTreeSet<String> {
 
 /// Runs a shell on the host, as the person whose workspace it is would.
 #[track_caller]
-pub fn on_host(path: &Path, words: &str) -> String {
+fn on_host(path: &Path, words: &str) -> String {
     let mut shell = Command::new("sh");
     shell
         .args(["-ec", words])

@@ -151,31 +151,6 @@ fn a_session_file_is_in_the_sessions_own_directory() {
 }
 
 #[test]
-fn of_a_repository_outside_its_objects_and_hooks_are_shown_at_their_places() {
-    let lent = |source: &str, target: &str| {
-        with(|r| {
-            r.mounts.push(Mount::Lent {
-                source: source.into(),
-                target: target.into(),
-            });
-        })
-    };
-    let at = "/home/ada/main/.git";
-    assert_eq!(lent(&format!("{at}/objects"), LENT_OBJECTS), Ok(()));
-    assert_eq!(lent(&format!("{at}/hooks"), LENT_HOOKS), Ok(()));
-    for (source, target) in [
-        (at, LENT_OBJECTS),
-        ("/home/ada/main/.git/hooks", LENT_OBJECTS),
-        ("/home/ada/main/.git/objects", "/objects"),
-        ("/home/ada/main/.git/../objects", LENT_OBJECTS),
-        ("/etc/objects", LENT_OBJECTS),
-        ("objects", LENT_OBJECTS),
-    ] {
-        assert!(lent(source, target).is_err(), "{source} at {target}");
-    }
-}
-
-#[test]
 fn trust_files_are_the_sessions_own_and_go_to_their_places() {
     const OURS: &str = "/home/ada/.local/state/agentcontainer/sessions/k3v9x2";
     let bundle = "/etc/ssl/certs/ca-certificates.crt";
