@@ -33,6 +33,8 @@ pub struct Offsets {
     pub path_dentry: u32,
     pub dentry_parent: u32,
     pub dentry_inode: u32,
+    /// Its sequence count, which is odd or moves on while it is renamed.
+    pub dentry_seq: u32,
     /// `dentry.d_name` and `qstr.name` in one.
     pub dentry_name: u32,
     /// `dentry.d_name` and `qstr.len` in one.
@@ -43,11 +45,15 @@ pub struct Offsets {
     pub mount_mnt: u32,
     pub mount_parent: u32,
     pub mount_mountpoint: u32,
+    pub mount_ns: u32,
+    /// `unix_sock.path`: where a socket was bound.
+    pub unix_path: u32,
+    pub socket_sk: u32,
     pub bprm_file: u32,
     /// Not 0 where the others are filled in.
     pub known: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 76);
+const _: () = assert!(size_of::<Offsets>() == 92);
 
 /// Element 0 of `FILES`.
 #[repr(C)]
@@ -104,6 +110,8 @@ pub mod right {
     pub const DENIED: u32 = 1;
     pub const READ_ONLY: u32 = 2;
     pub const EXECUTE: u32 = 4;
+    /// A rule is about a place of this very name or below it: no link may stand there.
+    pub const NAMED: u32 = 8;
 }
 
 /// The state in which a path's last name is read.
@@ -120,6 +128,7 @@ pub enum Act {
     Remove = 68,
     Change = 69,
     Execute = 70,
+    Connect = 71,
 }
 
 /// Why.
@@ -133,6 +142,10 @@ pub enum FileReason {
     NotListed = 4,
     /// The path could not be read.
     Internal = 5,
+    /// A Unix socket that was bound outside of the session's mount namespace.
+    Outside = 6,
+    /// A link where a rule names something.
+    Linked = 7,
 }
 
 /// Bytes of a path that an event carries, its last name first, each ended by 0.

@@ -6,7 +6,7 @@ use aya_ebpf::{macros::lsm, programs::LsmContext};
 use enforcer_common::files::{Act, FileReason, Place, Settings, right};
 
 use crate::{
-    place::{At, Pointer, changes, rules},
+    place::{At, DIRECTORY, LINK, Pointer, changes, rules, socket},
     record::deny_file,
 };
 
@@ -40,7 +40,14 @@ pub fn path_mkdir(ctx: LsmContext) -> i32 {
 
 #[lsm(hook = "path_symlink")]
 pub fn path_symlink(ctx: LsmContext) -> i32 {
-    child(&ctx, Act::Create)
+    let Some(rules) = rules() else { return 0 };
+    let (directory, name): (Pointer, Pointer) = (ctx.arg(0), ctx.arg(1));
+    let directory = At::path(directory);
+    let at = directory.map(|directory| directory.beside(name));
+    match entry(&rules, Act::Create, directory, at) {
+        0 => named(&rules, Act::Create, at),
+        refused => refused,
+    }
 }
 
 #[lsm(hook = "path_unlink")]
@@ -78,9 +85,17 @@ pub fn path_link(ctx: LsmContext) -> i32 {
     let old = directory.map(|directory| directory.beside(old));
     let new = directory.map(|directory| directory.beside(new));
     let restricted = right::DENIED | right::READ_ONLY;
-    match judge(&rules, Act::Link, old, restricted) {
+    let refused = match judge(&rules, Act::Link, old, restricted) {
         0 => entry(&rules, Act::Link, directory, new),
         refused => refused,
+    };
+    if refused != 0 {
+        return refused;
+    }
+    match old.and_then(At::kind) {
+        Ok(LINK) => named(&rules, Act::Link, new),
+        Ok(_) => 0,
+        Err(()) => EACCES,
     }
 }
 
@@ -109,14 +124,32 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
         return refuse(Act::Rename, new, FileReason::Internal, EACCES);
     };
     let refused = weigh(Act::Rename, new, new_place, right::DENIED | right::READ_ONLY);
-    if refused != 0 || old_place.class == new_place.class {
+    if refused != 0 {
         return refused;
     }
     // An exchange moves what is at the new name as well.
-    match (old.is_directory(), new.is_directory()) {
-        (Ok(false), Ok(false)) => 0,
-        (Ok(_), Ok(_)) => refuse(Act::Rename, old, FileReason::Moved, EXDEV),
-        _ => refuse(Act::Rename, old, FileReason::Internal, EACCES),
+    let (Ok(old_kind), Ok(new_kind)) = (old.kind(), new.kind()) else {
+        return refuse(Act::Rename, old, FileReason::Internal, EACCES);
+    };
+    let link = (old_kind == LINK && new_place.rights & right::NAMED != 0)
+        || (new_kind == LINK && old_place.rights & right::NAMED != 0);
+    if link {
+        return refuse(Act::Rename, new, FileReason::Linked, EACCES);
+    }
+    if old_place.class != new_place.class && (old_kind == DIRECTORY || new_kind == DIRECTORY) {
+        return refuse(Act::Rename, old, FileReason::Moved, EXDEV);
+    }
+    0
+}
+
+/// A link would lead elsewhere whoever goes by the name that a rule says.
+#[inline(always)]
+fn named(rules: &Settings, act: Act, at: Result<At, ()>) -> i32 {
+    let Ok(at) = at else { return EACCES };
+    match at.place(rules) {
+        Ok(place) if place.rights & right::NAMED != 0 => refuse(act, at, FileReason::Linked, EACCES),
+        Ok(_) => 0,
+        Err(()) => refuse(act, at, FileReason::Internal, EACCES),
     }
 }
 
@@ -135,6 +168,35 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
         Ok(place) if place.rights & right::EXECUTE != 0 => 0,
         Ok(_) => refuse(Act::Execute, at, FileReason::NotListed, EACCES),
         Err(()) => refuse(Act::Execute, at, FileReason::Internal, EACCES),
+    }
+}
+
+#[lsm(hook = "unix_stream_connect")]
+pub fn unix_stream_connect(ctx: LsmContext) -> i32 {
+    let Some(rules) = rules() else { return 0 };
+    // The socket that listens.
+    reach(&rules, Ok(ctx.arg(1)))
+}
+
+/// A datagram on its way, or a socket that is told where its datagrams go.
+#[lsm(hook = "unix_may_send")]
+pub fn unix_may_send(ctx: LsmContext) -> i32 {
+    let Some(rules) = rules() else { return 0 };
+    reach(&rules, socket(ctx.arg(1)))
+}
+
+/// A Unix socket is reached by its place without being opened. What it knows of that is the place where whoever bound it saw it: of one from
+/// outside that says nothing here.
+#[inline(always)]
+fn reach(rules: &Settings, other: Result<Pointer, ()>) -> i32 {
+    match other.and_then(At::bound) {
+        Ok(Some(at)) => match at.is_inside() {
+            Ok(true) => judge(rules, Act::Connect, Ok(at), right::DENIED),
+            Ok(false) => refuse(Act::Connect, at, FileReason::Outside, EACCES),
+            Err(()) => EACCES,
+        },
+        Ok(None) => 0,
+        Err(()) => EACCES,
     }
 }
 

@@ -30,6 +30,7 @@ static OFFSETS: Offsets = Offsets {
     path_dentry: 0,
     dentry_parent: 0,
     dentry_inode: 0,
+    dentry_seq: 0,
     dentry_name: 0,
     dentry_name_len: 0,
     inode_mode: 0,
@@ -37,6 +38,9 @@ static OFFSETS: Offsets = Offsets {
     mount_mnt: 0,
     mount_parent: 0,
     mount_mountpoint: 0,
+    mount_ns: 0,
+    unix_path: 0,
+    socket_sk: 0,
     bprm_file: 0,
     known: 0,
 };
@@ -97,9 +101,13 @@ pub fn rules() -> Option<Settings> {
 /// Inode of a task's mount namespace. A task that is ending has none any more.
 #[inline(always)]
 fn mount_namespace(task: Pointer) -> Result<u32, ()> {
+    read(own_namespace(task)?, offset!(mnt_ns_inum))
+}
+
+#[inline(always)]
+fn own_namespace(task: Pointer) -> Result<Pointer, ()> {
     let proxy: Pointer = read(task, offset!(task_nsproxy))?;
-    let namespace: Pointer = read(proxy, offset!(nsproxy_mnt_ns))?;
-    read(namespace, offset!(mnt_ns_inum))
+    read(proxy, offset!(nsproxy_mnt_ns))
 }
 
 /// Whether a file that is being opened can be written by it, or is emptied.
@@ -111,6 +119,12 @@ pub fn changes(file: Pointer) -> Result<bool, ()> {
     let mode: u32 = read(file, offset!(file_mode))?;
     let flags: u32 = read(file, offset!(file_flags))?;
     Ok(mode & FMODE_WRITE != 0 || flags & O_TRUNC != 0)
+}
+
+/// The `struct sock` of a `struct socket`.
+#[inline(always)]
+pub fn socket(of: Pointer) -> Result<Pointer, ()> {
+    read(of, offset!(socket_sk))
 }
 
 /// A directory entry on a mount.
@@ -142,6 +156,13 @@ impl At {
         Self::file(read(bprm, offset!(bprm_file))?)
     }
 
+    /// Where a `struct unix_sock` was bound; none for one that is bound to no path.
+    #[inline(always)]
+    pub fn bound(socket: Pointer) -> Result<Option<Self>, ()> {
+        let at = Self::path(socket.wrapping_add(offset!(unix_path)))?;
+        Ok(if at.entry.is_null() { None } else { Some(at) })
+    }
+
     /// Another entry on the same mount.
     #[inline(always)]
     pub fn beside(self, entry: Pointer) -> Self {
@@ -163,7 +184,8 @@ impl At {
         let mount = self.mount.wrapping_sub(offset!(mount_mnt));
         let parent: Pointer = read(mount, offset!(mount_parent))?;
         if parent == mount {
-            return Ok(Step::Root);
+            // A mount that was taken away has no namespace: what is in it has no path any more.
+            return if self.namespace()?.is_null() { Err(()) } else { Ok(Step::Root) };
         }
         Ok(Step::Mount(Self {
             mount: parent.wrapping_add(offset!(mount_mnt)),
@@ -180,21 +202,49 @@ impl At {
         ))
     }
 
+    /// The kind of file, of [`DIRECTORY`] and others; 0 where there is none.
     #[inline(always)]
-    pub fn is_directory(self) -> Result<bool, ()> {
+    pub fn kind(self) -> Result<u16, ()> {
         const S_IFMT: u16 = 0o170000;
-        const S_IFDIR: u16 = 0o040000;
         let inode: Pointer = read(self.entry, offset!(dentry_inode))?;
         if inode.is_null() {
-            return Ok(false);
+            return Ok(0);
         }
         let mode: u16 = read(inode, offset!(inode_mode))?;
-        Ok(mode & S_IFMT == S_IFDIR)
+        Ok(mode & S_IFMT)
+    }
+
+    /// Whether it is on a mount of the calling task's own namespace.
+    #[inline(always)]
+    pub fn is_inside(self) -> Result<bool, ()> {
+        // SAFETY: the helper takes no argument.
+        let task = unsafe { bpf_get_current_task() } as Pointer;
+        Ok(self.namespace()? == own_namespace(task)?)
+    }
+
+    /// The namespace that its mount is in: none of one that was taken away, an error number for the kernel's own.
+    #[inline(always)]
+    fn namespace(self) -> Result<Pointer, ()> {
+        read(self.mount.wrapping_sub(offset!(mount_mnt)), offset!(mount_ns))
     }
 
     /// What the rules make of it.
     #[inline(always)]
     pub fn place(self, settings: &Settings) -> Result<Place, ()> {
+        for _ in 0..ATTEMPTS {
+            let walk = self.walk(settings);
+            match walk.end {
+                AT_ROOT => return PLACES.get(walk.state).copied().ok_or(()),
+                NOWHERE => return Ok(Place { class: 0, rights: 0 }),
+                TORN => {}
+                _ => return Err(()),
+            }
+        }
+        Err(())
+    }
+
+    #[inline(always)]
+    fn walk(self, settings: &Settings) -> Walk {
         let mut walk = Walk {
             at: self,
             classes: settings.classes,
@@ -203,6 +253,15 @@ impl At {
             end: 0,
             name: Name { length: 0, bytes: [0; MAX_NAME] },
         };
+        // Pipes, memory, what overlayfs opens for itself: on the kernel's own mounts, to which no path leads.
+        match self.namespace() {
+            Ok(namespace) if (namespace as u64) > MAX_ERROR => {
+                walk.end = NOWHERE;
+                return walk;
+            }
+            Ok(_) => {}
+            Err(()) => return walk,
+        }
         // SAFETY: the callback has the signature that the helper asks for, and the context outlives the call.
         unsafe {
             bpf_loop(
@@ -212,10 +271,13 @@ impl At {
                 0,
             )
         };
-        if walk.end != AT_ROOT {
-            return Err(());
-        }
-        PLACES.get(walk.state).copied().ok_or(())
+        walk
+    }
+
+    /// Moves on while the entry is renamed (kernel fs/dcache.c, `__d_move`).
+    #[inline(always)]
+    fn sequence(self) -> Result<u32, ()> {
+        read(self.entry, offset!(dentry_seq))
     }
 }
 
@@ -229,6 +291,18 @@ pub enum Step {
 }
 
 const AT_ROOT: u32 = 1;
+/// An entry was renamed while it was read.
+const TORN: u32 = 2;
+/// On a mount of the kernel's own.
+const NOWHERE: u32 = 3;
+/// How often a path is read that is renamed meanwhile.
+const ATTEMPTS: u32 = 16;
+/// Pointers above it are error numbers (include/linux/err.h, `IS_ERR`); the kernel's own mounts have one for a namespace (MNT_NS_INTERNAL).
+const MAX_ERROR: u64 = -4096_i64 as u64;
+
+/// Kinds of files (include/uapi/linux/stat.h).
+pub const DIRECTORY: u16 = 0o040000;
+pub const LINK: u16 = 0o120000;
 
 struct Walk {
     at: At,
@@ -243,6 +317,7 @@ struct Walk {
 unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
     // SAFETY: `place` hands its own walk.
     let walk = unsafe { &mut *context.cast::<Walk>() };
+    let Ok(before) = walk.at.sequence() else { return 1 };
     match walk.at.up() {
         Ok(Step::Root) => {
             walk.end = AT_ROOT;
@@ -254,6 +329,15 @@ unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
         }
         Ok(Step::Name(above)) => {
             let Ok(class) = class(walk) else { return 1 };
+            // Name and directory belong together only where nothing moved.
+            match walk.at.sequence() {
+                Ok(after) if after == before && before & 1 == 0 => {}
+                Ok(_) => {
+                    walk.end = TORN;
+                    return 1;
+                }
+                Err(()) => return 1,
+            }
             let index = walk.state.wrapping_mul(walk.classes).wrapping_add(class);
             let Some(next) = NEXT.get(index) else { return 1 };
             walk.state = *next;

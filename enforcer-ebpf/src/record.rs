@@ -2,8 +2,10 @@
 
 use aya_ebpf::helpers::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-    bpf_get_current_uid_gid, generated::bpf_probe_read_kernel_str,
+    bpf_get_current_uid_gid,
+    generated::{bpf_loop, bpf_probe_read_kernel_str},
 };
+use core::ffi::c_void;
 use enforcer_common::files::{Act, EVENT_NAME, EVENT_PATH, FileEvent, FileReason};
 use enforcer_common::{Event, Hook, Process, Reason, counter};
 
@@ -106,41 +108,69 @@ pub fn deny_file(act: Act, at: At, reason: FileReason) {
         (&raw mut (*record).reason).write(reason as u8);
         (&raw mut (*record)._pad).write(0);
     }
-    let (mut at, mut length, mut cut) = (at, 0usize, 1u8);
-    for _ in 0..EVENT_NAMES {
-        match at.up() {
-            Ok(Step::Root) => {
-                cut = 0;
-                break;
-            }
-            Ok(Step::Mount(below)) => at = below,
-            Ok(Step::Name(above)) => {
-                let Ok((name, bytes)) = at.name() else { break };
-                if length >= EVENT_PATH {
-                    break;
-                }
-                let room = if bytes as usize > EVENT_NAME - 1 { EVENT_NAME - 1 } else { bytes as usize };
-                // SAFETY: `length` is less than EVENT_PATH, and there are EVENT_NAME more bytes; the helper ends the string with 0.
-                let written = unsafe {
-                    bpf_probe_read_kernel_str(
-                        (&raw mut (*record).path).cast::<u8>().add(length).cast(),
-                        room as u32 + 1,
-                        name.cast(),
-                    )
-                };
-                if written <= 0 || written > EVENT_NAME as i64 {
-                    break;
-                }
-                length += written as usize;
-                at = above;
-            }
-            Err(()) => break,
-        }
-    }
+    let mut naming = Naming { at, record, length: 0, cut: 1 };
+    // SAFETY: the callback has the signature that the helper asks for, and the context outlives the call.
+    unsafe {
+        bpf_loop(
+            EVENT_NAMES,
+            append as *const () as *mut c_void,
+            (&raw mut naming).cast(),
+            0,
+        )
+    };
     // SAFETY: as above.
     unsafe {
-        (&raw mut (*record).length).write(length as u32);
-        (&raw mut (*record).cut).write(cut);
+        (&raw mut (*record).length).write(naming.length as u32);
+        (&raw mut (*record).cut).write(naming.cut as u8);
     }
     entry.submit(0);
+}
+
+/// A record whose path is being read.
+struct Naming {
+    at: At,
+    record: *mut FileEvent,
+    length: u64,
+    cut: u64,
+}
+
+/// One name more. 0 goes on, 1 ends.
+unsafe extern "C" fn append(_index: u32, context: *mut c_void) -> i64 {
+    // SAFETY: `deny_file` hands its own.
+    let naming = unsafe { &mut *context.cast::<Naming>() };
+    match naming.at.up() {
+        Ok(Step::Root) => {
+            naming.cut = 0;
+            1
+        }
+        Ok(Step::Mount(below)) => {
+            naming.at = below;
+            0
+        }
+        Ok(Step::Name(above)) => {
+            let Ok((name, bytes)) = naming.at.name() else { return 1 };
+            if naming.length >= EVENT_PATH as u64 {
+                return 1;
+            }
+            // The same numbers: a verifier before Linux 6.3 forgets their bounds where the compiler keeps them on the stack.
+            let offset = core::hint::black_box(naming.length) as usize & (EVENT_PATH - 1);
+            let room = if bytes as usize > EVENT_NAME - 1 { EVENT_NAME - 1 } else { bytes as usize };
+            let room = core::hint::black_box(room) & (EVENT_NAME - 1);
+            // SAFETY: `offset` is less than EVENT_PATH, and there are EVENT_NAME more bytes; the helper ends the string with 0.
+            let written = unsafe {
+                bpf_probe_read_kernel_str(
+                    (&raw mut (*naming.record).path).cast::<u8>().add(offset).cast(),
+                    room as u32 + 1,
+                    name.cast(),
+                )
+            };
+            if written <= 0 || written > EVENT_NAME as i64 {
+                return 1;
+            }
+            naming.length += written as u64;
+            naming.at = above;
+            0
+        }
+        Err(()) => 1,
+    }
 }

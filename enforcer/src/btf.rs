@@ -232,6 +232,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         path_dentry: of("path", "dentry")?,
         dentry_parent: of("dentry", "d_parent")?,
         dentry_inode: of("dentry", "d_inode")?,
+        dentry_seq: of("dentry", "d_seq")?,
         dentry_name: name + of("qstr", "name")?,
         dentry_name_len: name + of("qstr", "len")?,
         inode_mode: of("inode", "i_mode")?,
@@ -239,6 +240,9 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         mount_mnt: of("mount", "mnt")?,
         mount_parent: of("mount", "mnt_parent")?,
         mount_mountpoint: of("mount", "mnt_mountpoint")?,
+        mount_ns: of("mount", "mnt_ns")?,
+        unix_path: of("unix_sock", "path")?,
+        socket_sk: of("socket", "sk")?,
         bprm_file: of("linux_binprm", "file")?,
         known: 1,
     })

@@ -51,14 +51,16 @@ fn path(event: &FileEvent) -> String {
 
 /// The record of a denial about a file.
 pub fn file_denial(event: &FileEvent) -> Event {
-    const REASONS: [(FileReason, &str); 5] = [
+    const REASONS: [(FileReason, &str); 7] = [
         (FileReason::Denied, "file-denied"),
         (FileReason::ReadOnly, "file-read-only"),
         (FileReason::Moved, "rules-would-move"),
         (FileReason::NotListed, "not-listed"),
         (FileReason::Internal, "path-unreadable"),
+        (FileReason::Outside, "socket-from-outside"),
+        (FileReason::Linked, "link-at-a-rule"),
     ];
-    const ACTS: [(Act, &str); 7] = [
+    const ACTS: [(Act, &str); 8] = [
         (Act::Open, "open"),
         (Act::Create, "create"),
         (Act::Link, "link"),
@@ -66,6 +68,7 @@ pub fn file_denial(event: &FileEvent) -> Event {
         (Act::Remove, "remove"),
         (Act::Change, "change"),
         (Act::Execute, "execute"),
+        (Act::Connect, "connect"),
     ];
     let reason = REASONS.iter().find(|(r, _)| *r as u8 == event.reason);
     let act = ACTS.iter().find(|(a, _)| *a as u8 == event.act);

@@ -305,27 +305,7 @@ pub fn table(
     let allowed = policy.programs.allowed.as_ref();
     let allowed = allowed.map(|rules| Allowed::find(&inside, rules));
     let allowed = allowed.transpose()?;
-    let text = |path: &Path| -> Vec<String> {
-        path.components()
-            .map(|name| name.as_os_str().to_string_lossy().into_owned())
-            .collect()
-    };
-    let mut rules: Vec<table::Rule> = policy
-        .files
-        .all()
-        .map(|(right, rule)| {
-            let mut path = match rule.path.is_from_root() {
-                true => Vec::new(),
-                false => text(inside.folder()),
-            };
-            let (fixed, pattern) = rule.path.split();
-            path.extend(fixed.into_iter().chain(pattern).map(str::to_owned));
-            table::Rule {
-                path,
-                say: table::Say::Right(right),
-            }
-        })
-        .collect();
+    let mut rules = named(policy, &allowed::text(inside.folder())?);
     for file in allowed.iter().flat_map(|allowed| &allowed.files) {
         rules.push(table::Rule {
             path: allowed::text(file)?,
@@ -334,6 +314,29 @@ pub fn table(
     }
     let table = table::Table::new(&rules, allowed.is_some())?;
     Ok((table, inside.namespace()?, allowed))
+}
+
+/// The rules about files with their paths from the root, where the workspace's folder is `folder`.
+fn named(policy: &EffectivePolicy, folder: &[String]) -> Vec<table::Rule> {
+    let rules = policy.files.all().map(|(right, rule)| {
+        let mut path = match rule.path.is_from_root() {
+            true => Vec::new(),
+            false => folder.to_vec(),
+        };
+        let (fixed, pattern) = rule.path.split();
+        path.extend(fixed.into_iter().chain(pattern).map(str::to_owned));
+        table::Rule {
+            path,
+            say: table::Say::Right(right),
+        }
+    });
+    rules.collect()
+}
+
+/// Whether the programs' table can say what a policy says of files, before there is a container to say it in.
+pub fn fits(policy: &EffectivePolicy) -> Result<(), table::TableError> {
+    let folder = ["workspaces", "workspace"].map(str::to_owned);
+    table::Table::new(&named(policy, &folder), false).map(drop)
 }
 
 /// Opens a directory in there, for the kernel to be asked whether it asked the programs about it.

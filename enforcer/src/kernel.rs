@@ -63,6 +63,10 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "the kernel takes LSM programs and does not ask them: `bpf` is not in its list of LSMs (lsm=… on its command line)"
+    )]
+    NotAsked,
     #[error("the kernel's BTF cannot be used: {0}")]
     Btf(String),
     #[error(
@@ -158,7 +162,7 @@ fn takes_lsm() -> Result<(), KernelError> {
     for hook in files::HOOKS {
         files::load(&mut ebpf, hook, &btf)?;
     }
-    Ok(())
+    files::is_asked(&mut ebpf)
 }
 
 /// With what the programs about files have to know of the running kernel; without them, without their tables.

@@ -29,6 +29,7 @@ pub use ending::discard;
 use crate::approvals::Broker;
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::dial::{self, Dial};
+use crate::files;
 use crate::gateway;
 use crate::kernel::{self, HookState, Kernel, KernelError, SessionMaps};
 use crate::names::{Known, Names};
@@ -224,6 +225,12 @@ impl Session {
     ) -> Result<Arc<Self>, SessionError> {
         if let Some(diagnostic) = policy.not_carried(kernel::lsm().err()).first() {
             return Err(SessionError::Policy(diagnostic.message.clone()));
+        }
+        if policy.wants_lsm()
+            && kernel::lsm().is_ok()
+            && let Err(error) = files::fits(&policy)
+        {
+            return Err(SessionError::Policy(format!("`filesystem`: {error}")));
         }
         let store = Store::create(&places.sessions, id.as_str())?;
         let begun = store
@@ -667,6 +674,15 @@ impl Session {
 }
 
 impl State {
+    /// The programs about files hold nowhere any more. A failure leaves them holding in a namespace that nobody is in.
+    fn release_files(&mut self) {
+        if let Some(programs) = self.kernel.as_mut().and_then(Kernel::files)
+            && let Err(error) = programs.release()
+        {
+            tracing::error!(%error, "the programs about files still hold in a namespace that is gone");
+        }
+    }
+
     fn save(&self) -> Result<(), StoreError> {
         self.store
             .as_ref()

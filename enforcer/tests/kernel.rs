@@ -107,7 +107,8 @@ impl Drop for Rig {
 fn this_kernel_takes_every_program() {
     // BPF LSM is not everywhere: the tests of rules about files say what is expected where.
     for (name, result) in kernel::capabilities() {
-        assert!(result.is_ok() || name == "lsm", "{name}: {result:?}");
+        let everywhere = name != "lsm" || std::env::var_os("AGENTCONTAINER_NEEDS_LSM").is_some();
+        assert!(result.is_ok() || !everywhere, "{name}: {result:?}");
     }
 }
 

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use policy::organisation::{check_reference, difference::difference, hold, not_enforced};
+use policy::organisation::{check_reference, difference::difference, hold};
 use schema::config::{Config, parse as config};
 use schema::hostconfig::{self, HostConfig};
 use schema::organisation::parse;
@@ -47,7 +47,6 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(again.meaning(), meaning);
     assert!(difference(&document, &document).is_empty());
     assert!(difference(&document, &again).is_empty());
-    let _ = not_enforced(&document);
     let (config, host) = workspace();
     let place = schema::diag::Place::Object("fuzz".to_owned());
     let what = policy::organisation::Fetched::Image;

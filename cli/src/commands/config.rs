@@ -76,7 +76,7 @@ fn check(config: Option<&PathBuf>, as_json: bool) -> Result<u8, Failure> {
             report::out(format!("{}: ok", escape(&found.name)));
             if later > 0 {
                 report::note(
-                    "rules about files that come later need BPF LSM on the host that runs it, which `agentcontainer doctor` looks for; or files = \"mounts\" in its config.toml",
+                    "rules about files that come later, and lists of what may be started, need BPF LSM on the host that runs it, which `agentcontainer doctor` looks for; for the former files = \"mounts\" in its config.toml can do",
                 );
             }
         }

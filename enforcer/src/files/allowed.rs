@@ -139,14 +139,14 @@ fn interpreters(text: &[u8]) -> Vec<Vec<u8>> {
     found
 }
 
-/// An error of its own where a program's file has a name that is no text: the kernel's table is made of text.
+/// The names of a path that is no pattern: the kernel's table is made of text, in which a `*` stands for others.
 pub(super) fn text(file: &Path) -> Result<Vec<String>, FilesError> {
     file.components()
         .map(|name| {
             let name = name.as_os_str().to_str().filter(|name| !name.contains('*'));
             let name = name.ok_or_else(|| {
                 let error = io::Error::other("its name is no text, or has a `*`");
-                io_error("allow", shown(file))(error)
+                io_error("name", shown(file))(error)
             })?;
             Ok(name.to_owned())
         })

@@ -101,6 +101,17 @@ impl Table {
         let symbols = symbols(&literals, &globs);
         let (rows, outputs) = determinize(&rules, &says, &symbols)?;
         let (rows, outputs, root) = minimize(&rows, &outputs);
+        // Each state twice: as it is, and as what a name leads to that a rule has at this place.
+        let other = literals.len();
+        let rows: Vec<Vec<u32>> = rows
+            .iter()
+            .flat_map(|row| {
+                let named = |to: &u32| 2 * to + u32::from(*to != row[other]);
+                let row: Vec<u32> = row.iter().map(named).collect();
+                [row.clone(), row]
+            })
+            .collect();
+        let root = 2 * root;
         let (columns, of_symbol) = merge(&rows, symbols.len());
         let (next, ends) = turn_around(&rows, &columns, root)?;
         let classes = columns.len();
@@ -116,9 +127,10 @@ impl Table {
             next,
             places: ends
                 .into_iter()
-                .map(|class| Place {
-                    class,
-                    rights: outputs[class as usize],
+                .map(|state| Place {
+                    class: state / 2,
+                    rights: outputs[state as usize / 2]
+                        | if state % 2 == 1 { right::NAMED } else { 0 },
                 })
                 .collect(),
             classes: classes as u32,
@@ -523,7 +535,7 @@ mod tests {
 
     fn rights(table: &Table, path: &str) -> u32 {
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
-        place(table, &names).rights
+        place(table, &names).rights & !right::NAMED
     }
 
     /// The same, as it is defined: a denial anywhere on the way, else the longest that matches, the stricter of equals.
@@ -613,6 +625,23 @@ mod tests {
         assert_ne!(class("w/secret"), class("w/a"));
         assert_ne!(class("w/a/secret"), class("w/secret"));
         assert_eq!(class("w/a/secret"), class("w/b"));
+        // Where a rule's own name is no link may stand.
+        let named = |path: &str| {
+            let names: Vec<&str> = path.split('/').collect();
+            place(&table, &names).rights & right::NAMED != 0
+        };
+        for (path, expected) in [
+            ("w", true),
+            ("w/secret", true),
+            ("w/secret/a.key", true),
+            ("w/b/.env", true),
+            ("w/secret/a", false),
+            ("w/b", false),
+            ("w/b/secret", false),
+            ("x", false),
+        ] {
+            assert_eq!(named(path), expected, "{path}");
+        }
     }
 
     #[test]
@@ -705,7 +734,7 @@ mod tests {
                 let path: Vec<&str> = (0..random.below(5))
                     .map(|_| random.of(&["a", "b", "ab", "c", "abc", "ba", "aab"]))
                     .collect();
-                let said = place(&table, &path).rights;
+                let said = place(&table, &path).rights & !right::NAMED;
                 assert_eq!(said, defined(&rules, &path), "{rules:?} {path:?}");
                 compared += 1;
                 restricted += usize::from(said != 0);

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::Lsm;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::{Btf, Ebpf};
@@ -16,7 +16,7 @@ use super::{HookState, KernelError, failed, from_pin, pin_error, take};
 use crate::files::table::Table;
 
 /// The programs, each by its hook's name.
-pub const HOOKS: [&str; 12] = [
+pub const HOOKS: [&str; 14] = [
     "file_open",
     "path_mknod",
     "path_mkdir",
@@ -29,8 +29,11 @@ pub const HOOKS: [&str; 12] = [
     "path_chmod",
     "path_chown",
     "bprm_check_security",
+    "unix_stream_connect",
+    "unix_may_send",
 ];
 
+const COUNTERS: &str = "COUNTERS";
 const FILES: &str = "FILES";
 const NAMES: &str = "NAMES";
 const GLOBS: &str = "GLOBS";
@@ -65,6 +68,49 @@ struct FileMaps {
 /// The running kernel's types, which say where a hook is.
 pub fn btf() -> Result<Btf, KernelError> {
     Btf::from_sys_fs().map_err(|e| KernelError::Btf(e.to_string()))
+}
+
+/// Has the kernel ask one of the programs about a file that this very process opens: a kernel without `bpf` in its list of LSMs attaches them
+/// and never asks them.
+pub(super) fn is_asked(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let io = |call, path: &str| {
+        let path = path.into();
+        move |source| KernelError::Io { call, path, source }
+    };
+    let own = "/proc/self/ns/mnt";
+    let there = std::fs::metadata(own).map_err(io("look at", own))?;
+    let hook = HOOKS[0];
+    let id = program(ebpf, hook)?.attach().map_err(failed(hook))?;
+    let mut settings: Array<_, Settings> = ebpf
+        .map_mut(FILES)
+        .ok_or(KernelError::Missing(FILES))?
+        .try_into()
+        .map_err(map_error(FILES))?;
+    // No rule at all, in our own namespace.
+    let here = Settings {
+        mount_namespace: there.ino() as u32,
+        ..Settings::default()
+    };
+    settings.set(0, here, 0).map_err(map_error(FILES))?;
+    let opened = std::fs::File::open("/");
+    settings
+        .set(0, Settings::default(), 0)
+        .map_err(map_error(FILES))?;
+    program(ebpf, hook)?.detach(id).map_err(failed(hook))?;
+    opened.map_err(io("open", "/"))?;
+    let counters: PerCpuArray<_, u64> = ebpf
+        .map(COUNTERS)
+        .ok_or(KernelError::Missing(COUNTERS))?
+        .try_into()
+        .map_err(map_error(COUNTERS))?;
+    let asked = counters
+        .get(&enforcer_common::counter::OPENS, 0)
+        .map_err(map_error(COUNTERS))?;
+    match asked.iter().sum::<u64>() {
+        0 => Err(KernelError::NotAsked),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn load(ebpf: &mut Ebpf, hook: &'static str, btf: &Btf) -> Result<(), KernelError> {
@@ -161,10 +207,12 @@ impl FilePrograms {
             .map_err(map_error(FILES))
     }
 
-    /// The mount namespace that they hold in, 0 for none.
-    pub fn namespace(&self) -> Result<u32, KernelError> {
-        let settings = self.maps.settings.get(&0, 0).map_err(map_error(FILES))?;
-        Ok(settings.mount_namespace)
+    /// Has them hold nowhere: the number of a namespace that is gone will be another's.
+    pub fn release(&mut self) -> Result<(), KernelError> {
+        self.maps
+            .settings
+            .set(0, Settings::default(), 0)
+            .map_err(map_error(FILES))
     }
 
     /// What the kernel says of each.

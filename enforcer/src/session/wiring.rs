@@ -54,6 +54,7 @@ impl Session {
                 }
                 state.wired = None;
                 state.record.released = false;
+                state.release_files();
             }
         }
         let released = self.wire_and_release(pid, Some(cookie)).await;
@@ -117,6 +118,7 @@ impl Session {
             Ok(held) => held,
             Err(error) => {
                 let reason = error.to_string();
+                self.state.lock().await.release_files();
                 // It ends in any case, when nobody has released it in time.
                 let told = tokio::task::spawn_blocking(move || wire::refuse(&wired, &reason));
                 let _ = told.await;
@@ -356,6 +358,7 @@ impl Session {
                 }
                 state.wired = None;
                 state.record.released = false;
+                state.release_files();
                 let _ = state.save();
                 drop(state);
                 let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "emptied");

@@ -27,6 +27,11 @@ async fn carried(case: &Case, policy: EffectivePolicy, words: &str) -> bool {
     let Err(reason) = kernel::lsm() else {
         return true;
     };
+    // Said by whoever starts it on a kernel that is known to have it.
+    assert!(
+        std::env::var_os("AGENTCONTAINER_NEEDS_LSM").is_none(),
+        "no BPF LSM: {reason}"
+    );
     let opened = Session::open(
         case.rig.places.clone(),
         SessionId::parse(&case.id).unwrap(),
@@ -42,6 +47,16 @@ async fn carried(case: &Case, policy: EffectivePolicy, words: &str) -> bool {
     assert!(error.contains(reason), "{error}");
     println!("BPF LSM is not there ({reason}): the rules are refused");
     false
+}
+
+/// Until it is there, or two minutes have passed.
+fn wait_for(path: &std::path::Path) {
+    for _ in 0..6000 {
+        if path.exists() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 /// Tries a list of ways; each must fail.
@@ -81,7 +96,7 @@ def hidden(p):
 #[tokio::test(flavor = "multi_thread")]
 async fn a_denied_name_is_denied_whenever_and_however_its_file_comes() {
     let case = Case::new("later");
-    let files = json!({ "denied": [rule("**/.env"), rule("vault/*.key"), rule("soon/hidden")] });
+    let files = json!({ "denied": [rule("**/.env"), rule("vault/*.key"), rule("soon/hidden"), rule("absent/key")] });
     if !held(&case, &files).await {
         return;
     }
@@ -89,9 +104,7 @@ async fn a_denied_name_is_denied_whenever_and_however_its_file_comes() {
     let workspace = case.workspace.clone();
     let host = std::thread::spawn(move || {
         // After the start: what the host does is not refused.
-        while !workspace.join("go").exists() {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        wait_for(&workspace.join("go"));
         for (name, text) in [
             ("sub/.env", "SECRET=3\n"),
             ("vault/a.key", "a key\n"),
@@ -102,13 +115,30 @@ async fn a_denied_name_is_denied_whenever_and_however_its_file_comes() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
+        let sockets = ["vault/s.key", "sub/open"]
+            .map(|name| std::os::unix::net::UnixListener::bind(workspace.join(name)).unwrap());
+        let datagrams = ["vault/d.key", "sub/dgram"]
+            .map(|name| std::os::unix::net::UnixDatagram::bind(workspace.join(name)).unwrap());
         std::fs::write(workspace.join("there"), "").unwrap();
+        wait_for(&workspace.join("reached"));
+        drop((sockets, datagrams));
     });
     let script = format!(
         r#"
         echo begun; echo > go; for n in $(seq 600); do [ -e there ] && break; sleep 0.05; done
         python3 - <<'P'
 {PYTHON}
+import socket
+stream = lambda p: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).connect(p)
+gram = lambda p: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM); own.bind("own"); own.listen(); stream("own")
+mine = gram(0); mine.bind("mine"); gram(0).sendto(b"x", "mine"); gram(0).connect("mine"); os.unlink("own"); os.unlink("mine")
+a, b = socket.socketpair(); a.send(b"x")
+way("a socket from outside", lambda: stream("sub/open")); way("a datagram to outside", lambda: gram(0).sendto(b"x", "sub/dgram"))
+way("a socket", lambda: stream("vault/s.key")); way("a datagram", lambda: gram(0).sendto(b"x", "vault/d.key")); way("a datagram socket", lambda: gram(0).connect("vault/d.key"))
+way("a socket by its descriptor", lambda: stream("/proc/self/fd/%d" % os.open("vault/s.key", os.O_PATH)))
+way("bound there", lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).bind("vault/new.key"))
+open("reached", "w")
 open("free", "w").write("x")
 for p in ("sub/.env", "vault/a.key", "soon/hidden/x", ".env"):
     hidden(p); attrs(p)
@@ -116,6 +146,13 @@ for p in ("app/new/.env", "sub/deep/.env"):
     os.makedirs(os.path.dirname(p), exist_ok=True)
     way("create " + p, lambda: os.open(p, os.O_CREAT | os.O_WRONLY)); way("mkdir " + p, lambda: os.mkdir(p)); way("mknod " + p, lambda: os.mknod(p))
     way("symlink at " + p, lambda: os.symlink("free", p)); way("link at " + p, lambda: os.link("free", p)); way("rename to " + p, lambda: os.rename("free", p))
+# No link stands where a rule has a name.
+os.mkdir("public"); os.symlink("public", "elsewhere-link"); os.mkdir("absent"); os.rmdir("absent")
+way("a link at a rule", lambda: os.symlink("public", "absent")); way("a link moved there", lambda: os.rename("elsewhere-link", "absent")); way("a link linked there", lambda: os.link("elsewhere-link", "absent", follow_symlinks=False))
+os.mkdir("absent"); way("a link exchanged", lambda: exchange("elsewhere-link", "absent"))
+# What has no path is nobody's.
+r, w = os.pipe(); os.open("/proc/self/fd/%d" % w, os.O_WRONLY); fd = os.memfd_create("m"); os.open("/proc/self/fd/%d" % fd, os.O_RDWR); open("/proc/self/ns/net").close()
+os.open(".", os.O_TMPFILE | os.O_RDWR)
 way("a directory away", lambda: os.rename("vault", "elsewhere")); way("a directory there", lambda: os.rename("sub/deep", "vault"))
 way("list", lambda: os.listdir("soon/hidden"))
 # What rules are not about is free, a directory that holds such a file too.
@@ -143,6 +180,9 @@ P
         })
     };
     assert!(about("sub/.env", "file-denied", "open"), "{events:#?}");
+    assert!(about("absent", "link-at-a-rule", "create"), "{events:#?}");
+    let outside = |event: &&audit::Event| event.reason == "socket-from-outside";
+    assert!(events.iter().filter(outside).count() >= 4, "{events:#?}");
     assert!(about("vault", "rules-would-move", "rename"), "{events:#?}");
     assert!(
         about("sub/deep/.env", "file-denied", "create"),
@@ -165,9 +205,7 @@ async fn a_name_that_is_read_only_is_read_and_not_changed_and_what_is_writable_w
     let session = case.open(files).await;
     let workspace = case.workspace.clone();
     let host = std::thread::spawn(move || {
-        while !workspace.join("go").exists() {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        wait_for(&workspace.join("go"));
         std::fs::create_dir_all(workspace.join("b/generated/tmp")).unwrap();
         std::fs::write(workspace.join("b/other.lock"), "later\n").unwrap();
         std::fs::write(workspace.join("b/generated/x"), "made\n").unwrap();
@@ -287,5 +325,80 @@ P
         detail.contains("brought by scripts: ") && detail.contains(&case.at("bin/tool")),
         "{detail}"
     );
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renames_links_and_opens_at_once_change_no_verdict() {
+    let case = Case::new("race");
+    let files = json!({ "denied": [rule("**/.env"), rule("**/vault/*.key")] });
+    if !held(&case, &files).await {
+        return;
+    }
+    // Not there when it starts: nothing of it is held by mounts.
+    let session = case.open(files).await;
+    let workspace = case.workspace.clone();
+    let host = std::thread::spawn(move || {
+        wait_for(&workspace.join("go"));
+        for directory in ["r/one", "r/another-and-longer-name-than-fits-inline"] {
+            for name in [".env", "free", "vault/a.key", "vault/free"] {
+                let path = workspace.join(directory).join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, format!("{name}\n")).unwrap();
+            }
+        }
+        std::fs::write(workspace.join("there"), "").unwrap();
+    });
+    let script = r#"
+        echo > go; for n in $(seq 600); do [ -e there ] && break; sleep 0.05; done
+        python3 - <<'P'
+import ctypes, errno, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+a, b, c = "r/one", "r/another-and-longer-name-than-fits-inline", "r/c"
+end = time.time() + 6
+def moves():
+    while time.time() < end:
+        for x, y in ((a, c), (b, a), (c, b)):
+            try: os.rename(x, y)
+            except OSError as e:
+                if e.errno in (errno.EACCES, errno.EXDEV, errno.EROFS): print("ODD: rename", e)
+def swaps():
+    while time.time() < end:
+        libc.renameat2(-100, a.encode(), -100, b.encode(), 2)
+def links():
+    n = 0
+    while time.time() < end:
+        n += 1
+        for x in (a, b):
+            try: os.link(x + "/free", "l%d" % n); os.unlink("l%d" % n)
+            except FileNotFoundError: pass
+            except OSError as e: print("ODD: link", e)
+            for secret in ("/.env", "/vault/a.key"):
+                try: os.link(x + secret, "stolen"); print("OPEN: link", x + secret)
+                except OSError: pass
+pids = []
+for work in (moves, swaps, links):
+    pid = os.fork()
+    if pid == 0:
+        try: work()
+        finally: os._exit(0)
+    pids.append(pid)
+read = 0
+while time.time() < end:
+    for x in (a, b, c):
+        for secret in ("/.env", "/vault/a.key"):
+            try: print("OPEN:", open(x + secret).read())
+            except OSError: pass
+        for free in ("/free", "/vault/free"):
+            try: read += len(open(x + free).read())
+            except FileNotFoundError: pass
+            except OSError as e: print("ODD:", x + free, e)
+for pid in pids: os.waitpid(pid, 0)
+print("done" if read > 1000 else read)
+P
+    "#;
+    let text = said(&case.inside(&session, script));
+    host.join().unwrap();
+    assert_eq!(text, "done\n");
     session.close("test").await.unwrap();
 }

@@ -59,7 +59,7 @@ cat src/main.rs; echo new >build/cache/new && rm build/cache/old; touch other &&
 "#;
 
 /// By the enforcer's word, which has tried to load such programs.
-fn has_lsm(workspace: &Workspace) -> bool {
+pub fn has_lsm(workspace: &Workspace) -> bool {
     let out = workspace.cli(&["enforcer", "status", "--json"]);
     let status: Value = serde_json::from_str(&out.stdout).unwrap();
     let capabilities = status["capabilities"].as_array().unwrap();
@@ -133,7 +133,7 @@ fn what_mounts_cannot_hold_stops_the_start_and_the_host_may_say_that_they_are_en
     let out = workspace.inside("cat .env conf/app/.env; echo later >build/.env; cat build/.env");
     let lsm = has_lsm(&workspace);
     if lsm {
-        out.says("BPF LSM (12 hooks)");
+        out.says("BPF LSM (14 hooks)");
         assert_eq!(out.stdout, "", "{}", out.stderr);
     } else {
         out.status(125)

@@ -105,13 +105,11 @@ fn a_path_that_the_image_has_is_looked_for_programs_in_too() {
 }
 
 #[test]
-fn a_list_of_what_may_be_started_and_asking_start_nothing_here_and_say_where_they_stand() {
-    let workspace =
-        workspace(&json!({ "allowedBinaries": ["git", "sh"], "requireApproval": true }));
+fn asking_a_person_about_a_program_starts_nothing_and_says_where_it_stands() {
+    let workspace = workspace(&json!({ "deniedBinaries": ["curl"], "requireApproval": true }));
     let out = workspace.inside("echo started");
     out.status(125)
         .says("not-carried")
-        .says("`allowedBinaries` is about every program")
         .says("`requireApproval`")
         .says("agentcontainer.json:");
     assert!(!out.stdout.contains("started"));
@@ -122,8 +120,66 @@ fn a_list_of_what_may_be_started_and_asking_start_nothing_here_and_say_where_the
     workspace
         .cli(&["policy", "show"])
         .status(0)
-        .prints("allowedBinaries \"git\"")
         .prints("requireApproval");
+}
+
+/// What is tried where `sh`, `wget`, `env`, `sleep` and `true` may be started and nothing else.
+const UNLISTED: &str = r#"
+try() { if "$@" >/dev/null 2>&1; then echo "OPEN $*"; fi; }
+try id; try /usr/bin/id; try /proc/self/root/usr/bin/id; try python3 -V; try git --version; try cp /usr/bin/id /tmp/x
+try env id; try sh -c id; try /lib64/ld-linux-x86-64.so.2 /usr/bin/id; try ls
+wget --version >/dev/null && env sh -c 'echo worked'
+"#;
+
+#[test]
+fn what_is_not_on_a_list_is_started_by_nobody_where_the_kernel_sees_each_start() {
+    let workspace =
+        workspace(&json!({ "allowedBinaries": ["sh", "wget", "env", "sleep", "true"] }));
+    workspace
+        .cli(&["config", "check"])
+        .status(0)
+        .says("need BPF LSM");
+    workspace
+        .cli(&["policy", "show"])
+        .status(0)
+        .prints("allowedBinaries \"wget\" (BPF LSM)");
+    let out = workspace.inside(UNLISTED);
+    if crate::files::has_lsm(&workspace) {
+        held(out.status(0));
+        out.says("BPF LSM (14 hooks)");
+        let session = workspace.session(&token("list"));
+        held(session.inside(UNLISTED).status(0));
+        let id = session
+            .inside("echo $AGENTCONTAINER_SESSION")
+            .ok()
+            .to_owned();
+        let label = format!("label=dev.agentcontainer.session={id}");
+        let container = docker::run(&["ps", "-q", "--filter", &label]);
+        held(&docker::attempt(&[
+            "exec",
+            container.trim(),
+            "sh",
+            "-c",
+            UNLISTED,
+        ]));
+        let by_engine = docker::attempt(&["exec", container.trim(), "id"]);
+        assert!(
+            by_engine.status != 0 && !by_engine.stdout.contains("uid="),
+            "{by_engine:?}"
+        );
+        let events = workspace.events(&id);
+        let denied = |event: &&Value| {
+            event["kind"] == "exec"
+                && event["reason"] == "not-listed"
+                && event["binary"] == "/usr/bin/id"
+        };
+        assert!(events.iter().filter(denied).count() >= 3, "{events:?}");
+    } else {
+        out.status(125)
+            .says("not-carried")
+            .says("`allowedBinaries` is about every program that is started: BPF LSM");
+        assert!(!out.stdout.contains("worked"));
+    }
     let empty = self::workspace(&json!({ "allowedBinaries": [] }));
     empty
         .inside("echo started")

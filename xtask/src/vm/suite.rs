@@ -15,6 +15,8 @@ pub enum Suite {
     Session,
     /// The end-to-end tests of the network: the built binary, an engine, real clients
     E2e,
+    /// Those of rules about files and programs, which these kernels carry by BPF LSM
+    Files,
 }
 
 /// The end-to-end tests that run without `--all`: each way that a connection can be decided, once. An emulated machine takes
@@ -26,6 +28,9 @@ const E2E: &[&str] = &[
     "what_exec_starts_is_held_by_the_same_policy",
     "two_sessions_with_opposite_policies_do_not_lend_each_other_anything",
 ];
+
+/// The tests of rules about files and programs.
+const FILES: &[&str] = &["files::", "programs::"];
 
 /// What was asked for on the command line.
 pub struct Request<'a> {
@@ -42,11 +47,11 @@ pub struct Job {
 }
 
 impl Suite {
-    pub const EVERY: [Self; 3] = [Self::Kernel, Self::Session, Self::E2e];
+    pub const EVERY: [Self; 4] = [Self::Kernel, Self::Session, Self::E2e, Self::Files];
 
     /// Whether it runs containers.
     pub fn needs_engine(self) -> bool {
-        self == Self::E2e
+        matches!(self, Self::E2e | Self::Files)
     }
 
     /// Builds what the suite runs.
@@ -67,27 +72,36 @@ impl Suite {
                 let test = test_binary("enforcer", "session")?;
                 ("session", vec![("session_test", utf8(test)?)])
             }
-            Self::E2e => {
-                if !request.built {
-                    dist::run(&dist::Arguments { fast: true })?;
-                }
-                let chosen = match (request.only, request.all) {
-                    ([], false) => E2E.join(" "),
-                    ([], true) => "--include-ignored".to_owned(),
-                    (words, _) => words.join(" "),
-                };
-                let test = test_binary("agentcontainer-tests", "e2e_network")?;
-                let environment = vec![
-                    ("e2e_test", utf8(test)?),
-                    ("binary", utf8(paths::binary())?),
-                    ("e2e_only", chosen),
-                ];
-                ("e2e", environment)
-            }
+            Self::E2e => ("e2e", end_to_end("e2e_network", E2E, request)?),
+            Self::Files => ("e2e", end_to_end("e2e_cli", FILES, request)?),
         };
         environment.push(("only", request.only.join(" ")));
         Ok(Job { name, environment })
     }
+}
+
+/// What the script `e2e` runs: a suite's tests against the built binary, these of them where nothing else was asked for.
+fn end_to_end(
+    suite: &str,
+    usual: &[&str],
+    request: &Request<'_>,
+) -> Result<Vec<(&'static str, String)>> {
+    if !request.built {
+        dist::run(&dist::Arguments { fast: true })?;
+    }
+    let chosen = match (request.only, request.all) {
+        ([], false) => usual.join(" "),
+        ([], true) => "--include-ignored".to_owned(),
+        (words, _) => words.join(" "),
+    };
+    Ok(vec![
+        (
+            "e2e_test",
+            utf8(test_binary("agentcontainer-tests", suite)?)?,
+        ),
+        ("binary", utf8(paths::binary())?),
+        ("e2e_only", chosen),
+    ])
 }
 
 fn utf8(path: PathBuf) -> Result<String> {
