@@ -256,7 +256,7 @@ fn enforcer_checks(findings: &mut Findings, sidecar: &Sidecar, status: &v1::Stat
             (true, _) => "a program of this kind was loaded".to_owned(),
             (false, true) => capability.detail.clone(),
             (false, false) => format!(
-                "not there ({}); patterns about files need it",
+                "not there ({}); patterns about files and `allowedBinaries` need it",
                 capability.detail
             ),
         };
