@@ -145,11 +145,10 @@ pub fn capabilities() -> Vec<(&'static str, Result<(), String>)> {
     ] {
         found.push((capability, load(&mut ebpf, program).map_err(|e| chain(&e))));
     }
-    found.push(("lsm", lsm().map_err(str::to_owned)));
     found
 }
 
-/// Whether this kernel takes programs about files; otherwise why not. Asked once.
+/// Whether this kernel takes programs about files and asks them; otherwise why not. Tried once, which takes a moment.
 pub fn lsm() -> Result<(), &'static str> {
     static ASKED: OnceLock<Result<(), String>> = OnceLock::new();
     let asked = ASKED.get_or_init(|| takes_lsm().map_err(|e| chain(&e)));
@@ -158,10 +157,7 @@ pub fn lsm() -> Result<(), &'static str> {
 
 fn takes_lsm() -> Result<(), KernelError> {
     let mut ebpf = object(true)?;
-    let btf = files::btf()?;
-    for hook in files::HOOKS {
-        files::load(&mut ebpf, hook, &btf)?;
-    }
+    files::load(&mut ebpf, files::HOOKS[0], &files::btf()?)?;
     files::is_asked(&mut ebpf)
 }
 

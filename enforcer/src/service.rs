@@ -52,6 +52,7 @@ struct Enforcer {
     opening: Mutex<()>,
     /// What waits for a person, of every session.
     broker: Arc<Broker>,
+    /// All but LSM programs, which take longer to try.
     capabilities: Vec<v1::Capability>,
 }
 
@@ -68,6 +69,8 @@ pub async fn serve(places: Places) -> Result<(), ServeError> {
             detail: result.err().unwrap_or_default(),
         })
         .collect();
+    // Nobody waits for it before he asks.
+    tokio::task::spawn_blocking(kernel::lsm);
     let broker = Arc::new(Broker::default());
     let mut sessions = HashMap::new();
     for id in store::sessions(&places.sessions)? {
@@ -324,13 +327,21 @@ impl enforcer_server::Enforcer for Service {
         &self,
         _request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
+        let lsm = tokio::task::spawn_blocking(kernel::lsm).await;
+        let lsm = lsm.unwrap_or(Err("it could not be tried"));
+        let mut capabilities = self.0.capabilities.clone();
+        capabilities.push(v1::Capability {
+            name: "lsm".to_owned(),
+            there: lsm.is_ok(),
+            detail: lsm.err().unwrap_or_default().to_owned(),
+        });
         Ok(Response::new(v1::StatusReply {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             binary_sha256: self.0.places.binary_sha256.clone(),
             kernel: nix::sys::utsname::uname()
                 .map(|uname| uname.release().to_string_lossy().into_owned())
                 .unwrap_or_default(),
-            capabilities: self.0.capabilities.clone(),
+            capabilities,
             sessions: self.0.sessions.lock().await.len() as u32,
         }))
     }

@@ -223,11 +223,17 @@ impl Session {
         gateway_index: u32,
         broker: Arc<Broker>,
     ) -> Result<Arc<Self>, SessionError> {
-        if let Some(diagnostic) = policy.not_carried(kernel::lsm().err()).first() {
+        let lsm = match policy.wants_lsm() {
+            // It takes a moment the first time.
+            true => tokio::task::spawn_blocking(kernel::lsm).await,
+            false => Ok(Ok(())),
+        };
+        let lsm = lsm.map_err(|error| SessionError::Task(error.to_string()))?;
+        if let Some(diagnostic) = policy.not_carried(lsm.err()).first() {
             return Err(SessionError::Policy(diagnostic.message.clone()));
         }
         if policy.wants_lsm()
-            && kernel::lsm().is_ok()
+            && lsm.is_ok()
             && let Err(error) = files::fits(&policy)
         {
             return Err(SessionError::Policy(format!("`filesystem`: {error}")));

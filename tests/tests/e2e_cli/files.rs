@@ -58,6 +58,17 @@ again 2>/dev/null
 cat src/main.rs; echo new >build/cache/new && rm build/cache/old; touch other && echo worked
 "#;
 
+/// The host's word that what mounts carry is enough.
+fn mounts_suffice(workspace: &Workspace) {
+    let above = workspace.path();
+    let config = above
+        .parent()
+        .unwrap()
+        .join("config/agentcontainer/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("files = \"mounts\"\n{text}")).unwrap();
+}
+
 /// By the enforcer's word, which has tried to load such programs.
 pub fn has_lsm(workspace: &Workspace) -> bool {
     let out = workspace.cli(&["enforcer", "status", "--json"]);
@@ -151,13 +162,7 @@ fn what_mounts_cannot_hold_stops_the_start_and_the_host_may_say_that_they_are_en
         .status(0)
         .prints("deniedPaths \"**/.env\" (BPF LSM, and mounts for what is there)");
 
-    let config = workspace
-        .path()
-        .parent()
-        .unwrap()
-        .join("config/agentcontainer/config.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, format!("files = \"mounts\"\n{text}")).unwrap();
+    mounts_suffice(&workspace);
     workspace.cli(&["config", "check"]).status(0);
     let out = workspace.cli(&[
         "run",
@@ -194,4 +199,24 @@ fn a_path_that_is_not_there_or_is_a_link_starts_nothing_and_says_where_it_stands
         .status(125)
         .says("agentcontainer.json:")
         .says("the kernel's");
+}
+
+#[test]
+fn ordinary_work_goes_on_under_rules_about_files_that_come_later() {
+    let workspace =
+        workspace(&json!({ "deniedPaths": ["**/.env"] })).key("containerUser", json!("root"));
+    workspace.write();
+    mounts_suffice(&workspace);
+    // Files of the image that are changed, pipes by name, files without one, repositories, programs that are made and run.
+    let script = r#"
+        set -e
+        echo x >>/etc/debian_version; chmod 600 /etc/issue; ln /etc/issue /etc/issue2; mv /etc/issue2 /etc/issue3; rm /etc/issue3
+        echo piped | cat /dev/stdin >/dev/stderr; echo out | cat >/proc/self/fd/1
+        python3 -c 'import os, tempfile; tempfile.TemporaryFile().write(b"x"); r, w = os.pipe(); os.open("/proc/self/fd/%d" % w, os.O_WRONLY)'
+        git init -q repo; cd repo; git config user.email a@b.c; git config user.name a; echo 1 >a; git add a; git commit -qm one; git checkout -qb two; git mv a b; git commit -qm two; cd ..
+        mkdir -p one/two; mv one three; cp /usr/bin/id three/id; three/id -u; rm -r three repo
+        echo worked
+    "#;
+    let out = workspace.cli(&["run", "--yes", "--", "sh", "-c", script]);
+    assert_eq!(out.stdout, "out\n0\nworked\n", "{}", out.stderr);
 }
