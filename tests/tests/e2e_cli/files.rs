@@ -213,7 +213,7 @@ fn ordinary_work_goes_on_under_rules_about_files_that_come_later() {
         echo x >>/etc/debian_version; chmod 600 /etc/issue; ln /etc/issue /etc/issue2; mv /etc/issue2 /etc/issue3; rm /etc/issue3
         echo piped | cat /dev/stdin >/dev/stderr; echo out | cat >/proc/self/fd/1
         python3 -c 'import os, tempfile; tempfile.TemporaryFile().write(b"x"); r, w = os.pipe(); os.open("/proc/self/fd/%d" % w, os.O_WRONLY)'
-        git init -q repo; cd repo; git config user.email a@b.c; git config user.name a; echo 1 >a; git add a; git commit -qm one; git checkout -qb two; git mv a b; git commit -qm two; cd ..
+        cd "$(mktemp -d)"; git init -q repo; cd repo; git config user.email a@b.c; git config user.name a; echo 1 >a; git add a; git commit -qm one; git checkout -qb two; git mv a b; git commit -qm two; cd ..
         mkdir -p one/two; mv one three; cp /usr/bin/id three/id; three/id -u; rm -r three repo
         echo worked
     "#;

@@ -135,6 +135,7 @@ wget --version >/dev/null && env sh -c 'echo worked'
 fn what_is_not_on_a_list_is_started_by_nobody_where_the_kernel_sees_each_start() {
     let workspace =
         workspace(&json!({ "allowedBinaries": ["sh", "wget", "env", "sleep", "true"] }));
+    workspace.write();
     workspace
         .cli(&["config", "check"])
         .status(0)
