@@ -231,21 +231,18 @@ impl At {
     /// What the rules make of it.
     #[inline(always)]
     pub fn place(self, settings: &Settings) -> Result<Place, ()> {
-        for _ in 0..ATTEMPTS {
-            let walk = self.walk(settings);
-            match walk.end {
-                AT_ROOT => return PLACES.get(walk.state).copied().ok_or(()),
-                NOWHERE => return Ok(Place { class: 0, rights: 0 }),
-                TORN => {}
-                _ => return Err(()),
-            }
+        let walk = self.walk(settings);
+        match walk.end {
+            AT_ROOT => PLACES.get(walk.state).copied().ok_or(()),
+            NOWHERE => Ok(Place { class: 0, rights: 0 }),
+            _ => Err(()),
         }
-        Err(())
     }
 
     #[inline(always)]
     fn walk(self, settings: &Settings) -> Walk {
         let mut walk = Walk {
+            from: self,
             at: self,
             classes: settings.classes,
             globs: settings.globs,
@@ -291,12 +288,8 @@ pub enum Step {
 }
 
 const AT_ROOT: u32 = 1;
-/// An entry was renamed while it was read.
-const TORN: u32 = 2;
 /// On a mount of the kernel's own.
-const NOWHERE: u32 = 3;
-/// How often a path is read that is renamed meanwhile.
-const ATTEMPTS: u32 = 16;
+const NOWHERE: u32 = 2;
 /// Pointers above it are error numbers (include/linux/err.h, `IS_ERR`); the kernel's own mounts have one for a namespace (MNT_NS_INTERNAL).
 const MAX_ERROR: u64 = -4096_i64 as u64;
 
@@ -305,6 +298,7 @@ pub const DIRECTORY: u16 = 0o040000;
 pub const LINK: u16 = 0o120000;
 
 struct Walk {
+    from: At,
     at: At,
     classes: u32,
     globs: u32,
@@ -332,9 +326,11 @@ unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
             // Name and directory belong together only where nothing moved.
             match walk.at.sequence() {
                 Ok(after) if after == before && before & 1 == 0 => {}
+                // From the beginning, as often as there are steps. It is not counted: the verifier would go through every count.
                 Ok(_) => {
-                    walk.end = TORN;
-                    return 1;
+                    walk.at = walk.from;
+                    walk.state = START;
+                    return 0;
                 }
                 Err(()) => return 1,
             }
@@ -352,7 +348,16 @@ unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
 #[inline(always)]
 fn class(walk: &mut Walk) -> Result<u32, ()> {
     let (name, length) = walk.at.name()?;
-    walk.name.bytes = [0; MAX_NAME];
+    // Word by word: the compiler makes a loop over bytes of it, which costs on each name and in the verifier.
+    let words = (&raw mut walk.name.bytes).cast::<u64>();
+    macro_rules! clear {
+        ($($word:literal)*) => {
+            // SAFETY: fifteen words are the array, which lies behind a word in a structure of words.
+            unsafe { $(words.add($word).write_volatile(0);)* }
+        };
+    }
+    const { assert!(MAX_NAME == 15 * 8) };
+    clear!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
     walk.name.length = u64::from(length);
     if length as usize <= MAX_NAME {
         // SAFETY: as many bytes as compared above; the helper checks the address it reads from.
