@@ -249,6 +249,7 @@ impl At {
             state: START,
             end: 0,
             name: Name { length: 0, bytes: [0; MAX_NAME] },
+            _room: 0,
         };
         // Pipes, memory, what overlayfs opens for itself: on the kernel's own mounts, to which no path leads.
         match self.namespace() {
@@ -297,6 +298,7 @@ const MAX_ERROR: u64 = -4096_i64 as u64;
 pub const DIRECTORY: u16 = 0o040000;
 pub const LINK: u16 = 0o120000;
 
+#[repr(C)]
 struct Walk {
     from: At,
     at: At,
@@ -305,6 +307,8 @@ struct Walk {
     state: u32,
     end: u32,
     name: Name,
+    /// What the verifier sees a read of 127 bytes reach into.
+    _room: u64,
 }
 
 /// 0 goes on, 1 ends.
@@ -360,8 +364,10 @@ fn class(walk: &mut Walk) -> Result<u32, ()> {
     clear!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
     walk.name.length = u64::from(length);
     if length as usize <= MAX_NAME {
-        // SAFETY: as many bytes as compared above; the helper checks the address it reads from.
-        let done = unsafe { read_bytes((&raw mut walk.name.bytes).cast(), length, name.cast()) };
+        // The same number: a verifier before Linux 6.3 forgets its bound where the compiler keeps it on the stack.
+        let bytes = core::hint::black_box(length) & 127;
+        // SAFETY: as many bytes as compared above, with room for 127; the helper checks the address it reads from.
+        let done = unsafe { read_bytes((&raw mut walk.name.bytes).cast(), bytes, name.cast()) };
         if done != 0 {
             return Err(());
         }
