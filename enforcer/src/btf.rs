@@ -2,10 +2,6 @@
 //! read kernel structures are given at load, so that one object serves every kernel. aya has no public call for it.
 //! Reads bytes that only the kernel writes, and trusts none of them.
 
-use std::path::Path;
-
-use enforcer_common::files::Offsets;
-
 /// Largest BTF that is read, in bytes (a distribution kernel's has 5 to 10 MiB).
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Anonymous structures and unions inside one another.
@@ -210,44 +206,6 @@ fn extra(found: &Type<'_>) -> Result<usize, BtfError> {
     })
 }
 
-/// Where the running kernel keeps what the programs about files read.
-pub fn offsets_of_the_running_kernel() -> Result<Offsets, String> {
-    let path = Path::new("/sys/kernel/btf/vmlinux");
-    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let btf = Btf::parse(&bytes).map_err(|e| e.to_string())?;
-    offsets(&btf).map_err(|e| e.to_string())
-}
-
-fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
-    let of = |structure, member| btf.offset(structure, member);
-    let name = of("dentry", "d_name")?;
-    Ok(Offsets {
-        task_nsproxy: of("task_struct", "nsproxy")?,
-        nsproxy_mnt_ns: of("nsproxy", "mnt_ns")?,
-        mnt_ns_inum: of("mnt_namespace", "ns")? + of("ns_common", "inum")?,
-        file_path: of("file", "f_path")?,
-        file_mode: of("file", "f_mode")?,
-        file_flags: of("file", "f_flags")?,
-        path_mnt: of("path", "mnt")?,
-        path_dentry: of("path", "dentry")?,
-        dentry_parent: of("dentry", "d_parent")?,
-        dentry_inode: of("dentry", "d_inode")?,
-        dentry_seq: of("dentry", "d_seq")?,
-        dentry_name: name + of("qstr", "name")?,
-        dentry_name_len: name + of("qstr", "len")?,
-        inode_mode: of("inode", "i_mode")?,
-        vfsmount_root: of("vfsmount", "mnt_root")?,
-        mount_mnt: of("mount", "mnt")?,
-        mount_parent: of("mount", "mnt_parent")?,
-        mount_mountpoint: of("mount", "mnt_mountpoint")?,
-        mount_ns: of("mount", "mnt_ns")?,
-        unix_path: of("unix_sock", "path")?,
-        socket_sk: of("socket", "sk")?,
-        bprm_file: of("linux_binprm", "file")?,
-        known: 1,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -392,15 +350,5 @@ mod tests {
         // One that holds itself many times over ends too.
         let itself = structures(&[vec![(0, 1); 1000]]);
         assert_eq!(offset(&itself, "a"), Err(BtfError::TooMany));
-    }
-
-    #[test]
-    fn the_running_kernel_has_the_members() {
-        let offsets = offsets_of_the_running_kernel().unwrap();
-        assert_eq!(offsets.known, 1);
-        assert!(
-            offsets.file_path < 4096 && offsets.task_nsproxy < 65536,
-            "{offsets:?}"
-        );
     }
 }

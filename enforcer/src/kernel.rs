@@ -3,6 +3,7 @@
 
 mod files;
 mod maps;
+mod offsets;
 mod query;
 
 use std::fs::File;
@@ -122,6 +123,11 @@ pub fn is_about_files(hook: &str) -> bool {
     files::HOOKS.contains(&hook)
 }
 
+/// Whether the running kernel says where it keeps what programs about files read.
+pub fn btf() -> Result<(), String> {
+    offsets::of_the_running_kernel().map(drop)
+}
+
 /// What the kernel says of one hook.
 #[derive(Clone, Debug)]
 pub struct HookState {
@@ -164,7 +170,7 @@ fn takes_lsm() -> Result<(), KernelError> {
 /// With what the programs about files have to know of the running kernel; without them, without their tables.
 fn object(files: bool) -> Result<Ebpf, KernelError> {
     let offsets = match files {
-        true => crate::btf::offsets_of_the_running_kernel().map_err(KernelError::Btf)?,
+        true => offsets::of_the_running_kernel().map_err(KernelError::Btf)?,
         false => Offsets::default(),
     };
     let mut loader = EbpfLoader::new();

@@ -59,7 +59,7 @@ struct Enforcer {
 /// Adopts what is pinned, then serves until told to stop. Sessions stay when it does.
 pub async fn serve(places: Places) -> Result<(), ServeError> {
     let places = Arc::new(places);
-    let btf = crate::btf::offsets_of_the_running_kernel().map(drop);
+    let btf = kernel::btf();
     let capabilities = kernel::capabilities()
         .into_iter()
         .chain([("btf", btf)])
