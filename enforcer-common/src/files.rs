@@ -50,10 +50,8 @@ pub struct Offsets {
     pub unix_path: u32,
     pub socket_sk: u32,
     pub bprm_file: u32,
-    /// Not 0 where the others are filled in.
-    pub known: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 92);
+const _: () = assert!(size_of::<Offsets>() == 88);
 
 /// Element 0 of `FILES`.
 #[repr(C)]

@@ -15,6 +15,10 @@ const EACCES: i32 = -13;
 const EROFS: i32 = -30;
 const EXDEV: i32 = -18;
 
+/// What is in the way of a change, and of a link: that would lead elsewhere whoever goes by the name that a rule says.
+const CHANGED: u32 = right::DENIED | right::READ_ONLY;
+const LINKED: u32 = CHANGED | right::NAMED;
+
 #[lsm(hook = "file_open")]
 pub fn file_open(ctx: LsmContext) -> i32 {
     let Some(rules) = rules() else { return 0 };
@@ -22,7 +26,7 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     crate::maps::count(enforcer_common::counter::OPENS);
     let restricted = match changes(file) {
         Ok(false) => right::DENIED,
-        Ok(true) => right::DENIED | right::READ_ONLY,
+        Ok(true) => CHANGED,
         Err(()) => return EACCES,
     };
     judge(&rules, Act::Open, At::file(file), restricted)
@@ -44,10 +48,7 @@ pub fn path_symlink(ctx: LsmContext) -> i32 {
     let (directory, name): (Pointer, Pointer) = (ctx.arg(0), ctx.arg(1));
     let directory = At::path(directory);
     let at = directory.map(|directory| directory.beside(name));
-    match entry(&rules, Act::Create, directory, at) {
-        0 => named(&rules, Act::Create, at),
-        refused => refused,
-    }
+    entry(&rules, Act::Create, directory, at, LINKED)
 }
 
 #[lsm(hook = "path_unlink")]
@@ -84,18 +85,14 @@ pub fn path_link(ctx: LsmContext) -> i32 {
     // Both are on one mount: the kernel makes no link from one to another.
     let old = directory.map(|directory| directory.beside(old));
     let new = directory.map(|directory| directory.beside(new));
-    let restricted = right::DENIED | right::READ_ONLY;
-    let refused = match judge(&rules, Act::Link, old, restricted) {
-        0 => entry(&rules, Act::Link, directory, new),
-        refused => refused,
+    let restricted = match old.and_then(At::kind) {
+        Ok(LINK) => LINKED,
+        Ok(_) => CHANGED,
+        Err(()) => return EACCES,
     };
-    if refused != 0 {
-        return refused;
-    }
-    match old.and_then(At::kind) {
-        Ok(LINK) => named(&rules, Act::Link, new),
-        Ok(_) => 0,
-        Err(()) => EACCES,
+    match judge(&rules, Act::Link, old, CHANGED) {
+        0 => entry(&rules, Act::Link, directory, new, restricted),
+        refused => refused,
     }
 }
 
@@ -116,14 +113,14 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     let Ok(old_place) = old.place(&rules) else {
         return refuse(Act::Rename, old, FileReason::Internal, EACCES);
     };
-    let refused = weigh(Act::Rename, old, old_place, right::DENIED | right::READ_ONLY);
+    let refused = weigh(Act::Rename, old, old_place, CHANGED);
     if refused != 0 {
         return refused;
     }
     let Ok(new_place) = new.place(&rules) else {
         return refuse(Act::Rename, new, FileReason::Internal, EACCES);
     };
-    let refused = weigh(Act::Rename, new, new_place, right::DENIED | right::READ_ONLY);
+    let refused = weigh(Act::Rename, new, new_place, CHANGED);
     if refused != 0 {
         return refused;
     }
@@ -142,33 +139,20 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     0
 }
 
-/// A link would lead elsewhere whoever goes by the name that a rule says.
-#[inline(always)]
-fn named(rules: &Settings, act: Act, at: Result<At, ()>) -> i32 {
-    let Ok(at) = at else { return EACCES };
-    match at.place(rules) {
-        Ok(place) if place.rights & right::NAMED != 0 => refuse(act, at, FileReason::Linked, EACCES),
-        Ok(_) => 0,
-        Err(()) => refuse(act, at, FileReason::Internal, EACCES),
-    }
-}
-
 /// Every stage of a `#!` chain comes here with the file of that stage (fs/exec.c, `search_binary_handler`).
 #[lsm(hook = "bprm_check_security")]
 pub fn bprm_check_security(ctx: LsmContext) -> i32 {
     let Some(rules) = rules() else { return 0 };
     let bprm: Pointer = ctx.arg(0);
-    let at = At::program(bprm);
-    let refused = judge(&rules, Act::Execute, at, right::DENIED);
-    if refused != 0 || rules.listed == 0 {
-        return refused;
+    let Ok(at) = At::program(bprm) else { return EACCES };
+    let Ok(place) = at.place(&rules) else {
+        return refuse(Act::Execute, at, FileReason::Internal, EACCES);
+    };
+    let refused = weigh(Act::Execute, at, place, right::DENIED);
+    if refused == 0 && rules.listed != 0 && place.rights & right::EXECUTE == 0 {
+        return refuse(Act::Execute, at, FileReason::NotListed, EACCES);
     }
-    let Ok(at) = at else { return EACCES };
-    match at.place(&rules) {
-        Ok(place) if place.rights & right::EXECUTE != 0 => 0,
-        Ok(_) => refuse(Act::Execute, at, FileReason::NotListed, EACCES),
-        Err(()) => refuse(Act::Execute, at, FileReason::Internal, EACCES),
-    }
+    refused
 }
 
 #[lsm(hook = "unix_stream_connect")]
@@ -207,13 +191,19 @@ fn child(ctx: &LsmContext, act: Act) -> i32 {
     let (directory, name): (Pointer, Pointer) = (ctx.arg(0), ctx.arg(1));
     let directory = At::path(directory);
     let at = directory.map(|directory| directory.beside(name));
-    entry(&rules, act, directory, at)
+    entry(&rules, act, directory, at, CHANGED)
 }
 
 /// An entry that comes or goes: its directory changes with it.
 #[inline(always)]
-fn entry(rules: &Settings, act: Act, directory: Result<At, ()>, at: Result<At, ()>) -> i32 {
-    match judge(rules, act, at, right::DENIED | right::READ_ONLY) {
+fn entry(
+    rules: &Settings,
+    act: Act,
+    directory: Result<At, ()>,
+    at: Result<At, ()>,
+    restricted: u32,
+) -> i32 {
+    match judge(rules, act, at, restricted) {
         0 => judge(rules, act, directory, right::READ_ONLY),
         refused => refused,
     }
@@ -223,7 +213,7 @@ fn entry(rules: &Settings, act: Act, directory: Result<At, ()>, at: Result<At, (
 #[inline(always)]
 fn itself(ctx: &LsmContext) -> i32 {
     let Some(rules) = rules() else { return 0 };
-    judge(&rules, Act::Change, At::path(ctx.arg(0)), right::DENIED | right::READ_ONLY)
+    judge(&rules, Act::Change, At::path(ctx.arg(0)), CHANGED)
 }
 
 /// 0, or the refusal where the place has one of these rights taken away.
@@ -244,6 +234,9 @@ fn weigh(act: Act, at: At, place: Place, restricted: u32) -> i32 {
     }
     if taken & right::READ_ONLY != 0 {
         return refuse(act, at, FileReason::ReadOnly, EROFS);
+    }
+    if taken & right::NAMED != 0 {
+        return refuse(act, at, FileReason::Linked, EACCES);
     }
     0
 }

@@ -42,7 +42,6 @@ static OFFSETS: Offsets = Offsets {
     unix_path: 0,
     socket_sk: 0,
     bprm_file: 0,
-    known: 0,
 };
 
 /// Element 0: where the rules hold.

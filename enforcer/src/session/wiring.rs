@@ -58,6 +58,9 @@ impl Session {
             }
         }
         let released = self.wire_and_release(pid, Some(cookie)).await;
+        if released.is_err() {
+            self.state.lock().await.release_files();
+        }
         match released {
             Ok(held) => Arc::clone(&self).keep_files(pid, held),
             // Gone again before it was looked at, or the engine's own first process: nothing to report.
@@ -118,7 +121,6 @@ impl Session {
             Ok(held) => held,
             Err(error) => {
                 let reason = error.to_string();
-                self.state.lock().await.release_files();
                 // It ends in any case, when nobody has released it in time.
                 let told = tokio::task::spawn_blocking(move || wire::refuse(&wired, &reason));
                 let _ = told.await;

@@ -2,6 +2,7 @@
 //! leave is believed by nobody, and the next one does its work.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -279,5 +280,12 @@ fn a_policy_that_is_pulled_and_killed_is_the_one_before_or_the_new_one() {
     assert!(number >= 5, "killed {number} times");
     acme.workspace.cli(&["policy", "pull"]).status(0);
     assert_eq!(serial().0, now);
+    // What is cut short above is what else a pull writes, too: of the note itself, that it is another file each time and never written over.
+    let inode = || fs::metadata(note()).unwrap().ino();
+    let before = inode();
+    acme.publish(now + 1, &json!({}), "ours");
+    acme.workspace.cli(&["policy", "pull"]).status(0);
+    assert_eq!(serial().0, now + 1);
+    assert_ne!(inode(), before, "written in place");
     assert_eq!(acme.run().ok(), "it runs");
 }
