@@ -3,7 +3,7 @@
 
 use reqwest::Client;
 use serde::{Deserialize, Serialize};
-use sigstore_crypto::KeyPair;
+use sigstore_crypto::{KeyPair, parse_certificate_info};
 use sigstore_sign::oidc::IdentityToken;
 use sigstore_types::{DerCertificate, SignatureBytes};
 
@@ -60,13 +60,14 @@ pub(super) async fn certify(
     key: &KeyPair,
 ) -> Result<DerCertificate, KeylessError> {
     let unsigned = |_| KeylessError::Sign(crate::sign::SignError::Refused);
+    let public_key = key.public_key_der().map_err(unsigned)?;
     let question = Question {
         credentials: Credentials {
             oidc_identity_token: token.expose_secret(),
         },
         public_key_request: PublicKeyRequest {
             public_key: PublicKey {
-                content: key.public_key_der().map_err(unsigned)?.to_pem(),
+                content: public_key.to_pem(),
             },
             proof_of_possession: key.sign(token.identity().as_bytes()).map_err(unsigned)?,
         },
@@ -78,6 +79,16 @@ pub(super) async fn certify(
         .or(answer.signed_certificate_detached_sct);
     let first = signed.and_then(|signed| signed.chain.certificates.into_iter().next());
     let pem = first.ok_or_else(|| asked::failed(at, "answers without a certificate"))?;
-    DerCertificate::from_pem(&pem)
-        .map_err(|e| asked::failed(at, &format!("answers with a certificate that is none: {e}")))
+    let none = |e: &dyn std::fmt::Display| {
+        asked::failed(at, &format!("answers with a certificate that is none: {e}"))
+    };
+    let certificate = DerCertificate::from_pem(&pem).map_err(|e| none(&e))?;
+    let info = parse_certificate_info(&certificate).map_err(|e| none(&e))?;
+    if info.public_key != public_key {
+        return Err(asked::failed(
+            at,
+            "answers with a certificate of another key than it was asked for",
+        ));
+    }
+    Ok(certificate)
 }

@@ -34,9 +34,13 @@ pub(super) async fn note(
                 .into_values()
                 .next()
                 .ok_or_else(|| malformed(&"there is none"))?;
-            entry
+            let entry = entry
                 .to_bundle_entry(KindVersion::DsseV001)
-                .map_err(|e| malformed(&e))
+                .map_err(|e| malformed(&e))?;
+            if !is_of_first(&entry, envelope, certificate).map_err(|e| malformed(&e))? {
+                return Err(malformed(&"it is not what was sent"));
+            }
+            Ok(entry)
         }
         RekorApiVersion::V2 => {
             let key = RekorV2KeyDetails::PkixEcdsaP256Sha256;
@@ -55,6 +59,30 @@ pub(super) async fn note(
             other.major()
         ))),
     }
+}
+
+/// Whether the log's first version wrote down what was sent: this payload, signature and certificate, promised or proven. (The hash of the
+/// whole envelope is one of the log's own spelling of it.)
+fn is_of_first(
+    entry: &TransparencyLogEntry,
+    envelope: &DsseEnvelope,
+    certificate: &DerCertificate,
+) -> Result<bool, sigstore_sign::rekor::Error> {
+    let body = RekorEntryBody::parse(&entry.canonicalized_body, entry.kind_version)?;
+    let RekorEntryBody::DsseV001(body) = body else {
+        return Ok(false);
+    };
+    let [logged] = body.spec.signatures.as_slice() else {
+        return Ok(false);
+    };
+    let payload = &body.spec.payload_hash;
+    let digest = sha256(envelope.payload.as_bytes()).to_hex();
+    Ok(payload.algorithm == HashAlgorithm::Sha2256
+        && payload.value.eq_ignore_ascii_case(&digest)
+        && logged.signature == envelope.signature.sig
+        && logged.parse_certificate()? == *certificate
+        && entry.integrated_time.is_some()
+        && (entry.inclusion_promise.is_some() || entry.inclusion_proof.is_some()))
 }
 
 /// Whether the log's second version wrote down what was sent: this digest, signature and certificate, proven by a signed head.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::Value;
 
 use super::*;
 use crate::sign::oidc;
@@ -144,6 +145,8 @@ fn services_come_from_the_instance_or_a_file_within_its_bound() {
 #[derive(Clone)]
 enum Does {
     Says(&'static str, Vec<u8>),
+    /// Answers what it makes of the question.
+    Answers(fn(&[u8]) -> Vec<u8>),
     /// Answers that status and goes on for longer than anybody listens.
     NeverEnds(&'static str),
 }
@@ -165,18 +168,20 @@ fn stand_in(does: Does) -> (String, Arc<AtomicUsize>) {
                 }
                 line.clear();
             }
-            reader.read_exact(&mut vec![0; length]).unwrap();
+            let mut question = vec![0; length];
+            reader.read_exact(&mut question).unwrap();
             let (status, body) = match &does {
-                Does::Says(status, body) => (status, body.as_slice()),
-                Does::NeverEnds(status) => (status, &[][..]),
+                Does::Says(status, body) => (*status, body.clone()),
+                Does::Answers(with) => ("201 Created", with(&question)),
+                Does::NeverEnds(status) => (*status, Vec::new()),
             };
             let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n");
             stream.write_all(head.as_bytes()).unwrap();
-            let _ = stream.write_all(body);
+            let _ = stream.write_all(&body);
             // Space, which JSON lets anybody begin with.
             let mut left = match does {
                 Does::NeverEnds(_) => 1024,
-                Does::Says(..) => 0,
+                Does::Says(..) | Does::Answers(_) => 0,
             };
             while left > 0 && stream.write_all(&[b' '; 64 * 1024]).is_ok() {
                 left -= 1;
@@ -187,18 +192,67 @@ fn stand_in(does: Does) -> (String, Arc<AtomicUsize>) {
     (url, taken)
 }
 
-fn certificate() -> Vec<u8> {
-    let made = rcgen::generate_simple_self_signed(vec!["x.test".to_owned()]).unwrap();
-    let pem = sigstore_types::DerCertificate::new(made.cert.der().to_vec()).to_pem();
+fn issued(pem: &str) -> Vec<u8> {
     json!({ "signedCertificateEmbeddedSct": { "chain": { "certificates": [pem] } } })
         .to_string()
         .into_bytes()
 }
 
-fn entry() -> Vec<u8> {
-    json!({ "uuid": { "body": "e30=", "integratedTime": 1, "logID": "0".repeat(64), "logIndex": 1 } })
-        .to_string()
-        .into_bytes()
+/// A key on P-256, as RFC 5480 has it in DER: its point comes last.
+struct Point(Vec<u8>);
+
+impl rcgen::PublicKeyData for Point {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.last_chunk::<65>().unwrap()
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+/// A certificate of the key that is asked about.
+fn certified(question: &[u8]) -> Vec<u8> {
+    let question: Value = serde_json::from_slice(question).unwrap();
+    let key = question["publicKeyRequest"]["publicKey"]["content"].as_str();
+    let key = sigstore_types::DerPublicKey::from_pem(key.unwrap()).unwrap();
+    let key = Point(key.as_bytes().to_vec());
+    let own = rcgen::KeyPair::generate().unwrap();
+    let params = || rcgen::CertificateParams::new(vec!["x.test".to_owned()]).unwrap();
+    let made = params().signed_by(&key, &rcgen::Issuer::new(params(), own));
+    let der = made.unwrap().der().to_vec();
+    issued(&sigstore_types::DerCertificate::new(der).to_pem())
+}
+
+fn of_another_key(_: &[u8]) -> Vec<u8> {
+    let made = rcgen::generate_simple_self_signed(vec!["x.test".to_owned()]).unwrap();
+    issued(&sigstore_types::DerCertificate::new(made.cert.der().to_vec()).to_pem())
+}
+
+/// The entry that a log of the first version makes of an envelope, and what was changed in it.
+fn entry_with(question: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let question: Value = serde_json::from_slice(question).unwrap();
+    let content = &question["spec"]["proposedContent"];
+    let envelope: Value = serde_json::from_str(content["envelope"].as_str().unwrap()).unwrap();
+    let payload = STANDARD
+        .decode(envelope["payload"].as_str().unwrap())
+        .unwrap();
+    let mut body = json!({ "apiVersion": "0.0.1", "kind": "dsse", "spec": {
+        "envelopeHash": { "algorithm": "sha256", "value": "0".repeat(64) },
+        "payloadHash": { "algorithm": "sha256", "value": Digest::of(&payload).hex() },
+        "signatures": [{ "signature": envelope["signatures"][0]["sig"], "verifier": content["verifiers"][0] }],
+    } });
+    change(&mut body);
+    json!({ "uuid": {
+        "body": STANDARD.encode(body.to_string()), "integratedTime": 1, "logID": "0".repeat(64), "logIndex": 1,
+        "verification": { "signedEntryTimestamp": "c2V0" },
+    } })
+    .to_string()
+    .into_bytes()
+}
+
+fn noted(question: &[u8]) -> Vec<u8> {
+    entry_with(question, |_| {})
 }
 
 async fn signed(fulcio: &str, rekor: &str, timestamp: &str) -> Result<Made, String> {
@@ -213,11 +267,11 @@ async fn signed(fulcio: &str, rekor: &str, timestamp: &str) -> Result<Made, Stri
 
 #[tokio::test]
 async fn a_service_that_never_stops_answering_is_left_at_a_bound() {
-    let says = |body: Vec<u8>| stand_in(Does::Says("201 Created", body)).0;
+    let answers = |with| stand_in(Does::Answers(with)).0;
     for status in ["200 OK", "500 No"] {
         for which in 0..3 {
             let (endless, taken) = stand_in(Does::NeverEnds(status));
-            let mut urls = [says(certificate()), says(entry()), endless.clone()];
+            let mut urls = [answers(certified), answers(noted), endless.clone()];
             urls[which].clone_from(&endless);
             let refused = signed(&urls[0], &urls[1], &urls[2]).await.unwrap_err();
             let expected = match status {
@@ -259,7 +313,7 @@ async fn an_answer_has_its_bound_and_no_more() {
 #[tokio::test]
 async fn what_is_no_answer_to_the_question_is_refused_by_name() {
     let says = |status, body: &[u8]| stand_in(Does::Says(status, body.to_vec())).0;
-    let good = |body: Vec<u8>| says("200 OK", &body);
+    let answers = |with| stand_in(Does::Answers(with)).0;
     let nobody = "http://127.0.0.1:1";
     let authority = says("400 Bad", b"no \x1b[31m such token\n");
     assert_eq!(
@@ -275,12 +329,62 @@ async fn what_is_no_answer_to_the_question_is_refused_by_name() {
         let refused = signed(&authority, nobody, nobody).await.unwrap_err();
         assert!(refused.contains("certificate"), "{refused}");
     }
+    let authority = answers(of_another_key);
+    assert_eq!(
+        signed(&authority, nobody, nobody).await.unwrap_err(),
+        format!("{authority} answers with a certificate of another key than it was asked for")
+    );
     for none in ["{}", "[]", r#"{"uuid":{}}"#] {
         let log = says("200 OK", none.as_bytes());
-        let refused = signed(&good(certificate()), &log, nobody).await;
+        let refused = signed(&answers(certified), &log, nobody).await;
         assert!(refused.unwrap_err().starts_with(&log));
     }
+    let others: [fn(&[u8]) -> Vec<u8>; 6] = [
+        |q| {
+            entry_with(q, |body| {
+                body["spec"]["payloadHash"]["value"] = "0".repeat(64).into()
+            })
+        },
+        |q| {
+            entry_with(q, |body| {
+                body["spec"]["payloadHash"]["algorithm"] = "sha512".into()
+            })
+        },
+        |q| {
+            entry_with(q, |body| {
+                body["spec"]["signatures"][0]["signature"] = "c2ln".into()
+            })
+        },
+        |q| {
+            let other: Value = serde_json::from_slice(&of_another_key(q)).unwrap();
+            let pem = &other["signedCertificateEmbeddedSct"]["chain"]["certificates"][0];
+            let verifier = STANDARD.encode(pem.as_str().unwrap());
+            entry_with(q, |body| {
+                body["spec"]["signatures"][0]["verifier"] = verifier.into()
+            })
+        },
+        |q| {
+            entry_with(q, |body| {
+                let signatures = body["spec"]["signatures"].as_array_mut().unwrap();
+                signatures.push(signatures[0].clone());
+            })
+        },
+        |q| {
+            let entry = String::from_utf8(noted(q)).unwrap();
+            entry
+                .replace("signedEntryTimestamp", "nothing")
+                .into_bytes()
+        },
+    ];
+    for other in others {
+        let log = answers(other);
+        let refused = signed(&answers(certified), &log, nobody).await.unwrap_err();
+        assert_eq!(
+            refused,
+            format!("{log} answers what is no entry: it is not what was sent")
+        );
+    }
     let clock = says("200 OK", b"0\x03");
-    let refused = signed(&good(certificate()), &good(entry()), &clock).await;
+    let refused = signed(&answers(certified), &answers(noted), &clock).await;
     assert!(refused.unwrap_err().starts_with(&clock));
 }
