@@ -141,12 +141,14 @@ fn services_come_from_the_instance_or_a_file_within_its_bound() {
     assert!(Services::from_config(plain.as_bytes()).is_err());
 }
 
+type Answering = fn(&[u8]) -> Vec<u8>;
+
 /// What a stand-in does with a question.
 #[derive(Clone)]
 enum Does {
     Says(&'static str, Vec<u8>),
     /// Answers what it makes of the question.
-    Answers(fn(&[u8]) -> Vec<u8>),
+    Answers(Answering),
     /// Answers that status and goes on for longer than anybody listens.
     NeverEnds(&'static str),
 }
@@ -339,7 +341,7 @@ async fn what_is_no_answer_to_the_question_is_refused_by_name() {
         let refused = signed(&answers(certified), &log, nobody).await;
         assert!(refused.unwrap_err().starts_with(&log));
     }
-    let others: [fn(&[u8]) -> Vec<u8>; 6] = [
+    let others: [Answering; 6] = [
         |q| {
             entry_with(q, |body| {
                 body["spec"]["payloadHash"]["value"] = "0".repeat(64).into()

@@ -1,10 +1,11 @@
 //! The timestamp authority, who says when a signature was there (RFC 3161). Whether it may be believed is who verifies it to say; that
 //! it answers this question and no other is seen here.
 
-use cms::content_info::ContentInfo;
-use cms::signed_data::SignedData;
+mod answer;
+
+use answer::{Algorithm, Imprint, Told, told};
 use der::asn1::{Any, ObjectIdentifier, OctetString, Uint};
-use der::{Decode, Encode, Sequence, Tag, Tagged};
+use der::{Encode, Sequence};
 use reqwest::Client;
 use sigstore_crypto::sha256;
 use sigstore_types::{SignatureBytes, TimestampToken};
@@ -13,8 +14,6 @@ use zeroize::Zeroizing;
 use super::{KeylessError, asked};
 
 const SHA_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
-const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
-const TIMESTAMP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.1.4");
 
 /// RFC 3161, 2.4.1.
 #[derive(Sequence)]
@@ -23,25 +22,6 @@ struct Question {
     imprint: Imprint,
     nonce: Uint,
     certificates: bool,
-}
-
-#[derive(Clone, PartialEq, Sequence)]
-struct Imprint {
-    algorithm: Algorithm,
-    hash: OctetString,
-}
-
-#[derive(Clone, PartialEq, Sequence)]
-struct Algorithm {
-    oid: ObjectIdentifier,
-    #[asn1(optional = "true")]
-    parameters: Option<Any>,
-}
-
-/// What a timestamp says of the question that it answers.
-struct Told {
-    imprint: Imprint,
-    nonce: Option<Any>,
 }
 
 /// The authority's word about a signature.
@@ -96,37 +76,6 @@ impl Question {
             && imprint.hash == self.imprint.hash
             && nonce == Some(Any::encode_from(&self.nonce)?))
     }
-}
-
-/// What an answer says, where one was granted.
-fn told(answer: &[u8]) -> der::Result<Option<Told>> {
-    let parts = Vec::<Any>::from_der(answer)?;
-    let [status, token] = parts.as_slice() else {
-        return Ok(None);
-    };
-    let status = status.decode_as::<Vec<Any>>()?;
-    let granted = status.first().map(Any::decode_as::<u8>).transpose()?;
-    let content = token.decode_as::<ContentInfo>()?;
-    if !matches!(granted, Some(0 | 1)) || content.content_type != SIGNED_DATA {
-        return Ok(None);
-    }
-    let signed = content.content.decode_as::<SignedData>()?;
-    let signed = signed.encap_content_info;
-    let Some(held) = signed
-        .econtent
-        .filter(|_| signed.econtent_type == TIMESTAMP)
-    else {
-        return Ok(None);
-    };
-    // Version, policy, imprint, serial number, time; then, of what may be there, the one integer is the number.
-    let parts = Vec::<Any>::from_der(held.decode_as::<OctetString>()?.as_bytes())?;
-    let (Some(imprint), Some(rest)) = (parts.get(2), parts.get(5..)) else {
-        return Ok(None);
-    };
-    Ok(Some(Told {
-        imprint: imprint.decode_as()?,
-        nonce: rest.iter().find(|part| part.tag() == Tag::Integer).cloned(),
-    }))
 }
 
 #[cfg(test)]

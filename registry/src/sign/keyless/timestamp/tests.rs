@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use der::{Decode, Tag, Tagged};
 use serde_json::Value;
 
 use super::*;
