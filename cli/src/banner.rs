@@ -49,20 +49,24 @@ pub fn print(loaded: &Loaded, record: &Record, ready: &Ready) {
     if let Some(line) = inspection(&loaded.policy) {
         report::banner("inspection", line);
     }
-    let (lsm, gate): (Vec<_>, Vec<_>) = ready.opened.hooks.iter().partition(|hook| hook.lsm);
-    let gate: Vec<&str> = gate.iter().map(|hook| hook.name.as_str()).collect();
+    let hooks = &ready.opened.hooks;
+    let lsm = hooks.iter().filter(|hook| hook.lsm).count();
+    let starts = hooks.iter().any(|hook| hook.starts);
+    let gate = hooks.iter().filter(|hook| !hook.lsm && !hook.starts);
+    let gate: Vec<&str> = gate.map(|hook| hook.name.as_str()).collect();
     let policy = &loaded.policy;
     let unruled = policy.files.is_empty() && policy.programs.is_empty();
-    let files = match (unruled, lsm.len()) {
-        (true, _) => String::new(),
-        (false, 0) => "mounts, ".to_owned(),
-        (false, n) => format!("mounts and BPF LSM ({n} hooks), "),
+    let files = match (unruled, lsm, starts) {
+        (true, _, _) => String::new(),
+        (false, 0, false) => "mounts, ".to_owned(),
+        (false, 0, true) => "mounts and a tracepoint at each start, ".to_owned(),
+        (false, n, _) => format!("mounts and BPF LSM ({n} hooks), "),
     };
     report::banner(
         "held by",
         format!("kernel ({}), {files}gateway", gate.join(" ")),
     );
-    if loaded.policy.files.is_about_later() && lsm.is_empty() {
+    if loaded.policy.files.is_about_later() && lsm == 0 {
         let words = "patterns hold for what is there now, and not for what comes later";
         report::banner("note", words);
     }

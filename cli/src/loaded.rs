@@ -197,13 +197,16 @@ impl Loaded {
 
     /// For what starts something: every rule about files and programs is one that this host has a layer for, by its enforcer's word.
     pub fn check_carried(&self, status: &v1::StatusReply) -> Result<(), Failure> {
-        let lsm = status.capabilities.iter().find(|c| c.name == "lsm");
-        let missing = match lsm {
-            Some(lsm) if lsm.there => None,
-            Some(lsm) => Some(lsm.detail.as_str()),
-            None => Some("the enforcer does not know of it"),
+        let there = |name: &str| match status.capabilities.iter().find(|c| c.name == name) {
+            Some(layer) if layer.there => Ok(()),
+            Some(layer) => Err(layer.detail.as_str()),
+            None => Err("the enforcer does not know of it"),
         };
-        match self.policy.not_carried(missing) {
+        let layers = policy::Layers {
+            lsm: there("lsm"),
+            starts: there("starts"),
+        };
+        match self.policy.not_carried(&layers) {
             errors if errors.is_empty() => Ok(()),
             errors => Err(errors.into()),
         }

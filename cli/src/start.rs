@@ -229,8 +229,8 @@ async fn open(
     let missing: Vec<String> = status
         .capabilities
         .iter()
-        // Needed by rules about files that come later alone.
-        .filter(|c| !c.there && c.name != "lsm")
+        // Needed by some rules about files and programs alone.
+        .filter(|c| !c.there && !matches!(c.name.as_str(), "lsm" | "starts"))
         .map(|c| format!("{} ({})", c.name, c.detail))
         .collect();
     if !missing.is_empty() {

@@ -15,6 +15,8 @@ pub const NAME_ENTRIES: u32 = 16_384;
 pub const STATE_ENTRIES: u32 = 16_384;
 /// Most transitions: states times classes of names.
 pub const NEXT_ENTRIES: u32 = 1 << 20;
+/// Most files that may be started, each on a mount of its own, where that is held without LSM programs.
+pub const MOUNT_ENTRIES: u32 = 4096;
 /// Most names and mounts from a file up to its root; what lies deeper is denied.
 pub const MAX_STEPS: u32 = 512;
 
@@ -46,12 +48,13 @@ pub struct Offsets {
     pub mount_parent: u32,
     pub mount_mountpoint: u32,
     pub mount_ns: u32,
+    pub mount_id: u32,
     /// `unix_sock.path`: where a socket was bound.
     pub unix_path: u32,
     pub socket_sk: u32,
     pub bprm_file: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 88);
+const _: () = assert!(size_of::<Offsets>() == 92);
 
 /// Element 0 of `FILES`.
 #[repr(C)]
@@ -63,10 +66,19 @@ pub struct Settings {
     pub classes: u32,
     /// Names with a `*`.
     pub globs: u32,
-    /// Not 0: only what has [`right::EXECUTE`] is executed.
+    /// Of [`listed`]: whether only what has [`right::EXECUTE`], or is on a mount of `LISTED`, is started.
     pub listed: u32,
 }
 const _: () = assert!(size_of::<Settings>() == 16);
+
+/// Values of [`Settings::listed`].
+pub mod listed {
+    /// Whatever there is.
+    pub const NOTHING: u32 = 0;
+    pub const HELD: u32 = 1;
+    /// The same, and a denial leaves no record: the enforcer tries one itself.
+    pub const TRIED: u32 = 2;
+}
 
 /// Key of `NAMES`.
 #[repr(C)]
@@ -127,6 +139,8 @@ pub enum Act {
     Change = 69,
     Execute = 70,
     Connect = 71,
+    /// Executed, and ended before its first instruction.
+    Start = 72,
 }
 
 /// Why.

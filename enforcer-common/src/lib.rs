@@ -205,7 +205,11 @@ pub mod counter {
     pub const PACKETS: u32 = 2;
     /// Opens that the rules about files were asked about.
     pub const OPENS: u32 = 3;
-    pub const COUNT: u32 = 4;
+    /// Programs that were started where the list of what may be is held without LSM programs.
+    pub const STARTS: u32 = 4;
+    /// Of those, what was to be ended and could not be.
+    pub const NOT_ENDED: u32 = 5;
+    pub const COUNT: u32 = 6;
 }
 
 #[cfg(feature = "user")]

@@ -1,6 +1,7 @@
 //! The eBPF programs of one session, in one object: the gate at the agent's cgroup (`gate`), socket creation
 //! (`create`), packets (`egress`), attribution by their first (`flows`), steering in the agent's network namespace (`steer`), and the
-//! gate at the gateway's own cgroup (`dial`); rules about files (`files`), decided by where a file is (`place`). Loaded afresh for each session, so every map is the session's own.
+//! gate at the gateway's own cgroup (`dial`); rules about files (`files`), decided by where a file is (`place`); what may be started,
+//! where there are no LSM programs (`started`). Loaded afresh for each session, so every map is the session's own.
 //! An empty map denies.
 #![no_std]
 #![no_main]
@@ -14,6 +15,7 @@ mod gate;
 mod maps;
 mod place;
 mod record;
+mod started;
 mod steer;
 mod verdict;
 

@@ -39,6 +39,7 @@ static OFFSETS: Offsets = Offsets {
     mount_parent: 0,
     mount_mountpoint: 0,
     mount_ns: 0,
+    mount_id: 0,
     unix_path: 0,
     socket_sk: 0,
     bprm_file: 0,
@@ -225,6 +226,12 @@ impl At {
     #[inline(always)]
     fn namespace(self) -> Result<Pointer, ()> {
         read(self.mount.wrapping_sub(offset!(mount_mnt)), offset!(mount_ns))
+    }
+
+    /// The number of its mount, as statx(2) and mountinfo have it.
+    #[inline(always)]
+    pub fn mount_number(self) -> Result<u32, ()> {
+        read(self.mount.wrapping_sub(offset!(mount_mnt)), offset!(mount_id))
     }
 
     /// What the rules make of it.

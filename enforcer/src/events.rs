@@ -60,7 +60,7 @@ pub fn file_denial(event: &FileEvent) -> Event {
         (FileReason::Outside, "socket-from-outside"),
         (FileReason::Linked, "link-at-a-rule"),
     ];
-    const ACTS: [(Act, &str); 8] = [
+    const ACTS: [(Act, &str); 9] = [
         (Act::Open, "open"),
         (Act::Create, "create"),
         (Act::Link, "link"),
@@ -69,15 +69,17 @@ pub fn file_denial(event: &FileEvent) -> Event {
         (Act::Change, "change"),
         (Act::Execute, "execute"),
         (Act::Connect, "connect"),
+        (Act::Start, "ended before its first instruction"),
     ];
     let reason = REASONS.iter().find(|(r, _)| *r as u8 == event.reason);
     let act = ACTS.iter().find(|(a, _)| *a as u8 == event.act);
-    let execute = event.act == Act::Execute as u8;
+    let ended = event.act == Act::Start as u8;
+    let execute = ended || event.act == Act::Execute as u8;
     let kind = if execute { Kind::Exec } else { Kind::File };
     let code = reason.map_or("unknown", |(_, code)| *code);
     let mut record = Event::new(kind, Verdict::Deny, code);
     record.process = Some(process::describe(&event.process));
-    record.layer = Some("lsm".into());
+    record.layer = Some(if ended { "tracepoint" } else { "lsm" }.into());
     record.detail = act.map(|(_, word)| (*word).to_owned());
     match execute {
         true => record.binary = Some(path(event)),

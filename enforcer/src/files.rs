@@ -11,12 +11,13 @@ mod sys;
 pub mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use policy::{EffectivePolicy, FileRight, Files};
+use policy::{EffectivePolicy, FileRight, Files, ProgramRight, ProgramRule};
 
 pub use allowed::Allowed;
 use enter::{Inside, Mount};
@@ -131,6 +132,27 @@ pub enum When {
     Again,
 }
 
+/// Programs as they were found when the container started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Programs {
+    pub masked: Vec<Place>,
+    /// What may be started, where mounts of their own say that: from the start on, and of what the host puts in its place later nothing.
+    pub listed: Vec<Place>,
+}
+
+impl Programs {
+    fn is_empty(&self) -> bool {
+        self.masked.is_empty() && self.listed.is_empty()
+    }
+
+    fn all(&self) -> [(ProgramRight, &[Place]); 2] {
+        [
+            (ProgramRight::Denied, &self.masked),
+            (ProgramRight::Allowed, &self.listed),
+        ]
+    }
+}
+
 /// Who carries what is about files that come later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Later {
@@ -149,6 +171,8 @@ pub struct Held {
     pub absent: BTreeSet<PathBuf>,
     /// Put in place just now.
     pub new: usize,
+    /// Of the mounts, those whose file may be started.
+    pub listed: BTreeSet<u64>,
     pub read_only: usize,
     pub writable: usize,
     pub denied: usize,
@@ -226,7 +250,7 @@ pub fn hold(
     pid: u32,
     network: (u64, u64),
     rules: &Files,
-    programs: &[Place],
+    programs: &Programs,
     masks: &Masks,
     when: When,
     later: Later,
@@ -244,8 +268,12 @@ pub fn hold(
     let inside = Inside::of(pid, network)?;
     let may_be_missing = when == When::Again || later == Later::Lsm;
     let mut all = find::all(&inside, rules, may_be_missing)?;
-    let (denied, gone) = programs::at(&inside, programs, when)?;
-    all.found.extend(denied);
+    let mut gone = 0;
+    for (right, places) in programs.all() {
+        let (found, missing) = programs::at(&inside, places, right, when)?;
+        all.found.extend(found);
+        gone += missing;
+    }
     let steps = plan::steps(all.found, |above| way(&inside, above))?;
     if steps.len() > MAX_MOUNTS {
         return Err(FilesError::TooMany { found: steps.len() });
@@ -284,7 +312,11 @@ pub fn hold(
         let listed = now.iter().find(|mount| mount.id == *id);
         held.mounts
             .extend(listed.map(|mount| (*id, mount.at.clone())));
+        if step.listed {
+            held.listed.insert(*id);
+        }
         match step.kind {
+            Kind::Rule(FileRight::ReadOnly) if step.listed => {}
             Kind::Rule(FileRight::ReadOnly) => held.read_only += 1,
             Kind::Rule(FileRight::Writable) => held.writable += 1,
             Kind::Rule(FileRight::Denied) => held.denied += 1,
@@ -314,6 +346,46 @@ pub fn table(
     }
     let table = table::Table::new(&rules, allowed.is_some())?;
     Ok((table, inside.namespace()?, allowed))
+}
+
+/// What may be started, as it is now.
+pub fn allowed(
+    pid: u32,
+    network: (u64, u64),
+    rules: &[ProgramRule],
+) -> Result<Allowed, FilesError> {
+    Allowed::find(&Inside::of(pid, network)?, rules)
+}
+
+/// Holds mounts by their numbers, which are then no other mount's: without those that are not there any more.
+pub fn pinned(
+    pid: u32,
+    network: (u64, u64),
+    numbers: &BTreeSet<u64>,
+) -> Result<BTreeMap<u64, OwnedFd>, FilesError> {
+    let inside = Inside::of(pid, network)?;
+    let mut pinned = BTreeMap::new();
+    for mount in inside.mounts()? {
+        if !numbers.contains(&mount.id) {
+            continue;
+        }
+        let at = enter::place(&mount.at);
+        let held = inside
+            .open(&at)
+            .and_then(|file| Ok((sys::mount_of(&file)?.id, file)));
+        // Another is over it, or it went.
+        if let Ok((id, file)) = held
+            && id == mount.id
+        {
+            pinned.insert(id, file);
+        }
+    }
+    Ok(pinned)
+}
+
+/// The mount namespace that it is in.
+pub fn namespace(pid: u32, network: (u64, u64)) -> Result<File, FilesError> {
+    Ok(Inside::of(pid, network)?.into_namespace())
 }
 
 /// The rules about files with their paths from the root, where the workspace's folder is `folder`.

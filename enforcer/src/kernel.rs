@@ -5,6 +5,8 @@ mod files;
 mod maps;
 mod offsets;
 mod query;
+mod starts;
+mod trial;
 
 use std::fs::File;
 use std::io;
@@ -19,10 +21,12 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfLoader};
 use enforcer_common::files::Offsets;
+use policy::{EffectivePolicy, Layers};
 
 pub use files::FilePrograms;
 pub use maps::{Maps, SessionMaps};
 pub use query::{AttachType, attached_programs, steering_programs};
+pub use starts::StartProgram;
 
 /// The programs, built by `cargo xtask ebpf` and checked in.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../enforcer-ebpf/object/enforcer-ebpf.o");
@@ -68,6 +72,8 @@ pub enum KernelError {
         "the kernel takes LSM programs and does not ask them: `bpf` is not in its list of LSMs (lsm=… on its command line)"
     )]
     NotAsked,
+    #[error("the kernel does not end a program that must not be started")]
+    NotEnded,
     #[error("the kernel's BTF cannot be used: {0}")]
     Btf(String),
     #[error(
@@ -123,6 +129,11 @@ pub fn is_about_files(hook: &str) -> bool {
     files::HOOKS.contains(&hook)
 }
 
+/// Whether it is the one of the program that sees each start.
+pub fn is_about_starts(hook: &str) -> bool {
+    hook == starts::HOOK
+}
+
 /// Whether the running kernel says where it keeps what programs about files read.
 pub fn btf() -> Result<(), String> {
     offsets::of_the_running_kernel().map(drop)
@@ -138,7 +149,7 @@ pub struct HookState {
 
 /// Loads every program once, attaching nothing, and says of each kind whether this kernel took it.
 pub fn capabilities() -> Vec<(&'static str, Result<(), String>)> {
-    let mut ebpf = match object(false) {
+    let mut ebpf = match object(Carrier::Nobody) {
         Ok(ebpf) => ebpf,
         Err(e) => return vec![("maps", Err(chain(&e)))],
     };
@@ -162,20 +173,77 @@ pub fn lsm() -> Result<(), &'static str> {
 }
 
 fn takes_lsm() -> Result<(), KernelError> {
-    let mut ebpf = object(true)?;
+    let mut ebpf = object(Carrier::Lsm)?;
     files::load(&mut ebpf, files::HOOKS[0], &files::btf()?)?;
     files::is_asked(&mut ebpf)
 }
 
+/// Whether this kernel has a program see each start, and end it there; otherwise why not. Tried once.
+pub fn starts() -> Result<(), &'static str> {
+    static ASKED: OnceLock<Result<(), String>> = OnceLock::new();
+    let tried = || starts::is_ended(&mut object(Carrier::Starts)?);
+    let asked = ASKED.get_or_init(|| tried().map_err(|e: KernelError| chain(&e)));
+    asked.as_ref().copied().map_err(String::as_str)
+}
+
+/// Both.
+pub fn layers() -> Layers<'static> {
+    Layers {
+        lsm: lsm(),
+        starts: starts(),
+    }
+}
+
+/// Which programs carry what mounts do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// There is nothing of that.
+    Nobody,
+    Lsm,
+    /// What may be started is listed, and there is no LSM.
+    Starts,
+}
+
+// === impl Carrier ===
+
+impl Carrier {
+    /// Of what a policy says, where it is carried.
+    pub fn of(policy: &EffectivePolicy, layers: &Layers<'_>) -> Self {
+        match layers.lsm {
+            Ok(()) if policy.wants_lsm() => Self::Lsm,
+            Err(_) if policy.programs.allowed.is_some() => Self::Starts,
+            _ => Self::Nobody,
+        }
+    }
+
+    /// What is there where these are the programs.
+    pub fn layers(self) -> Layers<'static> {
+        const NOT_ATTACHED: Result<(), &str> = Err("not attached");
+        match self {
+            Self::Lsm => Layers::ALL,
+            Self::Starts => Layers {
+                lsm: NOT_ATTACHED,
+                starts: Ok(()),
+            },
+            Self::Nobody => Layers {
+                lsm: NOT_ATTACHED,
+                starts: NOT_ATTACHED,
+            },
+        }
+    }
+}
+
 /// With what the programs about files have to know of the running kernel; without them, without their tables.
-fn object(files: bool) -> Result<Ebpf, KernelError> {
-    let offsets = match files {
-        true => offsets::of_the_running_kernel().map_err(KernelError::Btf)?,
-        false => Offsets::default(),
+fn object(carrier: Carrier) -> Result<Ebpf, KernelError> {
+    let offsets = match carrier {
+        Carrier::Nobody => Offsets::default(),
+        Carrier::Lsm | Carrier::Starts => {
+            offsets::of_the_running_kernel().map_err(KernelError::Btf)?
+        }
     };
     let mut loader = EbpfLoader::new();
     loader.btf(None).override_global("OFFSETS", &offsets, true);
-    if !files {
+    if carrier != Carrier::Lsm {
         for map in files::LARGE {
             loader.map_max_entries(map, 1);
         }
@@ -223,18 +291,20 @@ pub struct Kernel {
     steering: Option<FdLink>,
     /// Where the policy has rules that mounts do not carry.
     files: Option<FilePrograms>,
+    /// Where the policy lists what may be started, and the kernel takes no LSM programs.
+    starts: Option<StartProgram>,
 }
 
 impl Kernel {
-    /// Loads, attaches and pins under `pins`, which must not exist. With empty maps everything is denied; `files`: with the programs
-    /// about files, which hold nowhere yet.
+    /// Loads, attaches and pins under `pins`, which must not exist. With empty maps everything is denied; `carrier`: whose
+    /// programs are attached besides, which hold nowhere yet.
     pub fn attach(
         pins: &Path,
         session: &File,
         gateway: &File,
-        files: bool,
+        carrier: Carrier,
     ) -> Result<(Self, Maps), KernelError> {
-        let made = Self::attach_into(pins, session, gateway, files);
+        let made = Self::attach_into(pins, session, gateway, carrier);
         if made.is_err() {
             // Nothing half made stays. A failure here leaves pins that `gc` finds.
             let _ = std::fs::remove_dir_all(pins);
@@ -246,11 +316,11 @@ impl Kernel {
         pins: &Path,
         session: &File,
         gateway: &File,
-        files: bool,
+        carrier: Carrier,
     ) -> Result<(Self, Maps), KernelError> {
         std::fs::create_dir_all(pins.join("maps")).map_err(io_error("create", pins))?;
         std::fs::create_dir_all(pins.join("links")).map_err(io_error("create", pins))?;
-        let mut ebpf = object(files)?;
+        let mut ebpf = object(carrier)?;
         let mut links = Vec::new();
         for point in SESSION_HOOKS {
             links.push((point, attach_cgroup(&mut ebpf, point, session, pins)?));
@@ -265,9 +335,13 @@ impl Kernel {
             .ok_or(KernelError::Missing(STEER))?
             .pin(&steer)
             .map_err(pin_error(&steer))?;
-        let files = match files {
-            true => Some(FilePrograms::attach(&mut ebpf, pins)?),
-            false => None,
+        let files = match carrier {
+            Carrier::Lsm => Some(FilePrograms::attach(&mut ebpf, pins)?),
+            Carrier::Nobody | Carrier::Starts => None,
+        };
+        let starts = match carrier {
+            Carrier::Starts => Some(StartProgram::attach(&mut ebpf, pins)?),
+            Carrier::Nobody | Carrier::Lsm => None,
         };
         let maps = Maps::pin(&mut ebpf, &pins.join("maps"))?;
         let kernel = Self {
@@ -276,6 +350,7 @@ impl Kernel {
             gateway_links,
             steering: None,
             files,
+            starts,
         };
         kernel.verify(session, gateway)?;
         Ok((kernel, maps))
@@ -317,6 +392,7 @@ impl Kernel {
             gateway_links,
             steering,
             files: FilePrograms::adopt(pins)?,
+            starts: StartProgram::adopt(pins)?,
         };
         kernel.verify(session, gateway)?;
         Ok((kernel, maps))
@@ -400,6 +476,9 @@ impl Kernel {
         if let Some(files) = &self.files {
             states.extend(files.hooks()?);
         }
+        if let Some(starts) = &self.starts {
+            states.push(starts.hook()?);
+        }
         Ok(states)
     }
 
@@ -408,9 +487,18 @@ impl Kernel {
         self.files.as_mut()
     }
 
-    /// Whether the session has programs about files.
-    pub fn has_files(&self) -> bool {
-        self.files.is_some()
+    /// The program that sees each start, where the session has it.
+    pub fn starts(&mut self) -> Option<&mut StartProgram> {
+        self.starts.as_mut()
+    }
+
+    /// Whose programs the session has.
+    pub fn carrier(&self) -> Carrier {
+        match (&self.files, &self.starts) {
+            (Some(_), _) => Carrier::Lsm,
+            (None, Some(_)) => Carrier::Starts,
+            (None, None) => Carrier::Nobody,
+        }
     }
 
     /// Every hook is attached, and no other program stands between ours and the verdict.
@@ -430,8 +518,11 @@ impl Kernel {
                 }
             }
         }
-        match &self.files {
-            Some(files) => files.verify(),
+        if let Some(files) = &self.files {
+            files.verify()?;
+        }
+        match &self.starts {
+            Some(starts) => starts.verify(),
             None => Ok(()),
         }
     }

@@ -70,7 +70,7 @@ pub async fn serve(places: Places) -> Result<(), ServeError> {
         })
         .collect();
     // Nobody waits for it before he asks.
-    tokio::task::spawn_blocking(kernel::lsm);
+    tokio::task::spawn_blocking(kernel::layers);
     let broker = Arc::new(Broker::default());
     let mut sessions = HashMap::new();
     for id in store::sessions(&places.sessions)? {
@@ -327,14 +327,20 @@ impl enforcer_server::Enforcer for Service {
         &self,
         _request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
-        let lsm = tokio::task::spawn_blocking(kernel::lsm).await;
-        let lsm = lsm.unwrap_or(Err("it could not be tried"));
-        let mut capabilities = self.0.capabilities.clone();
-        capabilities.push(v1::Capability {
-            name: "lsm".to_owned(),
-            there: lsm.is_ok(),
-            detail: lsm.err().unwrap_or_default().to_owned(),
+        let untried = Err("it could not be tried");
+        let layers = tokio::task::spawn_blocking(kernel::layers).await;
+        let layers = layers.unwrap_or(policy::Layers {
+            lsm: untried,
+            starts: untried,
         });
+        let mut capabilities = self.0.capabilities.clone();
+        for (name, there) in [("lsm", layers.lsm), ("starts", layers.starts)] {
+            capabilities.push(v1::Capability {
+                name: name.to_owned(),
+                there: there.is_ok(),
+                detail: there.err().unwrap_or_default().to_owned(),
+            });
+        }
         Ok(Response::new(v1::StatusReply {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             binary_sha256: self.0.places.binary_sha256.clone(),

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use api::v1;
 use audit::{Event, Kind, Log, Verdict};
-use policy::{Compiled, EffectivePolicy};
+use policy::{Compiled, EffectivePolicy, Layers};
 use schema::host::HostName;
 use schema::net::{Cidr, Transport};
 use schema::session::SessionId;
@@ -31,7 +31,7 @@ use crate::cgroup::{Cgroup, CgroupError};
 use crate::dial::{self, Dial};
 use crate::files;
 use crate::gateway;
-use crate::kernel::{self, HookState, Kernel, KernelError, SessionMaps};
+use crate::kernel::{self, Carrier, HookState, Kernel, KernelError, SessionMaps};
 use crate::names::{Known, Names};
 use crate::places::{CGROUP, Places};
 use crate::store::{Credential, Record, Store, StoreError};
@@ -223,17 +223,17 @@ impl Session {
         gateway_index: u32,
         broker: Arc<Broker>,
     ) -> Result<Arc<Self>, SessionError> {
-        let lsm = match policy.wants_lsm() {
+        let layers = match policy.wants_lsm() {
             // It takes a moment the first time.
-            true => tokio::task::spawn_blocking(kernel::lsm).await,
-            false => Ok(Ok(())),
+            true => tokio::task::spawn_blocking(kernel::layers).await,
+            false => Ok(Layers::ALL),
         };
-        let lsm = lsm.map_err(|error| SessionError::Task(error.to_string()))?;
-        if let Some(diagnostic) = policy.not_carried(lsm.err()).first() {
+        let layers = layers.map_err(|error| SessionError::Task(error.to_string()))?;
+        if let Some(diagnostic) = policy.not_carried(&layers).first() {
             return Err(SessionError::Policy(diagnostic.message.clone()));
         }
-        if policy.wants_lsm()
-            && lsm.is_ok()
+        let carrier = Carrier::of(&policy, &layers);
+        if carrier == Carrier::Lsm
             && let Err(error) = files::fits(&policy)
         {
             return Err(SessionError::Policy(format!("`filesystem`: {error}")));
@@ -251,6 +251,7 @@ impl Session {
                     &policy,
                     credentials,
                     gateway_index,
+                    carrier,
                 )
             });
         let (cgroup, gateway_cgroup, programs, maps, log, record) = match begun {
@@ -307,6 +308,7 @@ impl Session {
         policy: &EffectivePolicy,
         credentials: BTreeMap<String, Credential>,
         gateway_index: u32,
+        carrier: Carrier,
     ) -> Result<(Cgroup, Cgroup, Kernel, crate::kernel::Maps, Log, Record), SessionError> {
         let name = id.as_str();
         let mut log = Log::open(&places.log(name), name)?;
@@ -314,9 +316,12 @@ impl Session {
         cgroup.hold()?;
         let gateway_cgroup = Cgroup::create(&places.gateway_cgroup(name), false)?;
         let pins = places.pins.join(name);
-        let lsm = policy.wants_lsm() && kernel::lsm().is_ok();
-        let (kernel, maps) =
-            Kernel::attach(&pins, cgroup.directory(), gateway_cgroup.directory(), lsm)?;
+        let (kernel, maps) = Kernel::attach(
+            &pins,
+            cgroup.directory(),
+            gateway_cgroup.directory(),
+            carrier,
+        )?;
         let policy = serde_json::from_slice(&policy.to_json())
             .map_err(|e| SessionError::Policy(e.to_string()))?;
         let record = Record {
@@ -352,7 +357,7 @@ impl Session {
         let bytes = record.policy.to_string();
         let document = EffectivePolicy::from_json(bytes.as_bytes())
             .map_err(|e| SessionError::Policy(e.to_string()))?;
-        if !kernel.has_files() && !document.not_carried(Some("")).is_empty() {
+        if !document.not_carried(&kernel.carrier().layers()).is_empty() {
             return Err(KernelError::Detached { hook: "file_open" }.into());
         }
         // Values of credentials are nowhere but in memory: what needs one is refused until it is handed anew.
@@ -650,6 +655,7 @@ impl Session {
                     program_id: hook.program,
                     attached: hook.attached,
                     lsm: kernel::is_about_files(hook.name),
+                    starts: kernel::is_about_starts(hook.name),
                 })
                 .collect(),
             denied,
@@ -682,10 +688,15 @@ impl Session {
 impl State {
     /// The programs about files hold nowhere any more. A failure leaves them holding in a namespace that nobody is in.
     fn release_files(&mut self) {
-        if let Some(programs) = self.kernel.as_mut().and_then(Kernel::files)
-            && let Err(error) = programs.release()
-        {
-            tracing::error!(%error, "the programs about files still hold in a namespace that is gone");
+        let Some(kernel) = &mut self.kernel else {
+            return;
+        };
+        let files = kernel.files().map(|programs| programs.release());
+        let starts = kernel.starts().map(|program| program.release());
+        for released in [files, starts].into_iter().flatten() {
+            if let Err(error) = released {
+                tracing::error!(%error, "the programs about files still hold in a namespace that is gone");
+            }
         }
     }
 

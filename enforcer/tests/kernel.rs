@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use enforcer::cgroup::Cgroup;
-use enforcer::kernel::{self, Kernel, KernelError, Maps};
+use enforcer::kernel::{self, Carrier, Kernel, KernelError, Maps};
 
 /// The cgroup v2 mount, wherever this machine has it.
 fn cgroup2() -> PathBuf {
@@ -76,7 +76,7 @@ impl Rig {
 
     fn attach(&self) -> Result<(Kernel, Maps), KernelError> {
         let (session, gateway) = self.directories();
-        Kernel::attach(&self.pins(), session, gateway, false)
+        Kernel::attach(&self.pins(), session, gateway, Carrier::Nobody)
     }
 
     /// Runs a shell command in the session's cgroup.
@@ -106,8 +106,10 @@ impl Drop for Rig {
 #[test]
 fn this_kernel_takes_every_program() {
     // BPF LSM is not everywhere: the tests of rules about files say what is expected where.
-    let lsm = ("lsm", kernel::lsm().map_err(str::to_owned));
-    for (name, result) in kernel::capabilities().into_iter().chain([lsm]) {
+    let layers = kernel::layers();
+    let layers = [("lsm", layers.lsm), ("starts", layers.starts)];
+    let layers = layers.map(|(name, there)| (name, there.map_err(str::to_owned)));
+    for (name, result) in kernel::capabilities().into_iter().chain(layers) {
         let everywhere = name != "lsm" || std::env::var_os("AGENTCONTAINER_NEEDS_LSM").is_some();
         assert!(result.is_ok() || !everywhere, "{name}: {result:?}");
     }
@@ -350,7 +352,7 @@ fn a_program_above_the_session_that_could_rewrite_addresses_is_refused() {
     let session = Cgroup::create(&child, true).unwrap();
     let pins = parent.bpffs.0.join("child");
     let (_, gateway) = parent.directories();
-    let refused = Kernel::attach(&pins, session.directory(), gateway, false);
+    let refused = Kernel::attach(&pins, session.directory(), gateway, Carrier::Nobody);
     assert!(
         matches!(refused, Err(KernelError::Foreign { .. })),
         "{refused:?}"

@@ -10,6 +10,8 @@ mod later;
 mod opener;
 #[path = "session/programs.rs"]
 mod programs;
+#[path = "session/started.rs"]
+mod started;
 #[path = "session/taken.rs"]
 mod taken;
 
@@ -463,7 +465,7 @@ async fn what_enforcers_that_are_gone_left_is_swept_up_and_nothing_else() {
             &ours.pins.join(id),
             session.directory(),
             gateway.directory(),
-            false,
+            enforcer::kernel::Carrier::Nobody,
         )
         .unwrap();
     };

@@ -21,6 +21,7 @@ use crate::ceiling::{Ceiling, MAX_CEILINGS};
 use crate::credential::{Credential, MAX_CREDENTIALS};
 use crate::files::{Files, MAX_FILE_RULES};
 use crate::inspection::Inspection;
+use crate::layers::Layers;
 use crate::programs::{MAX_PROGRAM_RULES, Programs};
 
 /// Version of the JSON form; another one is refused.
@@ -306,11 +307,11 @@ impl EffectivePolicy {
     }
 
     /// What it says of files and programs that no layer of this host carries, as errors that say what to do.
-    /// `no_lsm`: why its kernel takes no LSM programs, where it does not.
-    pub fn not_carried(&self, no_lsm: Option<&str>) -> Vec<Diagnostic> {
-        let files = no_lsm.map(|reason| self.files.not_carried(reason));
+    pub fn not_carried(&self, layers: &Layers<'_>) -> Vec<Diagnostic> {
+        let files = layers.lsm.err();
+        let files = files.map(|reason| self.files.not_carried(reason));
         let mut found = files.unwrap_or_default();
-        found.extend(self.programs.not_carried(no_lsm));
+        found.extend(self.programs.not_carried(layers));
         found
     }
 

@@ -7,6 +7,7 @@ use schema::program::ProgramName;
 use serde::{Deserialize, Serialize};
 
 use crate::effective::Origin;
+use crate::layers::Layers;
 
 /// Most rules about programs in one policy.
 pub const MAX_PROGRAM_RULES: usize = 4096;
@@ -104,16 +105,16 @@ impl Programs {
     }
 
     /// What mounts do not carry, as errors that say what to do: whatever a host says of mounts, they do nothing of this at all.
-    /// `no_lsm`: why the kernel takes no LSM programs, where it does not.
-    pub fn not_carried(&self, no_lsm: Option<&str>) -> Vec<Diagnostic> {
-        let allowed = self.allowed.as_ref().zip(no_lsm);
-        let allowed = allowed.map(|(rules, reason)| {
+    pub fn not_carried(&self, layers: &Layers<'_>) -> Vec<Diagnostic> {
+        let neither = layers.lsm.err().zip(layers.starts.err());
+        let allowed = self.allowed.as_ref().zip(neither);
+        let allowed = allowed.map(|(rules, (no_lsm, no_starts))| {
             let key = match rules.first() {
                 Some(rule) => rule.key(ProgramRight::Allowed),
                 None => "allowedBinaries",
             };
             let words = format!(
-                "`{key}` is about every program that is started: BPF LSM, which sees each start, is not there ({reason})"
+                "`{key}` is about every program that is started: BPF LSM, which sees each start, is not there ({no_lsm}), nor a tracepoint that ends one ({no_starts})"
             );
             let help = "see `agentcontainer doctor` for BPF LSM; or take it out: `deniedBinaries` holds on every kernel, for the programs that it names";
             (words, help, rules.first().map(|rule| &rule.origin))

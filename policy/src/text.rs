@@ -158,7 +158,7 @@ pub fn program(right: ProgramRight, rule: &ProgramRule) -> String {
     let entry = format!("{} \"{}\"", rule.key(right), rule.name);
     let entry = said(entry, rule.organisation.as_deref());
     match right {
-        ProgramRight::Allowed => format!("{entry} (BPF LSM)"),
+        ProgramRight::Allowed => format!("{entry} (BPF LSM or tracepoint)"),
         ProgramRight::Denied => format!("{entry} (mounts)"),
     }
 }

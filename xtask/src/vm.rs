@@ -35,6 +35,19 @@ pub struct Arguments {
     /// Do not build: run the binaries that are there
     #[arg(long)]
     built: bool,
+    /// The security modules that the kernel starts with (lsm=… on its command line); without it its own choice but AppArmor
+    #[arg(long, value_parser = modules)]
+    lsm: Option<String>,
+}
+
+fn modules(list: &str) -> Result<String, String> {
+    match list
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte == b',')
+    {
+        true => Ok(list.to_owned()),
+        false => Err("names with commas between them".to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -104,6 +117,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             tree: &tree,
             jobs: &jobs,
             drive: disk.as_deref().map(|file| Drive { file, keep: false }),
+            lsm: arguments.lsm.as_deref(),
             deadline,
         };
         let counts = machine.run()?;

@@ -23,7 +23,7 @@ pub struct StatusReply {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Capability {
-    /// cgroup_sock_addr, cgroup_sock, cgroup_skb, sk_lookup, ringbuf, netns_cookie, lsm
+    /// cgroup_sock_addr, cgroup_sock, cgroup_skb, sk_lookup, ringbuf, netns_cookie, lsm, starts
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
@@ -99,6 +99,9 @@ pub struct Hook {
     /// about files, run for the whole system; otherwise at the session's or the gateway's cgroup
     #[prost(bool, tag = "4")]
     pub lsm: bool,
+    /// sees each start, of the whole system
+    #[prost(bool, tag = "5")]
+    pub starts: bool,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -60,8 +60,14 @@ fn check(config: Option<&PathBuf>, as_json: bool) -> Result<u8, Failure> {
             let host = loaded::host_for(&places, &workspace)?;
             let documents = crate::organisation::of_host(&places, &host)?;
             let held = policy::organisation::hold(&parsed, &host, &documents)?;
-            match held.policy.not_carried(None) {
-                errors if errors.is_empty() => Ok(held.policy.not_carried(Some("")).len()),
+            let mounts_and_starts = policy::Layers {
+                lsm: Err(""),
+                starts: Ok(()),
+            };
+            match held.policy.not_carried(&policy::Layers::ALL) {
+                errors if errors.is_empty() => {
+                    Ok(held.policy.not_carried(&mounts_and_starts).len())
+                }
                 errors => Err(Failure::from(errors)),
             }
         });
@@ -76,7 +82,7 @@ fn check(config: Option<&PathBuf>, as_json: bool) -> Result<u8, Failure> {
             report::out(format!("{}: ok", escape(&found.name)));
             if later > 0 {
                 report::note(
-                    "rules about files that come later, and lists of what may be started, need BPF LSM on the host that runs it, which `agentcontainer doctor` looks for; for the former files = \"mounts\" in its config.toml can do",
+                    "rules about files that come later need BPF LSM on the host that runs it, which `agentcontainer doctor` looks for, or files = \"mounts\" in its config.toml",
                 );
             }
         }

@@ -2,6 +2,8 @@
 //! throwaway session: a raw address that must be refused, and a name that must answer. 0 all there, 1 something is missing,
 //! 2 something could not be asked.
 
+mod fix;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -31,9 +33,12 @@ const WIRED: Duration = Duration::from_secs(15);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// As JSON, one array
+    /// As JSON, one array; with --fix one object
     #[arg(long)]
     json: bool,
+    /// Print what to change on this machine for its kernel to have BPF LSM; nothing is changed
+    #[arg(long)]
+    fix: bool,
 }
 
 /// One line of the report.
@@ -93,6 +98,9 @@ impl Findings {
 
 pub async fn run(args: &Args) -> Result<u8, Failure> {
     let as_json = json(args.json);
+    if args.fix {
+        return fix_it(as_json).await;
+    }
     let mut findings = Findings::default();
     examine(&mut findings).await;
     if as_json {
@@ -111,6 +119,33 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
         }
     }
     Ok(findings.status())
+}
+
+/// 0: there is nothing to change.
+async fn fix_it(as_json: bool) -> Result<u8, Failure> {
+    let engine = connect().await?;
+    let places = Places::from_env()?;
+    let sidecar = channel::sidecar(&places)?;
+    let (_, status) = match channel::running(&sidecar).await? {
+        Some(found) => found,
+        None => channel::start(&engine, &sidecar).await?,
+    };
+    let lsm = status.capabilities.iter().find(|c| c.name == "lsm");
+    let refused = lsm.filter(|lsm| !lsm.there).map(|lsm| lsm.detail.as_str());
+    let fix = fix::Facts::gather().fix(refused);
+    match as_json {
+        true => report::out_json(&fix),
+        false => {
+            report::out(escape(&fix.finding));
+            for step in &fix.steps {
+                report::out(format!("  {}", escape(step)));
+            }
+            if !fix.steps.is_empty() {
+                report::out("Then `agentcontainer doctor` says whether it is there.");
+            }
+        }
+    }
+    Ok(u8::from(refused.is_some()))
 }
 
 const LATER: &[&str] = &["enforcer", "refused attempt", "allowed attempt"];
@@ -250,19 +285,24 @@ fn enforcer_checks(findings: &mut Findings, sidecar: &Sidecar, status: &v1::Stat
         None,
     );
     for capability in &status.capabilities {
-        // Rules about files that come later need it, and a start that has any is refused without it.
-        let needed = capability.name != "lsm";
-        let detail = match (capability.there, needed) {
+        // Rules need these, and a start that has any is refused without them.
+        let by = match capability.name.as_str() {
+            "lsm" => Some("patterns about files need it"),
+            "starts" if lsm => Some("BPF LSM does what it is for"),
+            "starts" => Some("`allowedBinaries` needs it"),
+            _ => None,
+        };
+        let detail = match (capability.there, by) {
+            (true, _) if capability.name == "starts" => {
+                "a program that must not be started was ended".to_owned()
+            }
             (true, _) => "a program of this kind was loaded".to_owned(),
-            (false, true) => capability.detail.clone(),
-            (false, false) => format!(
-                "not there ({}); patterns about files and `allowedBinaries` need it",
-                capability.detail
-            ),
+            (false, None) => capability.detail.clone(),
+            (false, Some(by)) => format!("not there ({}); {by}", capability.detail),
         };
         findings.add(
             &format!("bpf {}", capability.name),
-            Some(capability.there || !needed),
+            Some(capability.there || by.is_some()),
             detail,
             Some("the kernel, or what it runs in, does not let programs of this kind be loaded"),
         );

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use policy::{ProgramRight, ProgramRule};
 
 use super::enter::Inside;
-use super::programs::{directories, entry, places};
+use super::programs::{Place, directories, entry, places};
 use super::{FilesError, io_error, shown, sys};
 
 /// Bytes of a script's first line that the kernel reads (BINPRM_BUF_SIZE).
@@ -51,6 +51,13 @@ impl Allowed {
             }
         }
         Ok(allowed)
+    }
+
+    /// Its files, each to be on a mount of its own.
+    pub fn places(&self) -> Result<Vec<Place>, FilesError> {
+        let files = self.files.iter();
+        let places = files.map(|file| Place::new(file.clone(), "allowedBinaries"));
+        places.collect()
     }
 
     fn add(

@@ -87,6 +87,10 @@ impl Inside {
             .map_err(|e| io_error("number", "the mount namespace")(io::Error::other(e)))
     }
 
+    pub fn into_namespace(self) -> File {
+        self.namespace
+    }
+
     /// The workspace's folder, below the root.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -196,6 +200,29 @@ pub fn listed(pid: u32) -> io::Result<Vec<Mount>> {
         .collect()
 }
 
+/// Where a mount is, below the root: the kernel writes some bytes as `\\NNN` (fs/proc_namespace.c, `mangle`).
+pub fn place(at: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut bytes = Vec::with_capacity(at.len());
+    let mut rest = at;
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.first_chunk::<3>().filter(|_| *first == b'\\');
+        let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    let path = Path::new(std::ffi::OsStr::from_bytes(&bytes));
+    path.strip_prefix("/").unwrap_or(path).to_owned()
+}
+
 /// A mount and what is mounted on it, at any remove, without the mounts that are `exempt` and what is on them. What lies hidden under
 /// another mount at the same place is on the mount above it, not on that one.
 pub fn below<'a>(
@@ -266,6 +293,18 @@ mod tests {
             }
         );
         assert_eq!(mount(b"36 35"), None);
+    }
+
+    #[test]
+    fn where_a_mount_is_is_read_as_the_kernel_writes_it() {
+        for (written, path) in [
+            (&b"/mnt2/x"[..], "mnt2/x"),
+            (br"/a\040b\134c\012", "a b\\c\n"),
+            (br"/a\04", r"a\04"),
+            (b"/", ""),
+        ] {
+            assert_eq!(place(written), Path::new(path), "{path}");
+        }
     }
 
     #[test]

@@ -29,6 +29,10 @@ pub struct Found {
     pub origin: String,
     pub identity: sys::Identity,
     pub is_directory: bool,
+    /// The directories above it stay where they are.
+    pub keep: bool,
+    /// A program that may be started, which has a mount of its own for that.
+    pub listed: bool,
 }
 
 /// What there is of each rule.
@@ -147,6 +151,8 @@ impl One<'_> {
             origin: self.rule.origin.to_string(),
             identity: sys::identity(file).map_err(failed())?,
             is_directory: kind == libc::S_IFDIR,
+            keep: true,
+            listed: false,
         })
     }
 

@@ -25,6 +25,8 @@ pub struct Step {
     pub origin: String,
     pub identity: sys::Identity,
     pub is_directory: bool,
+    /// What is on it may be started, where that is held by mounts.
+    pub listed: bool,
 }
 
 /// What is known of a directory on the way.
@@ -50,7 +52,7 @@ pub fn steps(
 ) -> Result<Vec<Step>, FilesError> {
     let rules = rules(found);
     let mut steps: BTreeMap<PathBuf, Step> = BTreeMap::new();
-    for path in rules.keys() {
+    for (path, _) in rules.iter().filter(|(_, found)| found.keep) {
         for above in path.ancestors().skip(1) {
             let is_root = above.as_os_str().is_empty();
             let fixed = right_at(&rules, above) == Some(FileRight::ReadOnly);
@@ -67,6 +69,7 @@ pub fn steps(
                 origin: String::new(),
                 identity: there.identity,
                 is_directory: true,
+                listed: false,
             };
             steps.insert(above.to_owned(), step);
         }
@@ -77,6 +80,7 @@ pub fn steps(
             origin: found.origin,
             identity: found.identity,
             is_directory: found.is_directory,
+            listed: found.listed,
             path: path.clone(),
         };
         steps.insert(path, step);
@@ -87,12 +91,19 @@ pub fn steps(
 /// One rule a path, and none that changes nothing: below what is denied, or writable in what is writable.
 fn rules(found: Vec<Found>) -> BTreeMap<PathBuf, Found> {
     let mut all: BTreeMap<PathBuf, Found> = BTreeMap::new();
-    for one in found {
-        let stricter = all
-            .get(&one.path)
-            .is_none_or(|known| strictness(one.right) > strictness(known.right));
-        if stricter {
-            all.insert(one.path.clone(), one);
+    for mut one in found {
+        match all.get_mut(&one.path) {
+            Some(known) if strictness(one.right) <= strictness(known.right) => {
+                known.keep |= one.keep;
+                known.listed |= one.listed && known.right != FileRight::Denied;
+            }
+            known => {
+                if let Some(known) = known {
+                    one.keep |= known.keep;
+                    one.listed |= known.listed && one.right != FileRight::Denied;
+                }
+                all.insert(one.path.clone(), one);
+            }
         }
     }
     let mut kept: BTreeMap<PathBuf, Found> = BTreeMap::new();
@@ -100,7 +111,7 @@ fn rules(found: Vec<Found>) -> BTreeMap<PathBuf, Found> {
         let above = path.parent().and_then(|above| right_at(&kept, above));
         let needless = match above {
             Some(FileRight::Denied) => true,
-            Some(right) => right == one.right,
+            Some(right) => right == one.right && !one.listed,
             None => one.right == FileRight::Writable,
         };
         if !needless {
@@ -139,6 +150,8 @@ mod tests {
                 origin: String::new(),
                 identity: (0, 0, 0),
                 is_directory: true,
+                keep: true,
+                listed: false,
             })
             .collect();
         steps(found, |path| {
@@ -208,6 +221,56 @@ mod tests {
                 ("w/a/cache/x/y", Rule(Denied)),
             ],
         );
+    }
+
+    #[test]
+    fn what_may_be_started_has_a_mount_of_its_own_unless_it_is_denied() {
+        let found = |path: &str, right, listed: bool| Found {
+            path: path.into(),
+            right,
+            origin: String::new(),
+            identity: (0, 0, 0),
+            is_directory: false,
+            keep: !listed,
+            listed,
+        };
+        let listed = [
+            found("usr", ReadOnly, false),
+            found("usr/bin/sh", ReadOnly, true),
+            found("usr/bin/id", ReadOnly, true),
+            found("usr/bin/id", Denied, false),
+            found("usr/bin/git", ReadOnly, false),
+            found("opt", Denied, false),
+            found("opt/tool", ReadOnly, true),
+            found("w/own", Writable, false),
+            found("w/own", ReadOnly, true),
+            found("x/alone", ReadOnly, true),
+        ];
+        for order in [listed.to_vec(), listed.iter().rev().cloned().collect()] {
+            let steps = steps(order, |_| {
+                Ok(Way {
+                    identity: (0, 0, 0),
+                    is_mount: false,
+                })
+            });
+            let steps = steps.unwrap();
+            let said: Vec<_> = steps
+                .iter()
+                .map(|step| (step.path.to_str().unwrap(), step.kind, step.listed))
+                .collect();
+            assert_eq!(
+                said,
+                [
+                    ("opt", Rule(Denied), false),
+                    ("usr", Rule(ReadOnly), false),
+                    ("usr/bin/id", Rule(Denied), false),
+                    ("usr/bin/sh", Rule(ReadOnly), true),
+                    ("w", Keep, false),
+                    ("w/own", Rule(ReadOnly), true),
+                    ("x/alone", Rule(ReadOnly), true),
+                ]
+            );
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub const MAX_DIRECTORIES: usize = 256;
 /// Names that an account of it writes out.
 const FEW: usize = 12;
 
-/// A place that is masked. The path is below the container's root.
+/// A place that is masked, or that may be started. The path is below the container's root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
@@ -50,6 +50,26 @@ pub(super) struct Entry {
     identity: sys::Identity,
     /// The mount that the file is on.
     mount: u64,
+}
+
+// === impl Place ===
+
+impl Place {
+    pub(super) fn new(path: PathBuf, origin: &str) -> Result<Self, FilesError> {
+        let origin = origin.to_owned();
+        let place = Self { path, origin };
+        place.is_text().map(|()| place)
+    }
+
+    /// They are kept as text.
+    fn is_text(&self) -> Result<(), FilesError> {
+        match self.path.to_str() {
+            Some(_) => Ok(()),
+            None => Err(io_error("keep", shown(&self.path))(io::Error::other(
+                "its name is no text",
+            ))),
+        }
+    }
 }
 
 // === impl Masked ===
@@ -96,11 +116,7 @@ impl Masked {
         }
         masked.places.sort_by(|a, b| a.path.cmp(&b.path));
         masked.places.dedup_by(|a, b| a.path == b.path);
-        // They are kept as text.
-        if let Some(place) = masked.places.iter().find(|p| p.path.to_str().is_none()) {
-            let error = io::Error::other("its name is no text");
-            return Err(io_error("deny", shown(&place.path))(error));
-        }
+        masked.places.iter().try_for_each(Place::is_text)?;
         Ok(masked)
     }
 
@@ -154,12 +170,14 @@ impl std::fmt::Display for Masked {
     }
 }
 
-/// What there is at places that were found before, and how many are not there for now.
+/// What there is at places that were found before, and how many are not there for now: of programs that are denied, or that may be started.
 pub fn at(
     inside: &Inside,
     places: &[Place],
+    right: ProgramRight,
     when: When,
 ) -> Result<(Vec<Found>, usize), FilesError> {
+    let listed = right == ProgramRight::Allowed;
     let (mut found, mut missing) = (Vec::new(), 0);
     for place in places {
         let file = match inside.open(&place.path) {
@@ -173,10 +191,15 @@ pub fn at(
         let failed = || io_error("look at", shown(&place.path));
         found.push(Found {
             path: place.path.clone(),
-            right: FileRight::Denied,
+            right: match listed {
+                true => FileRight::ReadOnly,
+                false => FileRight::Denied,
+            },
             origin: place.origin.clone(),
             identity: sys::identity(&file).map_err(failed())?,
             is_directory: is_directory(&file, &place.path)?,
+            keep: !listed,
+            listed,
         });
     }
     Ok((found, missing))

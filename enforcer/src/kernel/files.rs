@@ -34,7 +34,7 @@ pub const HOOKS: [&str; 14] = [
 ];
 
 const COUNTERS: &str = "COUNTERS";
-const FILES: &str = "FILES";
+pub(super) const FILES: &str = "FILES";
 const NAMES: &str = "NAMES";
 const GLOBS: &str = "GLOBS";
 const GLOB_CLASSES: &str = "GLOB_CLASSES";
@@ -122,7 +122,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, hook: &'static str) -> Result<&'a mut Lsm, Ke
     program.try_into().map_err(failed(hook))
 }
 
-fn map_error(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
+pub(super) fn map_error(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
     move |source| KernelError::Map { map, source }
 }
 

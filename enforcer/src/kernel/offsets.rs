@@ -37,6 +37,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         mount_parent: of("mount", "mnt_parent")?,
         mount_mountpoint: of("mount", "mnt_mountpoint")?,
         mount_ns: of("mount", "mnt_ns")?,
+        mount_id: of("mount", "mnt_id")?,
         unix_path: of("unix_sock", "path")?,
         socket_sk: of("socket", "sk")?,
         bprm_file: of("linux_binprm", "file")?,

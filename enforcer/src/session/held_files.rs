@@ -14,8 +14,8 @@ use nix::poll::{PollFd, PollFlags, poll};
 use policy::EffectivePolicy;
 
 use super::Session;
-use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, When};
-use crate::kernel::{Kernel, KernelError};
+use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, Place, When};
+use crate::kernel::{Carrier, Kernel, KernelError};
 use crate::process;
 
 /// How often, in milliseconds, it is asked where the kernel says nothing: a file that was removed and comes back is no change of mounts.
@@ -31,6 +31,12 @@ pub(super) enum Programs {
     Nowhere,
     /// They hold; with what may be started, where that is listed.
     Holding(Option<Allowed>),
+    /// What is started and not of these is ended.
+    Ending(Allowed),
+}
+
+fn failed(error: KernelError) -> FilesError {
+    FilesError::Kernel(error.to_string())
 }
 
 impl Session {
@@ -40,6 +46,7 @@ impl Session {
         pid: u32,
         network: (u64, u64),
         document: Arc<EffectivePolicy>,
+        listed: Vec<Place>,
         when: When,
     ) -> Result<Held, FilesError> {
         let places = Arc::clone(&self.places);
@@ -48,30 +55,67 @@ impl Session {
             false => Later::Nobody,
         };
         let masked = self.state.lock().await.record.masked.clone();
+        let programs = files::Programs { masked, listed };
         blocking(pid, move || {
             let base = places.sessions.parent().unwrap_or(&places.sessions);
             let masks = Masks::make(base)?;
-            files::hold(pid, network, &document.files, &masked, &masks, when, later)
+            files::hold(
+                pid,
+                network,
+                &document.files,
+                &programs,
+                &masks,
+                when,
+                later,
+            )
         })
         .await
     }
 
-    async fn has_lsm(&self) -> bool {
+    async fn carrier(&self) -> Carrier {
         let state = self.state.lock().await;
-        state.kernel.as_ref().is_some_and(Kernel::has_files)
+        let kernel = state.kernel.as_ref();
+        kernel.map_or(Carrier::Nobody, Kernel::carrier)
     }
 
-    /// Has the programs about files hold in the namespace of an init that waits, where the session has them.
+    async fn has_lsm(&self) -> bool {
+        self.carrier().await == Carrier::Lsm
+    }
+
+    /// Has the programs of the session hold in the namespace of an init that waits, where it has any.
     pub(super) async fn tell_programs(
         &self,
         pid: u32,
         network: (u64, u64),
         document: Arc<EffectivePolicy>,
+        allowed: Option<Allowed>,
+        held: &Held,
     ) -> Result<Programs, FilesError> {
-        if !self.has_lsm().await {
-            return Ok(Programs::Nowhere);
+        match self.carrier().await {
+            Carrier::Nobody => Ok(Programs::Nowhere),
+            Carrier::Lsm => self.tell_files(pid, network, document).await,
+            Carrier::Starts => {
+                let listed = held.listed.clone();
+                let work = move || {
+                    let pinned = files::pinned(pid, network, &listed)?;
+                    Ok((pinned, files::namespace(pid, network)?))
+                };
+                let (pinned, namespace) = blocking(pid, work).await?;
+                let mut state = self.state.lock().await;
+                let starts = state.kernel.as_mut().and_then(Kernel::starts);
+                let starts = starts.ok_or(FilesError::NotAsked)?;
+                starts.hold(pinned, &namespace).map_err(failed)?;
+                Ok(Programs::Ending(allowed.unwrap_or_default()))
+            }
         }
-        let failed = |error: KernelError| FilesError::Kernel(error.to_string());
+    }
+
+    async fn tell_files(
+        &self,
+        pid: u32,
+        network: (u64, u64),
+        document: Arc<EffectivePolicy>,
+    ) -> Result<Programs, FilesError> {
         let work = move || files::table(pid, network, &document);
         let (table, namespace, allowed) = blocking(pid, work).await?;
         let before = {
@@ -87,6 +131,38 @@ impl Session {
             after if after > before => Ok(Programs::Holding(allowed)),
             _ => Err(FilesError::NotAsked),
         }
+    }
+
+    /// What may be started, where mounts of their own say that.
+    pub(super) async fn find_listed(
+        &self,
+        pid: u32,
+        network: (u64, u64),
+        document: Arc<EffectivePolicy>,
+    ) -> Result<Option<Allowed>, FilesError> {
+        if self.carrier().await != Carrier::Starts {
+            return Ok(None);
+        }
+        let find = move || match &document.programs.allowed {
+            Some(rules) => files::allowed(pid, network, rules).map(Some),
+            None => Ok(None),
+        };
+        blocking(pid, find).await
+    }
+
+    /// After an enforcer's restart: the mounts whose numbers the kernel has are held again, and what went meanwhile is not started any more.
+    pub(super) async fn list_again(&self, pid: u32, network: (u64, u64)) -> Result<(), FilesError> {
+        let listed = {
+            let mut state = self.state.lock().await;
+            match state.kernel.as_mut().and_then(Kernel::starts) {
+                Some(starts) => starts.listed().map_err(failed)?,
+                None => return Ok(()),
+            }
+        };
+        let pinned = blocking(pid, move || files::pinned(pid, network, &listed)).await?;
+        let mut state = self.state.lock().await;
+        let starts = state.kernel.as_mut().and_then(Kernel::starts);
+        starts.map_or(Ok(()), |starts| starts.list(pinned).map_err(failed))
     }
 
     /// Finds what the policy denies of programs, and keeps where that is.
@@ -107,7 +183,8 @@ impl Session {
     pub(super) fn keep_files(self: Arc<Self>, pid: u32, held: Option<Held>) {
         tokio::spawn(async move {
             let document = Arc::clone(&self.state.lock().await.current.document);
-            if document.files.is_empty() && document.programs.denied.is_empty() {
+            let restarted = held.is_none() && self.carrier().await == Carrier::Starts;
+            if document.files.is_empty() && document.programs.denied.is_empty() && !restarted {
                 return;
             }
             if let Err(error) = self.kept(pid, document, held).await {
@@ -139,6 +216,9 @@ impl Session {
             return Ok(());
         };
         let mounts = Arc::new(mounts);
+        if held.is_none() {
+            self.list_again(pid, network).await?;
+        }
         // Not there from the beginning; what was, and went, is waited for.
         let mut never: Option<BTreeSet<PathBuf>> = held.as_ref().map(|held| held.absent.clone());
         let mut failed = 0;
@@ -151,7 +231,7 @@ impl Session {
             let same = |held: &Held| complete(held) && files::is_there(pid, held).unwrap_or(false);
             if !held.as_ref().is_some_and(same) {
                 match self
-                    .put_in_place(pid, network, Arc::clone(&document), When::Again)
+                    .put_in_place(pid, network, Arc::clone(&document), Vec::new(), When::Again)
                     .await
                 {
                     Ok(now) => {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit::{Event, Kind, Verdict};
-use enforcer_common::Settings;
+use enforcer_common::{Settings, counter};
 use policy::EffectivePolicy;
 use schema::net::Cidr;
 
 use super::Session;
 use super::held_files::Programs;
-use crate::files::{Held, Masked, When};
+use crate::files::{Allowed, Held, Masked, When};
+use crate::kernel::KernelError;
 use crate::process;
 use crate::wire::{self, WireError, Wired};
 
@@ -131,11 +132,17 @@ impl Session {
         if masked != Masked::default() {
             said.push(("programs-held", "mounts", masked.to_string()));
         }
-        if let Programs::Holding(allowed) = programs {
-            let words = "all of it, for what comes later too".to_owned();
-            said.push(("files-held", "lsm", words));
-            let allowed = allowed.map(|allowed| ("programs-held", "lsm", allowed.to_string()));
-            said.extend(allowed);
+        match programs {
+            Programs::Nowhere => {}
+            Programs::Holding(allowed) => {
+                let words = "all of it, for what comes later too".to_owned();
+                said.push(("files-held", "lsm", words));
+                let allowed = allowed.map(|allowed| ("programs-held", "lsm", allowed.to_string()));
+                said.extend(allowed);
+            }
+            Programs::Ending(allowed) => {
+                said.push(("programs-held", "tracepoint", allowed.to_string()));
+            }
         }
         for (reason, layer, detail) in said {
             let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, reason);
@@ -160,11 +167,17 @@ impl Session {
         let masked = self
             .find_programs(pid, network, Arc::clone(&document))
             .await?;
+        let allowed = self
+            .find_listed(pid, network, Arc::clone(&document))
+            .await?;
+        let listed = allowed.as_ref().map_or(Ok(Vec::new()), Allowed::places)?;
         let held = self
-            .put_in_place(pid, network, Arc::clone(&document), When::Start)
+            .put_in_place(pid, network, Arc::clone(&document), listed, When::Start)
             .await?;
         self.alone(pid)?;
-        let programs = self.tell_programs(pid, network, document).await?;
+        let programs = self
+            .tell_programs(pid, network, document, allowed, &held)
+            .await?;
         Ok((masked, held, programs))
     }
 
@@ -372,12 +385,15 @@ impl Session {
 
     /// The kernel's word that every hook is attached and no program of somebody else's can change what ours decided: one may
     /// have come since the start.
-    async fn held(&self) -> Result<(), crate::kernel::KernelError> {
+    async fn held(&self) -> Result<(), KernelError> {
         let state = self.state.lock().await;
         let Some(kernel) = &state.kernel else {
             return Ok(());
         };
         kernel.verify(self.cgroup.directory(), self.gateway_cgroup.directory())?;
+        if state.maps.counter(counter::NOT_ENDED)? > 0 {
+            return Err(KernelError::NotEnded);
+        }
         match &state.wired {
             Some(wired) => kernel.verify_steering(&wired.netns.fd()),
             None => Ok(()),

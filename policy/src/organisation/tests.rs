@@ -1,6 +1,12 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 
+/// Of a kernel that carries nothing.
+const NEITHER: crate::Layers<'_> = crate::Layers {
+    lsm: Err("no BPF LSM"),
+    starts: Err("no BTF"),
+};
+
 fn config(agent: &str) -> Config {
     config_with(agent, "")
 }
@@ -419,13 +425,13 @@ fn denials_of_files_and_programs_and_trees_that_are_read_only_join_the_workspace
             "denials.binaries \"sudo\" of the policy of acme (mounts) at policy.json:2:58",
         ]
     );
-    assert!(result.policy.not_carried(Some("no BPF LSM")).is_empty());
+    assert!(result.policy.not_carried(&NEITHER).is_empty());
     // A pattern is more than mounts carry, whoever wrote it.
     let named = held(
         &own,
         &super::tests::document(r#""denials": { "paths": ["**/.key"] }"#),
     );
-    let not_carried = named.policy.not_carried(Some("no BPF LSM"));
+    let not_carried = named.policy.not_carried(&NEITHER);
     assert!(
         not_carried[0]
             .to_string()
@@ -513,7 +519,7 @@ fn programs_that_may_be_started_are_the_workspaces_within_the_ceiling_and_the_ce
     let none = held(&config(""), &document);
     let said: Vec<String> = none
         .policy
-        .not_carried(Some("no BPF LSM"))
+        .not_carried(&NEITHER)
         .iter()
         .map(ToString::to_string)
         .collect();

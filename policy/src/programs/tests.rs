@@ -23,7 +23,7 @@ fn each_entry_knows_where_it_was_written() {
     assert_eq!(
         shown,
         [
-            "allowedBinaries \"git\" (BPF LSM) at agentcontainer.json:3:22",
+            "allowedBinaries \"git\" (BPF LSM or tracepoint) at agentcontainer.json:3:22",
             "deniedBinaries \"sudo\" (mounts) at agentcontainer.json:4:21",
             "deniedBinaries \"/opt/x\" (mounts) at agentcontainer.json:4:29"
         ]
@@ -34,19 +34,39 @@ fn each_entry_knows_where_it_was_written() {
 }
 
 #[test]
-fn what_is_denied_is_carried_by_mounts_what_is_allowed_alone_by_lsm_and_asking_by_nothing() {
-    let none = Some("no BPF LSM");
+fn what_is_denied_is_carried_by_mounts_what_is_allowed_alone_by_whoever_sees_each_start_and_asking_by_nothing()
+ {
+    let none = Layers {
+        lsm: Err("no BPF LSM"),
+        starts: Err("no BTF"),
+    };
     assert_eq!(
-        asked("\"deniedBinaries\": [\"sudo\"]").not_carried(none),
+        asked("\"deniedBinaries\": [\"sudo\"]").not_carried(&none),
         []
     );
     let both = asked("\"allowedBinaries\": [\"git\", \"npm\"], \"requireApproval\": true");
-    assert_eq!(both.not_carried(None).len(), 1);
-    let found = both.not_carried(none);
+    for one in [
+        Layers::ALL,
+        Layers {
+            lsm: none.lsm,
+            ..Layers::ALL
+        },
+        Layers {
+            starts: none.starts,
+            ..Layers::ALL
+        },
+    ] {
+        assert_eq!(both.not_carried(&one).len(), 1, "{one:?}");
+    }
+    let found = both.not_carried(&none);
     let found: Vec<String> = found.iter().map(ToString::to_string).collect();
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(
         found[0].contains("agentcontainer.json:3:22") && found[0].contains("`allowedBinaries`"),
+        "{found:?}"
+    );
+    assert!(
+        found[0].contains("(no BPF LSM)") && found[0].contains("(no BTF)"),
         "{found:?}"
     );
     assert!(found[1].contains("`requireApproval`"), "{found:?}");

@@ -96,6 +96,31 @@ fn the_environment_holds_what_was_asked_for_and_nothing_of_the_host() {
 }
 
 #[test]
+fn doctor_says_what_to_change_for_bpf_lsm_and_changes_nothing() {
+    let workspace = Workspace::new();
+    let lsm = crate::files::has_lsm(&workspace);
+    let out = workspace.cli(&["doctor", "--fix", "--json"]);
+    out.status(i32::from(!lsm));
+    let fix: serde_json::Value = serde_json::from_str(&out.stdout).unwrap();
+    let finding = fix["finding"].as_str().unwrap();
+    assert_eq!(finding.contains("nothing to change"), lsm, "{finding}");
+    // The reason is the enforcer's own.
+    let status = workspace.cli(&["enforcer", "status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(status.ok()).unwrap();
+    let all = status["capabilities"].as_array().unwrap();
+    let detail = all.iter().find(|c| c["name"] == "lsm").unwrap()["detail"].as_str();
+    let steps = fix["steps"].as_array().unwrap();
+    assert!(
+        lsm || !steps.is_empty() || finding.contains(detail.unwrap()),
+        "{fix}"
+    );
+    workspace
+        .cli(&["doctor", "--fix"])
+        .status(i32::from(!lsm))
+        .prints(finding.split('(').next().unwrap().trim());
+}
+
+#[test]
 fn doctor_sees_one_attempt_refused_and_one_answered() {
     let out = Workspace::new().cli(&["doctor"]);
     out.status(0)

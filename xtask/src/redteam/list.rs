@@ -65,7 +65,7 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ("F15", "e2e_cli::control_files, rows X04 and X05"),
     (
         "E05 E12",
-        "enforcer::session::later::nothing_is_started_but_what_is_listed_by_whatever_way (`cargo xtask vm`)",
+        "enforcer::session::later::nothing_is_started_but_what_is_listed_by_whatever_way (by a tracepoint here, by BPF LSM in `cargo xtask vm`) and ::started",
     ),
     (
         "X08 X09",

@@ -49,6 +49,7 @@ pub fn ensure(tree: &Path, kernel: &Kernel) -> Result<PathBuf> {
             file: &part,
             keep: true,
         }),
+        lsm: None,
         deadline: DEADLINE,
     };
     let filled = machine.run().and_then(|counts| match counts.failed {

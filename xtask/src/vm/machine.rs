@@ -20,6 +20,8 @@ pub struct Machine<'a> {
     pub tree: &'a Path,
     pub jobs: &'a [Job],
     pub drive: Option<Drive<'a>>,
+    /// The security modules that the kernel is to start with; otherwise its own choice, without AppArmor.
+    pub lsm: Option<&'a str>,
     pub deadline: Duration,
 }
 
@@ -105,6 +107,10 @@ impl Machine<'_> {
 
     /// No hardware acceleration: the result is then the same in a machine that is itself virtual.
     fn start(&self, initramfs: &Path, console: &Path) -> Result<Guest> {
+        let modules = match self.lsm {
+            Some(list) => format!("lsm={list}"),
+            None => "apparmor=0".to_owned(),
+        };
         let mut qemu = Command::new("setpriv");
         qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
             .args([
@@ -134,7 +140,8 @@ impl Machine<'_> {
             .arg(initramfs)
             .arg("-virtfs")
             .arg("local,path=/,mount_tag=hostroot,security_model=none,readonly=on,multidevs=remap")
-            .args(["-append", "console=ttyS0 quiet panic=-1 apparmor=0"])
+            .arg("-append")
+            .arg(format!("console=ttyS0 quiet panic=-1 {modules}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         if let Some(drive) = &self.drive {

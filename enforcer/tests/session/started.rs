@@ -1,0 +1,149 @@
+//! Lists of what may be started where the kernel takes no LSM programs: what is not listed is ended when it is started. Where it takes them
+//! they carry the list, and these tests have nothing to say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use enforcer::kernel::{self, Carrier};
+use enforcer::session::Session;
+use policy::EffectivePolicy;
+use schema::session::SessionId;
+use serde_json::{Value, json};
+
+use crate::files::{Case, rule, said};
+use crate::programs::with_programs;
+use crate::{open, policy as parsed};
+
+fn listing(names: &[&str]) -> EffectivePolicy {
+    let listed: Vec<Value> = names
+        .iter()
+        .map(|name| json!({ "name": name, "origin": rule("x")["origin"] }))
+        .collect();
+    parsed(
+        json!({ "version": 1, "network": [{}], "gateway": {}, "programs": { "allowed": listed } }),
+    )
+}
+
+/// Whether starts are what carries a list here. It may not be nobody.
+fn by_starts() -> bool {
+    let carrier = Carrier::of(&listing(&["sh"]), &kernel::layers());
+    assert_ne!(carrier, Carrier::Nobody);
+    if carrier == Carrier::Starts {
+        kernel::starts().unwrap();
+        return true;
+    }
+    println!("BPF LSM carries lists here");
+    false
+}
+
+/// An x86-64 program of nine instructions, whose first five write an `x`.
+const TINY: &str = r#"
+import os, struct, sys
+code = bytes.fromhex("b801000000bf01000000488d3510000000ba010000000f05b83c00000031ff0f0578")
+head = b"\x7fELF\x02\x01\x01" + b"\0" * 9 + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+segment = struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 120 + len(code), 120 + len(code), 4096)
+open("tiny", "wb").write(head + segment + code); os.chmod("tiny", 0o755)
+r, w = os.pipe()
+ends, pids = {}, []
+for _ in range(4):
+    pid = os.fork()
+    if pid == 0:
+        for _ in range(250):
+            child = os.posix_spawn("./tiny", ["tiny"], {}, file_actions=[(os.POSIX_SPAWN_DUP2, w, 1)])
+            status = os.waitpid(child, 0)[1]
+            if status != int(sys.argv[1]): os._exit(1)
+        os._exit(0)
+    pids.append(pid)
+ends = [os.waitpid(pid, 0)[1] for pid in pids]
+os.close(w)
+print(ends, len(os.read(r, 65536)))
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "the program is one of x86-64")]
+async fn what_is_ended_has_run_no_instruction() {
+    if !by_starts() {
+        return;
+    }
+    let case = Case::new("tiny");
+    case.put("tiny.py", TINY);
+    let without = parsed(json!({ "version": 1, "network": [{}], "gateway": {} }));
+    let session = open(&case.rig, &format!("{}c", case.id), without, 1).await;
+    let usual = [("PATH", "/usr/bin:/bin".to_owned())];
+    let text = said(&case.inside_with(&session, "python3 tiny.py 0", &usual));
+    assert_eq!(text, "[0, 0, 0, 0] 1000\n");
+    session.close("test").await.unwrap();
+
+    let session = open(&case.rig, &case.id, listing(&["bash", "python3"]), 0).await;
+    let text = said(&case.inside_with(&session, "python3 tiny.py 9", &usual));
+    assert_eq!(text, "[0, 0, 0, 0] 0\n");
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_host_puts_in_the_place_of_a_program_is_not_started_in_a_session_that_runs() {
+    if !by_starts() {
+        return;
+    }
+    let case = with_programs("put");
+    let session = open(&case.rig, &case.id, listing(&["bash", "sleep", "elf"]), 0).await;
+    let bin = case.workspace.join("bin");
+    let host = std::thread::spawn(move || {
+        for _ in 0..400 {
+            if bin.join("go").exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        std::fs::copy("/usr/bin/printf", bin.join("new")).unwrap();
+        std::fs::rename(bin.join("new"), bin.join("elf")).unwrap();
+        std::fs::write(bin.join("there"), "").unwrap();
+    });
+    // Long enough for whatever is held again to be.
+    let script = "exec 2>/dev/null; bin/elf 'before\n'; > bin/go; while ! [ -e bin/there ]; do sleep 0.05; done; sleep 3; bin/elf after; bin/elf after; echo $?";
+    let text = said(&case.inside_with(&session, script, &[("PATH", case.path())]));
+    host.join().unwrap();
+    assert_eq!(text, "before\n137\n");
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_held_while_no_enforcer_is_there_and_by_the_next_one() {
+    if !by_starts() {
+        return;
+    }
+    let case = with_programs("next");
+    let first = open(&case.rig, &case.id, listing(&["bash", "sleep", "elf"]), 0).await;
+    let (places, id) = (Arc::clone(&case.rig.places), case.id.clone());
+    let directory = case.workspace.clone();
+    let host = tokio::spawn(async move {
+        for _ in 0..400 {
+            if directory.join("go").exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let id = SessionId::parse(&id).unwrap();
+        let second = Session::adopt(places, id, Arc::default()).await.unwrap();
+        assert!(
+            second
+                .status()
+                .await
+                .hooks
+                .iter()
+                .any(|hook| hook.starts && hook.attached)
+        );
+        std::fs::write(directory.join("taken"), "").unwrap();
+        second
+    });
+    let script = "exec 2>/dev/null; bin/elf 'runs\n'; id; > go; while ! [ -e taken ]; do sleep 0.05; done; sleep 3; bin/elf 'still\n'; id; /lib64/ld-linux-x86-64.so.2 /usr/bin/id; echo $?";
+    let output = {
+        let session = Arc::clone(&first);
+        let variables = [("PATH", case.path())];
+        tokio::task::block_in_place(|| case.inside_with(&session, script, &variables))
+    };
+    assert_eq!(said(&output), "runs\nstill\n137\n");
+    let second = host.await.unwrap();
+    second.close("test").await.unwrap();
+    let _ = first.close("test").await;
+}
