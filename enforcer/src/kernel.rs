@@ -74,6 +74,8 @@ pub enum KernelError {
     NotAsked,
     #[error("the kernel does not end a program that must not be started")]
     NotEnded,
+    #[error("a real-time kernel (PREEMPT_RT) may end a program after it began")]
+    Realtime,
     #[error("the kernel's BTF cannot be used: {0}")]
     Btf(String),
     #[error(
@@ -181,7 +183,13 @@ fn takes_lsm() -> Result<(), KernelError> {
 /// Whether this kernel has a program see each start, and end it there; otherwise why not. Tried once.
 pub fn starts() -> Result<(), &'static str> {
     static ASKED: OnceLock<Result<(), String>> = OnceLock::new();
-    let tried = || starts::is_ended(&mut object(Carrier::Starts)?);
+    let tried = || {
+        // There a signal from a program of ours is delivered by a thread of the kernel's (kernel/irq_work.c), which may come late.
+        if std::fs::read("/sys/kernel/realtime").is_ok_and(|said| said.starts_with(b"1")) {
+            return Err(KernelError::Realtime);
+        }
+        starts::is_ended(&mut object(Carrier::Starts)?)
+    };
     let asked = ASKED.get_or_init(|| tried().map_err(|e: KernelError| chain(&e)));
     asked.as_ref().copied().map_err(String::as_str)
 }

@@ -15,6 +15,8 @@ mod life;
 mod machines;
 #[path = "e2e_cli/network_record.rs"]
 mod network_record;
+#[path = "e2e_cli/ordinary.rs"]
+mod ordinary;
 #[path = "e2e_cli/organisation.rs"]
 mod organisation;
 #[path = "e2e_cli/programs.rs"]

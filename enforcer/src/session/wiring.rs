@@ -174,15 +174,15 @@ impl Session {
         let held = self
             .put_in_place(pid, network, Arc::clone(&document), listed, When::Start)
             .await?;
-        self.alone(pid)?;
         let programs = self
             .tell_programs(pid, network, document, allowed, &held)
             .await?;
+        self.alone(pid)?;
         Ok((masked, held, programs))
     }
 
-    /// Nobody but init is in its mount namespace: for whoever is in a directory already, it would stay what it was under the mounts. Asked
-    /// when they are there: who comes later walks from the root.
+    /// Nobody but init is in its mount namespace: for whoever is in a directory already, it would stay what it was under the mounts, and whoever
+    /// has been started is what it is. Asked when the rules hold: who comes later walks from the root, and is started under them.
     fn alone(&self, pid: u32) -> Result<(), WireError> {
         let theirs = process::mount_namespace(pid).ok_or(WireError::Gone(pid))?;
         let there = self.cgroup.processes().map_err(|e| WireError::Io {

@@ -143,7 +143,8 @@ async fn a_list_is_held_while_no_enforcer_is_there_and_by_the_next_one() {
         tokio::task::block_in_place(|| case.inside_with(&session, script, &variables))
     };
     assert_eq!(said(&output), "runs\nstill\n137\n");
+    // Whichever of the two ends it first.
     let second = host.await.unwrap();
-    second.close("test").await.unwrap();
+    let _ = second.close("test").await;
     let _ = first.close("test").await;
 }
