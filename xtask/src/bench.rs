@@ -11,6 +11,7 @@ mod memory;
 mod report;
 mod rig;
 mod rpc;
+mod rules;
 mod start;
 mod supply;
 
@@ -50,6 +51,8 @@ enum Section {
     Memory,
     /// From the command line to the program's first instruction, against `docker run`
     Start,
+    /// Starts and opens under rules about files and programs, against none
+    Rules,
     /// `lock`, `verify` and pulling, against cosign and docker
     Supply,
     /// What the gateway's inspectors cost, each alone and on requests
@@ -155,6 +158,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Section::Start) {
         start::run(effort)?;
+    }
+    if wanted(Section::Rules) {
+        rules::run(effort)?;
     }
     if wanted(Section::Supply) {
         supply::run(effort)?;

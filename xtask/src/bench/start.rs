@@ -16,7 +16,7 @@ use crate::{engine, image, paths, sh};
 const PROGRAM: [&str; 2] = ["date", "+%s%N"];
 
 /// A workspace of its own, with its own state: no other session's enforcer is touched.
-struct Place {
+pub(super) struct Place {
     dir: PathBuf,
     host: String,
 }
@@ -137,7 +137,7 @@ fn steps(name: &str, starts: &[Start]) {
 }
 
 impl Place {
-    fn new(host: &str) -> Result<Self> {
+    pub(super) fn new(host: &str) -> Result<Self> {
         let dir = std::env::temp_dir().join(format!("agentcontainer-bench-{}", std::process::id()));
         for name in ["ws", "home", "state", "config/agentcontainer"] {
             fs::create_dir_all(dir.join(name))?;
@@ -146,13 +146,18 @@ impl Place {
             "image": image::DEMO,
             "agent": {"capabilities": {"network": {"egress": {"allowedDomains": ["api.bench.test"]}}}},
         });
-        fs::write(dir.join("ws/agentcontainer.json"), config.to_string())?;
         let made = Self {
             dir,
             host: host.to_owned(),
         };
+        made.configure(&config)?;
         made.cli(&["lock", "--yes"])?;
         Ok(made)
+    }
+
+    pub(super) fn configure(&self, config: &serde_json::Value) -> Result<()> {
+        let path = self.dir.join("ws/agentcontainer.json");
+        fs::write(path, config.to_string()).context("cannot write the config")
     }
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
@@ -185,7 +190,7 @@ impl Place {
         command
     }
 
-    fn cli(&self, words: &[&str]) -> Result<String> {
+    pub(super) fn cli(&self, words: &[&str]) -> Result<String> {
         sh::output(self.command(paths::binary()).args(words))
     }
 
