@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::docker;
 use crate::outcome::{self, DEADLINE};
 use crate::{Outcome, rig};
 
@@ -436,6 +437,21 @@ impl Session<'_> {
     /// `agentcontainer exec NAME -- sh -c SCRIPT`.
     pub fn inside(&self, script: &str) -> Outcome {
         self.exec(&["sh", "-c", script])
+    }
+
+    /// The session's id, by its own word.
+    pub fn id(&self) -> String {
+        self.inside("echo $AGENTCONTAINER_SESSION").ok().to_owned()
+    }
+
+    /// The engine's own `exec`, which goes by nobody of ours, in the workspace's folder.
+    pub fn by_engine(&self, words: &[&str]) -> Outcome {
+        let label = format!("label=dev.agentcontainer.session={}", self.id());
+        let container = docker::run(&["ps", "-q", "--filter", &label]);
+        let above = self.workspace.path();
+        let folder = format!("/workspaces/{}", above.file_name().unwrap().display());
+        let before = ["exec", "-w", &folder, &container];
+        docker::attempt(&[&before, words].concat())
     }
 
     /// The CLI that started it.

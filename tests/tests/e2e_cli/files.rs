@@ -1,9 +1,9 @@
 //! Rules about files, held by mounts: for the program, for `exec` and for an engine's own exec, and nothing starts where they
 //! cannot be held.
 
+use agentcontainer_tests::Workspace;
 use agentcontainer_tests::outcome::Outcome;
 use agentcontainer_tests::place::token;
-use agentcontainer_tests::{Workspace, docker};
 use serde_json::{Value, json};
 
 fn workspace(filesystem: &Value) -> Workspace {
@@ -114,26 +114,8 @@ fn rules_about_files_hold_for_the_program_for_exec_and_for_the_engines_own_exec(
     let session = workspace.session(&name);
     held(session.inside(TRIED).status(0));
     workspace.put("build/cache/old", "x\n");
-    let id = session
-        .inside("echo $AGENTCONTAINER_SESSION")
-        .ok()
-        .to_owned();
-    let label = format!("label=dev.agentcontainer.session={id}");
-    let container = docker::run(&["ps", "-q", "--filter", &label]);
-    let folder = format!(
-        "/workspaces/{}",
-        workspace.path().file_name().unwrap().display()
-    );
-    held(&docker::attempt(&[
-        "exec",
-        "-w",
-        &folder,
-        container.trim(),
-        "sh",
-        "-c",
-        TRIED,
-    ]));
-    let recorded = workspace.events(&id);
+    held(&session.by_engine(&["sh", "-c", TRIED]));
+    let recorded = workspace.events(&session.id());
     assert!(recorded.iter().any(|event| event["reason"] == "files-held"));
     drop(session);
     for (name, text) in [("src/main.rs", "fn main() {}\n"), (".env", "SECRET=2\n")] {

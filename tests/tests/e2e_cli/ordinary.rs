@@ -96,10 +96,7 @@ fn ordinary_work_goes_on_under_a_strict_policy() {
     assert!(owned.unwrap().success());
     let session = workspace.session(&token("work"));
     let script = format!("WORKSPACE=$PWD\n{WORK}");
-    let id = session
-        .inside("echo $AGENTCONTAINER_SESSION")
-        .ok()
-        .to_owned();
+    let id = session.id();
     let out = session.inside(&script);
     let denied = denials(&workspace, &id);
     assert_eq!(out.stdout, SAID, "{}\n{denied:#?}", out.stderr);

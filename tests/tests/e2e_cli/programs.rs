@@ -1,9 +1,9 @@
 //! Programs that are denied: not started by any of their names, by the program, by `exec` and by an engine's own exec; and what no layer
 //! carries of the other lists starts nothing.
 
+use agentcontainer_tests::Workspace;
 use agentcontainer_tests::outcome::Outcome;
 use agentcontainer_tests::place::token;
-use agentcontainer_tests::{Workspace, docker};
 use serde_json::{Value, json};
 
 fn workspace(tools: &Value) -> Workspace {
@@ -56,20 +56,8 @@ fn what_is_denied_is_started_by_no_name_for_the_program_for_exec_and_for_the_eng
     out.says("denied: awk curl java no-such").says("mounts");
     let session = workspace.session(&name);
     held(session.inside(&script).status(0));
-    let id = session
-        .inside("echo $AGENTCONTAINER_SESSION")
-        .ok()
-        .to_owned();
-    let label = format!("label=dev.agentcontainer.session={id}");
-    let container = docker::run(&["ps", "-q", "--filter", &label]);
-    held(&docker::attempt(&[
-        "exec",
-        container.trim(),
-        "sh",
-        "-c",
-        &script,
-    ]));
-    let recorded = workspace.events(&id);
+    held(&session.by_engine(&["sh", "-c", &script]));
+    let recorded = workspace.events(&session.id());
     let event = recorded
         .iter()
         .find(|event| event["reason"] == "programs-held")
@@ -155,25 +143,13 @@ fn what_is_not_on_a_list_is_started_by_nobody_where_the_kernel_sees_each_start()
     };
     let session = workspace.session(&token("list"));
     held(session.inside(UNLISTED).status(0));
-    let id = session
-        .inside("echo $AGENTCONTAINER_SESSION")
-        .ok()
-        .to_owned();
-    let label = format!("label=dev.agentcontainer.session={id}");
-    let container = docker::run(&["ps", "-q", "--filter", &label]);
-    held(&docker::attempt(&[
-        "exec",
-        container.trim(),
-        "sh",
-        "-c",
-        UNLISTED,
-    ]));
-    let by_engine = docker::attempt(&["exec", container.trim(), "id"]);
+    held(&session.by_engine(&["sh", "-c", UNLISTED]));
+    let by_engine = session.by_engine(&["id"]);
     assert!(
         by_engine.status != 0 && !by_engine.stdout.contains("uid="),
         "{by_engine:?}"
     );
-    let events = workspace.events(&id);
+    let events = workspace.events(&session.id());
     let denied = |event: &&Value| {
         event["kind"] == "exec"
             && event["reason"] == "not-listed"
