@@ -1,6 +1,6 @@
 //! Lists of what may be started, where the kernel takes no LSM programs: each start is seen when the new program is in place and has not run
 //! yet (fs/exec.c, `exec_binprm`), and one that is not listed is ended there. A file is listed by the mount that it is on: one of its own, made
-//! by the enforcer and read-only, which nothing inside can make, move or write. Of a `#!` chain the last stage is seen, whatever its script.
+//! by the enforcer and read-only, which nothing inside can make or be rid of. Of a `#!` chain the last stage is seen, whatever its script.
 //! Minimum kernel 5.17 (`bpf_loop`, by which a denial's path is read).
 
 use aya_ebpf::{
@@ -41,7 +41,8 @@ pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     if mount.is_ok_and(|mount| unsafe { LISTED.get(&mount) }.is_some()) {
         return 0;
     }
-    // SAFETY: a signal to the task that runs here; it is delivered before the task is in its program.
+    // SAFETY: a signal to the task that runs here. Where it is deferred it is by an interrupt of this very processor, which comes before the
+    // task is in its program (kernel/irq_work.c); the enforcer tries that.
     if unsafe { bpf_send_signal(SIGKILL) } != 0 {
         count(counter::NOT_ENDED);
     }

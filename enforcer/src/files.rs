@@ -7,6 +7,7 @@ mod enter;
 mod find;
 mod plan;
 mod programs;
+mod root;
 mod sys;
 pub mod table;
 
@@ -86,6 +87,10 @@ pub enum FilesError {
     )]
     LongPath,
     #[error(
+        "`allowedBinaries` has {path}, a file with {names} names on a mount of its own (hard links): by another one it could be written; list a copy"
+    )]
+    Names { path: String, names: u32 },
+    #[error(
         "too many programs are in the directories of the container's PATH: the other names of those that are denied are looked for there"
     )]
     ManyPrograms,
@@ -136,7 +141,7 @@ pub enum When {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Programs {
     pub masked: Vec<Place>,
-    /// What may be started, where mounts of their own say that: from the start on, and of what the host puts in its place later nothing.
+    /// What may be started, where mounts of their own say that. Of what the host puts in its place later nothing is, whatever is mounted there.
     pub listed: Vec<Place>,
 }
 
@@ -274,7 +279,7 @@ pub fn hold(
         all.found.extend(found);
         gone += missing;
     }
-    let steps = plan::steps(all.found, |above| way(&inside, above))?;
+    let steps = plan::steps(all.found, all.root, |above| way(&inside, above))?;
     if steps.len() > MAX_MOUNTS {
         return Err(FilesError::TooMany { found: steps.len() });
     }
@@ -301,10 +306,15 @@ pub fn hold(
         now = inside.mounts()?;
     }
     let exempt = there.exempt();
+    if all.root {
+        root::close(&inside, &exempt)?;
+        now = inside.mounts()?;
+    }
     let mut held = Held {
         new,
         missing: all.missing + gone,
         absent: all.absent,
+        read_only: usize::from(all.root),
         ..Held::default()
     };
     for (step, id) in &there.0 {
@@ -370,14 +380,13 @@ pub fn pinned(
             continue;
         }
         let at = enter::place(&mount.at);
-        let held = inside
-            .open(&at)
-            .and_then(|file| Ok((sys::mount_of(&file)?.id, file)));
-        // Another is over it, or it went.
-        if let Ok((id, file)) = held
-            && id == mount.id
-        {
-            pinned.insert(id, file);
+        // What cannot be looked at, went, or has another over it is not started any more.
+        let Ok(file) = inside.open(&at) else { continue };
+        let (Ok(on), Ok(kind)) = (sys::mount_of(&file), sys::kind(&file)) else {
+            continue;
+        };
+        if on.id == mount.id && on.is_root && mount.read_only && kind == libc::S_IFREG {
+            pinned.insert(on.id, file);
         }
     }
     Ok(pinned)
@@ -390,7 +399,9 @@ pub fn namespace(pid: u32, network: (u64, u64)) -> Result<File, FilesError> {
 
 /// The rules about files with their paths from the root, where the workspace's folder is `folder`.
 fn named(policy: &EffectivePolicy, folder: &[String]) -> Vec<table::Rule> {
-    let rules = policy.files.all().map(|(right, rule)| {
+    // The whole root is carried by its mounts, for what comes later too.
+    let rules = policy.files.all().filter(|(_, rule)| !rule.path.is_root());
+    let rules = rules.map(|(right, rule)| {
         let mut path = match rule.path.is_from_root() {
             true => Vec::new(),
             false => folder.to_vec(),

@@ -184,8 +184,9 @@ fn takes_lsm() -> Result<(), KernelError> {
 pub fn starts() -> Result<(), &'static str> {
     static ASKED: OnceLock<Result<(), String>> = OnceLock::new();
     let tried = || {
-        // There a signal from a program of ours is delivered by a thread of the kernel's (kernel/irq_work.c), which may come late.
-        if std::fs::read("/sys/kernel/realtime").is_ok_and(|said| said.starts_with(b"1")) {
+        // There a signal from a program of ours is sent by a thread of the kernel's (kernel/irq_work.c), which may come late.
+        let version = std::fs::read_to_string("/proc/sys/kernel/version");
+        if version.is_ok_and(|said| said.contains("PREEMPT_RT")) {
             return Err(KernelError::Realtime);
         }
         starts::is_ended(&mut object(Carrier::Starts)?)
@@ -498,6 +499,17 @@ impl Kernel {
     /// The program that sees each start, where the session has it.
     pub fn starts(&mut self) -> Option<&mut StartProgram> {
         self.starts.as_mut()
+    }
+
+    /// The mount namespace that they hold in, by its inode; none where they hold nowhere, or that cannot be read.
+    pub fn held_namespace(&self) -> Option<u32> {
+        let settings = match (&self.files, &self.starts) {
+            (Some(files), _) => files.settings(),
+            (None, Some(starts)) => starts.settings(),
+            (None, None) => return None,
+        };
+        let namespace = settings.ok()?.mount_namespace;
+        (namespace != 0).then_some(namespace)
     }
 
     /// Whose programs the session has.

@@ -10,6 +10,7 @@ mod kernel_events;
 mod wiring;
 
 use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -163,6 +164,8 @@ struct State {
     store: Option<Store>,
     record: Record,
     wired: Option<Arc<Wired>>,
+    /// The mount namespace that the programs about files hold in: while it is open its number is no other's.
+    namespace: Option<File>,
     /// Networks that have a route in the wired namespace.
     routed: Vec<Cidr>,
 }
@@ -287,6 +290,7 @@ impl Session {
                 store: Some(store),
                 record,
                 wired: None,
+                namespace: None,
                 routed: Vec::new(),
             },
         );
@@ -333,6 +337,7 @@ impl Session {
             released: false,
             credentials,
             masked: Vec::new(),
+            listed: Vec::new(),
         };
         let mut opened = Event::new(Kind::Lifecycle, Verdict::Allow, "session-opened");
         opened.layer = Some("enforcer".into());
@@ -397,6 +402,7 @@ impl Session {
                 store: Some(store),
                 record,
                 wired: None,
+                namespace: None,
                 routed: Vec::new(),
             },
         );
@@ -696,8 +702,10 @@ impl State {
         for released in [files, starts].into_iter().flatten() {
             if let Err(error) = released {
                 tracing::error!(%error, "the programs about files still hold in a namespace that is gone");
+                return;
             }
         }
+        self.namespace = None;
     }
 
     fn save(&self) -> Result<(), StoreError> {

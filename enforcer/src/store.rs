@@ -55,6 +55,9 @@ pub struct Record {
     /// Where programs are masked, as it was found when the container started.
     #[serde(default)]
     pub masked: Vec<Place>,
+    /// Programs that may be started, where mounts say that, as they were found then.
+    #[serde(default)]
+    pub listed: Vec<Place>,
 }
 
 /// What is kept of a credential.

@@ -70,6 +70,7 @@ impl Allowed {
         if !self.files.insert(file.clone()) || depth == MAX_CHAIN {
             return Ok(());
         }
+        one_name(inside, &file)?;
         for name in first_line(inside, &file)? {
             let name = Path::new(OsStr::from_bytes(&name)).to_owned();
             let candidates = match name.strip_prefix("/") {
@@ -111,6 +112,23 @@ impl std::fmt::Display for Allowed {
         }
         Ok(())
     }
+}
+
+/// What is on a mount besides the image is written by whoever may write there, also by a second name of the same file. In the image a write by
+/// one name makes a file of its own (overlayfs copies up).
+fn one_name(inside: &Inside, file: &Path) -> Result<(), FilesError> {
+    let failed = || io_error("look at", shown(file));
+    let open = |path: &Path| inside.open(path).map_err(failed());
+    let (found, root) = (open(file)?, open(Path::new(""))?);
+    let names = sys::names(&found).map_err(failed())?;
+    let mount = |of| sys::mount_of(of).map_err(failed());
+    if names > 1 && mount(&found)?.id != mount(&root)?.id {
+        return Err(FilesError::Names {
+            path: shown(file),
+            names,
+        });
+    }
+    Ok(())
 }
 
 /// What the kernel starts in place of a script, and what `env` does then; nothing for what is no script.

@@ -98,6 +98,11 @@ impl Inside {
 
     /// What a path is now, no link followed anywhere.
     pub fn open(&self, below: &Path) -> io::Result<OwnedFd> {
+        let below = if below.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            below
+        };
         sys::open_below(
             &self.root,
             below,

@@ -44,12 +44,18 @@ pub struct All {
     pub missing: usize,
     /// Paths of organisations' that are not there, where the host says that mounts are enough: their rules are about any workspace.
     pub absent: BTreeSet<PathBuf>,
+    /// Everything else is read-only.
+    pub root: bool,
 }
 
 pub fn all(inside: &Inside, rules: &Files, may_be_missing: bool) -> Result<All, FilesError> {
     let mut all = All::default();
     let mut walk = Walk::default();
     for (right, rule) in rules.all() {
+        if rule.path.is_root() {
+            all.root = true;
+            continue;
+        }
         let (fixed, pattern) = rule.path.split();
         let mut path = match rule.path.is_from_root() {
             true => PathBuf::new(),

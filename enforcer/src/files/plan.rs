@@ -45,12 +45,13 @@ impl Step {
     }
 }
 
-/// In the order in which they are mounted: what is above comes first.
+/// In the order in which they are mounted: what is above comes first. `root`: everything else will be read-only.
 pub fn steps(
     found: Vec<Found>,
+    root: bool,
     mut way: impl FnMut(&Path) -> Result<Way, FilesError>,
 ) -> Result<Vec<Step>, FilesError> {
-    let rules = rules(found);
+    let rules = rules(found, root);
     let mut steps: BTreeMap<PathBuf, Step> = BTreeMap::new();
     for (path, _) in rules.iter().filter(|(_, found)| found.keep) {
         for above in path.ancestors().skip(1) {
@@ -89,7 +90,7 @@ pub fn steps(
 }
 
 /// One rule a path, and none that changes nothing: below what is denied, or writable in what is writable.
-fn rules(found: Vec<Found>) -> BTreeMap<PathBuf, Found> {
+fn rules(found: Vec<Found>, root: bool) -> BTreeMap<PathBuf, Found> {
     let mut all: BTreeMap<PathBuf, Found> = BTreeMap::new();
     for mut one in found {
         match all.get_mut(&one.path) {
@@ -112,7 +113,7 @@ fn rules(found: Vec<Found>) -> BTreeMap<PathBuf, Found> {
         let needless = match above {
             Some(FileRight::Denied) => true,
             Some(right) => right == one.right && !one.listed,
-            None => one.right == FileRight::Writable,
+            None => one.right == FileRight::Writable && !root,
         };
         if !needless {
             kept.insert(path, one);
@@ -154,7 +155,7 @@ mod tests {
                 listed: false,
             })
             .collect();
-        steps(found, |path| {
+        steps(found, false, |path| {
             Ok(Way {
                 identity: (0, 0, 0),
                 is_mount: mounts.iter().any(|mount| path == Path::new(mount)),
@@ -247,7 +248,7 @@ mod tests {
             found("x/alone", ReadOnly, true),
         ];
         for order in [listed.to_vec(), listed.iter().rev().cloned().collect()] {
-            let steps = steps(order, |_| {
+            let steps = steps(order, false, |_| {
                 Ok(Way {
                     identity: (0, 0, 0),
                     is_mount: false,

@@ -149,6 +149,11 @@ pub fn kind(of: &OwnedFd) -> io::Result<u32> {
     Ok(u32::from(stat(of)?.stx_mode) & libc::S_IFMT)
 }
 
+/// Hard links.
+pub fn names(of: &OwnedFd) -> io::Result<u32> {
+    Ok(stat(of)?.stx_nlink)
+}
+
 pub fn mount_of(of: &OwnedFd) -> io::Result<MountOf> {
     let stat = stat(of)?;
     if stat.stx_mask & libc::STATX_MNT_ID == 0 {

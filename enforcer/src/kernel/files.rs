@@ -207,6 +207,10 @@ impl FilePrograms {
             .map_err(map_error(FILES))
     }
 
+    pub(super) fn settings(&self) -> Result<Settings, KernelError> {
+        self.maps.settings.get(&0, 0).map_err(map_error(FILES))
+    }
+
     /// Has them hold nowhere: the number of a namespace that is gone will be another's.
     pub fn release(&mut self) -> Result<(), KernelError> {
         self.maps

@@ -39,21 +39,22 @@ impl std::fmt::Debug for StartProgram {
     }
 }
 
-/// Has the kernel end a program that this process starts in a namespace of its own.
+/// How often it is tried, so that a signal that comes late once is seen.
+const TRIALS: usize = 16;
+
+/// Has the kernel end programs that this process starts in namespaces of its own.
 pub(super) fn is_ended(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     let id = {
         let program = load(ebpf)?;
         program.attach(HOOK).map_err(failed(HOOK))?
     };
-    let trial = Trial::begin(None).map_err(trial_error)?;
-    let there = settings(trial.namespace(), listed::TRIED);
-    let mut map: Array<_, Settings> = ebpf
-        .map_mut(FILES)
-        .ok_or(KernelError::Missing(FILES))?
-        .try_into()
-        .map_err(map_error(FILES))?;
-    map.set(0, there, 0).map_err(map_error(FILES))?;
-    let killed = trial.killed().map_err(trial_error);
+    let mut tried = Ok(true);
+    for _ in 0..TRIALS {
+        tried = try_one(ebpf);
+        if !matches!(tried, Ok(true)) {
+            break;
+        }
+    }
     program(ebpf)?.detach(id).map_err(failed(HOOK))?;
     let counters: PerCpuArray<_, u64> = ebpf
         .map(COUNTERS)
@@ -62,10 +63,23 @@ pub(super) fn is_ended(ebpf: &mut Ebpf) -> Result<(), KernelError> {
         .map_err(map_error(COUNTERS))?;
     let failures = counters.get(&counter::NOT_ENDED, 0);
     let failures: u64 = failures.map_err(map_error(COUNTERS))?.iter().sum();
-    match killed? && failures == 0 {
+    match tried? && failures == 0 {
         true => Ok(()),
         false => Err(KernelError::NotEnded),
     }
+}
+
+fn try_one(ebpf: &mut Ebpf) -> Result<bool, KernelError> {
+    let trial = Trial::begin(None).map_err(trial_error)?;
+    let there = settings(trial.namespace(), listed::TRIED);
+    let mut map: Array<_, Settings> = ebpf
+        .map_mut(FILES)
+        .ok_or(KernelError::Missing(FILES))?
+        .try_into()
+        .map_err(map_error(FILES))?;
+    map.set(0, there, 0).map_err(map_error(FILES))?;
+    let outcome = trial.outcome().map_err(trial_error)?;
+    Ok(outcome.is_ended_in_time())
 }
 
 fn load(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, KernelError> {
@@ -158,7 +172,8 @@ impl StartProgram {
         let trial = Trial::begin(Some(namespace)).map_err(trial_error)?;
         let number = trial.namespace();
         self.set(settings(number, listed::TRIED))?;
-        if !trial.killed().map_err(trial_error)? {
+        let outcome = trial.outcome().map_err(trial_error)?;
+        if !outcome.is_ended_in_time() {
             return Err(KernelError::NotEnded);
         }
         self.set(settings(number, listed::HELD))
@@ -184,6 +199,10 @@ impl StartProgram {
     pub fn listed(&self) -> Result<BTreeSet<u64>, KernelError> {
         let known = self.listed.keys().map(|number| number.map(u64::from));
         known.collect::<Result<_, _>>().map_err(map_error(LISTED))
+    }
+
+    pub(super) fn settings(&self) -> Result<Settings, KernelError> {
+        self.settings.get(&0, 0).map_err(map_error(FILES))
     }
 
     /// Has it hold nowhere: the number of a namespace that is gone will be another's.

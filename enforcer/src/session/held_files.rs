@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use policy::EffectivePolicy;
 
 use super::Session;
-use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, Place, When};
+use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, When};
 use crate::kernel::{Carrier, Kernel, KernelError};
 use crate::process;
 
@@ -46,7 +46,6 @@ impl Session {
         pid: u32,
         network: (u64, u64),
         document: Arc<EffectivePolicy>,
-        listed: Vec<Place>,
         when: When,
     ) -> Result<Held, FilesError> {
         let places = Arc::clone(&self.places);
@@ -54,8 +53,13 @@ impl Session {
             true => Later::Lsm,
             false => Later::Nobody,
         };
-        let masked = self.state.lock().await.record.masked.clone();
-        let programs = files::Programs { masked, listed };
+        let programs = {
+            let state = self.state.lock().await;
+            files::Programs {
+                masked: state.record.masked.clone(),
+                listed: state.record.listed.clone(),
+            }
+        };
         blocking(pid, move || {
             let base = places.sessions.parent().unwrap_or(&places.sessions);
             let masks = Masks::make(base)?;
@@ -91,6 +95,7 @@ impl Session {
         allowed: Option<Allowed>,
         held: &Held,
     ) -> Result<Programs, FilesError> {
+        self.keep_namespace(pid, network).await?;
         match self.carrier().await {
             Carrier::Nobody => Ok(Programs::Nowhere),
             Carrier::Lsm => self.tell_files(pid, network, document).await,
@@ -147,7 +152,17 @@ impl Session {
             Some(rules) => files::allowed(pid, network, rules).map(Some),
             None => Ok(None),
         };
-        blocking(pid, find).await
+        let allowed = blocking(pid, find).await?;
+        let listed = allowed.as_ref().map(Allowed::places).transpose()?;
+        self.state.lock().await.record.listed = listed.unwrap_or_default();
+        Ok(allowed)
+    }
+
+    /// Keeps the number of a mount namespace from being another's, for as long as the kernel's programs go by it.
+    async fn keep_namespace(&self, pid: u32, network: (u64, u64)) -> Result<(), FilesError> {
+        let namespace = blocking(pid, move || files::namespace(pid, network)).await?;
+        self.state.lock().await.namespace = Some(namespace);
+        Ok(())
     }
 
     /// After an enforcer's restart: the mounts whose numbers the kernel has are held again, and what went meanwhile is not started any more.
@@ -183,7 +198,7 @@ impl Session {
     pub(super) fn keep_files(self: Arc<Self>, pid: u32, held: Option<Held>) {
         tokio::spawn(async move {
             let document = Arc::clone(&self.state.lock().await.current.document);
-            let restarted = held.is_none() && self.carrier().await == Carrier::Starts;
+            let restarted = held.is_none() && self.carrier().await != Carrier::Nobody;
             if document.files.is_empty() && document.programs.denied.is_empty() && !restarted {
                 return;
             }
@@ -217,6 +232,7 @@ impl Session {
         };
         let mounts = Arc::new(mounts);
         if held.is_none() {
+            self.keep_namespace(pid, network).await?;
             self.list_again(pid, network).await?;
         }
         // Not there from the beginning; what was, and went, is waited for.
@@ -231,7 +247,7 @@ impl Session {
             let same = |held: &Held| complete(held) && files::is_there(pid, held).unwrap_or(false);
             if !held.as_ref().is_some_and(same) {
                 match self
-                    .put_in_place(pid, network, Arc::clone(&document), Vec::new(), When::Again)
+                    .put_in_place(pid, network, Arc::clone(&document), When::Again)
                     .await
                 {
                     Ok(now) => {

@@ -11,8 +11,8 @@ use schema::net::Cidr;
 
 use super::Session;
 use super::held_files::Programs;
-use crate::files::{Allowed, Held, Masked, When};
-use crate::kernel::KernelError;
+use crate::files::{Held, Masked, When};
+use crate::kernel::{Kernel, KernelError};
 use crate::process;
 use crate::wire::{self, WireError, Wired};
 
@@ -58,10 +58,16 @@ impl Session {
                 state.release_files();
             }
         }
-        let released = self.wire_and_release(pid, Some(cookie)).await;
-        if released.is_err() {
-            self.state.lock().await.release_files();
+        if self.is_held_for_another(pid).await {
+            self.refused(
+                pid,
+                "second-namespace",
+                "the session's rules hold for processes of another mount namespace",
+            );
+            return;
         }
+        // Where it fails the rules hold on: init may have been told to go on. They end with the last process.
+        let released = self.wire_and_release(pid, Some(cookie)).await;
         match released {
             Ok(held) => Arc::clone(&self).keep_files(pid, held),
             // Gone again before it was looked at, or the engine's own first process: nothing to report.
@@ -170,9 +176,8 @@ impl Session {
         let allowed = self
             .find_listed(pid, network, Arc::clone(&document))
             .await?;
-        let listed = allowed.as_ref().map_or(Ok(Vec::new()), Allowed::places)?;
         let held = self
-            .put_in_place(pid, network, Arc::clone(&document), listed, When::Start)
+            .put_in_place(pid, network, Arc::clone(&document), When::Start)
             .await?;
         let programs = self
             .tell_programs(pid, network, document, allowed, &held)
@@ -181,13 +186,35 @@ impl Session {
         Ok((masked, held, programs))
     }
 
+    /// Whether the kernel's programs hold for processes of this session in another mount namespace than this one's: an agent that an enforcer
+    /// before this one released.
+    async fn is_held_for_another(&self, pid: u32) -> bool {
+        let held = {
+            let state = self.state.lock().await;
+            state.kernel.as_ref().and_then(Kernel::held_namespace)
+        };
+        let Some(held) = held else { return false };
+        let is_there = |other: &u32| {
+            *other != pid
+                && process::mount_namespace(*other)
+                    .is_some_and(|(_, inode)| inode == u64::from(held))
+        };
+        let own = process::mount_namespace(pid).is_some_and(|(_, inode)| inode == u64::from(held));
+        !own && self
+            .cgroup
+            .processes()
+            .unwrap_or_default()
+            .iter()
+            .any(is_there)
+    }
+
     /// Nobody but init is in its mount namespace: for whoever is in a directory already, it would stay what it was under the mounts, and whoever
     /// has been started is what it is. Asked when the rules hold: who comes later walks from the root, and is started under them.
     fn alone(&self, pid: u32) -> Result<(), WireError> {
         let theirs = process::mount_namespace(pid).ok_or(WireError::Gone(pid))?;
-        let there = self.cgroup.processes().map_err(|e| WireError::Io {
-            call: "list the session's processes",
-            source: std::io::Error::other(e),
+        let there = process::all().map_err(|source| WireError::Io {
+            call: "list the processes",
+            source,
         })?;
         let shares =
             |other: &u32| *other != pid && process::mount_namespace(*other) == Some(theirs);
@@ -338,6 +365,7 @@ impl Session {
         // Nobody is left in it.
         let mut state = self.state.lock().await;
         state.record.released = false;
+        state.release_files();
         let _ = state.save();
         Rewired::Nobody
     }
@@ -366,6 +394,9 @@ impl Session {
             }
             let _one = self.wiring.lock().await;
             let mut state = self.state.lock().await;
+            if state.wired.is_none() && !self.cgroup.populated().unwrap_or(true) {
+                state.release_files();
+            }
             if state.wired.is_some() && !self.cgroup.populated().unwrap_or(true) {
                 if let Ok(mut settings) = state.maps.settings() {
                     settings.netns_cookie = 0;

@@ -382,3 +382,24 @@ async fn rules_about_files_do_not_change_while_a_session_runs() {
 fn the_rig_has_what_it_needs() {
     assert!(Path::new("/usr/bin/setpriv").exists(), "util-linux");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_is_read_only_leaves_what_is_named_and_the_kernels_own() {
+    let case = Case::new("root");
+    let files = json!({ "readOnly": [rule("/")], "writable": [rule("cache"), rule("/var/tmp")], "denied": [rule(".env")] });
+    let session = case.open(files).await;
+    let script = r#"
+        try() { if "$@" 2>/dev/null; then echo "OPEN $*"; fi; }
+        for at in / /etc /usr/bin /tmp /run . src; do try touch "$at/new"; try mkdir "$at/dir"; done
+        try sh -c 'echo x >>src/main.rs'; try mv src src2; try rm .env; try grep -q SECRET .env; try mv cache cache2
+        try mount -o remount,rw /; try touch /var/new
+        echo x >cache/new && rm cache/old && mkdir cache/sub && touch cache/sub/x && echo cache
+        touch "/var/tmp/root.$$" && rm "/var/tmp/root.$$" && echo tmp
+        echo x >/dev/null; echo self >/proc/self/comm; echo x >/dev/shm/root.$$ && rm /dev/shm/root.$$ && echo kernel
+        cat src/main.rs
+    "#;
+    let text = said(&case.inside(&session, script));
+    assert_eq!(text, "cache\ntmp\nkernel\nfn main() {}\n");
+    session.close("test").await.unwrap();
+    assert!(case.workspace.join("cache/sub/x").exists() && !case.workspace.join("new").exists());
+}

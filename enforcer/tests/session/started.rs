@@ -108,7 +108,7 @@ async fn what_the_host_puts_in_the_place_of_a_program_is_not_started_in_a_sessio
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_is_held_while_no_enforcer_is_there_and_by_the_next_one() {
+async fn a_list_is_held_by_the_next_enforcer() {
     if !by_starts() {
         return;
     }
@@ -147,4 +147,101 @@ async fn a_list_is_held_while_no_enforcer_is_there_and_by_the_next_one() {
     let second = host.await.unwrap();
     let _ = second.close("test").await;
     let _ = first.close("test").await;
+}
+
+/// Writes what was asked into a file and starts it by a descriptor that was there before.
+const WRITES: &str = r##"
+import ctypes, os, time
+fd = os.open("bin/elf", os.O_PATH)
+open("go", "w").close()
+while not os.path.exists("taken"): time.sleep(0.05)
+time.sleep(3)
+def start():
+    pid = os.fork()
+    if pid == 0:
+        ctypes.CDLL(None).syscall(322, fd, b"", (ctypes.c_char_p * 3)(b"elf", b"still\n", None), (ctypes.c_char_p * 1)(None), 0x1000)
+        os._exit(9)
+    print(os.waitpid(pid, 0)[1], flush=True)
+start()
+try: open("bin/elf", "wb").write(b"#!/usr/bin/id\n"); print("WRITTEN")
+except OSError as e: print(e.strerror, flush=True)
+start()
+"##;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_listed_stays_read_only_although_a_rule_says_writable_and_an_enforcer_comes_anew() {
+    if !by_starts() {
+        return;
+    }
+    let case = with_programs("anew");
+    case.put("writes.py", WRITES);
+    let listed: Vec<Value> = ["bash", "python3", "elf"]
+        .iter()
+        .map(|name| json!({ "name": name, "origin": rule("x")["origin"] }))
+        .collect();
+    let policy = parsed(json!({
+        "version": 1, "network": [{}], "gateway": {},
+        "files": { "readOnly": [rule(".")], "writable": [rule("bin/elf"), rule("other")] },
+        "programs": { "allowed": listed },
+    }));
+    case.put("other/x", "");
+    // What the script says to the host is in what is writable.
+    std::os::unix::fs::symlink("other/go", case.workspace.join("go")).unwrap();
+    let first = open(&case.rig, &case.id, policy, 0).await;
+    let (places, id) = (Arc::clone(&case.rig.places), case.id.clone());
+    let directory = case.workspace.clone();
+    let host = tokio::spawn(async move {
+        for _ in 0..400 {
+            if directory.join("other/go").exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let id = SessionId::parse(&id).unwrap();
+        let second = Session::adopt(places, id, Arc::default()).await.unwrap();
+        std::fs::write(directory.join("taken"), "").unwrap();
+        second
+    });
+    let path = format!("{}:/usr/bin:/bin", case.at("bin"));
+    let output = {
+        let session = Arc::clone(&first);
+        tokio::task::block_in_place(|| {
+            case.inside_with(&session, "python3 writes.py", &[("PATH", path)])
+        })
+    };
+    assert_eq!(said(&output), "still\n0\nRead-only file system\nstill\n0\n");
+    let second = host.await.unwrap();
+    let _ = second.close("test").await;
+    let _ = first.close("test").await;
+}
+
+/// Programs of a mount namespace that the number of an ended one was given to again.
+fn strangers() -> bool {
+    let own = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", "/usr/bin/id -u >/dev/null"])
+        .status();
+    own.unwrap().success()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_nobodys_any_more_when_its_container_has_ended() {
+    if !by_starts() {
+        return;
+    }
+    let case = Case::new("over");
+    let session = open(&case.rig, &case.id, listing(&["bash"]), 0).await;
+    let usual = [("PATH", "/usr/bin:/bin".to_owned())];
+    let text = said(&case.inside_with(&session, "exec 2>/dev/null; id; echo $?", &usual));
+    assert_eq!(text, "137\n");
+    // At once, while its number is held, and when it has been let go of.
+    let until = std::time::Instant::now() + Duration::from_secs(3);
+    while std::time::Instant::now() < until {
+        assert!(strangers());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The next container of the same session is under it again.
+    let text = said(&case.inside_with(&session, "exec 2>/dev/null; id; echo $?", &usual));
+    assert_eq!(text, "137\n");
+    session.close("test").await.unwrap();
+    assert!(strangers());
 }

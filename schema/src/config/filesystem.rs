@@ -25,7 +25,7 @@ const KERNEL: [&str; 3] = ["proc", "sys", "dev"];
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct Filesystem {
-    /// Nothing in them is written, created, removed or renamed.
+    /// Nothing in them is written, created, removed or renamed. `/` is everything but what `writablePaths` names and the kernel's own trees.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default, length(max = MAX_PATHS))]
     pub read_only_paths: Vec<Spanned<PathPattern>>,
@@ -40,12 +40,12 @@ pub struct Filesystem {
 }
 
 /// `/etc/ssl`: in the container. `docs`, `**/.env`: below the workspace's folder there, as `${containerWorkspaceFolder}/docs` is; `.`
-/// is that folder. `*` is a run of characters within a segment, `**` any number of whole segments.
+/// is that folder. `/` is everything but the kernel's own trees. `*` is a run of characters within a segment, `**` any number of whole segments.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathPattern {
     /// From the container's root, or from the workspace's folder.
     from_root: bool,
-    /// Without a slash at either end; empty: the workspace's folder itself.
+    /// Without a slash at either end; empty: the root, or the workspace's folder itself.
     rest: String,
 }
 
@@ -61,7 +61,7 @@ pub enum PathPatternError {
     DoubleStar,
     #[error("{FOLDER} is the only variable here, at the beginning")]
     Variable,
-    #[error("the whole root is not one tree here: name the directories below it")]
+    #[error("the whole root can be read-only and nothing else: name the directories below it")]
     Root,
     #[error("/proc, /sys and /dev are the kernel's, and are set up by the engine and by us")]
     Kernel,
@@ -97,15 +97,15 @@ impl FromStr for PathPattern {
         if rest.contains("${") {
             return Err(PathPatternError::Variable);
         }
+        if rest.starts_with('/') {
+            return Err(PathPatternError::Segment);
+        }
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.is_empty() {
-            return match from_root {
-                true => Err(PathPatternError::Root),
-                false => Ok(Self {
-                    from_root,
-                    rest: String::new(),
-                }),
-            };
+            return Ok(Self {
+                from_root,
+                rest: String::new(),
+            });
         }
         for segment in rest.split('/') {
             if matches!(segment, "" | "." | "..") {
@@ -136,6 +136,11 @@ impl PathPattern {
     /// Whether it begins at the container's root; otherwise at the workspace's folder.
     pub fn is_from_root(&self) -> bool {
         self.from_root
+    }
+
+    /// Whether it is the whole root, which `readOnlyPaths` alone may name.
+    pub fn is_root(&self) -> bool {
+        self.from_root && self.rest.is_empty()
     }
 
     /// Whether it stands for whatever matches it, also for what comes later.
@@ -194,6 +199,7 @@ mod tests {
     #[test]
     fn paths_have_one_spelling() {
         for (text, shown) in [
+            ("/", "/"),
             ("/workspace", "/workspace"),
             ("/workspace/", "/workspace"),
             (".", "."),
@@ -217,8 +223,7 @@ mod tests {
         for (text, error) in [
             ("", E::Text),
             ("a\u{1b}b", E::Text),
-            ("/", E::Root),
-            ("//", E::Root),
+            ("//", E::Segment),
             ("/*", E::Root),
             ("/**/x", E::Root),
             ("a//b", E::Segment),

@@ -412,7 +412,10 @@ impl FromStr for PathPattern {
         if text.len() > MAX_TEXT_BYTES || !(text.starts_with('/') || text.starts_with("**/")) {
             return Err(ValueError::Path);
         }
-        Ok(Self(text.parse()?))
+        match text.parse::<filesystem::PathPattern>()? {
+            path if path.is_root() => Err(PathPatternError::Root.into()),
+            path => Ok(Self(path)),
+        }
     }
 }
 

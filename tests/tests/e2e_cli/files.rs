@@ -208,3 +208,27 @@ fn ordinary_work_goes_on_under_rules_about_files_that_come_later() {
     let out = workspace.cli(&["run", "--yes", "--", "sh", "-c", script]);
     assert_eq!(out.stdout, "out\n0\nworked\n", "{}", out.stderr);
 }
+
+#[test]
+fn a_root_that_is_read_only_leaves_what_is_named() {
+    // A user whose home the image has, and root, whose every file it is.
+    for user in ["agent", "root"] {
+        let rules =
+            json!({ "readOnlyPaths": ["/"], "writablePaths": ["build", "/tmp", "/home/agent"] });
+        let workspace = workspace(&rules).key("containerUser", json!(user));
+        let script = r#"
+            for at in / /etc /usr/local /var/tmp /root . src; do if touch "$at/new" 2>/dev/null; then echo "OPEN $at"; fi; done
+            touch build/x /tmp/x && rm build/x /tmp/x && echo >/dev/null && echo worked
+            git -C /tmp init -q r && git -C /tmp/r status --short && python3 -c 'import tempfile; tempfile.TemporaryFile()' && echo works
+        "#;
+        let out = workspace.inside(script);
+        assert_eq!(out.stdout, "worked\nworks\n", "{user}: {}", out.stderr);
+        out.says("read-only: /").says("writable: ");
+        let session = workspace.session(&token("root"));
+        assert_eq!(session.inside(script).stdout, "worked\nworks\n");
+        assert_eq!(
+            session.by_engine(&["sh", "-c", script]).stdout,
+            "worked\nworks\n"
+        );
+    }
+}

@@ -165,6 +165,27 @@ fn what_is_not_on_a_list_is_started_by_nobody_where_the_kernel_sees_each_start()
 }
 
 #[test]
+fn a_program_that_could_be_written_by_another_name_is_not_listed() {
+    let workspace = workspace(&json!({ "allowedBinaries": ["sh", "/workspaces/tool/own"] }))
+        .key("workspaceFolder", json!("/workspaces/tool"))
+        .key(
+            "workspaceMount",
+            json!("source=${localWorkspaceFolder},target=/workspaces/tool,type=bind"),
+        );
+    let own = workspace.put("own", "#!/bin/sh\necho own\n");
+    let runs = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&own, runs).unwrap();
+    // The control: with one name it is.
+    assert_eq!(workspace.inside("./own").stdout, "own\n");
+    std::fs::hard_link(&own, workspace.path().join("other")).unwrap();
+    workspace
+        .inside("./own")
+        .status(125)
+        .says("a file with 2 names")
+        .says("list a copy");
+}
+
+#[test]
 fn a_plan_and_a_show_name_what_is_denied() {
     let workspace = workspace(&json!({ "deniedBinaries": ["sudo", "/usr/bin/su"] }));
     workspace.write();
