@@ -193,7 +193,9 @@ impl FromStr for Ttl {
 impl fmt::Display for Ttl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(86_400, 'd'), (3600, 'h'), (60, 'm'), (1, 's')];
-        let whole = units.into_iter().find(|(unit, _)| self.0 % unit == 0);
+        let whole = units
+            .into_iter()
+            .find(|(unit, _)| self.0.is_multiple_of(*unit));
         let (unit, letter) = whole.unwrap_or((1, 's'));
         write!(f, "{}{letter}", self.0 / unit)
     }
