@@ -108,7 +108,8 @@ impl Secrets {
     }
 
     /// For people and the CLI.
-    pub fn held(&self) -> Vec<v1::Held> {
+    pub fn held(&self, policy: &policy::Secrets) -> Vec<v1::Held> {
+        let ttl = |name: &str| policy.all.iter().find(|s| s.name == name)?.ttl;
         let held = |file: &v1::SecretFile| v1::Held {
             credential: file.name.clone(),
             state: match file {
@@ -119,6 +120,7 @@ impl Secrets {
             }
             .to_owned(),
             expires: file.expires,
+            ttl: ttl(&file.name).unwrap_or_default(),
         };
         self.0.iter().map(held).collect()
     }
@@ -160,7 +162,12 @@ mod tests {
     }
 
     fn states(secrets: &Secrets) -> Vec<String> {
-        secrets.held().into_iter().map(|held| held.state).collect()
+        let none = policy::Secrets::default();
+        secrets
+            .held(&none)
+            .into_iter()
+            .map(|held| held.state)
+            .collect()
     }
 
     #[test]
@@ -213,7 +220,7 @@ mod tests {
 
         let mut again = Secrets::restored(&secrets.kept());
         assert_eq!(states(&again), ["missing", "revoked"]);
-        assert_eq!(again.held()[0].expires, far);
+        assert_eq!(again.kept()["a"].expires, far);
         assert_eq!(again.standing("a"), Standing::Missing);
         assert_eq!(again.standing("b"), Standing::Gone);
         assert_eq!(again.hand(file("b", b"back-again", 0)), Handed::Refused);

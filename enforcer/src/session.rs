@@ -654,7 +654,7 @@ impl Session {
 
     /// The session as the kernel and this enforcer see it now.
     pub async fn status(&self) -> v1::Session {
-        let secrets = self.secrets.lock().await.values.held();
+        let secrets = self.secrets.lock().await;
         let state = self.state.lock().await;
         let hooks = self.hooks(&state).unwrap_or_default();
         let (denied, lost) = state.maps.counts().unwrap_or_default();
@@ -686,7 +686,7 @@ impl Session {
             .to_owned(),
             ca_certificate: self.link.ca_certificate(),
             credentials: self.trusted().held(),
-            secrets,
+            secrets: secrets.values.held(&state.current.document.secrets),
         }
     }
 

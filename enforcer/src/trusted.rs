@@ -104,6 +104,7 @@ impl Trusted {
             }
             .to_owned(),
             expires: secret.expires,
+            ttl: 0,
         };
         self.secrets.iter().map(held).collect()
     }

@@ -232,6 +232,9 @@ pub struct Held {
     /// seconds since 1970; 0: never
     #[prost(uint64, tag = "3")]
     pub expires: u64,
+    /// of a secret, the policy's, in seconds; 0: none
+    #[prost(uint64, tag = "4")]
+    pub ttl: u64,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -69,7 +69,7 @@ impl v1::enforcer_server::Enforcer for Fake {
             credentials: vec![v1::Held {
                 credential: "github".into(),
                 state: (*state).into(),
-                expires: 0,
+                ..Default::default()
             }],
             ..Default::default()
         };

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::super::fake::{Fake, grant, places, record, serve};
+use super::super::supply::bound;
 use super::*;
 use crate::grants;
+use schema::hostconfig::Grant;
 
 async fn revoked(places: &Places, workspace: &str) -> (Vec<String>, Vec<String>) {
     let revoked = revoke(places, "github", None, Some(Path::new(workspace))).await;

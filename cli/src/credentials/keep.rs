@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use api::v1;
-use schema::hostconfig::{Grant, HostConfig, Setting};
+use schema::hostconfig::HostConfig;
 use schema::session::SessionId;
 use secrets::Fetched;
 use tokio::sync::watch;
 
-use super::{Asker, Resolved, bound, hand};
+use super::supply::Supply;
+use super::{Asker, Resolved, hand};
 use crate::channel::Enforcer;
 use crate::loaded::{self, Loaded};
 use crate::places::Places;
@@ -26,8 +27,10 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// One value that is kept.
 struct Kept {
-    grant: Setting<Grant>,
+    grant: Supply,
     fetched: Fetched,
+    /// When a secret's file goes in any case.
+    until: Option<u64>,
     /// When it is to be renewed.
     due: Option<Instant>,
 }
@@ -43,11 +46,12 @@ pub struct Keeper {
 impl Keeper {
     pub fn new(loaded: &Loaded, resolved: &[Resolved]) -> Self {
         let kept = |resolved: &Resolved| {
-            let grant = loaded.host.credentials.get(resolved.name.as_str())?.clone();
-            let due = due(&resolved.fetched);
+            let grant = Supply::of(&loaded.host, resolved.kind, &resolved.name)?;
+            let due = due(&resolved.fetched, resolved.until);
             let kept = Kept {
                 grant,
                 fetched: resolved.fetched.clone(),
+                until: resolved.until,
                 due,
             };
             Some((resolved.name.clone(), kept))
@@ -110,10 +114,10 @@ impl Keeper {
                 continue;
             };
             if let Ok(fetched) = again(&self.host, &name, kept).await {
-                kept.due = due(&fetched);
+                kept.due = due(&fetched, kept.until);
                 kept.fetched = fetched;
             }
-            hand::give(enforcer, session.as_str(), &[(&name, &kept.fetched)]).await?;
+            kept.give(enforcer, session, &name).await?;
         }
         Ok(())
     }
@@ -130,11 +134,12 @@ impl Keeper {
             return Ok(false);
         };
         let host = loaded::host_for(&self.places, &self.workspace)?;
-        let now = host.credentials.get(name);
-        if now.is_some_and(|now| bound(&now.value) == bound(&kept.grant.value)) {
+        let kind = kept.grant.kind;
+        let now = Supply::of(&host, kind, name);
+        if now.is_some_and(|now| now.bound == kept.grant.bound) {
             return Ok(true);
         }
-        hand::take(enforcer, session.as_str(), name).await?;
+        hand::take(enforcer, session.as_str(), kind, name).await?;
         self.kept.remove(name);
         report::warning(format!(
             "{name} was taken away from this session: it is not granted any more as it was when the session began"
@@ -161,17 +166,15 @@ impl Keeper {
             let renewed = match granted {
                 Ok(_) => match again(&self.host, name, kept).await {
                     Ok(fetched) => {
-                        let values = [(name.as_str(), &fetched)];
-                        let given = hand::give(enforcer, session.as_str(), &values).await;
                         kept.fetched = fetched;
-                        given.map(drop)
+                        kept.give(enforcer, session, name).await
                     }
                     Err(failure) => Err(failure),
                 },
                 Err(failure) => Err(failure),
             };
             kept.due = match renewed {
-                Ok(()) => due(&kept.fetched),
+                Ok(()) => due(&kept.fetched, kept.until),
                 Err(failure) => {
                     result = Err(failure);
                     Some(now + remaining(&kept.fetched).div_f32(2.0).max(AGAIN))
@@ -182,14 +185,30 @@ impl Keeper {
     }
 }
 
+impl Kept {
+    async fn give(
+        &self,
+        enforcer: &mut Enforcer,
+        session: &SessionId,
+        name: &str,
+    ) -> Result<(), Failure> {
+        let (session, kind) = (session.as_str(), self.grant.kind);
+        let given = hand::give(enforcer, session, kind, name, &self.fetched, self.until);
+        given.await.map(drop)
+    }
+}
+
 /// What its source gives now. What was read once has no source any more.
 async fn again(host: &HostConfig, name: &str, kept: &Kept) -> Result<Fetched, Failure> {
     super::fetch(host, name, &kept.grant, Asker::Session(&kept.fetched)).await
 }
 
-/// With a fifth of its time left, and not at once again.
-fn due(fetched: &Fetched) -> Option<Instant> {
-    fetched.expires?;
+/// With a fifth of its time left, and not at once again; never where a file is gone by then.
+fn due(fetched: &Fetched, until: Option<u64>) -> Option<Instant> {
+    let ends = fetched.expires?;
+    if until.is_some_and(|until| until <= ends) {
+        return None;
+    }
     let wait = remaining(fetched).mul_f32(0.8).max(Duration::from_secs(1));
     Some(Instant::now() + wait)
 }
@@ -212,9 +231,8 @@ async fn missing(enforcer: &mut Enforcer, session: &SessionId) -> Option<Vec<Str
         .ok()?;
     let mut sessions = listed.into_inner().sessions.into_iter();
     let ours = sessions.find(|s| s.session == session.as_str())?;
-    let missing = ours
-        .credentials
-        .into_iter()
+    let missing = { ours.credentials.into_iter() }
+        .chain(ours.secrets)
         .filter(|h| h.state == "missing");
     Some(missing.map(|held| held.credential).collect())
 }
@@ -224,9 +242,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::path::Path;
 
-    use schema::diag::Position;
-
     use super::super::fake::{Fake, grant, places, serve};
+    use super::super::supply::Kind;
     use super::*;
     use crate::{channel, grants};
 
@@ -252,16 +269,13 @@ mod tests {
             serve(&places, "ours", &ours);
             let first = grant(dir.path(), "value-of-it", &["a.test"]);
             grants::record(&places, workspace, &name, &first).unwrap();
-            let setting = Setting {
-                value: first,
-                file: "grants".into(),
-                at: Position { line: 1, column: 1 },
-            };
             let host = loaded::host_for(&places, workspace).unwrap();
-            let fetched = crate::credentials::fetch(&host, "github", &setting, Asker::List);
+            let supply = Supply::of(&host, Kind::Credential, "github").unwrap();
+            let fetched = crate::credentials::fetch(&host, "github", &supply, Asker::List);
             let kept = Kept {
                 fetched: fetched.await.unwrap(),
-                grant: setting,
+                grant: supply,
+                until: None,
                 due: is_due.then(Instant::now),
             };
             let mut keeper = Keeper {

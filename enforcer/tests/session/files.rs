@@ -107,16 +107,14 @@ impl Case {
             .session_cgroup(session.id.as_str())
             .join("container");
         std::fs::create_dir_all(&cgroup).unwrap();
-        let outer = format!(
-            "exec unshare --pid --fork --net -- unshare --mount-proc --propagation private -- bash -c \"$2\" bash \"$1\""
-        );
+        let outer = "exec unshare --pid --fork --net -- unshare --mount-proc --propagation private -- bash -c \"$2\" bash \"$1\"";
         let then = format!(
             "{before} && exec setpriv --reuid {user} --regid {user} --clear-groups --bounding-set -sys_admin --inh-caps -sys_admin -- {} -- /bin/bash -c \"$1\"",
             self.rig.places.init.display()
         );
         let mut command = Command::new("bash");
         command
-            .args(["-c", &outer, "bash", script, &then])
+            .args(["-c", outer, "bash", script, &then])
             .current_dir(&self.workspace);
         let procs = cgroup.join("cgroup.procs");
         // SAFETY: a write of our own pid to a file, before exec, in a single-threaded child.
