@@ -61,6 +61,7 @@ impl Session {
         let released = self.wire_and_release(pid, Some(cookie)).await;
         if released.is_err() {
             self.state.lock().await.release_files();
+            self.release_secrets().await;
         }
         match released {
             Ok(held) => Arc::clone(&self).keep_files(pid, held),

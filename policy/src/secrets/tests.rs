@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::effective::EffectivePolicy;
+use crate::layers::Layers;
 use crate::merge::effective;
 use crate::{difference, text};
 
@@ -28,7 +29,7 @@ fn a_secret_is_there_where_the_host_grants_it_and_what_grants_it_is_named_where_
         format!("{} at {}", text::secret(secret), secret.origin),
         "secrets \"NPM_TOKEN\" as a file, for 120 s at agentcontainer.json:2:14"
     );
-    assert!(policy.not_carried(Some("none")).is_empty());
+    assert!(policy.not_carried(&Layers::ALL).is_empty());
     // Values come from elsewhere than the document that the enforcer keeps.
     let again = EffectivePolicy::from_json(&policy.to_json()).unwrap();
     assert_eq!(again, policy);
@@ -57,8 +58,12 @@ fn a_secret_is_there_where_the_host_grants_it_and_what_grants_it_is_named_where_
 fn programs_of_a_secret_are_carried_by_nothing_unless_the_host_lets_that_be() {
     let asked = r#""NPM_TOKEN": { "programs": ["/usr/bin/npm"] }"#;
     let strict = merged(asked, GRANT).unwrap();
-    for lsm in [None, Some("no BPF LSM")] {
-        let found = strict.not_carried(lsm);
+    let without = Layers {
+        lsm: Err("no BPF LSM"),
+        ..Layers::ALL
+    };
+    for layers in [Layers::ALL, without] {
+        let found = strict.not_carried(&layers);
         assert_eq!(found.len(), 1);
         let said = found[0].to_string();
         assert!(
@@ -70,7 +75,7 @@ fn programs_of_a_secret_are_carried_by_nothing_unless_the_host_lets_that_be() {
         );
     }
     let lax = merged(asked, &format!("files = \"mounts\"\n{GRANT}")).unwrap();
-    assert!(lax.not_carried(None).is_empty());
+    assert!(lax.not_carried(&Layers::ALL).is_empty());
     assert_eq!(
         lax.secrets.mounts_suffice.unwrap().to_string(),
         "config.toml:1:9"
