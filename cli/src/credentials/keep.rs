@@ -47,7 +47,7 @@ impl Keeper {
     pub fn new(loaded: &Loaded, resolved: &[Resolved]) -> Self {
         let kept = |resolved: &Resolved| {
             let grant = Supply::of(&loaded.host, resolved.kind, &resolved.name)?;
-            let due = due(&resolved.fetched, resolved.until);
+            let due = due(resolved.fetched.expires, resolved.until);
             let kept = Kept {
                 grant,
                 fetched: resolved.fetched.clone(),
@@ -114,7 +114,7 @@ impl Keeper {
                 continue;
             };
             if let Ok(fetched) = again(&self.host, &name, kept).await {
-                kept.due = due(&fetched, kept.until);
+                kept.due = due(fetched.expires, kept.until);
                 kept.fetched = fetched;
             }
             kept.give(enforcer, session, &name).await?;
@@ -174,10 +174,14 @@ impl Keeper {
                 Err(failure) => Err(failure),
             };
             kept.due = match renewed {
-                Ok(()) => due(&kept.fetched, kept.until),
+                Ok(()) => due(kept.fetched.expires, kept.until),
                 Err(failure) => {
                     result = Err(failure);
-                    Some(now + remaining(&kept.fetched).div_f32(2.0).max(AGAIN))
+                    Some(
+                        now + remaining(kept.fetched.expires.unwrap_or_default())
+                            .div_f32(2.0)
+                            .max(AGAIN),
+                    )
                 }
             };
         }
@@ -204,17 +208,17 @@ async fn again(host: &HostConfig, name: &str, kept: &Kept) -> Result<Fetched, Fa
 }
 
 /// With a fifth of its time left, and not at once again; never where a file is gone by then.
-fn due(fetched: &Fetched, until: Option<u64>) -> Option<Instant> {
-    let ends = fetched.expires?;
+fn due(ends: Option<u64>, until: Option<u64>) -> Option<Instant> {
+    let ends = ends?;
     if until.is_some_and(|until| until <= ends) {
         return None;
     }
-    let wait = remaining(fetched).mul_f32(0.8).max(Duration::from_secs(1));
+    let wait = remaining(ends).mul_f32(0.8).max(Duration::from_secs(1));
     Some(Instant::now() + wait)
 }
 
-fn remaining(fetched: &Fetched) -> Duration {
-    Duration::from_secs(fetched.expires.unwrap_or_default().saturating_sub(now()))
+fn remaining(ends: u64) -> Duration {
+    Duration::from_secs(ends.saturating_sub(now()))
 }
 
 async fn until(due: Option<Instant>) {
@@ -246,6 +250,15 @@ mod tests {
     use super::super::supply::Kind;
     use super::*;
     use crate::{channel, grants};
+
+    #[test]
+    fn a_file_is_renewed_before_its_source_ends_it_and_not_where_it_is_gone_by_then() {
+        let at = |seconds| Some(now() + seconds);
+        assert!(due(None, at(60)).is_none());
+        assert!(due(at(60), None).is_some());
+        assert!(due(at(60), at(120)).is_some());
+        assert!(due(at(120), at(60)).is_none());
+    }
 
     #[tokio::test]
     async fn what_is_not_granted_any_more_is_taken_away_instead_of_handed() {
