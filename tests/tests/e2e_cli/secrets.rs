@@ -2,6 +2,7 @@
 //! what the engine knows, nor in anything that is kept or shown.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use agentcontainer_tests::outcome::{DEADLINE, finish};
@@ -130,7 +131,6 @@ fn the_value_is_in_nothing_that_is_kept_or_shown_and_goes_with_the_session() {
     let container = container(&session);
     let inspected = docker::run(&["inspect", &container]);
     let changed = docker::run(&["diff", &container]);
-    let layer = docker::run(&["export", &container]);
     let listed = workspace.cli(&["ps", "--json"]);
     let events: String = workspace
         .events(&name)
@@ -141,9 +141,22 @@ fn the_value_is_in_nothing_that_is_kept_or_shown_and_goes_with_the_session() {
     plan.status(0)
         .prints("/run/secrets/NPM_TOKEN, which the agent can read, for 3600 s");
     assert!(!changed.contains("NPM_TOKEN"), "{changed}");
+    // The layer, and what is beneath it.
+    let exported = |words: &str| {
+        let script = "docker export \"$0\" | grep -aqF -e \"$1\"";
+        let mut command = Command::new("sh");
+        command.env("DOCKER_HOST", workspace.engine());
+        command.args(["-c", script, &container, words]);
+        finish(command, DEADLINE).status == 0
+    };
+    let planted = token("planted");
+    session
+        .inside(&format!("echo {planted} >/tmp/planted"))
+        .status(0);
+    assert!(exported(&planted), "what is there was not found");
+    assert!(!exported(&value), "a layer has it");
     for (what, text) in [
         ("docker inspect", &inspected),
-        ("docker export", &layer),
         ("events", &events),
         ("ps", &listed.stdout),
         ("plan", &plan.stdout),
