@@ -204,21 +204,21 @@ fn a_secret_is_replaced_in_place_taken_away_and_gone_when_its_time_is_over() {
     let second = value();
     workspace.put_outside("token", &second);
     workspace
-        .cli(&["credential", "rotate", "NPM_TOKEN"])
+        .cli(&["credential", "rotate", "NPM_TOKEN", "--session", &name])
         .status(0)
         .prints("rotated: NPM_TOKEN in");
     let now = read(&session);
     now.prints(&second);
     assert!(!now.stdout.contains(&first));
     workspace
-        .cli(&["credential", "revoke", "NPM_TOKEN"])
+        .cli(&["credential", "revoke", "NPM_TOKEN", "--session", &name])
         .status(0)
         .prints("revoked: NPM_TOKEN from");
     session
         .inside(&format!("ls /run/secrets; test -e {FILE} || echo gone"))
         .prints("gone");
     workspace
-        .cli(&["credential", "rotate", "NPM_TOKEN"])
+        .cli(&["credential", "rotate", "NPM_TOKEN", "--session", &name])
         .says("does not come back in that session");
     assert_eq!(
         reasons(&workspace, &name),
@@ -319,6 +319,7 @@ fn what_nobody_granted_and_what_nothing_carries_stop_the_start_in_words() {
 
     // On its way inside by another way.
     let through_env = granted(&json!({}), &value);
+    through_env.write();
     let mut command = through_env.command([
         "run",
         "--yes",
@@ -329,7 +330,6 @@ fn what_nobody_granted_and_what_nothing_carries_stop_the_start_in_words() {
         "-c",
         "echo started",
     ]);
-    through_env.write();
     command.env("COPY", format!("x {value}"));
     let refused = finish(command, DEADLINE);
     refused.status(125).says("the value of secret NPM_TOKEN");
