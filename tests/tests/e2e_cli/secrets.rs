@@ -53,8 +53,7 @@ fn read(session: &Session<'_>) -> Outcome {
 }
 
 fn container(session: &Session<'_>) -> String {
-    let id = session.inside("echo $AGENTCONTAINER_SESSION");
-    let label = format!("label=dev.agentcontainer.session={}", id.ok());
+    let label = format!("label=dev.agentcontainer.session={}", session.id());
     docker::run(&["ps", "--quiet", "--filter", &label])
 }
 
