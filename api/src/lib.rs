@@ -14,6 +14,14 @@ impl std::fmt::Debug for v1::Secret {
     }
 }
 
+impl std::fmt::Debug for v1::SecretFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretFile")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -25,10 +33,18 @@ mod tests {
                 placeholder: "stand-in".into(),
                 ..Default::default()
             }],
+            files: vec![super::v1::SecretFile {
+                name: "NPM_TOKEN".into(),
+                value: b"s3cret".to_vec(),
+                ..Default::default()
+            }],
             ..Default::default()
         };
         let shown = format!("{request:?}");
-        assert!(shown.contains("github"), "{shown}");
+        assert!(
+            shown.contains("github") && shown.contains("NPM_TOKEN"),
+            "{shown}"
+        );
         assert!(
             !shown.contains("stand-in") && !shown.contains("115, 51"),
             "{shown}"

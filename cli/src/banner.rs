@@ -40,6 +40,9 @@ pub fn print(loaded: &Loaded, record: &Record, ready: &Ready) {
     for credential in &loaded.policy.credentials {
         report::banner("credentials", credentials::shown(credential));
     }
+    for line in secrets(&loaded.policy) {
+        report::banner("secrets", line);
+    }
     for line in files(&loaded.policy) {
         report::banner("files", line);
     }
@@ -181,6 +184,11 @@ pub fn programs(policy: &EffectivePolicy) -> Vec<String> {
     lines
 }
 
+fn secrets(policy: &EffectivePolicy) -> Vec<String> {
+    let secrets = policy.secrets.all.iter();
+    secrets.map(credentials::shown_file).collect()
+}
+
 /// The levels that are not as by default.
 fn inspection(policy: &EffectivePolicy) -> Option<String> {
     let unusual = policy.inspection.unusual();
@@ -236,6 +244,8 @@ pub fn plan(loaded: &Loaded, record: &Record, planned: &Planned) -> String {
     lines.extend(asked(&loaded.policy).map(|line| format!("asked first  {line}")));
     let credentials = loaded.policy.credentials.iter().map(credentials::shown);
     lines.extend(credentials.map(|line| format!("credentials  {line}")));
+    let secrets = secrets(&loaded.policy).into_iter();
+    lines.extend(secrets.map(|line| format!("secrets      {line}")));
     let files = files(&loaded.policy).into_iter();
     lines.extend(files.map(|line| format!("files        {line}")));
     let programs = programs(&loaded.policy).into_iter();

@@ -1,38 +1,46 @@
-//! Values of the session's credentials, from the host's sources to the control channel: fetched after review and before anything
-//! is created, kept out of the create request, the records and every line that is printed. Inside there are placeholders.
+//! Values of the session's credentials and secrets, from the host's sources to the control channel: fetched after review and before
+//! anything is created, kept out of the create request, the records and every line that is printed. Inside there are placeholders of
+//! credentials, and files that are the enforcer's to make of secrets.
 
 #[cfg(test)]
 mod fake;
 pub mod hand;
 pub mod keep;
+pub mod supply;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::v1;
 use engine::request::CreateRequest;
-use policy::{Credential, EffectivePolicy};
+use policy::{Credential, EffectivePolicy, Secret};
+use schema::config::secret::DIRECTORY;
 use schema::credential::Source;
 use schema::diag::Diagnostic;
-use schema::hostconfig::{Grant, HostConfig, Setting};
+use schema::hostconfig::HostConfig;
 use secrets::{EXEC_DEADLINE, Fetched, Input};
 use serde_json::Value;
 
 use crate::loaded::Loaded;
+use crate::record::now;
 use crate::report::{self, Failure};
 use crate::roots;
+use supply::{Kind, Supply};
 
-/// One credential with its value, which is wiped when this goes.
+/// One credential or secret with its value, which is wiped when this goes.
 #[derive(Clone, Debug)]
 pub struct Resolved {
     name: String,
+    kind: Kind,
     env: Option<String>,
     fetched: Fetched,
     /// Empty where nothing stands for it inside.
     placeholder: String,
+    /// Seconds since 1970, when a secret's file goes whatever its source says.
+    until: Option<u64>,
 }
 
-/// Fetches every credential of the effective policy.
+/// Fetches every credential and secret of the effective policy.
 ///
 /// # Errors
 /// Whatever keeps one of them from being fetched, at its grant's place in config.toml.
@@ -41,6 +49,9 @@ pub async fn resolve(loaded: &Loaded, detached: bool) -> Result<Vec<Resolved>, F
     let mut out = Vec::new();
     for credential in &loaded.policy.credentials {
         out.push(resolve_one(&loaded.host, credential, asker).await?);
+    }
+    for secret in &loaded.policy.secrets.all {
+        out.push(resolve_file(&loaded.host, secret, asker).await?);
     }
     Ok(out)
 }
@@ -51,25 +62,55 @@ async fn resolve_one(
     asker: Asker<'_>,
 ) -> Result<Resolved, Failure> {
     let name = &credential.name;
-    let Some(grant) = host.credentials.get(name.as_str()) else {
-        return Err(Failure::new(
-            "credential-not-granted",
-            format!("this host grants no credential {name}"),
-        ));
-    };
-    let fetched = fetch(host, name, grant, asker).await?;
+    let grant = granted(host, Kind::Credential, name)?;
+    let fetched = fetch(host, name, &grant, asker).await?;
     let placeholder = match &credential.env {
         Some(_) => {
-            secrets::placeholder(&fetched.value).map_err(|e| unfit(name, grant, &e.to_string()))?
+            secrets::placeholder(&fetched.value).map_err(|e| unfit(name, &grant, &e.to_string()))?
         }
         None => String::new(),
     };
     Ok(Resolved {
         name: name.clone(),
+        kind: Kind::Credential,
         env: credential.env.clone(),
         fetched,
         placeholder,
+        until: None,
     })
+}
+
+async fn resolve_file(
+    host: &HostConfig,
+    secret: &Secret,
+    asker: Asker<'_>,
+) -> Result<Resolved, Failure> {
+    let name = &secret.name;
+    let grant = granted(host, Kind::Secret, name)?;
+    let fetched = fetch(host, name, &grant, asker).await?;
+    Ok(Resolved {
+        name: name.clone(),
+        kind: Kind::Secret,
+        env: None,
+        fetched,
+        placeholder: String::new(),
+        until: secret.ttl.map(|ttl| now() + ttl),
+    })
+}
+
+fn granted(host: &HostConfig, kind: Kind, name: &str) -> Result<Supply, Failure> {
+    Supply::of(host, kind, name).ok_or_else(|| {
+        Failure::new(
+            kind.code("credential-not-granted"),
+            format!("this host grants no {} {name}", kind.word()),
+        )
+    })
+}
+
+/// When a file goes: as its source says, or as the workspace does; 0: with the session.
+fn expires(fetched: &Fetched, until: Option<u64>) -> u64 {
+    let both = fetched.expires.into_iter().chain(until);
+    both.min().unwrap_or_default()
 }
 
 /// Who asks for a value, and what they can do for a source that needs something.
@@ -85,28 +126,11 @@ pub enum Asker<'a> {
     Session(&'a Fetched),
 }
 
-/// By what a grant is known again: its source, its hosts in any order, header, format and parameter.
-pub fn bound(grant: &Grant) -> String {
-    let mut hosts: Vec<String> = grant.hosts.iter().map(ToString::to_string).collect();
-    hosts.sort();
-    let mut parts = serde_json::json!([
-        grant.source.to_string(),
-        hosts,
-        grant.header.to_string(),
-        grant.format.to_string(),
-    ]);
-    // Grants without one are what they were.
-    if let (Some(query), Some(parts)) = (&grant.query, parts.as_array_mut()) {
-        parts.push(query.to_string().into());
-    }
-    schema::digest::Digest::of(parts.to_string().as_bytes()).hex()
-}
-
 /// A grant's value; from here on this process is neither traced nor dumped.
 pub async fn fetch(
     host: &HostConfig,
     name: &str,
-    grant: &Setting<Grant>,
+    grant: &Supply,
     asker: Asker<'_>,
 ) -> Result<Fetched, Failure> {
     nix::sys::prctl::set_dumpable(false).map_err(|e| {
@@ -115,12 +139,12 @@ pub async fn fetch(
             format!("cannot keep values out of core dumps: {e}"),
         )
     })?;
-    let source = &grant.value.source;
+    let source = &grant.source;
     let roots = match source {
         Source::Vault { .. } | Source::Device { .. } => roots::of_host(host)?,
         _ => Vec::new(),
     };
-    let person = |line: &str| report::note(format!("credential {name}: {line}"));
+    let person = |line: &str| report::note(format!("{} {name}: {line}", grant.kind.word()));
     let (before, input, asked) = match asker {
         Asker::Command => (None, Input::Free, true),
         Asker::Run => {
@@ -143,10 +167,10 @@ pub async fn fetch(
         .map_err(|e| unfit(name, grant, &e.to_string()))
 }
 
-fn unfit(name: &str, grant: &Setting<Grant>, why: &str) -> Failure {
+fn unfit(name: &str, grant: &Supply, why: &str) -> Failure {
     Diagnostic::new(
-        "credential-source",
-        format!("credential {name} cannot be had: {why}"),
+        grant.kind.code("credential-source"),
+        format!("{} {name} cannot be had: {why}", grant.kind.word()),
     )
     .at(grant.file.clone(), grant.at)
     .help(format!(
@@ -155,8 +179,8 @@ fn unfit(name: &str, grant: &Setting<Grant>, why: &str) -> Failure {
     .into()
 }
 
-/// For the control channel.
-pub fn for_channel(resolved: &[Resolved]) -> Vec<v1::Secret> {
+/// Credentials, for the control channel.
+pub fn for_gateway(resolved: &[Resolved]) -> Vec<v1::Secret> {
     let secret = |resolved: &Resolved| v1::Secret {
         credential: resolved.name.clone(),
         value: resolved.fetched.value.expose().to_vec(),
@@ -164,7 +188,24 @@ pub fn for_channel(resolved: &[Resolved]) -> Vec<v1::Secret> {
         expires: resolved.fetched.expires.unwrap_or_default(),
         ..Default::default()
     };
-    resolved.iter().map(secret).collect()
+    of(resolved, Kind::Credential).map(secret).collect()
+}
+
+/// Secrets, for the control channel.
+pub fn for_files(resolved: &[Resolved]) -> Vec<v1::SecretFile> {
+    let file = |resolved: &Resolved| v1::SecretFile {
+        name: resolved.name.clone(),
+        value: resolved.fetched.value.expose().to_vec(),
+        expires: expires(&resolved.fetched, resolved.until),
+        revoked: false,
+    };
+    of(resolved, Kind::Secret).map(file).collect()
+}
+
+fn of(resolved: &[Resolved], kind: Kind) -> impl Iterator<Item = &Resolved> {
+    resolved
+        .iter()
+        .filter(move |resolved| resolved.kind == kind)
 }
 
 /// The variables inside, and what they are set to.
@@ -213,13 +254,17 @@ pub fn check_request(resolved: &[Resolved], request: &CreateRequest) -> Result<(
     for resolved in resolved {
         if let Some(place) = find(&request, resolved.fetched.value.expose(), "") {
             return Err(Failure::new(
-                "credential-exposed",
+                resolved.kind.code("credential-exposed"),
                 format!(
-                    "the value of credential {} would be inside the container, in `{place}` of what would be created",
+                    "the value of {} {} would be inside the container, in `{place}` of what would be created",
+                    resolved.kind.word(),
                     resolved.name
                 ),
             )
-            .help("nothing inside needs it: take out what puts it there, such as `${localEnv:…}`"));
+            .help(match resolved.kind {
+                Kind::Credential => "nothing inside needs it: take out what puts it there, such as `${localEnv:…}`",
+                Kind::Secret => "inside it is a file and nothing else: take out what puts it there, such as `${localEnv:…}`",
+            }));
         }
     }
     Ok(())
@@ -269,6 +314,21 @@ pub fn shown(credential: &Credential) -> String {
     format!("{} for {} ({how})", credential.name, places.join(" "))
 }
 
+/// The same of one secret.
+pub fn shown_file(secret: &Secret) -> String {
+    let limits = policy::text::secret_limits(&secret.programs, secret.ttl);
+    let anybody = match secret.programs.is_empty() {
+        true => "",
+        false => {
+            "; nothing here holds it to those programs, and the host's files = \"mounts\" lets that be"
+        }
+    };
+    format!(
+        "{DIRECTORY}/{}, which the agent can read{limits}{anybody}",
+        secret.name
+    )
+}
+
 /// A source as it is shown: a program without its arguments.
 pub fn source(source: &Source) -> String {
     match source {
@@ -313,7 +373,7 @@ mod tests {
     #[tokio::test]
     async fn a_value_goes_to_the_channel_and_a_placeholder_inside() {
         let resolved = resolved().await;
-        let sent = for_channel(&resolved);
+        let sent = for_gateway(&resolved);
         assert_eq!(sent[0].credential, "one");
         assert_eq!(sent[0].value, b"sesame-0123456789-abcdef");
         assert_eq!(sent[0].placeholder.len(), sent[0].value.len());

@@ -1,5 +1,5 @@
 //! What a person granted on this host with `agentcontainer grant`: where the value of a credential comes from and which hosts may
-//! see it, bound to one workspace. One file a workspace in the state directory, outside of anything a session sees; it stands
+//! see it, or where that of a secret comes from, which is a file inside; bound to one workspace. One file a workspace in the state directory, outside of anything a session sees; it stands
 //! above config.toml for that workspace and for no other. Written under one lock, whole or not at all.
 
 use std::fs;
@@ -8,10 +8,11 @@ use std::str::FromStr;
 
 use nix::fcntl::{Flock, FlockArg};
 use schema::config::agent::Domain;
+use schema::config::secret::MAX_SECRETS;
 use schema::credential::{CredentialName, MAX_CREDENTIALS, MAX_HOSTS};
 use schema::diag::Position;
 use schema::digest::Digest;
-use schema::hostconfig::{Grant, HostConfig, Setting};
+use schema::hostconfig::{Grant, HostConfig, SecretGrant, Setting};
 use serde::{Deserialize, Serialize};
 
 use crate::credentials;
@@ -29,6 +30,8 @@ pub const MAX_GRANTS: u64 = 4 << 20;
 pub struct Grants {
     pub workspace: PathBuf,
     grants: Vec<Kept>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    secrets: Vec<KeptSecret>,
 }
 
 /// One grant in the spelling of config.toml, read by the same parsers.
@@ -46,6 +49,31 @@ struct Kept {
     env: Option<String>,
     /// Seconds since 1970.
     at: u64,
+}
+
+/// One of a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptSecret {
+    name: String,
+    source: String,
+    /// Seconds since 1970.
+    at: u64,
+}
+
+/// All of a workspace's, read.
+#[derive(Clone, Debug, Default)]
+pub struct AllGranted {
+    pub credentials: Vec<Granted>,
+    pub secrets: Vec<GrantedSecret>,
+}
+
+/// One grant of a secret, read.
+#[derive(Clone, Debug)]
+pub struct GrantedSecret {
+    pub name: CredentialName,
+    pub grant: SecretGrant,
+    pub at: u64,
 }
 
 /// One grant, read.
@@ -71,44 +99,80 @@ pub fn record(
     name: &CredentialName,
     grant: &Grant,
 ) -> Result<(), Failure> {
-    change(places, workspace, |grants| {
+    change(places, workspace, |Grants { grants, .. }| {
         grants.retain(|kept| kept.name != name.as_str());
-        if grants.len() >= MAX_CREDENTIALS {
-            return Err(Failure::new(
-                "too-many",
-                format!("this workspace has {MAX_CREDENTIALS} grants, which is the limit"),
-            )
-            .help("take one back with `agentcontainer grant --revoke NAME`"));
-        }
+        bound(grants.len(), MAX_CREDENTIALS)?;
         grants.push(Kept::of(name, grant));
+        grants.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(())
     })
 }
 
-/// Takes one back; false when there was none.
+/// The same of a secret.
+///
+/// # Errors
+/// As of a credential.
+pub fn record_secret(
+    places: &Places,
+    workspace: &Path,
+    name: &CredentialName,
+    grant: &SecretGrant,
+) -> Result<(), Failure> {
+    change(places, workspace, |Grants { secrets, .. }| {
+        secrets.retain(|kept| kept.name != name.as_str());
+        bound(secrets.len(), MAX_SECRETS)?;
+        secrets.push(KeptSecret {
+            name: name.to_string(),
+            source: grant.source.to_string(),
+            at: now(),
+        });
+        secrets.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(())
+    })
+}
+
+fn bound(count: usize, limit: usize) -> Result<(), Failure> {
+    if count < limit {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "too-many",
+        format!("this workspace has {limit} grants of that kind, which is the limit"),
+    )
+    .help("take one back with `agentcontainer grant --revoke NAME`"))
+}
+
+/// Takes one back, of either kind; false when there was none.
 pub fn revoke(places: &Places, workspace: &Path, name: &CredentialName) -> Result<bool, Failure> {
     let mut was = false;
-    change(places, workspace, |grants| {
-        let before = grants.len();
-        grants.retain(|kept| kept.name != name.as_str());
-        was = grants.len() != before;
-        Ok(())
-    })?;
+    change(
+        places,
+        workspace,
+        |Grants {
+             grants, secrets, ..
+         }| {
+            let before = grants.len() + secrets.len();
+            grants.retain(|kept| kept.name != name.as_str());
+            secrets.retain(|kept| kept.name != name.as_str());
+            was = grants.len() + secrets.len() != before;
+            Ok(())
+        },
+    )?;
     Ok(was)
 }
 
 /// What was granted to a workspace, by name. A file that cannot be understood grants nothing and is an error.
-pub fn of(places: &Places, workspace: &Path) -> Result<Vec<Granted>, Failure> {
+pub fn of(places: &Places, workspace: &Path) -> Result<AllGranted, Failure> {
     let path = path_of(places, workspace);
     match read(&path)? {
         Some(grants) if grants.workspace == workspace => grants.read(&path),
         Some(_) => Err(damaged(&path)),
-        None => Ok(Vec::new()),
+        None => Ok(AllGranted::default()),
     }
 }
 
 /// Every workspace with grants. A damaged file is left out, as it grants nothing.
-pub fn all(places: &Places) -> Vec<(PathBuf, Vec<Granted>)> {
+pub fn all(places: &Places) -> Vec<(PathBuf, AllGranted)> {
     let Ok(entries) = fs::read_dir(places.grants()) else {
         return Vec::new();
     };
@@ -119,7 +183,8 @@ pub fn all(places: &Places) -> Vec<(PathBuf, Vec<Granted>)> {
         .filter_map(|path| {
             let grants = read(&path).ok().flatten()?;
             let granted = grants.read(&path).ok()?;
-            (!granted.is_empty()).then_some((grants.workspace, granted))
+            let none = granted.credentials.is_empty() && granted.secrets.is_empty();
+            (!none).then_some((grants.workspace, granted))
         })
         .collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
@@ -129,20 +194,26 @@ pub fn all(places: &Places) -> Vec<(PathBuf, Vec<Granted>)> {
 /// Puts the workspace's grants above those of config.toml.
 pub fn add_to(host: &mut HostConfig, places: &Places, workspace: &Path) -> Result<(), Failure> {
     let file = path_of(places, workspace);
-    for granted in of(places, workspace)? {
-        let setting = Setting {
-            value: granted.grant,
+    fn setting<T>(value: T, file: &Path) -> Setting<T> {
+        Setting {
+            value,
             file: file.display().to_string(),
             at: Position { line: 1, column: 1 },
-        };
-        host.credentials.insert(granted.name, setting);
+        }
     }
+    let all = of(places, workspace)?;
+    let credentials = all.credentials.into_iter();
+    host.credentials
+        .extend(credentials.map(|one| (one.name, setting(one.grant, &file))));
+    let secrets = all.secrets.into_iter();
+    host.secrets
+        .extend(secrets.map(|one| (one.name, setting(one.grant, &file))));
     Ok(())
 }
 
 /// Whether a grant is one of this store's, and not config.toml's.
-pub fn is_ours(places: &Places, grant: &Setting<Grant>) -> bool {
-    Path::new(&grant.file).starts_with(places.grants())
+pub fn is_ours(places: &Places, file: &str) -> bool {
+    Path::new(file).starts_with(places.grants())
 }
 
 /// What a review says beside what is asked: who granted it, from where, to whom.
@@ -161,11 +232,7 @@ pub fn shown(loaded: &Loaded) -> Vec<String> {
         }
         let grant = loaded.host.credentials.get(credential.name.as_str())?;
         let hosts: Vec<String> = grant.value.hosts.iter().map(ToString::to_string).collect();
-        let by = if is_ours(&loaded.places, grant) {
-            "`agentcontainer grant`".to_owned()
-        } else {
-            format!("{}:{}", grant.file, grant.at.line)
-        };
+        let by = by(loaded, &grant.file, grant.at);
         Some(format!(
             "credential {} is granted by {by}: {} for {}",
             credential.name,
@@ -173,14 +240,34 @@ pub fn shown(loaded: &Loaded) -> Vec<String> {
             hosts.join(" ")
         ))
     };
-    loaded.policy.credentials.iter().filter_map(one).collect()
+    let file = |secret: &policy::Secret| {
+        let grant = loaded.host.secrets.get(secret.name.as_str())?;
+        Some(format!(
+            "secret {} is granted by {}: {}, inside as a file",
+            secret.name,
+            by(loaded, &grant.file, grant.at),
+            credentials::source(&grant.value.source)
+        ))
+    };
+    let credentials = loaded.policy.credentials.iter().filter_map(one);
+    credentials
+        .chain(loaded.policy.secrets.all.iter().filter_map(file))
+        .collect()
+}
+
+fn by(loaded: &Loaded, file: &str, at: Position) -> String {
+    if is_ours(&loaded.places, file) {
+        "`agentcontainer grant`".to_owned()
+    } else {
+        format!("{file}:{}", at.line)
+    }
 }
 
 /// Reads, changes and writes under the lock that every change takes.
 fn change(
     places: &Places,
     workspace: &Path,
-    work: impl FnOnce(&mut Vec<Kept>) -> Result<(), Failure>,
+    work: impl FnOnce(&mut Grants) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     make_private(&places.grants())?;
     let _one = lock(&places.grants().join("lock"))?;
@@ -191,11 +278,11 @@ fn change(
         None => Grants {
             workspace: workspace.to_owned(),
             grants: Vec::new(),
+            secrets: Vec::new(),
         },
     };
     grants.read(&path)?;
-    work(&mut grants.grants)?;
-    grants.grants.sort_by(|a, b| a.name.cmp(&b.name));
+    work(&mut grants)?;
     write_private(&path, &serde_json::to_vec(&grants).unwrap_or_default())
 }
 
@@ -243,14 +330,31 @@ fn damaged(path: &Path) -> Failure {
 }
 
 impl Grants {
-    fn read(&self, path: &Path) -> Result<Vec<Granted>, Failure> {
-        if self.grants.len() > MAX_CREDENTIALS {
+    fn read(&self, path: &Path) -> Result<AllGranted, Failure> {
+        if self.grants.len() > MAX_CREDENTIALS || self.secrets.len() > MAX_SECRETS {
             return Err(damaged(path));
         }
-        let granted = self.grants.iter().map(Kept::read);
-        granted
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| damaged(path))
+        let credentials: Option<Vec<_>> = self.grants.iter().map(Kept::read).collect();
+        let secrets: Option<Vec<_>> = self.secrets.iter().map(KeptSecret::read).collect();
+        match (credentials, secrets) {
+            (Some(credentials), Some(secrets)) => Ok(AllGranted {
+                credentials,
+                secrets,
+            }),
+            _ => Err(damaged(path)),
+        }
+    }
+}
+
+impl KeptSecret {
+    fn read(&self) -> Option<GrantedSecret> {
+        Some(GrantedSecret {
+            name: self.name.parse().ok()?,
+            grant: SecretGrant {
+                source: self.source.parse().ok()?,
+            },
+            at: self.at,
+        })
     }
 }
 
@@ -354,13 +458,13 @@ mod tests {
             ours.credentials["a"].value,
             grant("env://B", &["b.test:8443"])
         );
-        assert!(is_ours(&places, &ours.credentials["a"]));
+        assert!(is_ours(&places, &ours.credentials["a"].file));
         assert_eq!(
             ours.credentials["c"].value,
             grant("exec:///bin/x y", &["*.c.test"])
         );
         assert_eq!(theirs, host());
-        assert!(!is_ours(&places, &theirs.credentials["a"]));
+        assert!(!is_ours(&places, &theirs.credentials["a"].file));
 
         let path = path_of(&places, here);
         assert_eq!(
@@ -371,6 +475,40 @@ mod tests {
         assert!(!revoke(&places, here, &name("a")).unwrap());
         assert!(!revoke(&places, there, &name("c")).unwrap());
         assert_eq!(all(&places).len(), 1);
+    }
+
+    #[test]
+    fn a_secrets_grant_is_another_than_a_credentials_of_that_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        let here = Path::new("/w");
+        let secret = |source: &str| SecretGrant {
+            source: source.parse().unwrap(),
+        };
+        record(&places, here, &name("a"), &grant("env://A", &["a.test"])).unwrap();
+        record_secret(&places, here, &name("b"), &secret("env://B")).unwrap();
+        let mut host = HostConfig::default();
+        add_to(&mut host, &places, here).unwrap();
+        let names = |host: &HostConfig| {
+            let credentials: Vec<String> =
+                host.credentials.keys().map(ToString::to_string).collect();
+            let secrets: Vec<String> = host.secrets.keys().map(ToString::to_string).collect();
+            (credentials.join(" "), secrets.join(" "))
+        };
+        assert_eq!(names(&host), ("a".to_owned(), "b".to_owned()));
+        record_secret(&places, here, &name("a"), &secret("stdin")).unwrap();
+        assert!(revoke(&places, here, &name("a")).unwrap());
+        let mut host = HostConfig::default();
+        add_to(&mut host, &places, here).unwrap();
+        assert_eq!(names(&host), (String::new(), "b".to_owned()));
+        assert_eq!(all(&places).len(), 1);
+
+        for i in 1..MAX_SECRETS {
+            record_secret(&places, here, &name(&format!("s{i}")), &secret("stdin")).unwrap();
+        }
+        let one_more = record_secret(&places, here, &name("more"), &secret("stdin"));
+        assert_eq!(one_more.unwrap_err().diagnostics[0].code, "too-many");
+        record_secret(&places, here, &name("b"), &secret("env://C")).unwrap();
     }
 
     #[test]
@@ -396,7 +534,7 @@ mod tests {
         }
         let filled = format!("{good}{}", " ".repeat(MAX_GRANTS as usize - good.len()));
         fs::write(&path, filled).unwrap();
-        assert_eq!(of(&places, here).unwrap().len(), 1);
+        assert_eq!(of(&places, here).unwrap().credentials.len(), 1);
     }
 
     #[test]
@@ -413,7 +551,10 @@ mod tests {
                 });
             }
         });
-        assert_eq!(of(&places, here).unwrap().len(), MAX_CREDENTIALS);
+        assert_eq!(
+            of(&places, here).unwrap().credentials.len(),
+            MAX_CREDENTIALS
+        );
         let one_more = record(&places, here, &name("more"), &grant("env://A", &["a.test"]));
         assert_eq!(one_more.unwrap_err().diagnostics[0].code, "too-many");
         // One that is there may be changed.

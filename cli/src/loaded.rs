@@ -18,7 +18,7 @@ use crate::organisation;
 use crate::places::Places;
 use crate::report::Failure;
 
-/// What becomes of a credential that the config names and nobody granted here.
+/// What becomes of a credential or a secret that the config names and nobody granted here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ungranted {
     /// Nothing is started without it.
@@ -232,5 +232,9 @@ fn hold(
         .agent
         .credentials
         .retain(|name, _| host.credentials.contains_key(name));
+    granted
+        .agent
+        .secrets
+        .retain(|name, _| host.secrets.contains_key(name));
     Ok(policy::organisation::hold(&granted, host, organisations)?)
 }

@@ -19,6 +19,7 @@ use schema::session::SessionId;
 use tokio::sync::{oneshot, watch};
 
 use crate::channel::{self, Enforcer};
+use crate::credentials::supply::{Kind, Supply};
 use crate::credentials::{self, Resolved};
 use crate::loaded::Loaded;
 use crate::lock;
@@ -211,7 +212,7 @@ fn nothing_to_say() -> Failure {
     }
 }
 
-/// What the session's gateway is trusted with, beside the policy.
+/// What the session is trusted with, beside the policy.
 struct Trusted<'a> {
     roots: Vec<Vec<u8>>,
     credentials: &'a [Resolved],
@@ -249,7 +250,8 @@ async fn open(
         workspace: record.workspace.display().to_string(),
         policy: loaded.policy.to_json(),
         roots: trusted.roots,
-        secrets: credentials::for_channel(trusted.credentials),
+        secrets: credentials::for_gateway(trusted.credentials),
+        files: credentials::for_files(trusted.credentials),
     };
     let opened = enforcer
         .open_session(request)
@@ -376,12 +378,13 @@ impl Draft<'_> {
 
 /// The record of a session that is about to be opened.
 pub fn record_of(loaded: &Loaded, asked: &Asked) -> Result<Record, Failure> {
-    let granted = loaded.policy.credentials.iter().filter_map(|credential| {
-        let grant = loaded.host.credentials.get(credential.name.as_str())?;
-        Some((
-            credential.name.to_string(),
-            credentials::bound(&grant.value),
-        ))
+    let credentials = loaded.policy.credentials.iter();
+    let credentials = credentials.map(|credential| (Kind::Credential, &credential.name));
+    let secrets = loaded.policy.secrets.all.iter();
+    let secrets = secrets.map(|secret| (Kind::Secret, &secret.name));
+    let granted = credentials.chain(secrets).filter_map(|(kind, name)| {
+        let grant = Supply::of(&loaded.host, kind, name)?;
+        Some((name.clone(), grant.bound))
     });
     Ok(Record {
         session: new_session()?,

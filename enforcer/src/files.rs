@@ -8,6 +8,7 @@ mod find;
 mod plan;
 mod programs;
 mod root;
+pub mod secrets;
 mod sys;
 pub mod table;
 
@@ -103,6 +104,14 @@ pub enum FilesError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "secrets are put at {path}, and {what} in the image or its mounts is in the way: take it away"
+    )]
+    InTheWay { path: String, what: &'static str },
+    #[error(
+        "the value of secret {0} is not here any more: `agentcontainer credential rotate {0}` hands it anew, or start the session again"
+    )]
+    NoValue(String),
     #[error("the mount at {path} is shared with other namespaces")]
     Shared { path: String },
     #[error("{path} is not held as the rules say, by the kernel's word: {what}")]

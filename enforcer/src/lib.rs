@@ -20,6 +20,7 @@ pub mod places;
 pub mod process;
 pub mod retention;
 pub mod route;
+pub mod secrets;
 pub mod service;
 pub mod session;
 pub mod store;

@@ -56,6 +56,16 @@ pub fn executable(pid: u32) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// Whom a process acts as: its effective user and group id (proc_pid_status(5)).
+pub fn owner(pid: u32) -> Option<(u32, u32)> {
+    let text = std::fs::read(directory(pid).join("status")).ok()?;
+    let effective = |name| {
+        let line = std::str::from_utf8(line_of(&text, name)?).ok()?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    };
+    Some((effective(b"Uid:")?, effective(b"Gid:")?))
+}
+
 /// The process's pids from the outermost namespace to its own (proc_pid_status(5), NSpid).
 pub fn namespace_pids(pid: u32) -> Option<Vec<u32>> {
     let mut file = std::fs::File::open(directory(pid).join("status")).ok()?;
@@ -139,6 +149,15 @@ mod tests {
         );
         assert_eq!(line_of(b"Tgid:\t7\nNSpid:\t7", b"NSpid:"), None);
         assert_eq!(line_of(b"xNSpid:\t7\n", b"NSpid:"), None);
+    }
+
+    #[test]
+    fn whom_we_act_as_is_read() {
+        let ours = (
+            nix::unistd::geteuid().as_raw(),
+            nix::unistd::getegid().as_raw(),
+        );
+        assert_eq!(owner(std::process::id()), Some(ours));
     }
 
     #[test]

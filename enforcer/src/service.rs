@@ -20,6 +20,7 @@ use crate::kernel;
 use crate::leftover;
 use crate::places::Places;
 use crate::retention;
+use crate::secrets::Secrets;
 use crate::session::{self, Answer, AnswerError, Session, SessionError};
 use crate::store;
 use crate::trusted::Trusted;
@@ -239,6 +240,7 @@ impl Enforcer {
             Trusted {
                 roots: request.roots,
                 secrets: request.secrets,
+                files: Secrets::new(request.files),
             },
             index,
             Arc::clone(&self.broker),
@@ -271,7 +273,9 @@ impl Enforcer {
         request: v1::SetSecretsRequest,
     ) -> Result<v1::SetSecretsReply, Status> {
         let session = self.session(&request.session).await?;
-        let refused = session.set_secrets(request.secrets).await.map_err(failed)?;
+        let mut refused = session.set_secrets(request.secrets).await.map_err(failed)?;
+        let files = session.set_secret_files(request.files).await;
+        refused.extend(files.map_err(failed)?);
         Ok(v1::SetSecretsReply { refused })
     }
 

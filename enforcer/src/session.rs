@@ -7,9 +7,10 @@ mod ending;
 mod gateway_link;
 mod held_files;
 mod kernel_events;
+mod secrets;
 mod wiring;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -35,7 +36,8 @@ use crate::gateway;
 use crate::kernel::{self, Carrier, HookState, Kernel, KernelError, SessionMaps};
 use crate::names::{Known, Names};
 use crate::places::{CGROUP, Places};
-use crate::store::{Credential, Record, Store, StoreError};
+use crate::secrets::Secrets;
+use crate::store::{Record, Store, StoreError};
 use crate::trusted::Trusted;
 use crate::wire::Wired;
 
@@ -66,9 +68,11 @@ pub enum SessionError {
     #[error("the work was not done to its end: {0}")]
     Task(String),
     #[error(
-        "the rules about files and programs are mounts of the running container: other ones hold from the next start on"
+        "the rules about files and programs, and the secrets, are mounts of the running container: other ones hold from the next start on"
     )]
     Files,
+    #[error("the file of a secret is not what was asked for: {0}")]
+    Secret(String),
     #[error("cannot route a network in the agent's namespace: {0}")]
     Route(std::io::Error),
 }
@@ -211,6 +215,7 @@ pub struct Session {
     link: gateway_link::Link,
     restarts: AtomicU32,
     trusted: std::sync::Mutex<Trusted>,
+    secrets: Mutex<secrets::Kept>,
     /// What waits for a person, of every session.
     broker: Arc<Broker>,
 }
@@ -246,13 +251,12 @@ impl Session {
             .save_roots(&trusted.roots)
             .map_err(SessionError::from)
             .and_then(|()| {
-                let credentials = trusted.kept();
                 Self::begin(
                     &places,
                     &id,
                     &workspace,
                     &policy,
-                    credentials,
+                    &trusted,
                     gateway_index,
                     carrier,
                 )
@@ -310,7 +314,7 @@ impl Session {
         id: &SessionId,
         workspace: &str,
         policy: &EffectivePolicy,
-        credentials: BTreeMap<String, Credential>,
+        trusted: &Trusted,
         gateway_index: u32,
         carrier: Carrier,
     ) -> Result<(Cgroup, Cgroup, Kernel, crate::kernel::Maps, Log, Record), SessionError> {
@@ -335,7 +339,8 @@ impl Session {
             generation: 0,
             gateway_uid: gateway::FIRST_UID + gateway_index,
             released: false,
-            credentials,
+            credentials: trusted.kept(),
+            secrets: trusted.files.kept(),
             masked: Vec::new(),
             listed: Vec::new(),
         };
@@ -366,7 +371,8 @@ impl Session {
             return Err(KernelError::Detached { hook: "file_open" }.into());
         }
         // Values of credentials are nowhere but in memory: what needs one is refused until it is handed anew.
-        let trusted = Trusted::restored(store.roots()?, &record.credentials);
+        let mut trusted = Trusted::restored(store.roots()?, &record.credentials);
+        trusted.files = Secrets::restored(&record.secrets);
         let settings = maps.session.settings()?;
         // The kernel's word, in case the enforcer died between the flip and the record.
         let current = Generation::new(settings.generation, document);
@@ -421,13 +427,14 @@ impl Session {
         broker: Arc<Broker>,
         id: SessionId,
         workspace: String,
-        trusted: Trusted,
+        mut trusted: Trusted,
         cgroup: Cgroup,
         gateway_cgroup: Cgroup,
         log: Log,
         state: State,
     ) -> Arc<Self> {
         let seq = log.last_seq();
+        let secrets = secrets::Kept::of(std::mem::take(&mut trusted.files));
         Arc::new(Self {
             id,
             workspace,
@@ -446,6 +453,7 @@ impl Session {
             link: gateway_link::Link::default(),
             restarts: AtomicU32::new(0),
             trusted: std::sync::Mutex::new(trusted),
+            secrets: Mutex::new(secrets),
             broker,
         })
     }
@@ -538,7 +546,15 @@ impl Session {
         let next = {
             let mut state = self.state.lock().await;
             let current = &state.current;
-            let held = |policy: &EffectivePolicy| (policy.files.clone(), policy.programs.clone());
+            let held = |policy: &EffectivePolicy| {
+                let EffectivePolicy {
+                    files,
+                    programs,
+                    secrets,
+                    ..
+                } = policy.clone();
+                (files, programs, secrets)
+            };
             if current.number > 0 && held(&current.document) != held(&document) {
                 return Err(SessionError::Files);
             }
@@ -644,6 +660,7 @@ impl Session {
 
     /// The session as the kernel and this enforcer see it now.
     pub async fn status(&self) -> v1::Session {
+        let secrets = self.secrets.lock().await;
         let state = self.state.lock().await;
         let hooks = self.hooks(&state).unwrap_or_default();
         let (denied, lost) = state.maps.counts().unwrap_or_default();
@@ -675,6 +692,7 @@ impl Session {
             .to_owned(),
             ca_certificate: self.link.ca_certificate(),
             credentials: self.trusted().held(),
+            secrets: secrets.values.held(&state.current.document.secrets),
         }
     }
 

@@ -52,6 +52,9 @@ pub struct Record {
     /// What stands for its credentials, by name; their values are never written.
     #[serde(default)]
     pub credentials: BTreeMap<String, Credential>,
+    /// What is known of the files of its secrets, by name; their values are never written.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, Secret>,
     /// Where programs are masked, as it was found when the container started.
     #[serde(default)]
     pub masked: Vec<Place>,
@@ -65,6 +68,15 @@ pub struct Record {
 #[serde(deny_unknown_fields)]
 pub struct Credential {
     pub placeholder: String,
+    pub revoked: bool,
+}
+
+/// What is kept of a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// Seconds since 1970, when its file goes; 0: with the session.
+    pub expires: u64,
     pub revoked: bool,
 }
 

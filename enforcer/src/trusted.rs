@@ -8,16 +8,19 @@ use std::fmt;
 use api::v1;
 use zeroize::Zeroize as _;
 
+use crate::secrets::Secrets;
 use crate::store::Credential;
 
 /// Longest value of a credential that is taken, in bytes; the CLI's sources have the same bound.
 pub const MAX_VALUE: usize = 16 << 10;
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Trusted {
     /// Certificates, DER.
     pub roots: Vec<Vec<u8>>,
     pub secrets: Vec<v1::Secret>,
+    /// Values of files inside, which are the enforcer's alone.
+    pub files: Secrets,
 }
 
 /// What came of handing a value.
@@ -40,6 +43,16 @@ impl Trusted {
         Self {
             roots,
             secrets: kept.iter().map(secret).collect(),
+            files: Secrets::default(),
+        }
+    }
+
+    /// What a gateway is told of it.
+    pub fn for_gateway(&self) -> Self {
+        Self {
+            roots: self.roots.clone(),
+            secrets: self.secrets.clone(),
+            files: Secrets::default(),
         }
     }
 
@@ -91,6 +104,7 @@ impl Trusted {
             }
             .to_owned(),
             expires: secret.expires,
+            ttl: 0,
         };
         self.secrets.iter().map(held).collect()
     }
@@ -102,6 +116,7 @@ impl fmt::Debug for Trusted {
         f.debug_struct("Trusted")
             .field("roots", &self.roots.len())
             .field("secrets", &names)
+            .field("files", &self.files)
             .finish()
     }
 }
@@ -129,6 +144,7 @@ mod tests {
                 placeholder: "stand-in".into(),
                 ..Default::default()
             }],
+            files: Secrets::default(),
         };
         let shown = format!("{trusted:?}");
         assert!(shown.contains("github"), "{shown}");
@@ -146,6 +162,7 @@ mod tests {
         let mut trusted = Trusted {
             roots: Vec::new(),
             secrets: vec![secret("a", b"value-of-a"), secret("b", b"value-of-b")],
+            files: Secrets::default(),
         };
         assert_eq!(trusted.hand(secret("a", b"another")), Handed::Renewed);
         assert_eq!(trusted.secrets[0].value, b"another");

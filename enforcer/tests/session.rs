@@ -10,6 +10,8 @@ mod later;
 mod opener;
 #[path = "session/programs.rs"]
 mod programs;
+#[path = "session/secrets.rs"]
+mod secrets;
 #[path = "session/started.rs"]
 mod started;
 #[path = "session/taken.rs"]

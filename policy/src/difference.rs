@@ -84,6 +84,9 @@ fn entries(policy: &EffectivePolicy) -> BTreeMap<String, Option<Origin>> {
             Some(credential.origin.clone()),
         );
     }
+    for secret in &policy.secrets.all {
+        out.insert(text::secret(secret), Some(secret.origin.clone()));
+    }
     for inspector in Inspector::ALL {
         out.insert(
             text::inspection(inspector, &policy.inspection),

@@ -23,6 +23,7 @@ use crate::files::{Files, MAX_FILE_RULES};
 use crate::inspection::Inspection;
 use crate::layers::Layers;
 use crate::programs::{MAX_PROGRAM_RULES, Programs};
+use crate::secrets::Secrets;
 
 /// Version of the JSON form; another one is refused.
 pub const VERSION: u32 = 1;
@@ -64,6 +65,8 @@ pub struct EffectivePolicy {
     pub files: Files,
     #[serde(default, skip_serializing_if = "Programs::is_empty")]
     pub programs: Programs,
+    #[serde(default, skip_serializing_if = "Secrets::is_empty")]
+    pub secrets: Secrets,
     /// What organisations' policies leave of it, in canonical order and without duplicates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ceilings: Vec<Ceiling>,
@@ -195,6 +198,8 @@ pub enum PolicyError {
     },
     #[error("{0}: a credential without a place, or with a text that no field can hold")]
     Credential(Origin),
+    #[error("{0}: a secret with a name that no file has, twice, or with a bound that it is beyond")]
+    Secret(Origin),
     #[error("private network {0} contains addresses that can never be allowed")]
     PrivateNetwork(IpNet),
     #[error("{0} seconds for an answer; it is 1 to {MAX_APPROVAL_SECONDS}")]
@@ -238,6 +243,7 @@ impl EffectivePolicy {
             inspection: Inspection::default(),
             files: Files::default(),
             programs: Programs::default(),
+            secrets: Secrets::default(),
             ceilings: Vec::new(),
             unasked: None,
         };
@@ -306,12 +312,23 @@ impl EffectivePolicy {
         Ok(self)
     }
 
-    /// What it says of files and programs that no layer of this host carries, as errors that say what to do.
+    /// The same with these secrets.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when one is outside its bounds.
+    pub fn with_secrets(mut self, secrets: Secrets) -> Result<Self, PolicyError> {
+        self.secrets = secrets;
+        self.check()?;
+        Ok(self)
+    }
+
+    /// What it says of files, programs and secrets that no layer of this host carries, as errors that say what to do.
     pub fn not_carried(&self, layers: &Layers<'_>) -> Vec<Diagnostic> {
         let files = layers.lsm.err();
         let files = files.map(|reason| self.files.not_carried(reason));
         let mut found = files.unwrap_or_default();
         found.extend(self.programs.not_carried(layers));
+        found.extend(self.secrets.not_carried());
         found
     }
 
@@ -337,6 +354,7 @@ impl EffectivePolicy {
             inspection: Inspection::default(),
             files: Files::default(),
             programs: Programs::default(),
+            secrets: Secrets::default(),
             ceilings: Vec::new(),
             unasked: None,
         }
@@ -378,6 +396,7 @@ impl EffectivePolicy {
         self.ceilings.iter().try_for_each(Ceiling::check)?;
         bound("credentials", self.credentials.len(), MAX_CREDENTIALS)?;
         self.credentials.iter().try_for_each(Credential::check)?;
+        self.secrets.check()?;
         self.gateway.check()
     }
 

@@ -25,6 +25,7 @@ use crate::files::Files;
 use crate::inspection::Inspection;
 use crate::organisation::Modes;
 use crate::programs::Programs;
+use crate::secrets::Secrets;
 
 /// Names that the gateway answers itself, with everything below them.
 pub const RESERVED_HOSTS: [&str; 1] = ["agentcontainer.internal"];
@@ -62,6 +63,7 @@ pub(crate) fn effective_under(
         .map_err(outside)?;
     let policy = policy.with_nobody_asked(modes.unasked.clone().or_else(|| unasked(config)));
     let credentials = credentials::credentials(config, host, &policy, &mut found);
+    let secrets = Secrets::of(config, host, &mut found);
     if !found.is_empty() {
         return Err(found);
     }
@@ -70,6 +72,7 @@ pub(crate) fn effective_under(
         .with_inspection(Inspection::of(config, host))
         .with_files(Files::of(config, host))
         .and_then(|policy| policy.with_programs(Programs::of(config)))
+        .and_then(|policy| policy.with_secrets(secrets))
         .map_err(outside)
 }
 

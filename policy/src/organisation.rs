@@ -71,6 +71,7 @@ pub fn hold(
     let mut policy = merge::effective_under(config, host, ceilings, &modes)?;
     for document in documents {
         asked::credentials(&policy, host, document, &mut found);
+        asked::secrets(&policy, host, document, &mut found);
     }
     policy.inspection = policy.inspection.raised(documents);
     let files = files::files(policy.files.clone(), documents).on(host);

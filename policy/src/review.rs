@@ -8,6 +8,7 @@ use std::fmt;
 use schema::config::Config;
 use schema::config::agent::{Action, Domain, Escalation, Unlisted};
 use schema::config::lifecycle::Lifecycle;
+use schema::config::secret::DIRECTORY;
 use schema::config::template::Template;
 use schema::diag::{Spanned, escape};
 use schema::digest::Digest;
@@ -73,6 +74,7 @@ impl Review {
         lines.files(config);
         lines.programs(config);
         lines.credentials(config);
+        lines.secrets(config);
         lines.inspection(config);
         lines.supply(config);
         if let Some(added) = &config.profile {
@@ -337,6 +339,24 @@ impl Lines {
             if credential.hosts.is_empty() {
                 add("every host that it is granted for".to_owned());
             }
+        }
+    }
+
+    /// What limits one is part of its line: whatever becomes of that is looked at.
+    fn secrets(&mut self, config: &Config) {
+        for (name, secret) in &config.agent.secrets {
+            let from = match &secret.source {
+                Some(source) => format!(" from {}", source.value),
+                None => String::new(),
+            };
+            let ttl = secret.ttl.as_ref().map(|ttl| ttl.seconds());
+            self.add(
+                Effect::Opens,
+                format!(
+                    "secret {name}{from}, which the agent can read at {DIRECTORY}/{name}{}",
+                    text::secret_limits(&secret.programs, ttl)
+                ),
+            );
         }
     }
 

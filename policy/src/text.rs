@@ -17,6 +17,7 @@ use crate::effective::{Action, DomainRule, NetworkRule, Origin, Rule};
 use crate::files::{FileRight, FileRule};
 use crate::inspection::Inspection;
 use crate::programs::{ProgramRight, ProgramRule};
+use crate::secrets::Secret;
 
 const EGRESS: &str = "agent.capabilities.network.egress";
 
@@ -194,6 +195,24 @@ pub fn credential(credential: &Credential) -> String {
             None => ", in every request".to_owned(),
         }
     )
+}
+
+pub fn secret(secret: &Secret) -> String {
+    let limits = secret_limits(&secret.programs, secret.ttl);
+    format!("secrets \"{}\" as a file{limits}", secret.name)
+}
+
+/// Whom a secret's file is for, and for how long; empty where nothing limits it.
+pub fn secret_limits(programs: &[ProgramPath], ttl: Option<u64>) -> String {
+    let mut limits = String::new();
+    if !programs.is_empty() {
+        let programs: Vec<&str> = programs.iter().map(ProgramPath::as_str).collect();
+        limits.push_str(&format!(", for {} alone", programs.join(" ")));
+    }
+    if let Some(seconds) = ttl {
+        limits.push_str(&format!(", for {seconds} s"));
+    }
+    limits
 }
 
 pub fn inspection(inspector: Inspector, levels: &Inspection) -> String {

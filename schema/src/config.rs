@@ -12,6 +12,7 @@ pub mod lifecycle;
 pub mod mount;
 pub mod programs;
 pub(crate) mod read;
+pub mod secret;
 pub mod template;
 pub mod tools;
 pub mod units;

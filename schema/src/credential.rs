@@ -24,7 +24,7 @@ pub const MAX_SOURCE_BYTES: usize = 4096;
 /// Most arguments of a program that is a source.
 pub const MAX_ARGUMENTS: usize = 64;
 
-/// `[A-Za-z0-9_-]{1,64}`.
+/// `[A-Za-z0-9_-]{1,64}`, of a credential or of a secret, whose file has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CredentialName(Box<str>);
 

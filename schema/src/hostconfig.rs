@@ -12,6 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::config::agent::Domain;
 use crate::config::discover;
+use crate::config::secret::MAX_SECRETS;
 use crate::config::units::VariableName;
 use crate::credential::{
     CredentialName, Format, HeaderName, MAX_CREDENTIALS, MAX_HOSTS, ParameterName, Source,
@@ -64,6 +65,9 @@ pub struct HostConfig {
     /// Grants by name, for every workspace that asks for one.
     #[schemars(default, extend("maxProperties" = MAX_CREDENTIALS))]
     pub credentials: BTreeMap<CredentialName, Setting<Grant>>,
+    /// Grants of files inside by name, for every workspace that asks for one.
+    #[schemars(default, extend("maxProperties" = MAX_SECRETS))]
+    pub secrets: BTreeMap<CredentialName, Setting<SecretGrant>>,
     /// The least that is done about what inspectors find; a workspace may ask for more.
     #[schemars(default, schema_with = "inspection")]
     pub inspection: BTreeMap<Inspector, Setting<Level>>,
@@ -183,6 +187,14 @@ pub struct Grant {
     pub env: Option<VariableName>,
 }
 
+/// Where the value of a secret comes from, which is then inside as a file.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct SecretGrant {
+    /// As of a credential.
+    pub source: Source,
+}
+
 /// Reads one file's bytes.
 ///
 /// # Errors
@@ -272,6 +284,8 @@ impl HostConfig {
         hosts.extend(self.gateway.hosts);
         let mut credentials = below.credentials;
         credentials.extend(self.credentials);
+        let mut secrets = below.secrets;
+        secrets.extend(self.secrets);
         let mut inspection = below.inspection;
         inspection.extend(self.inspection);
         let mut registries = below.registries;
@@ -297,6 +311,7 @@ impl HostConfig {
                     .or(below.gateway.approval_seconds),
             },
             credentials,
+            secrets,
             inspection,
             registries,
             // A user who named other roots could sign as anybody whom the system's policy believes.

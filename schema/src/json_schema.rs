@@ -116,7 +116,6 @@ fn insert(schema: &mut Value, parent: Parent, key: &str, value: Value) {
     let object = match parent {
         Parent::Root => Some(schema),
         Parent::HostRequirements => schema.pointer_mut("/$defs/HostRequirements"),
-        Parent::Agent => schema.pointer_mut("/$defs/Agent"),
         Parent::Network => schema.pointer_mut("/$defs/Network"),
         Parent::Rule => schema.pointer_mut("/$defs/Rule"),
     };

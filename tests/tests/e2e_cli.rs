@@ -25,5 +25,7 @@ mod programs;
 mod refusals;
 #[path = "e2e_cli/registry.rs"]
 mod registry;
+#[path = "e2e_cli/secrets.rs"]
+mod secrets;
 #[path = "e2e_cli/trust.rs"]
 mod trust;

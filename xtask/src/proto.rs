@@ -36,7 +36,7 @@ fn generate(into: &Path) -> Result<()> {
     tonic_prost_build::configure()
         .out_dir(into)
         // Its own is in api/src/lib.rs, without the value.
-        .skip_debug(["agentcontainer.v1.Secret"])
+        .skip_debug(["agentcontainer.v1.Secret", "agentcontainer.v1.SecretFile"])
         .compile_protos(&[proto.join("agentcontainer.proto")], &[proto])?;
     Ok(())
 }

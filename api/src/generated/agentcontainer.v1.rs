@@ -50,6 +50,9 @@ pub struct OpenSessionRequest {
     /// values of the policy's credentials
     #[prost(message, repeated, tag = "5")]
     pub secrets: ::prost::alloc::vec::Vec<Secret>,
+    /// of its secrets
+    #[prost(message, repeated, tag = "6")]
+    pub files: ::prost::alloc::vec::Vec<SecretFile>,
 }
 /// A credential's value, kept in memory alone: by the enforcer for the session, by the gateway for its own life.
 #[allow(clippy::all)]
@@ -69,6 +72,23 @@ pub struct Secret {
     pub expires: u64,
     /// taken away, without a value; it does not come back in this session
     #[prost(bool, tag = "5")]
+    pub revoked: bool,
+}
+/// A secret's value, which is a file inside: kept by the enforcer for the session, and told to no gateway.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct SecretFile {
+    /// policy::Secret's, and the file's
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
+    /// seconds since 1970, when the file goes; 0: with the session
+    #[prost(uint64, tag = "3")]
+    pub expires: u64,
+    /// the file goes now, without a value; it does not come back in this session
+    #[prost(bool, tag = "4")]
     pub revoked: bool,
 }
 #[allow(clippy::all)]
@@ -125,6 +145,8 @@ pub struct SetSecretsRequest {
     /// without placeholders: the session's stay
     #[prost(message, repeated, tag = "2")]
     pub secrets: ::prost::alloc::vec::Vec<Secret>,
+    #[prost(message, repeated, tag = "3")]
+    pub files: ::prost::alloc::vec::Vec<SecretFile>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -195,18 +217,24 @@ pub struct Session {
     pub ca_certificate: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, repeated, tag = "13")]
     pub credentials: ::prost::alloc::vec::Vec<Held>,
+    /// the same of secrets, by their names
+    #[prost(message, repeated, tag = "14")]
+    pub secrets: ::prost::alloc::vec::Vec<Held>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Held {
     #[prost(string, tag = "1")]
     pub credential: ::prost::alloc::string::String,
-    /// held | missing (since a restart of the enforcer) | revoked
+    /// held | missing (since a restart of the enforcer) | expired (a secret's file) | revoked
     #[prost(string, tag = "2")]
     pub state: ::prost::alloc::string::String,
     /// seconds since 1970; 0: never
     #[prost(uint64, tag = "3")]
     pub expires: u64,
+    /// of a secret, the policy's, in seconds; 0: none
+    #[prost(uint64, tag = "4")]
+    pub ttl: u64,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,12 +1,15 @@
-//! `agentcontainer credential list|test|revoke|rotate`: what this host grants, whether its values can be had, and values of open
-//! sessions taken away or handed anew. Nothing of a value is shown.
+//! `agentcontainer credential list|test|revoke|rotate`: what this host grants, credentials and secrets, whether its values can be had,
+//! and values of open sessions taken away or handed anew. Nothing of a value is shown.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use schema::config::secret::DIRECTORY;
+use schema::hostconfig::HostConfig;
 use serde_json::json;
 
 use super::json;
+use crate::credentials::supply::{Kind, Supply};
 use crate::credentials::{Asker, hand};
 use crate::places::Places;
 use crate::report::{self, Failure, escape};
@@ -26,12 +29,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say whether a credential's value can be had: 0 it can, 1 not, 2 there is no such grant
+    /// Say whether the value of a credential or secret can be had: 0 it can, 1 not, 2 there is no such grant
     Test {
         /// Its name
         name: String,
     },
-    /// Take a credential away from sessions that are open, for as long as they live
+    /// Take a credential or secret away from sessions that are open, for as long as they live
     Revoke {
         /// Its name
         name: String,
@@ -39,7 +42,7 @@ enum Command {
         #[arg(long)]
         session: Option<String>,
     },
-    /// Fetch a credential's value anew and hand it to every open session that has it
+    /// Fetch the value of a credential or secret anew and hand it to every open session that has it
     Rotate {
         /// Its name
         name: String,
@@ -65,13 +68,7 @@ async fn list(as_json: bool) -> Result<u8, Failure> {
     let host = loaded::host_for(&Places::from_env()?, &loaded::workspace()?)?;
     let (mut found, mut rows) = (Vec::new(), Vec::new());
     for (name, grant) in &host.credentials {
-        let problem = credentials::fetch(&host, name.as_str(), grant, Asker::List)
-            .await
-            .err()
-            .map(|failure| {
-                let messages = failure.diagnostics.iter().map(|d| d.message.as_str());
-                messages.collect::<Vec<_>>().join("; ")
-            });
+        let problem = problem(&host, Kind::Credential, name.as_str()).await;
         let hosts: Vec<String> = grant
             .value
             .hosts
@@ -86,6 +83,7 @@ async fn list(as_json: bool) -> Result<u8, Failure> {
         ]);
         found.push(json!({
             "name": name,
+            "kind": Kind::Credential.word(),
             "source": grant.value.source.kind(),
             "hosts": hosts,
             "header": grant.value.header,
@@ -95,10 +93,28 @@ async fn list(as_json: bool) -> Result<u8, Failure> {
             "problem": problem,
         }));
     }
+    for (name, grant) in &host.secrets {
+        let problem = problem(&host, Kind::Secret, name.as_str()).await;
+        rows.push(vec![
+            name.to_string(),
+            credentials::source(&grant.value.source),
+            format!("{DIRECTORY}/{name}"),
+            problem.clone().unwrap_or_else(|| "resolves".to_owned()),
+        ]);
+        found.push(json!({
+            "name": name,
+            "kind": Kind::Secret.word(),
+            "source": grant.value.source.kind(),
+            "file": grant.file,
+            "line": grant.at.line,
+            "resolves": problem.is_none(),
+            "problem": problem,
+        }));
+    }
     if as_json {
         report::out_json(&found);
     } else if rows.is_empty() {
-        report::out("this host grants no credential");
+        report::out("this host grants no credential and no secret");
     } else {
         for line in report::table(&rows).lines() {
             report::out(escape(line));
@@ -107,24 +123,33 @@ async fn list(as_json: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Why a value cannot be had now.
+async fn problem(host: &HostConfig, kind: Kind, name: &str) -> Option<String> {
+    let grant = Supply::of(host, kind, name)?;
+    let fetched = credentials::fetch(host, name, &grant, Asker::List).await;
+    let failure = fetched.err()?;
+    let messages = failure.diagnostics.iter().map(|d| d.message.as_str());
+    Some(messages.collect::<Vec<_>>().join("; "))
+}
+
 async fn test(name: &str) -> Result<u8, Failure> {
     let host = Places::from_env()
         .and_then(|places| loaded::host_for(&places, &loaded::workspace()?))
         .map_err(|failure| failure.status(2))?;
-    let Some(grant) = host.credentials.get(name) else {
+    let Some(grant) = Supply::named(&host, name) else {
         return Err(Failure::new(
             "credential-not-granted",
-            format!("this host grants no credential {name}"),
+            format!("this host grants no credential {name}, and no secret of that name"),
         )
         .help("`agentcontainer credential list` shows what it does")
         .status(2));
     };
-    credentials::fetch(&host, name, grant, Asker::Command)
+    credentials::fetch(&host, name, &grant, Asker::Command)
         .await
         .map_err(|failure| failure.status(1))?;
     report::out(format!(
         "{name}: resolves ({})",
-        escape(&credentials::source(&grant.value.source))
+        escape(&credentials::source(&grant.source))
     ));
     Ok(0)
 }
@@ -138,13 +163,16 @@ async fn revoke(name: &str, session: Option<&str>) -> Result<u8, Failure> {
     for holder in &had {
         report::out(format!("revoked: {name} from {}", escape(holder.shown())));
     }
-    let workspaces: BTreeSet<&Path> = had.iter().map(|h| h.workspace.as_path()).collect();
-    for workspace in workspaces {
+    let of: BTreeSet<(&Path, Kind)> = had
+        .iter()
+        .map(|holder| (holder.workspace.as_path(), holder.kind))
+        .collect();
+    for (workspace, kind) in of {
         let host = loaded::host_for(&places, workspace)?;
-        let Some(grant) = host.credentials.get(name) else {
+        let Some(grant) = Supply::of(&host, kind, name) else {
             continue;
         };
-        let how = if grants::is_ours(&places, grant) {
+        let how = if grants::is_ours(&places, &grant.file) {
             format!(
                 "`agentcontainer grant --revoke {name} --workspace {}`",
                 workspace.display()
@@ -193,7 +221,7 @@ async fn rotate(name: &str, session: Option<&str>) -> Result<u8, Failure> {
 fn nobody(name: &str) -> Failure {
     Failure::new(
         "no-session",
-        format!("no open session that is meant has a credential {name}"),
+        format!("no open session that is meant has a credential {name}, nor a secret"),
     )
     .help("`agentcontainer ps` lists what is open")
     .status(1)

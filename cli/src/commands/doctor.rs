@@ -392,6 +392,7 @@ async fn try_both(
             policy: EffectivePolicy::deny_all().to_json(),
             roots: Vec::new(),
             secrets: Vec::new(),
+            files: Vec::new(),
         })
         .await
         .map_err(|status| channel::refused("open the session", &status))?

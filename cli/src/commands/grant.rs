@@ -1,5 +1,5 @@
 //! `agentcontainer grant`: the person's word that a workspace may use a credential, where its value comes from and which hosts
-//! may see it. What is left out is taken from the grant there is or asked for on the terminal; a workspace's own wish
+//! may see it; or, with `--secret`, that it may have a value inside as a file. What is left out is taken from the grant there is or asked for on the terminal; a workspace's own wish
 //! is never taken for the person's word.
 
 use std::io::{BufRead, IsTerminal, Write};
@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use schema::config::agent::{self, Domain};
+use schema::config::secret::DIRECTORY;
 use schema::config::{Wanted, discover};
 use schema::credential::{CredentialName, MAX_HOSTS, Source};
-use schema::hostconfig::Grant;
+use schema::hostconfig::{Grant, SecretGrant};
 use serde_json::json;
 
 use super::json;
@@ -21,12 +22,15 @@ use crate::{credentials, grants, loaded, trust};
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["name", "list", "revoke"])))]
 pub struct Args {
-    /// The credential, as agentcontainer.json names it
+    /// The credential or secret, as agentcontainer.json names it
     name: Option<String>,
     /// Where its value comes from: env://VARIABLE, file:///PATH, exec:///PATH ARGUMENT…, stdin, keyring://SERVICE/ACCOUNT,
     /// op://VAULT/ITEM/FIELD, vault://HOST/MOUNT/PATH#FIELD, github-device://HOST/CLIENT_ID
     #[arg(long, value_name = "URI", requires = "name")]
     source: Option<String>,
+    /// It is a secret: a file inside, which the agent can read
+    #[arg(long, requires = "name", conflicts_with_all = ["hosts", "header", "format", "query", "env"])]
+    secret: bool,
     /// The hosts that may see it: name, *.name, name:port; several between commas
     #[arg(long, value_name = "HOST,…", value_delimiter = ',', requires = "name")]
     hosts: Vec<String>,
@@ -73,6 +77,12 @@ pub async fn run(args: &Args) -> Result<u8, Failure> {
     };
     match (&args.revoke, &args.name) {
         (Some(name), _) => revoke(&places, &workspace, &parsed("credential-name", name)?).await,
+        (None, Some(name)) if args.secret => secret(
+            &places,
+            &workspace,
+            &parsed("credential-name", name)?,
+            args.source.as_deref(),
+        ),
         (None, Some(name)) => grant(&places, &workspace, &parsed("credential-name", name)?, args),
         (None, None) => Ok(report::OURS),
     }
@@ -140,6 +150,63 @@ fn grant(
         escape(&words(&granted)),
     ));
     Ok(0)
+}
+
+fn secret(
+    places: &Places,
+    workspace: &Path,
+    name: &CredentialName,
+    source: Option<&str>,
+) -> Result<u8, Failure> {
+    let source = match source {
+        Some(text) => parsed("secret-source", text)?,
+        None => wished_source(workspace, name)?,
+    };
+    let granted = SecretGrant { source };
+    grants::record_secret(places, workspace, name, &granted)?;
+    report::out(format!(
+        "granted to {}: {name}, {}",
+        escape(&workspace.display().to_string()),
+        escape(&words_of_secret(name, &granted)),
+    ));
+    Ok(0)
+}
+
+/// The source that the workspace would have, once the person has said so.
+fn wished_source(workspace: &Path, name: &CredentialName) -> Result<Source, Failure> {
+    let config = discover::load(workspace, Wanted::First).ok();
+    let asked = config.as_ref().and_then(|config| {
+        let source = config.agent.secrets.get(name)?.source.as_ref()?;
+        Some(source.source().clone())
+    });
+    let unsaid = || {
+        Failure::new(
+            "secret-source",
+            format!("where the value of {name} comes from was not said"),
+        )
+    };
+    let Some(source) = asked else {
+        return Err(unsaid().help("pass --source, such as --source op://VAULT/ITEM/FIELD"));
+    };
+    if !(std::io::stdin().is_terminal() && report::stderr_is_terminal()) {
+        return Err(unsaid().help(format!(
+            "the workspace asks for it from {}; pass --source",
+            escape(&source.to_string())
+        )));
+    }
+    let line = format!("this workspace would have {name} inside as a file, from {source}");
+    if trust::ask(&[escape(&line)]) {
+        Ok(source)
+    } else {
+        Err(Failure::new("not-granted", "nothing was granted"))
+    }
+}
+
+fn words_of_secret(name: &CredentialName, grant: &SecretGrant) -> String {
+    format!(
+        "{} as the file {DIRECTORY}/{name}",
+        credentials::source(&grant.source)
+    )
 }
 
 /// What the workspace asks of it: only ever shown, and taken for the person's word when the person says so.
@@ -286,12 +353,32 @@ fn list(places: &Places, as_json: bool) {
     let all = grants::all(places);
     let mut found = Vec::new();
     for (workspace, granted) in &all {
-        for one in granted {
+        for one in &granted.secrets {
+            if as_json {
+                found.push(json!({
+                    "workspace": workspace,
+                    "name": one.name,
+                    "kind": "secret",
+                    "source": credentials::source(&one.grant.source),
+                    "at": one.at,
+                }));
+                continue;
+            }
+            report::out(format!(
+                "{}  {}  {}  {}",
+                escape(&workspace.display().to_string()),
+                one.name,
+                escape(&words_of_secret(&one.name, &one.grant)),
+                ago(one.at)
+            ));
+        }
+        for one in &granted.credentials {
             if as_json {
                 let hosts: Vec<String> = one.grant.hosts.iter().map(ToString::to_string).collect();
                 found.push(json!({
                     "workspace": workspace,
                     "name": one.name,
+                    "kind": "credential",
                     "source": credentials::source(&one.grant.source),
                     "hosts": hosts,
                     "header": one.grant.header,
@@ -314,6 +401,6 @@ fn list(places: &Places, as_json: bool) {
     if as_json {
         report::out_json(&found);
     } else if all.is_empty() {
-        report::out("no workspace was granted a credential");
+        report::out("no workspace was granted a credential or a secret");
     }
 }

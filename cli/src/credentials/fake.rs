@@ -19,7 +19,7 @@ use crate::record::Record;
 /// A session, and a value that was handed to it.
 pub type Given = (String, Vec<u8>);
 
-/// Holds sessions with one credential; those that fail are told nothing.
+/// Holds sessions with one credential, and maybe a secret; those that fail are told nothing.
 #[derive(Clone, Default)]
 pub struct Fake {
     pub sessions: Vec<(&'static str, &'static str)>,
@@ -27,6 +27,10 @@ pub struct Fake {
     pub taken: Arc<Mutex<Vec<String>>>,
     /// What was handed, by session.
     pub given: Arc<Mutex<Vec<Given>>>,
+    /// Whether each has a secret as well, with this time in seconds.
+    pub secret: Option<u64>,
+    /// What was handed of those.
+    pub files: Arc<Mutex<Vec<v1::SecretFile>>>,
 }
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -48,6 +52,7 @@ impl v1::enforcer_server::Enforcer for Fake {
         if self.fails == Some(request.session.as_str()) {
             return Err(Status::internal("no space left"));
         }
+        self.files.lock().unwrap().extend(request.files);
         for secret in request.secrets {
             let session = request.session.clone();
             if secret.revoked {
@@ -69,8 +74,16 @@ impl v1::enforcer_server::Enforcer for Fake {
             credentials: vec![v1::Held {
                 credential: "github".into(),
                 state: (*state).into(),
-                expires: 0,
+                ..Default::default()
             }],
+            secrets: { self.secret.iter() }
+                .map(|ttl| v1::Held {
+                    credential: "NPM_TOKEN".into(),
+                    state: (*state).into(),
+                    ttl: *ttl,
+                    ..Default::default()
+                })
+                .collect(),
             ..Default::default()
         };
         Ok(Response::new(v1::ListSessionsReply {

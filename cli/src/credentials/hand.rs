@@ -1,27 +1,32 @@
-//! Values of sessions that are open: handed anew to those that hold a credential, or taken away from them. Used by
+//! Values of sessions that are open: handed anew to those that hold a credential or a secret, or taken away from them. Used by
 //! `credential revoke|rotate`, by `grant --revoke`, and by the `run` that keeps its session's values.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use api::v1;
-use schema::hostconfig::{Grant, HostConfig, Setting};
+use schema::hostconfig::HostConfig;
 use secrets::Fetched;
 
-use super::{Asker, bound};
+use super::supply::{Kind, Supply};
+use super::{Asker, expires};
 use crate::channel::{self, Enforcer};
 use crate::loaded;
 use crate::places::Places;
 use crate::record::{self, Record};
 use crate::report::{Failure, escape};
 
-/// A session that has a credential of that name.
+/// A session that has a credential or a secret of that name.
 #[derive(Debug)]
 pub struct Holder {
     pub session: String,
     pub workspace: PathBuf,
     /// held, missing or revoked.
     pub state: String,
+    pub kind: Kind,
+    /// How long a secret's file is there from now on, in seconds.
+    ttl: Option<u64>,
     shown: String,
     /// What its grant was known by as the session began.
     granted: Option<String>,
@@ -62,7 +67,12 @@ fn meant(
     let records = record::all(places);
     let holders = listed.into_iter().filter_map(|open| {
         let record = records.iter().find(|r| r.session.as_str() == open.session);
-        let held = open.credentials.iter().find(|h| h.credential == name)?;
+        let of = |held: &[v1::Held], kind| {
+            let held = held.iter().find(|held| held.credential == name)?;
+            Some((held.clone(), kind))
+        };
+        let (held, kind) =
+            of(&open.credentials, Kind::Credential).or_else(|| of(&open.secrets, Kind::Secret))?;
         let meant = session.is_none_or(|wanted| {
             open.session == wanted || record.is_some_and(|record| record.is(wanted))
         });
@@ -73,6 +83,8 @@ fn meant(
                 .map_or(open.session.as_str(), Record::shown)
                 .to_owned(),
             state: held.state.clone(),
+            kind,
+            ttl: Some(held.ttl).filter(|ttl| *ttl > 0),
             granted: record
                 .and_then(|record| record.granted.as_ref()?.get(name))
                 .cloned(),
@@ -83,47 +95,71 @@ fn meant(
 }
 
 /// Takes a credential away from a session, for good.
-pub async fn take(enforcer: &mut Enforcer, session: &str, name: &str) -> Result<(), Failure> {
-    let secret = v1::Secret {
-        credential: name.to_owned(),
-        revoked: true,
-        ..Default::default()
-    };
-    send(enforcer, session, vec![secret]).await.map(drop)
+pub async fn take(
+    enforcer: &mut Enforcer,
+    session: &str,
+    kind: Kind,
+    name: &str,
+) -> Result<(), Failure> {
+    let mut request = v1::SetSecretsRequest::default();
+    match kind {
+        Kind::Credential => request.secrets.push(v1::Secret {
+            credential: name.to_owned(),
+            revoked: true,
+            ..Default::default()
+        }),
+        Kind::Secret => request.files.push(v1::SecretFile {
+            name: name.to_owned(),
+            revoked: true,
+            ..Default::default()
+        }),
+    }
+    send(enforcer, session, request).await.map(drop)
 }
 
-/// Hands values to a session; the names that it did not take.
+/// Hands a value to a session, for a file until then at most; false where it did not take it.
 pub async fn give(
     enforcer: &mut Enforcer,
     session: &str,
-    values: &[(&str, &Fetched)],
-) -> Result<Vec<String>, Failure> {
-    let secrets = values
-        .iter()
-        .map(|(name, fetched)| v1::Secret {
-            credential: (*name).to_owned(),
-            value: fetched.value.expose().to_vec(),
-            expires: fetched.expires.unwrap_or_default(),
+    kind: Kind,
+    name: &str,
+    fetched: &Fetched,
+    until: Option<u64>,
+) -> Result<bool, Failure> {
+    let mut request = v1::SetSecretsRequest::default();
+    let (value, expires) = (fetched.value.expose().to_vec(), expires(fetched, until));
+    match kind {
+        Kind::Credential => request.secrets.push(v1::Secret {
+            credential: name.to_owned(),
+            value,
+            expires,
             ..Default::default()
-        })
-        .collect();
-    send(enforcer, session, secrets).await
+        }),
+        Kind::Secret => request.files.push(v1::SecretFile {
+            name: name.to_owned(),
+            value,
+            expires,
+            revoked: false,
+        }),
+    }
+    let refused = send(enforcer, session, request).await?;
+    Ok(refused.is_empty())
 }
 
 async fn send(
     enforcer: &mut Enforcer,
     session: &str,
-    secrets: Vec<v1::Secret>,
+    request: v1::SetSecretsRequest,
 ) -> Result<Vec<String>, Failure> {
     let request = v1::SetSecretsRequest {
         session: session.to_owned(),
-        secrets,
+        ..request
     };
     enforcer
         .set_secrets(request)
         .await
         .map(|reply| reply.into_inner().refused)
-        .map_err(|status| channel::refused("change the session's credentials", &status))
+        .map_err(|status| channel::refused("change the session's credentials and secrets", &status))
 }
 
 /// What came of taking a credential away.
@@ -156,7 +192,7 @@ pub async fn revoke(
             if workspace.is_some_and(|wanted| holder.workspace != wanted) {
                 continue;
             }
-            match take(&mut enforcer, &holder.session, name).await {
+            match take(&mut enforcer, &holder.session, holder.kind, name).await {
                 Ok(()) => revoked.taken.push(holder),
                 Err(failure) => revoked.failed.push(kept(name, holder.shown(), &failure)),
             }
@@ -238,36 +274,39 @@ async fn renew(
     name: &str,
 ) -> Vec<(Holder, Result<(), Failure>)> {
     // All of them before the first is handed: one that takes its time leaves no session behind the others.
-    let mut values: BTreeMap<PathBuf, Result<Fetched, Option<Failure>>> = BTreeMap::new();
+    let mut values: BTreeMap<(PathBuf, Kind), Result<Fetched, Option<Failure>>> = BTreeMap::new();
     let mut others = BTreeSet::new();
     for holder in holders.iter().filter(|holder| holder.state != "revoked") {
-        let granted = grant(places, &holder.workspace, name);
+        let granted = grant(places, &holder.workspace, holder.kind, name);
         // The session sends to the places of the grant that it began with: another's value is not theirs.
         if let Ok((_, grant)) = &granted
-            && holder.granted != Some(bound(&grant.value))
+            && holder.granted.as_ref() != Some(&grant.bound)
         {
             others.insert(holder.session.clone());
             continue;
         }
-        if !values.contains_key(&holder.workspace) {
+        let key = (holder.workspace.clone(), holder.kind);
+        if let Entry::Vacant(vacant) = values.entry(key) {
             let fetched = match granted {
                 Ok((host, grant)) => super::fetch(&host, name, &grant, Asker::Command).await,
                 Err(failure) => Err(failure),
             };
-            values.insert(holder.workspace.clone(), fetched.map_err(Some));
+            vacant.insert(fetched.map_err(Some));
         }
     }
     let mut out = Vec::new();
     for holder in holders {
-        let result = match values.get_mut(&holder.workspace) {
+        let key = (holder.workspace.clone(), holder.kind);
+        let result = match values.get_mut(&key) {
             _ if holder.state == "revoked" => Err(taken(name, &holder)),
             _ if others.contains(&holder.session) => Err(changed(name, &holder)),
             Some(Ok(fetched)) => {
-                let values = [(name, &*fetched)];
-                match give(enforcer, &holder.session, &values).await {
-                    Ok(refused) if refused.is_empty() => Ok(()),
+                let until = holder.ttl.map(|ttl| record::now() + ttl);
+                let (session, kind) = (&holder.session, holder.kind);
+                match give(enforcer, session, kind, name, fetched, until).await {
+                    Ok(true) => Ok(()),
                     // Meanwhile.
-                    Ok(_) => Err(taken(name, &holder)),
+                    Ok(false) => Err(taken(name, &holder)),
                     Err(failure) => Err(failure),
                 }
             }
@@ -312,13 +351,14 @@ fn unrenewed(name: &str, holder: &Holder) -> Failure {
 fn grant(
     places: &Places,
     workspace: &Path,
+    kind: Kind,
     name: &str,
-) -> Result<(HostConfig, Setting<Grant>), Failure> {
-    let mut host = loaded::host_for(places, workspace)?;
-    let grant = host.credentials.remove(name);
+) -> Result<(HostConfig, Supply), Failure> {
+    let host = loaded::host_for(places, workspace)?;
+    let grant = Supply::of(&host, kind, name);
     grant.map(|grant| (host, grant)).ok_or_else(|| {
         Failure::new(
-            "credential-not-granted",
+            kind.code("credential-not-granted"),
             format!("{name} is not granted to {} any more", workspace.display()),
         )
         .help(format!(

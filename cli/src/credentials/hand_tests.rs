@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::super::fake::{Fake, grant, places, record, serve};
+use super::super::supply::bound;
 use super::*;
 use crate::grants;
+use schema::hostconfig::Grant;
 
 async fn revoked(places: &Places, workspace: &str) -> (Vec<String>, Vec<String>) {
     let revoked = revoke(places, "github", None, Some(Path::new(workspace))).await;
@@ -143,4 +145,47 @@ async fn a_grant_that_was_changed_is_not_handed_to_a_session_of_the_earlier_one(
         assert_eq!(rotated().await, [changed, changed]);
     }
     assert_eq!(ours.given.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_secret_is_handed_as_a_file_with_the_time_that_it_has_and_taken_away_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = places(dir.path());
+    let ours = Fake {
+        sessions: vec![("aaa1", "held")],
+        secret: Some(3600),
+        ..Default::default()
+    };
+    serve(&places, "ours", &ours);
+    let (workspace, name) = (Path::new("/w"), "NPM_TOKEN".parse().unwrap());
+    let source = grant(dir.path(), "value-of-it", &["a.test"]).source;
+    let secret = schema::hostconfig::SecretGrant { source };
+    grants::record_secret(&places, workspace, &name, &secret).unwrap();
+    let host = loaded::host_for(&places, workspace).unwrap();
+    let supply = Supply::of(&host, Kind::Secret, "NPM_TOKEN").unwrap();
+    let known = Record {
+        granted: Some([("NPM_TOKEN".to_owned(), supply.bound)].into()),
+        ..record("aaa1", "ours", "/w")
+    };
+    known.save(&places).unwrap();
+
+    let (_, mut enforcer) = channel::every(&places).await.pop().unwrap();
+    let listed = enforcer.list_sessions(v1::ListSessionsRequest {}).await;
+    let listed = listed.unwrap().into_inner().sessions;
+    let holders = meant(&places, listed, "NPM_TOKEN", None);
+    let rotated = renew(&places, &mut enforcer, holders, "NPM_TOKEN").await;
+    assert!(rotated[0].1.is_ok(), "{rotated:?}");
+    let revoked = revoke(&places, "NPM_TOKEN", None, None).await;
+    assert_eq!(revoked.taken.len(), 1);
+
+    let files = ours.files.lock().unwrap();
+    let [handed, taken] = files.as_slice() else {
+        panic!("{files:?}");
+    };
+    assert_eq!(handed.value, b"value-of-it");
+    let left = handed.expires.saturating_sub(record::now());
+    assert!((3590..=3600).contains(&left), "{left}");
+    assert!(taken.revoked && taken.value.is_empty() && taken.name == "NPM_TOKEN");
+    // Nothing of it was for the gateway.
+    assert!(ours.given.lock().unwrap().is_empty() && ours.taken.lock().unwrap().is_empty());
 }

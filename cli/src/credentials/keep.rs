@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use api::v1;
-use schema::hostconfig::{Grant, HostConfig, Setting};
+use schema::hostconfig::HostConfig;
 use schema::session::SessionId;
 use secrets::Fetched;
 use tokio::sync::watch;
 
-use super::{Asker, Resolved, bound, hand};
+use super::supply::Supply;
+use super::{Asker, Resolved, hand};
 use crate::channel::Enforcer;
 use crate::loaded::{self, Loaded};
 use crate::places::Places;
@@ -26,8 +27,10 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// One value that is kept.
 struct Kept {
-    grant: Setting<Grant>,
+    grant: Supply,
     fetched: Fetched,
+    /// When a secret's file goes in any case.
+    until: Option<u64>,
     /// When it is to be renewed.
     due: Option<Instant>,
 }
@@ -43,11 +46,12 @@ pub struct Keeper {
 impl Keeper {
     pub fn new(loaded: &Loaded, resolved: &[Resolved]) -> Self {
         let kept = |resolved: &Resolved| {
-            let grant = loaded.host.credentials.get(resolved.name.as_str())?.clone();
-            let due = due(&resolved.fetched);
+            let grant = Supply::of(&loaded.host, resolved.kind, &resolved.name)?;
+            let due = due(resolved.fetched.expires, resolved.until);
             let kept = Kept {
                 grant,
                 fetched: resolved.fetched.clone(),
+                until: resolved.until,
                 due,
             };
             Some((resolved.name.clone(), kept))
@@ -110,10 +114,10 @@ impl Keeper {
                 continue;
             };
             if let Ok(fetched) = again(&self.host, &name, kept).await {
-                kept.due = due(&fetched);
+                kept.due = due(fetched.expires, kept.until);
                 kept.fetched = fetched;
             }
-            hand::give(enforcer, session.as_str(), &[(&name, &kept.fetched)]).await?;
+            kept.give(enforcer, session, &name).await?;
         }
         Ok(())
     }
@@ -130,11 +134,12 @@ impl Keeper {
             return Ok(false);
         };
         let host = loaded::host_for(&self.places, &self.workspace)?;
-        let now = host.credentials.get(name);
-        if now.is_some_and(|now| bound(&now.value) == bound(&kept.grant.value)) {
+        let kind = kept.grant.kind;
+        let now = Supply::of(&host, kind, name);
+        if now.is_some_and(|now| now.bound == kept.grant.bound) {
             return Ok(true);
         }
-        hand::take(enforcer, session.as_str(), name).await?;
+        hand::take(enforcer, session.as_str(), kind, name).await?;
         self.kept.remove(name);
         report::warning(format!(
             "{name} was taken away from this session: it is not granted any more as it was when the session began"
@@ -161,24 +166,39 @@ impl Keeper {
             let renewed = match granted {
                 Ok(_) => match again(&self.host, name, kept).await {
                     Ok(fetched) => {
-                        let values = [(name.as_str(), &fetched)];
-                        let given = hand::give(enforcer, session.as_str(), &values).await;
                         kept.fetched = fetched;
-                        given.map(drop)
+                        kept.give(enforcer, session, name).await
                     }
                     Err(failure) => Err(failure),
                 },
                 Err(failure) => Err(failure),
             };
             kept.due = match renewed {
-                Ok(()) => due(&kept.fetched),
+                Ok(()) => due(kept.fetched.expires, kept.until),
                 Err(failure) => {
                     result = Err(failure);
-                    Some(now + remaining(&kept.fetched).div_f32(2.0).max(AGAIN))
+                    Some(
+                        now + remaining(kept.fetched.expires.unwrap_or_default())
+                            .div_f32(2.0)
+                            .max(AGAIN),
+                    )
                 }
             };
         }
         result
+    }
+}
+
+impl Kept {
+    async fn give(
+        &self,
+        enforcer: &mut Enforcer,
+        session: &SessionId,
+        name: &str,
+    ) -> Result<(), Failure> {
+        let (session, kind) = (session.as_str(), self.grant.kind);
+        let given = hand::give(enforcer, session, kind, name, &self.fetched, self.until);
+        given.await.map(drop)
     }
 }
 
@@ -187,15 +207,18 @@ async fn again(host: &HostConfig, name: &str, kept: &Kept) -> Result<Fetched, Fa
     super::fetch(host, name, &kept.grant, Asker::Session(&kept.fetched)).await
 }
 
-/// With a fifth of its time left, and not at once again.
-fn due(fetched: &Fetched) -> Option<Instant> {
-    fetched.expires?;
-    let wait = remaining(fetched).mul_f32(0.8).max(Duration::from_secs(1));
+/// With a fifth of its time left, and not at once again; never where a file is gone by then.
+fn due(ends: Option<u64>, until: Option<u64>) -> Option<Instant> {
+    let ends = ends?;
+    if until.is_some_and(|until| until <= ends) {
+        return None;
+    }
+    let wait = remaining(ends).mul_f32(0.8).max(Duration::from_secs(1));
     Some(Instant::now() + wait)
 }
 
-fn remaining(fetched: &Fetched) -> Duration {
-    Duration::from_secs(fetched.expires.unwrap_or_default().saturating_sub(now()))
+fn remaining(ends: u64) -> Duration {
+    Duration::from_secs(ends.saturating_sub(now()))
 }
 
 async fn until(due: Option<Instant>) {
@@ -212,9 +235,8 @@ async fn missing(enforcer: &mut Enforcer, session: &SessionId) -> Option<Vec<Str
         .ok()?;
     let mut sessions = listed.into_inner().sessions.into_iter();
     let ours = sessions.find(|s| s.session == session.as_str())?;
-    let missing = ours
-        .credentials
-        .into_iter()
+    let missing = { ours.credentials.into_iter() }
+        .chain(ours.secrets)
         .filter(|h| h.state == "missing");
     Some(missing.map(|held| held.credential).collect())
 }
@@ -224,11 +246,19 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::path::Path;
 
-    use schema::diag::Position;
-
     use super::super::fake::{Fake, grant, places, serve};
+    use super::super::supply::Kind;
     use super::*;
     use crate::{channel, grants};
+
+    #[test]
+    fn a_file_is_renewed_before_its_source_ends_it_and_not_where_it_is_gone_by_then() {
+        let at = |seconds| Some(now() + seconds);
+        assert!(due(None, at(60)).is_none());
+        assert!(due(at(60), None).is_some());
+        assert!(due(at(60), at(120)).is_some());
+        assert!(due(at(120), at(60)).is_none());
+    }
 
     #[tokio::test]
     async fn what_is_not_granted_any_more_is_taken_away_instead_of_handed() {
@@ -252,16 +282,13 @@ mod tests {
             serve(&places, "ours", &ours);
             let first = grant(dir.path(), "value-of-it", &["a.test"]);
             grants::record(&places, workspace, &name, &first).unwrap();
-            let setting = Setting {
-                value: first,
-                file: "grants".into(),
-                at: Position { line: 1, column: 1 },
-            };
             let host = loaded::host_for(&places, workspace).unwrap();
-            let fetched = crate::credentials::fetch(&host, "github", &setting, Asker::List);
+            let supply = Supply::of(&host, Kind::Credential, "github").unwrap();
+            let fetched = crate::credentials::fetch(&host, "github", &supply, Asker::List);
             let kept = Kept {
                 fetched: fetched.await.unwrap(),
-                grant: setting,
+                grant: supply,
+                until: None,
                 due: is_due.then(Instant::now),
             };
             let mut keeper = Keeper {

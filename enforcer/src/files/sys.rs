@@ -1,7 +1,7 @@
-//! The calls of the newer mount interface (mount_setattr(2), Linux 5.12; open_tree(2) and move_mount(2), 5.2), and what statx(2) says of a
+//! The calls of the newer mount interface (mount_setattr(2), Linux 5.12; open_tree(2), move_mount(2), fsopen(2) and fsmount(2), 5.2), and what statx(2) says of a
 //! mount (STATX_MNT_ID, 5.8). nix has none of them.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -121,6 +121,49 @@ fn change(
         )
     };
     checked(status).map(drop)
+}
+
+/// A filesystem in memory, mounted nowhere yet; `options` as in tmpfs(5), those of `wanted` where the kernel knows them.
+pub fn tmpfs(options: &[(&CStr, &CStr)], wanted: &[&CStr], flags: u64) -> io::Result<OwnedFd> {
+    // fsopen(2), fsconfig(2), fsmount(2): include/uapi/linux/mount.h
+    const FSOPEN_CLOEXEC: u32 = 1;
+    const FSMOUNT_CLOEXEC: u32 = 1;
+    const FSCONFIG_SET_FLAG: u32 = 0;
+    const FSCONFIG_SET_STRING: u32 = 1;
+    const FSCONFIG_CMD_CREATE: u32 = 6;
+    // SAFETY: a text that ends in NUL, alive for the call.
+    let context =
+        owned(unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), FSOPEN_CLOEXEC) })?;
+    let configure = |command: u32, key: Option<&CStr>, value: Option<&CStr>| {
+        let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
+        // SAFETY: texts that end in NUL, alive for the call, or null where the command takes none.
+        checked(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                context.as_raw_fd(),
+                command,
+                pointer(key),
+                pointer(value),
+                0,
+            )
+        })
+    };
+    for (key, value) in options {
+        configure(FSCONFIG_SET_STRING, Some(key), Some(value))?;
+    }
+    for key in wanted {
+        let _ = configure(FSCONFIG_SET_FLAG, Some(key), None);
+    }
+    configure(FSCONFIG_CMD_CREATE, None, None)?;
+    // SAFETY: fsmount takes three numbers, and returns a new descriptor or -1.
+    owned(unsafe {
+        libc::syscall(
+            libc::SYS_fsmount,
+            context.as_raw_fd(),
+            FSMOUNT_CLOEXEC,
+            flags,
+        )
+    })
 }
 
 /// Mounts a clone over a file.

@@ -7,6 +7,7 @@ use api::v1;
 use audit::{Event, Kind, Verdict};
 
 use super::{Session, SessionError};
+use crate::secrets::Secrets;
 use crate::trusted::{Handed, Trusted};
 
 impl Session {
@@ -42,6 +43,7 @@ impl Session {
         let told = Trusted {
             roots: Vec::new(),
             secrets: self.trusted().secrets.clone(),
+            files: Secrets::default(),
         };
         // The gateway goes by it whether or not it could be written down, and whoever asked is told that it was not.
         let applied = self.next_generation(document, &told).await;

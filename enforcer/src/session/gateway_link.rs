@@ -288,7 +288,7 @@ impl Session {
                         .unwrap_or_else(|| state.current.clone())
                 };
                 // They stay for the gateway's life: later snapshots come without, but where they change.
-                let trusted = self.trusted().clone();
+                let trusted = self.trusted().for_gateway();
                 self.send_snapshot(channel, &generation, &trusted).await?;
             }
             Some(Message::Applied(applied)) => {

@@ -291,7 +291,7 @@ impl Session {
 }
 
 /// Work about a process that is not for the runtime's own threads.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     pid: u32,
     work: impl FnOnce() -> Result<T, FilesError> + Send + 'static,
 ) -> Result<T, FilesError> {

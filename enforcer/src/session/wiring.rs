@@ -68,6 +68,9 @@ impl Session {
         }
         // Where it fails the rules hold on: init may have been told to go on. They end with the last process.
         let released = self.wire_and_release(pid, Some(cookie)).await;
+        if released.is_err() {
+            self.release_secrets().await;
+        }
         match released {
             Ok(held) => Arc::clone(&self).keep_files(pid, held),
             // Gone again before it was looked at, or the engine's own first process: nothing to report.
@@ -112,10 +115,11 @@ impl Session {
         }
     }
 
-    /// The rules about files and programs, before anything else is opened to the container: where they do not hold, its init is told why and ends.
+    /// The secrets, and the rules about files and programs, before anything else is opened to the container: where they do not hold, its init is told why and ends.
     async fn hold_files(&self, pid: u32, wired: Wired) -> Result<(Wired, Option<Held>), WireError> {
         let document = Arc::clone(&self.state.lock().await.current.document);
-        if document.files.is_empty() && document.programs.is_empty() {
+        let unruled = document.files.is_empty() && document.programs.is_empty();
+        if unruled && document.secrets.is_empty() {
             return Ok((wired, None));
         }
         let network = wired.netns.identity();
@@ -123,7 +127,12 @@ impl Session {
             call: "stat the namespace",
             source,
         })?;
-        let held = self.hold_rules(pid, network, document).await;
+        // First: what the rules say of the place holds for the secrets too.
+        let held = match self.put_secrets(pid, network, &document).await {
+            Ok(()) if unruled => return Ok((wired, None)),
+            Ok(()) => self.hold_rules(pid, network, document).await,
+            Err(error) => Err(error.into()),
+        };
         let (masked, held, programs) = match held {
             Ok(held) => held,
             Err(error) => {
@@ -302,6 +311,7 @@ impl Session {
                 Rewired::Done => {
                     let wired = self.state.lock().await.wired.clone();
                     if let Some(wired) = wired {
+                        self.take_up_secrets(wired.init).await;
                         Arc::clone(&self).keep_files(wired.init, None);
                     }
                     return;
@@ -312,6 +322,8 @@ impl Session {
             let Some(pause) = pause else {
                 let detail = format!("{error}; given up: its network stays shut");
                 self.refused(pid, "not-rewired", &detail);
+                self.lose_secrets("the container could not be wired again")
+                    .await;
                 return;
             };
             let detail = format!("{error}; tried again in {} s", pause.as_secs());
@@ -389,6 +401,7 @@ impl Session {
                 }
                 return;
             }
+            self.expire_secrets().await;
             if self.cgroup.populated().unwrap_or(true) {
                 continue;
             }
@@ -407,6 +420,7 @@ impl Session {
                 state.release_files();
                 let _ = state.save();
                 drop(state);
+                self.release_secrets().await;
                 let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "emptied");
                 event.layer = Some("enforcer".into());
                 let _ = self.write(event);

@@ -15,6 +15,8 @@ pub struct Case {
     pub rig: Rig,
     pub id: String,
     pub workspace: PathBuf,
+    /// What is done in the namespace before anything of it is looked at.
+    pub prepare: String,
 }
 
 impl Case {
@@ -25,6 +27,7 @@ impl Case {
             id: format!("f{name}{}", std::process::id()),
             rig,
             workspace,
+            prepare: ":".to_owned(),
         };
         case.put("src/main.rs", "fn main() {}\n");
         case.put("src/deep/er/key.pem", "a key\n");
@@ -79,6 +82,39 @@ impl Case {
                     .iter()
                     .map(|(name, value)| format!("{name}={value}")),
             )
+            .current_dir(&self.workspace);
+        let procs = cgroup.join("cgroup.procs");
+        // SAFETY: a write of our own pid to a file, before exec, in a single-threaded child.
+        unsafe {
+            std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
+                std::fs::write(&procs, "0")
+            });
+        }
+        command.output().unwrap()
+    }
+
+    /// As that user, after root's commands in the namespace.
+    pub fn inside_after(
+        &self,
+        session: &Session,
+        before: &str,
+        user: &str,
+        script: &str,
+    ) -> Output {
+        let cgroup = self
+            .rig
+            .places
+            .session_cgroup(session.id.as_str())
+            .join("container");
+        std::fs::create_dir_all(&cgroup).unwrap();
+        let outer = "exec unshare --pid --fork --net -- unshare --mount-proc --propagation private -- bash -c \"$2\" bash \"$1\"";
+        let then = format!(
+            "{before} && exec setpriv --reuid {user} --regid {user} --clear-groups --bounding-set -sys_admin --inh-caps -sys_admin -- {} -- /bin/bash -c \"$1\"",
+            self.rig.places.init.display()
+        );
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", outer, "bash", script, &then])
             .current_dir(&self.workspace);
         let procs = cgroup.join("cgroup.procs");
         // SAFETY: a write of our own pid to a file, before exec, in a single-threaded child.

@@ -18,6 +18,7 @@ async fn what_is_taken_away_is_gone_from_the_gateway_although_it_cannot_be_writt
     let trusted = Trusted {
         roots: Vec::new(),
         secrets: vec![secret(b"the-value-of-it", false)],
+        files: Default::default(),
     };
     let session = Session::open(
         Arc::clone(&rig.places),

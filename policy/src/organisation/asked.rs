@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schema::config::Config;
 use schema::config::agent::Domain;
 use schema::config::lifecycle::Lifecycle;
-use schema::credential::CredentialName;
+use schema::credential::{CredentialName, Source};
 use schema::diag::{Diagnostic, Place, Position, Spanned};
 use schema::host::HostPattern;
 use schema::hostconfig::{Engine, HostConfig};
@@ -73,7 +73,12 @@ pub fn of_config(config: &Config, host: &HostConfig, document: &Organisation, fo
         });
     engine(document, kind, &engine_place, found);
     for (name, at) in names(config) {
-        credential_name(document, &name, &place(&at), found);
+        let what = format!("credential {name}");
+        named(document, &what, &name, &place(&at), found);
+    }
+    for (name, secret) in &config.agent.secrets {
+        let what = format!("secret {name}");
+        named(document, &what, name, &at(secret.at), found);
     }
 }
 
@@ -219,16 +224,17 @@ fn names(config: &Config) -> BTreeMap<CredentialName, Origin> {
     out
 }
 
-fn credential_name(
+/// A credential or a secret by its name, which is that of a value either way.
+fn named(
     document: &Organisation,
+    what: &str,
     name: &CredentialName,
     place: &Place,
     found: &mut Found,
 ) {
-    let what = format!("credential {name}");
     let denied = document.denials.credentials.iter();
     if let Some(denial) = denied.clone().find(|denied| denied.value == *name) {
-        found.denied(place, &what, document, "denials.credentials", denial.at);
+        found.denied(place, what, document, "denials.credentials", denial.at);
     }
     if let Some(allowed) = &document.ceilings.credentials
         && !allowed.contains_key(name)
@@ -236,7 +242,7 @@ fn credential_name(
         let words = few(allowed.keys().map(ToString::to_string));
         found.beyond(
             place,
-            &what,
+            what,
             document,
             "ceilings.credentials",
             allowed.at,
@@ -277,36 +283,86 @@ pub fn credentials(
         let Some(grant) = host.credentials.get(name) else {
             continue;
         };
-        let source = &grant.value.source;
-        // A source may hold an account's name: the kind says enough.
-        let what = format!(
-            "credential {name} from {}, as {} grants it,",
-            source.kind(),
-            origin(&grant.file, grant.at)
+        let what = format!("credential {name}");
+        let ours = origin(&grant.file, grant.at);
+        source(
+            document,
+            &what,
+            name,
+            &grant.value.source,
+            &ours,
+            &at,
+            found,
         );
-        let key = format!("ceilings.credentials.{name}.sources");
-        let lists = [
-            (
-                ceiling.and_then(|ceiling| ceiling.sources.as_ref()),
-                key.as_str(),
-            ),
-            (
-                document.ceilings.secret_sources.as_ref(),
-                "ceilings.secretSources",
-            ),
-        ];
-        for (list, key) in lists {
-            if let Some(list) = list
-                && !list.iter().any(|pattern| pattern.matches(source))
-            {
-                let words = few(list.iter().map(|pattern| pattern.value.to_string()));
-                found.beyond(&at, &what, document, key, list.at, &words);
-            }
+    }
+}
+
+/// Where the values of secrets come from, as the host grants them; and none of a name whose hosts are limited, for nothing holds a file
+/// to hosts.
+pub fn secrets(
+    policy: &EffectivePolicy,
+    host: &HostConfig,
+    document: &Organisation,
+    found: &mut Found,
+) {
+    for secret in &policy.secrets.all {
+        let (name, at) = (secret.name.as_str(), place(&secret.origin));
+        let what = format!("secret {name}");
+        let all = document.ceilings.credentials.as_ref();
+        let hosts = all.and_then(|all| all.get(name)?.hosts.as_ref());
+        if let Some(hosts) = hosts {
+            let words = few(hosts.iter().map(|host| host.value.to_string()));
+            let key = format!("ceilings.credentials.{name}.hosts");
+            found.beyond(&at, &what, document, &key, hosts.at, &words);
         }
-        let denied = document.denials.secret_sources.iter();
-        if let Some(denial) = denied.clone().find(|pattern| pattern.matches(source)) {
-            found.denied(&at, &what, document, "denials.secretSources", denial.at);
+        if let Some(grant) = host.secrets.get(name) {
+            let ours = origin(&grant.file, grant.at);
+            source(
+                document,
+                &what,
+                name,
+                &grant.value.source,
+                &ours,
+                &at,
+                found,
+            );
         }
+    }
+}
+
+/// Where one value comes from.
+fn source(
+    document: &Organisation,
+    what: &str,
+    name: &str,
+    source: &Source,
+    granted: &Origin,
+    at: &Place,
+    found: &mut Found,
+) {
+    // A source may hold an account's name: the kind says enough.
+    let what = format!("{what} from {}, as {granted} grants it,", source.kind());
+    let ceiling = document.ceilings.credentials.as_ref();
+    let ceiling = ceiling.and_then(|all| all.get(name)?.sources.as_ref());
+    let key = format!("ceilings.credentials.{name}.sources");
+    let lists = [
+        (ceiling, key.as_str()),
+        (
+            document.ceilings.secret_sources.as_ref(),
+            "ceilings.secretSources",
+        ),
+    ];
+    for (list, key) in lists {
+        if let Some(list) = list
+            && !list.iter().any(|pattern| pattern.matches(source))
+        {
+            let words = few(list.iter().map(|pattern| pattern.value.to_string()));
+            found.beyond(at, &what, document, key, list.at, &words);
+        }
+    }
+    let denied = document.denials.secret_sources.iter();
+    if let Some(denial) = denied.clone().find(|pattern| pattern.matches(source)) {
+        found.denied(at, &what, document, "denials.secretSources", denial.at);
     }
 }
 

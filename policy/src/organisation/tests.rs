@@ -37,8 +37,7 @@ fn ceilings(ceilings: &str) -> Organisation {
 }
 
 fn host() -> HostConfig {
-    let text =
-        "[credentials.github]\nsource = \"env://GITHUB_TOKEN\"\nhosts = [\"api.github.com\"]\n";
+    let text = "[credentials.github]\nsource = \"env://GITHUB_TOKEN\"\nhosts = [\"api.github.com\"]\n[secrets.NPM_TOKEN]\nsource = \"env://NPM_TOKEN\"\n";
     schema::hostconfig::parse(text.as_bytes(), "config.toml").unwrap()
 }
 
@@ -295,6 +294,42 @@ fn credentials_are_held_by_name_host_source_and_denial() {
     // Where its traffic is denied, a credential goes nowhere, and that is an error too.
     let denied = document(r#""denials": { "domains": ["api.github.com"] }"#);
     assert!(!problems(&asks, &denied).is_empty());
+}
+
+#[test]
+fn secrets_are_held_by_name_source_and_denial_and_none_has_hosts() {
+    let asks = config(r#""secrets": { "NPM_TOKEN": {} }"#);
+    for fits in [
+        r#""secretSources": ["env"]"#,
+        r#""credentials": { "NPM_TOKEN": { "sources": ["env"] } }"#,
+    ] {
+        assert!(problems(&asks, &ceilings(fits)).is_empty());
+    }
+    for (ceiling, words) in [
+        (r#""credentials": {}"#, "secret NPM_TOKEN is beyond"),
+        (
+            r#""credentials": { "NPM_TOKEN": { "hosts": ["a.example"] } }"#,
+            "secret NPM_TOKEN is beyond the policy of acme: `ceilings.credentials.NPM_TOKEN.hosts`",
+        ),
+        (
+            r#""credentials": { "NPM_TOKEN": { "sources": ["op"] } }"#,
+            "secret NPM_TOKEN from env, as config.toml:4:1 grants it, is beyond",
+        ),
+        (
+            r#""secretSources": ["op", "vault"]"#,
+            "`ceilings.secretSources` at policy.json:2:32 allows op, vault",
+        ),
+    ] {
+        let said = problem(&asks, &ceilings(ceiling));
+        assert!(said.contains(words), "{said}");
+    }
+    for denial in [
+        r#""credentials": ["NPM_TOKEN"]"#,
+        r#""secretSources": ["env"]"#,
+    ] {
+        let said = problem(&asks, &document(&format!("\"denials\": {{ {denial} }}")));
+        assert!(said.contains("organisation-denies"), "{said}");
+    }
 }
 
 #[test]

@@ -27,7 +27,8 @@ const FULL: &str = r#"{
       "deniedDomains": ["*.bad.example", "x.example:22"],
       "rules": [{ "host": "r.example", "ports": [443, 22] }, { "host": "n.example", "ports": [443], "action": "deny" }],
       "networks": ["10.0.0.0/8:22"] } } },
-    "credentials": { "github": { "hosts": ["api.example", "ghe.example:8443"], "env": "GH_TOKEN" }, "model": {} } }
+    "credentials": { "github": { "hosts": ["api.example", "ghe.example:8443"], "env": "GH_TOKEN" }, "model": {} },
+    "secrets": { "NPM_TOKEN": { "source": "op://E/npm/token", "programs": ["/usr/bin/npm"], "ttl": "1h" }, "plain": {} } }
 }"#;
 
 #[test]
@@ -45,6 +46,8 @@ fn everything_that_is_asked_for_is_a_line() {
   reach db.example:5432 (tcp)
   read GH_TOKEN from this host's environment into containerEnv TOKEN
   read HOME from this host's environment into postCreateCommand
+  secret NPM_TOKEN from op://E/npm/token, which the agent can read at /run/secrets/NPM_TOKEN, for /usr/bin/npm alone, for 3600 s
+  secret plain, which the agent can read at /run/secrets/plain
   set containerEnv TOKEN
   set remoteEnv PATH
   unset remoteEnv GONE

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::filesystem::Filesystem;
 use super::programs::Programs;
+use super::secret::{self, Secret};
 use super::tools::Tools;
 use super::units::{Cpus, MemorySize, VariableName, inline_schema};
 use crate::credential::{CredentialName, MAX_CREDENTIALS, MAX_HOSTS};
@@ -43,6 +44,10 @@ pub struct Agent {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(default, extend("maxProperties" = MAX_CREDENTIALS))]
     pub credentials: BTreeMap<CredentialName, Spanned<Credential>>,
+    /// By name. Each is a file below `/run/secrets` that the container's user alone can read.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(default, schema_with = "secret::schema")]
+    pub secrets: BTreeMap<CredentialName, Spanned<Secret>>,
     /// What is done about what inspectors find in requests and in frames of WebSockets; the host may ask for more.
     #[serde(skip_serializing_if = "Inspection::is_empty")]
     #[schemars(default)]
@@ -325,6 +330,7 @@ impl Agent {
     pub fn is_empty(&self) -> bool {
         self.capabilities.is_empty()
             && self.credentials.is_empty()
+            && self.secrets.is_empty()
             && self.inspection.is_empty()
             && self.policy.is_empty()
             && self.provenance.is_empty()

@@ -38,7 +38,6 @@ pub struct Key {
 pub enum Parent {
     Root,
     HostRequirements,
-    Agent,
     Network,
     Rule,
 }
@@ -104,7 +103,7 @@ pub const REFUSED: &[Key] = &[
         Parent::Root,
         "secrets",
         Accepted::EmptyObject,
-        "secrets are not carried into the container by this version",
+        "what it recommends is not asked for; name it in `agent.secrets`, which makes a file of it",
     ),
     key(
         Parent::Root,
@@ -160,12 +159,6 @@ pub const REFUSED: &[Key] = &[
         "no devices are given to the container",
     ),
     // The `agent` object.
-    key(
-        Parent::Agent,
-        "secrets",
-        Accepted::EmptyObject,
-        "secrets are not carried into the container by this version",
-    ),
     key(Parent::Network, "ingress", Accepted::EmptyObject, PORTS),
     key(
         Parent::Rule,

@@ -5,6 +5,7 @@ pub(crate) mod credentials;
 pub(crate) mod features;
 mod files;
 mod programs;
+mod secrets;
 mod supply;
 
 use std::collections::{BTreeMap, HashSet};
@@ -432,13 +433,15 @@ fn host_requirements(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<Hos
 
 fn agent(reader: &mut Reader<'_>, node: &Node) -> Option<Agent> {
     let mut object = reader.object(node, "agent")?;
-    refuse(reader, &mut object, Parent::Agent);
     let capabilities = object
         .take("capabilities")
         .and_then(|node| capabilities(reader, node));
     let credentials = object
         .take("credentials")
         .map(|node| credentials::credentials(reader, node));
+    let secrets = object
+        .take("secrets")
+        .map(|node| secrets::secrets(reader, node, credentials.as_ref()));
     let inspection = object
         .take("inspection")
         .and_then(|node| inspection(reader, node, "agent.inspection"));
@@ -455,6 +458,7 @@ fn agent(reader: &mut Reader<'_>, node: &Node) -> Option<Agent> {
     Some(Agent {
         capabilities: capabilities.unwrap_or_default(),
         credentials: credentials.unwrap_or_default(),
+        secrets: secrets.unwrap_or_default(),
         inspection: inspection.unwrap_or_default(),
         policy: policy.unwrap_or_default(),
         provenance: provenance.unwrap_or_default(),
@@ -652,7 +656,7 @@ fn rule(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Rule> {
 }
 
 /// A list of methods, paths or programs, with at least one in it.
-fn texts<T: FromStr<Err = RequestError>>(
+pub(super) fn texts<T: FromStr<Err = RequestError>>(
     reader: &mut Reader<'_>,
     node: &Node,
     path: &str,

@@ -327,7 +327,6 @@ fn every_key_of_the_table_is_refused_in_its_words_and_accepted_when_it_asks_for_
             let inside = match key.parent {
                 Parent::Root => inner,
                 Parent::HostRequirements => format!("\"hostRequirements\": {{ {inner} }}"),
-                Parent::Agent => format!("\"agent\": {{ {inner} }}"),
                 Parent::Network => {
                     format!("\"agent\": {{ \"capabilities\": {{ \"network\": {{ {inner} }} }} }}")
                 }

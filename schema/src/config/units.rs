@@ -13,6 +13,8 @@ pub const MAX_CPUS: u64 = 4096;
 pub const MAX_MEMORY_BYTES: u64 = 1 << 50;
 /// Least memory that a limit can leave, in bytes: what engines accept.
 pub const MIN_MEMORY_BYTES: u64 = 6 << 20;
+/// Longest life of a secret's file, in seconds: 30 days.
+pub const MAX_TTL_SECONDS: u64 = 30 * 86_400;
 /// Longest name of a user, `user:group` form included, or of an environment variable.
 pub const MAX_NAME_BYTES: usize = 128;
 
@@ -23,6 +25,10 @@ pub struct MemorySize(u64);
 /// Processors in thousandths; as JSON a number with at most three decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cpus(u32);
+
+/// A span of seconds; as text a whole number of seconds, minutes, hours or days: `90s`, `15m`, `1h`, `7d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ttl(u64);
 
 /// A user of the image by name or number, with an optional group: `node`, `1000:1000`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +46,10 @@ pub enum UnitError {
     MemoryRange,
     #[error("expected a number of processors from 0.01 to {MAX_CPUS} with at most three decimals")]
     Cpus,
+    #[error(
+        "expected a whole number of seconds, minutes, hours or days, from 1s to 30d: 90s, 15m, 1h"
+    )]
+    Ttl,
     #[error("expected a user name or number, with an optional `:` and group")]
     User,
     #[error("expected letters, digits and _, not starting with a digit")]
@@ -150,6 +160,53 @@ impl Serialize for Cpus {
     }
 }
 
+// === impl Ttl ===
+
+impl Ttl {
+    pub fn seconds(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for Ttl {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let unit = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 86_400,
+            _ => return Err(UnitError::Ttl),
+        };
+        let number: u64 = number.parse().map_err(|_| UnitError::Ttl)?;
+        number
+            .checked_mul(unit)
+            .filter(|seconds| (1..=MAX_TTL_SECONDS).contains(seconds))
+            .map(Self)
+            .ok_or(UnitError::Ttl)
+    }
+}
+
+impl fmt::Display for Ttl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(86_400, 'd'), (3600, 'h'), (60, 'm'), (1, 's')];
+        let whole = units
+            .into_iter()
+            .find(|(unit, _)| self.0.is_multiple_of(*unit));
+        let (unit, letter) = whole.unwrap_or((1, 's'));
+        write!(f, "{}{letter}", self.0 / unit)
+    }
+}
+
+impl Serialize for Ttl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 // === impl UserName ===
 
 impl UserName {
@@ -252,6 +309,7 @@ pub(crate) use inline_schema;
 
 inline_schema!(MemorySize, "MemorySize", { "type": "string", "pattern": "^[0-9]+([bBkKmMgGtT]|[kKmMgGtT][bB])?$" });
 inline_schema!(Cpus, "Cpus", { "type": "number", "minimum": 0.01, "maximum": MAX_CPUS });
+inline_schema!(Ttl, "Ttl", { "type": "string", "pattern": "^[0-9]{1,7}[smhd]$" });
 inline_schema!(UserName, "UserName", {
     "type": "string",
     "maxLength": MAX_NAME_BYTES,
@@ -289,6 +347,38 @@ mod tests {
                 Err(UnitError::MemoryRange),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_life_has_a_unit_and_a_longest() {
+        for (text, seconds, shown) in [
+            ("1s", 1, "1s"),
+            ("90s", 90, "90s"),
+            ("60m", 3600, "1h"),
+            ("36h", 129_600, "36h"),
+            ("30d", MAX_TTL_SECONDS, "30d"),
+            ("2592000s", MAX_TTL_SECONDS, "30d"),
+        ] {
+            let ttl: Ttl = text.parse().unwrap();
+            assert_eq!((ttl.seconds(), ttl.to_string().as_str()), (seconds, shown));
+        }
+        for text in [
+            "",
+            "h",
+            "0s",
+            "60",
+            "1w",
+            "1 h",
+            "-1h",
+            "+1h",
+            "1.5h",
+            "1H",
+            "31d",
+            "2592001s",
+            "18446744073709551615d",
+        ] {
+            assert_eq!(text.parse::<Ttl>(), Err(UnitError::Ttl), "{text}");
         }
     }
 

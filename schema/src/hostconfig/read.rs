@@ -10,9 +10,10 @@ use thiserror::Error;
 
 use super::{
     Engine, Files, GatewayConfig, Grant, HostConfig, MAX_APPROVAL_SECONDS, MAX_ENTRIES,
-    MAX_SIGNERS, PolicySource, RegistryConfig, Setting, Signers, SigstoreConfig,
+    MAX_SIGNERS, PolicySource, RegistryConfig, SecretGrant, Setting, Signers, SigstoreConfig,
 };
 use crate::config::read::credentials as shared;
+use crate::config::secret::MAX_SECRETS;
 use crate::credential::{CredentialError, CredentialName, MAX_CREDENTIALS};
 use crate::diag::Diagnostic;
 use crate::host::HostName;
@@ -79,6 +80,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
     let credentials = object
         .take("credentials")
         .map(|node| credentials(reader, node));
+    let secrets = object.take("secrets").map(|node| secrets(reader, node));
     let inspection = object
         .take("inspection")
         .map(|node| inspection(reader, node));
@@ -96,6 +98,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
         policy: policy.into_iter().collect(),
         gateway: gateway.unwrap_or_default(),
         credentials: credentials.unwrap_or_default(),
+        secrets: secrets.unwrap_or_default(),
         inspection: inspection.unwrap_or_default(),
         registries: registries.unwrap_or_default(),
         sigstore,
@@ -397,6 +400,28 @@ fn credentials(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<CredentialName,
         let provider = provider::named(name.as_str());
         if let Some(grant) = grant(reader, &member.node, &format!("{PATH}.{name}"), provider) {
             out.insert(name, setting(reader, &member.node, grant));
+        }
+    }
+    out
+}
+
+fn secrets(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<CredentialName, Setting<SecretGrant>> {
+    const PATH: &str = "secrets";
+    let mut out = BTreeMap::new();
+    for member in reader.map(node, PATH, MAX_SECRETS) {
+        let Some(name) = shared::name(reader, member, PATH) else {
+            continue;
+        };
+        let path = format!("{PATH}.{name}");
+        let Some(mut object) = reader.object(&member.node, &path) else {
+            continue;
+        };
+        let source = reader
+            .required(&mut object, "source")
+            .and_then(|node| unsaid(reader, node, &format!("{path}.source")));
+        reader.close(object);
+        if let Some(source) = source {
+            out.insert(name, setting(reader, &member.node, SecretGrant { source }));
         }
     }
     out

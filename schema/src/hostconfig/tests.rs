@@ -99,6 +99,48 @@ fn everything_that_is_wrong_is_said_at_once_with_its_place() {
 }
 
 #[test]
+fn a_secret_is_granted_by_its_source_alone() {
+    let text = "[secrets.NPM_TOKEN]\nsource = \"env://NPM\"\n";
+    let system = parse(
+        b"[secrets.NPM_TOKEN]\nsource = \"file:///t\"\n[secrets.B]\nsource = \"stdin\"\n",
+        "/etc/c.toml",
+    );
+    let both = parse(text.as_bytes(), "c.toml")
+        .unwrap()
+        .above(system.unwrap());
+    let shown: Vec<String> = both
+        .secrets
+        .iter()
+        .map(|(name, grant)| format!("{name} {} {}", grant.value.source, grant.file))
+        .collect();
+    assert_eq!(shown, ["B stdin /etc/c.toml", "NPM_TOKEN env://NPM c.toml"]);
+    for (bad, code) in [
+        ("[secrets.\"a b\"]\nsource = \"stdin\"\n", "invalid-value"),
+        ("[secrets.a]\n", "missing-key"),
+        (
+            "[secrets.a]\nsource = \"stdin\"\nhosts = [\"a.b\"]\n",
+            "unknown-key",
+        ),
+        ("[secrets.a]\nsource = \"ghp_value\"\n", "invalid-value"),
+        ("secrets = 1\n", "wrong-type"),
+    ] {
+        let found = errors(bad);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].contains(&format!("[{code}]")) && !found[0].contains("ghp_"),
+            "{found:?}"
+        );
+    }
+    let names = |n: usize| -> String {
+        let one = |i| format!("[secrets.s{i}]\nsource = \"stdin\"\n");
+        (0..n).map(one).collect()
+    };
+    let most = crate::config::secret::MAX_SECRETS;
+    assert!(parse(names(most).as_bytes(), "c.toml").is_ok());
+    assert!(errors(&names(most + 1))[0].contains("[too-many]"));
+}
+
+#[test]
 fn a_grant_of_a_known_provider_says_what_is_different() {
     let config = parse(
         b"[credentials.anthropic]\nsource = \"env://KEY\"\n\

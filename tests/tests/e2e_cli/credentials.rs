@@ -31,7 +31,7 @@ fn workspace(value: &str) -> Workspace {
 
 /// Where inside these words are: files that can be read, environments and command lines. They travel in two halves, so that
 /// nothing holds them but what they are found in.
-fn places_inside(session: &Session<'_>, words: &str) -> Vec<String> {
+pub fn places_inside(session: &Session<'_>, words: &str) -> Vec<String> {
     let (one, two) = words.split_at(words.len() / 2);
     let found = session.inside(&format!(
         "printf '%s%s\\n' '{one}' '{two}' | grep -slaF -f - /proc/[0-9]*/environ /proc/[0-9]*/cmdline
@@ -42,7 +42,7 @@ fn places_inside(session: &Session<'_>, words: &str) -> Vec<String> {
 }
 
 /// Files below a directory that hold these words.
-fn files_with(dir: &Path, words: &str) -> Vec<PathBuf> {
+pub fn files_with(dir: &Path, words: &str) -> Vec<PathBuf> {
     let mut out = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
