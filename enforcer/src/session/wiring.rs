@@ -56,6 +56,7 @@ impl Session {
                 state.wired = None;
                 state.record.released = false;
                 state.release_files();
+                self.withdraw_starts();
             }
         }
         let released = self.wire_and_release(pid, Some(cookie)).await;
@@ -376,6 +377,7 @@ impl Session {
                 state.release_files();
                 let _ = state.save();
                 drop(state);
+                self.withdraw_starts();
                 let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "emptied");
                 event.layer = Some("enforcer".into());
                 let _ = self.write(event);
