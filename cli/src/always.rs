@@ -1,11 +1,12 @@
 //! The change of a config by which what waits for a person would not have waited: the rule that asks comes to allow, or, where
-//! nothing lists the name, an entry does. Nothing else of the file changes, and a person makes the change.
+//! nothing lists the name or the program, an entry does. Nothing else of the file changes, and a person makes the change.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use api::v1;
 use policy::suggest::{List, Programs, Suggestion};
-use policy::{Action, Origin, text};
+use policy::{Action, EffectivePolicy, Origin, ProgramRight, ProgramRule, text};
 use schema::config::discover::Flavour;
 use schema::jsonc::MAX_FILE_BYTES;
 use serde_json::Value;
@@ -14,7 +15,7 @@ use crate::loaded::Loaded;
 use crate::patch::{self, Target};
 use crate::places::Places;
 use crate::record::Record;
-use crate::report::Failure;
+use crate::{question, report::Failure};
 
 /// A change that can be shown and made.
 pub struct Always {
@@ -44,7 +45,21 @@ impl Always {
         };
         let target = Target::open(&path, MAX_FILE_BYTES)?;
         let flavour = Flavour::of(&file);
-        let (after, allows, expected) = if question.rule == text::UNLISTED {
+        let (after, allows, expected) = if !question.program.is_empty() {
+            let program = &question.program;
+            let after = patch::list_program(&target.text, flavour, program);
+            let rule = ProgramRule {
+                name: program.parse().map_err(|_| cannot("its path is none"))?,
+                origin: Origin {
+                    file: file.clone(),
+                    line: 0,
+                    column: 0,
+                },
+                organisation: None,
+            };
+            let added = text::program(ProgramRight::Allowed, &rule);
+            (after, question::scope(question), [added, String::new()])
+        } else if question.rule == text::UNLISTED {
             let place = format!("{}:{}", question.host, question.port);
             let entry = Suggestion {
                 list: List::AllowedDomains,
@@ -75,7 +90,9 @@ impl Always {
             return Err(cannot("it was changed meanwhile"));
         }
         let changes = policy::difference::difference(&before, &then);
-        if changes.is_empty() || changes.iter().any(|c| !expected.contains(&c.rule)) {
+        let changes = changes.into_iter().map(|change| change.rule);
+        let changes: BTreeSet<String> = changes.chain(others(&before, &then)).collect();
+        if changes.is_empty() || changes.iter().any(|change| !expected.contains(change)) {
             return Err(cannot("more than that would change"));
         }
         Ok(Self {
@@ -104,6 +121,21 @@ impl Always {
     pub fn write(self) -> Result<(), Failure> {
         self.target.replace(&self.after)
     }
+}
+
+/// Rules about files and programs that only one of the two has.
+fn others(before: &EffectivePolicy, then: &EffectivePolicy) -> Vec<String> {
+    let all = |policy: &EffectivePolicy| -> BTreeSet<String> {
+        let files = policy.files.all();
+        let files = files.map(|(right, rule)| text::file(right, rule));
+        let programs = policy.programs.all();
+        let programs = programs.map(|(right, rule)| text::program(right, rule));
+        let asked = policy.programs.require_approval.iter();
+        let asked = asked.map(|_| text::PROGRAMS_ASKED.to_owned());
+        files.chain(programs).chain(asked).collect()
+    };
+    let (before, then) = (all(before), all(then));
+    before.symmetric_difference(&then).cloned().collect()
 }
 
 fn of_session(question: &v1::Question, places: &Places) -> Result<std::path::PathBuf, Failure> {

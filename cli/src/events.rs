@@ -41,7 +41,10 @@ fn target(event: &Event) -> String {
         (Some(place), Some(port)) => format!("{place}:{port}"),
         (Some(place), None) => place.to_owned(),
         (None, Some(port)) => format!("port {port}"),
-        (None, None) => "-".to_owned(),
+        (None, None) => {
+            let file = event.binary.as_deref().or(event.file.as_deref());
+            file.unwrap_or("-").to_owned()
+        }
     }
 }
 
@@ -98,6 +101,19 @@ pub fn line(event: &Event) -> String {
 
 /// The line of a denial, or `None` for any other event.
 pub fn denial(event: &Event) -> Option<String> {
+    if let Some(question) = event.approval.as_ref().filter(|_| is_start(event)) {
+        let mut text = target(event);
+        if let Some(process) = &event.process {
+            text += &format!(
+                " by {}",
+                process.program.as_deref().unwrap_or(&process.comm)
+            );
+        }
+        return Some(format!(
+            "{text}: {}; `agentcontainer approve {question}` lets it be started when it is tried again",
+            event.reason
+        ));
+    }
     // Init's own attempts, which have to be refused before anything starts, are on record and no news.
     if event.verdict != Verdict::Deny
         || event.reason == "self-test"
@@ -130,6 +146,11 @@ pub fn denial(event: &Event) -> Option<String> {
         }
     }
     Some(text)
+}
+
+/// Whether it is a program that was not started.
+fn is_start(event: &Event) -> bool {
+    event.verdict == Verdict::Deny && event.kind == Kind::Exec && event.reason == "not-listed"
 }
 
 /// Denials of one session, each shown once.
@@ -213,6 +234,21 @@ mod tests {
         raw.address = Some("192.0.2.1".into());
         raw.port = Some(443);
         assert!(denial(&raw).unwrap().starts_with("192.0.2.1:443: address;"));
+    }
+
+    #[test]
+    fn a_program_that_a_person_is_asked_about_is_said_with_its_question() {
+        let mut event = Event::new(Kind::Exec, Verdict::Deny, "not-listed");
+        event.binary = Some("/usr/bin/id".into());
+        assert_eq!(denial(&event), None);
+        event.approval = Some("k7d3f".into());
+        assert_eq!(
+            denial(&event).unwrap(),
+            "/usr/bin/id: not-listed; `agentcontainer approve k7d3f` lets it be started when it is tried again"
+        );
+        assert!(line(&event).contains(" deny exec /usr/bin/id (not-listed) question k7d3f"));
+        event.reason = "approval-not-held".into();
+        assert_eq!(denial(&event), None);
     }
 
     #[test]

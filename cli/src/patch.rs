@@ -22,17 +22,16 @@ use crate::report::Failure;
 const AROUND: usize = 2;
 
 /// The names of the lists, and what leads to them, in a config of this kind.
-pub fn place(flavour: Flavour) -> &'static [&'static str] {
-    match flavour {
-        Flavour::Agentcontainer => &["agent", "capabilities", "network", "egress"],
-        Flavour::Devcontainer => &[
-            "customizations",
-            "agentcontainer",
-            "capabilities",
-            "network",
-            "egress",
-        ],
-    }
+pub fn place(flavour: Flavour) -> Vec<&'static str> {
+    capabilities(flavour, &["network", "egress"])
+}
+
+fn capabilities(flavour: Flavour, below: &[&'static str]) -> Vec<&'static str> {
+    let agent: &[&str] = match flavour {
+        Flavour::Agentcontainer => &["agent"],
+        Flavour::Devcontainer => &["customizations", "agentcontainer"],
+    };
+    [agent, &["capabilities"], below].concat()
 }
 
 pub fn list(list: List) -> &'static str {
@@ -56,6 +55,18 @@ pub fn add(text: &str, flavour: Flavour, entries: &[Suggestion]) -> Option<Strin
         }
         array.append(input(&entry.entry));
     }
+    Some(root.to_string())
+}
+
+/// The text with one more program that may be started; `None` where there is no list of them.
+pub fn list_program(text: &str, flavour: Flavour, program: &str) -> Option<String> {
+    let root = CstRootNode::parse(text, &ParseOptions::default()).ok()?;
+    let mut object: CstObject = root.object_value()?;
+    for key in capabilities(flavour, &["tools"]) {
+        object = object.object_value(key)?;
+    }
+    let array: CstArray = object.array_value("allowedBinaries")?;
+    array.append(CstInputValue::String(program.to_owned()));
     Some(root.to_string())
 }
 
@@ -302,6 +313,18 @@ mod tests {
                 .any(|l| l.starts_with("+ ") && l.contains("new.example.com"))
         );
         assert!(!lines.iter().any(|line| line.contains("Ours")), "{lines:?}");
+    }
+
+    #[test]
+    fn a_program_joins_the_list_and_everything_else_stays() {
+        let tools = "{ // Ours.\n  \"agent\": { \"capabilities\": { \"tools\": {\n    \"allowedBinaries\": [\"git\"], // few\n    \"requireApproval\": true } } } }";
+        let after = list_program(tools, Flavour::Agentcontainer, "/opt/my tool").unwrap();
+        assert_eq!(
+            after,
+            tools.replace("[\"git\"]", "[\"git\", \"/opt/my tool\"]")
+        );
+        assert_eq!(list_program(TEXT, Flavour::Agentcontainer, "/x"), None);
+        assert_eq!(list_program(tools, Flavour::Devcontainer, "/x"), None);
     }
 
     #[test]

@@ -234,8 +234,12 @@ impl Terminal {
 
 /// The whole of what is asked.
 fn asked(question: &v1::Question) -> String {
+    let more = question::more(question).into_iter();
+    let more: String = more
+        .map(|(label, text)| format!("\n  {label:<8} {text}"))
+        .collect();
     format!(
-        "agentcontainer asks ({}, {} s left):\n  what     {}\n  who      {}\n  rule     {}\n  session  means {}",
+        "agentcontainer asks ({}, {} s left):\n  what     {}\n  who      {}{more}\n  rule     {}\n  session  means {}",
         report::escape(&question.id),
         question::seconds_left(question),
         question::what(question),

@@ -72,8 +72,16 @@ pub fn gone(message: &str) -> Failure {
     Failure::new("no-question", message).help("`agentcontainer approvals` shows what waits")
 }
 
-/// `api.example.com:443 https POST /path`: where to first.
+/// Most of those whose child the asker is that are shown.
+const MAX_PARENTS: usize = 4;
+/// Characters of a command line that are shown.
+const MAX_LINE: usize = 240;
+
+/// `api.example.com:443 https POST /path`: where to first. Of a program the whole path.
 pub fn what(question: &v1::Question) -> String {
+    if !question.program.is_empty() {
+        return escape(&format!("start {}", quoted(&question.program)));
+    }
     let place = format!("{}:{} {}", question.host, question.port, question.protocol);
     if question.method.is_empty() {
         return escape(&format!("{place} connection, carried unread"));
@@ -111,9 +119,14 @@ fn one_word(name: &str) -> String {
         0 => String::new(),
         more => format!("… and {more} bytes more"),
     };
+    format!("{}{more}", quoted(&shown))
+}
+
+/// The whole of it, in quotation marks where it is not plain.
+fn quoted(shown: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-@:=,~".contains(c);
-    if shown.chars().all(plain) {
-        return format!("{shown}{more}");
+    if !shown.is_empty() && shown.chars().all(plain) {
+        return shown.to_owned();
     }
     let escaped = |c: char| match c {
         c if c.is_whitespace() => c.escape_unicode().to_string(),
@@ -121,7 +134,38 @@ fn one_word(name: &str) -> String {
         c => c.to_string(),
     };
     let quoted: String = shown.chars().map(escaped).collect();
-    format!("\"{quoted}\"{more}")
+    format!("\"{quoted}\"")
+}
+
+/// What else is known of who wants a program started: its own command line, and whose child it is, each with its own.
+pub fn more(question: &v1::Question) -> Vec<(&'static str, String)> {
+    let mut more = Vec::new();
+    if !question.line.is_empty() {
+        more.push(("ran", command(&question.line)));
+    }
+    let shown = question.parents.iter().take(MAX_PARENTS);
+    for (at, parent) in shown.enumerate() {
+        let (program, line) = (one_word(&parent.program), command(&parent.line));
+        let left = question.parents.len().saturating_sub(MAX_PARENTS);
+        let rest = match (at + 1 == MAX_PARENTS, left) {
+            (true, 1..) => format!(", and {left} above it"),
+            _ => String::new(),
+        };
+        let text = format!("{program} (pid {}), which ran {line}{rest}", parent.pid);
+        more.push(("child of", escape(&text)));
+    }
+    more
+}
+
+/// A command line, each of its words as one.
+fn command(line: &[String]) -> String {
+    let words: Vec<String> = line.iter().map(|word| quoted(word)).collect();
+    let whole = escape(&words.join(" "));
+    let shown: String = whole.chars().take(MAX_LINE).collect();
+    match whole.len() - shown.len() {
+        0 => shown,
+        more => format!("{shown}… and {more} bytes more"),
+    }
 }
 
 pub fn rule(question: &v1::Question) -> String {
@@ -137,6 +181,12 @@ pub fn seconds_left(question: &v1::Question) -> u64 {
 
 /// What an answer for the session covers.
 pub fn scope(question: &v1::Question) -> String {
+    if !question.program.is_empty() {
+        let program = quoted(&question.program);
+        return escape(&format!(
+            "every start of {program}, as it is now: nobody inside changes it any more"
+        ));
+    }
     let path = question.target.split('?').next().unwrap_or_default();
     let place = format!("{}:{}", question.host, question.port);
     escape(&match question.method.as_str() {
@@ -154,8 +204,12 @@ pub fn scope(question: &v1::Question) -> String {
 
 /// In several lines.
 pub fn shown(question: &v1::Question) -> String {
+    let more = more(question).into_iter();
+    let more: String = more
+        .map(|(label, text)| format!("\n  {label}  {text}"))
+        .collect();
     format!(
-        "{id}  {left} s left  session {session} in {workspace}\n  what  {what}\n  who   {who}\n  rule  {rule}",
+        "{id}  {left} s left  session {session} in {workspace}\n  what  {what}\n  who   {who}{more}\n  rule  {rule}",
         id = escape(&question.id),
         left = seconds_left(question),
         session = escape(&question.session),
@@ -178,17 +232,23 @@ pub fn json(question: &v1::Question) -> Value {
         })
     });
     let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let parent = |parent: &v1::Ancestor| json!({ "pid": parent.pid, "program": said(&parent.program), "line": parent.line });
+    let parents: Vec<Value> = question.parents.iter().map(parent).collect();
+    let is_start = !question.program.is_empty();
     json!({
         "id": question.id,
         "session": question.session,
         "workspace": question.workspace,
         "kind": question.kind,
-        "host": question.host,
-        "port": question.port,
-        "protocol": question.protocol,
+        "host": said(&question.host),
+        "port": (!is_start).then_some(question.port),
+        "protocol": said(&question.protocol),
         "method": said(&question.method),
         "target": said(&question.target),
+        "program": said(&question.program),
         "process": asker,
+        "line": is_start.then_some(&question.line),
+        "parents": is_start.then_some(parents),
         "rule": { "name": question.rule, "origin": question.origin },
         "generation": question.generation,
         "secondsLeft": seconds_left(question),
@@ -241,6 +301,56 @@ mod tests {
         assert!(!shown.contains(['\u{1b}', '\r', '\u{202e}']), "{shown}");
         question.method = String::new();
         assert_eq!(what(&question), "a.b:443 https connection, carried unread");
+    }
+
+    #[test]
+    fn a_program_is_shown_whole_with_whoever_wants_it_and_whose_child_that_is() {
+        let parent = |pid, program: &str, line: &[&str]| v1::Ancestor {
+            pid,
+            program: program.into(),
+            line: line.iter().map(|word| (*word).to_owned()).collect(),
+        };
+        let path = format!("/work/{}/my tool", "x".repeat(400));
+        let mut question = v1::Question {
+            kind: "exec".into(),
+            program: path.clone(),
+            line: vec![
+                "sh".into(),
+                "-c".into(),
+                "a \u{1b}[2J\nwhat  b".into(),
+                String::new(),
+            ],
+            parents: vec![
+                parent(7, "/usr/bin/node", &["node", "a\rb"]),
+                parent(1, "/init", &["init", &"y".repeat(MAX_LINE)]),
+            ],
+            ..question()
+        };
+        assert_eq!(
+            what(&question),
+            format!("start \"{}\"", path.replace(' ', "\\u{20}"))
+        );
+        assert!(scope(&question).starts_with("every start of \"/work/xxx"));
+        let shown = shown(&question);
+        assert!(!shown.contains(['\u{1b}', '\r']), "{shown}");
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines.len(), 7, "{shown}");
+        assert!(lines[3].starts_with("  ran  sh -c \"a\\u{20}"), "{shown}");
+        assert!(lines[3].ends_with(" \"\""), "{shown}");
+        assert!(
+            lines[4].starts_with("  child of  /usr/bin/node (pid 7), which ran node \"a"),
+            "{shown}"
+        );
+        assert!(lines[5].ends_with("… and 5 bytes more"), "{shown}");
+        assert_eq!(json(&question)["host"], Value::Null);
+        assert_eq!(json(&question)["parents"][0]["pid"], 7);
+        question.parents = vec![parent(7, "/p", &["p"]); MAX_PARENTS + 2];
+        let more = more(&question);
+        assert_eq!(more.len(), 1 + MAX_PARENTS);
+        assert!(
+            more[MAX_PARENTS].1.ends_with("which ran p, and 2 above it"),
+            "{more:?}"
+        );
     }
 
     #[test]

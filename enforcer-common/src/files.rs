@@ -25,6 +25,8 @@ pub const MAX_STEPS: u32 = 512;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offsets {
     pub task_nsproxy: u32,
+    pub task_real_parent: u32,
+    pub task_tgid: u32,
     pub nsproxy_mnt_ns: u32,
     /// `mnt_namespace.ns` and `ns_common.inum` in one.
     pub mnt_ns_inum: u32,
@@ -41,6 +43,8 @@ pub struct Offsets {
     pub dentry_name: u32,
     /// `dentry.d_name` and `qstr.len` in one.
     pub dentry_name_len: u32,
+    /// `dentry.d_hash` and `hlist_bl_node.pprev` in one: null where its directory has it no more.
+    pub dentry_hashed: u32,
     pub inode_mode: u32,
     pub vfsmount_root: u32,
     /// `mount.mnt`: what lies between a `struct vfsmount` and its `struct mount`.
@@ -54,9 +58,12 @@ pub struct Offsets {
     pub socket_sk: u32,
     pub bprm_file: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 92);
+const _: () = assert!(size_of::<Offsets>() == 104);
 
-/// Element 0 of `FILES`.
+/// Tables there is room for: one that is looked up in, and one that is made beside it. `HALF` says which is which.
+pub const HALVES: u32 = 2;
+
+/// An element of `FILES`, for each half.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -79,6 +86,11 @@ pub mod listed {
     /// The same, and a denial leaves no record: the enforcer tries one itself.
     pub const TRIED: u32 = 2;
 }
+
+/// A value of `NAMES`: the name's class in each half.
+pub type Classes = [u32; HALVES as usize];
+/// The class of a name that a half does not spell out.
+pub const UNSPELT: u32 = u32::MAX;
 
 /// Key of `NAMES`.
 #[repr(C)]
@@ -122,7 +134,14 @@ pub mod right {
     pub const EXECUTE: u32 = 4;
     /// A rule is about a place of this very name or below it: no link may stand there.
     pub const NAMED: u32 = 8;
+    /// A person said that it may be executed: only while its directory has it by this name.
+    pub const APPROVED: u32 = 16;
+    /// How far up the number stands by which `ONCE` has it, where it may be executed once.
+    pub const ONCE_SHIFT: u32 = 16;
 }
+
+/// Most programs at once that may be started once.
+pub const ONCE_ENTRIES: u32 = 64;
 
 /// The state in which a path's last name is read.
 pub const START: u32 = 0;
@@ -158,6 +177,10 @@ pub enum FileReason {
     Outside = 6,
     /// A link where a rule names something.
     Linked = 7,
+    /// What is not listed and is in no directory any more, or never was.
+    Nameless = 8,
+    /// No denial: it was started, as it may be once.
+    Once = 9,
 }
 
 /// Bytes of a path that an event carries, its last name first, each ended by 0.
@@ -179,9 +202,12 @@ pub struct FileEvent {
     pub _pad: u8,
     /// Bytes of `path` that are in use.
     pub length: u32,
+    /// Thread group id of the process's parent; 0: not known.
+    pub parent: u32,
+    pub _pad2: u32,
     pub path: [u8; EVENT_PATH + EVENT_NAME],
 }
-const _: () = assert!(size_of::<FileEvent>() == 48 + EVENT_PATH + EVENT_NAME);
+const _: () = assert!(size_of::<FileEvent>() == 56 + EVENT_PATH + EVENT_NAME);
 
 // === impl Name ===
 

@@ -2,13 +2,22 @@
 //! files that come later, which mounts cannot. Attached to the whole system, as LSM programs are; what runs outside the session's mount
 //! namespace is let through at the first comparison. Minimum kernel 5.17 (`bpf_loop`).
 
-use aya_ebpf::{macros::lsm, programs::LsmContext};
-use enforcer_common::files::{Act, FileReason, Place, Settings, right};
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::{lsm, map},
+    maps::HashMap,
+    programs::LsmContext,
+};
+use enforcer_common::files::{Act, FileReason, ONCE_ENTRIES, Place, listed, right};
 
 use crate::{
-    place::{At, DIRECTORY, LINK, Pointer, changes, rules, socket},
-    record::deny_file,
+    place::{At, DIRECTORY, LINK, Pointer, Rules, changes, rules, socket},
+    record::{deny_file, record_file},
 };
+
+/// What may be executed once, by the number that its place has: whoever takes it out is the one.
+#[map]
+static ONCE: HashMap<u32, u32> = HashMap::with_max_entries(ONCE_ENTRIES, BPF_F_NO_PREALLOC);
 
 /// What a rule answers with, as the mounts that carry the others do: EACCES, EROFS. EXDEV makes `mv` copy instead, file by file.
 const EACCES: i32 = -13;
@@ -149,10 +158,25 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
         return refuse(Act::Execute, at, FileReason::Internal, EACCES);
     };
     let refused = weigh(Act::Execute, at, place, right::DENIED);
-    if refused == 0 && rules.listed != 0 && place.rights & right::EXECUTE == 0 {
+    if refused != 0 || rules.listed == listed::NOTHING {
+        return refused;
+    }
+    let named = place.rights & (right::EXECUTE | right::APPROVED) == right::EXECUTE
+        || at.is_named().unwrap_or(false);
+    if !named {
+        return refuse(Act::Execute, at, FileReason::Nameless, EACCES);
+    }
+    if place.rights & right::EXECUTE == 0 {
         return refuse(Act::Execute, at, FileReason::NotListed, EACCES);
     }
-    refused
+    let once = place.rights >> right::ONCE_SHIFT;
+    if once != 0 {
+        if ONCE.remove(&once).is_err() {
+            return refuse(Act::Execute, at, FileReason::NotListed, EACCES);
+        }
+        record_file(Act::Execute, at, FileReason::Once);
+    }
+    0
 }
 
 #[lsm(hook = "unix_stream_connect")]
@@ -172,7 +196,7 @@ pub fn unix_may_send(ctx: LsmContext) -> i32 {
 /// A Unix socket is reached by its place without being opened. What it knows of that is the place where whoever bound it saw it: of one from
 /// outside that says nothing here.
 #[inline(always)]
-fn reach(rules: &Settings, other: Result<Pointer, ()>) -> i32 {
+fn reach(rules: &Rules, other: Result<Pointer, ()>) -> i32 {
     match other.and_then(At::bound) {
         Ok(Some(at)) => match at.is_inside() {
             Ok(true) => judge(rules, Act::Connect, Ok(at), right::DENIED),
@@ -197,7 +221,7 @@ fn child(ctx: &LsmContext, act: Act) -> i32 {
 /// An entry that comes or goes: its directory changes with it.
 #[inline(always)]
 fn entry(
-    rules: &Settings,
+    rules: &Rules,
     act: Act,
     directory: Result<At, ()>,
     at: Result<At, ()>,
@@ -218,7 +242,7 @@ fn itself(ctx: &LsmContext) -> i32 {
 
 /// 0, or the refusal where the place has one of these rights taken away.
 #[inline(always)]
-fn judge(rules: &Settings, act: Act, at: Result<At, ()>, restricted: u32) -> i32 {
+fn judge(rules: &Rules, act: Act, at: Result<At, ()>, restricted: u32) -> i32 {
     let Ok(at) = at else { return EACCES };
     match at.place(rules) {
         Ok(place) => weigh(act, at, place, restricted),

@@ -13,14 +13,16 @@ use aya_ebpf::{
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use core::ffi::c_void;
 use enforcer_common::files::{
-    Glob, MAX_GLOBS, MAX_NAME, MAX_STEPS, NAME_ENTRIES, NEXT_ENTRIES, Name, Offsets, Place,
-    STATE_ENTRIES, START, Settings,
+    Classes, Glob, HALVES, MAX_GLOBS, MAX_NAME, MAX_STEPS, NAME_ENTRIES, NEXT_ENTRIES, Name,
+    Offsets, Place, STATE_ENTRIES, START, Settings, UNSPELT,
 };
 
 /// Filled in when the object is loaded. Volatile reads: the compiler must not take the zeroes for granted.
 #[unsafe(no_mangle)]
 static OFFSETS: Offsets = Offsets {
     task_nsproxy: 0,
+    task_real_parent: 0,
+    task_tgid: 0,
     nsproxy_mnt_ns: 0,
     mnt_ns_inum: 0,
     file_path: 0,
@@ -33,6 +35,7 @@ static OFFSETS: Offsets = Offsets {
     dentry_seq: 0,
     dentry_name: 0,
     dentry_name_len: 0,
+    dentry_hashed: 0,
     inode_mode: 0,
     vfsmount_root: 0,
     mount_mnt: 0,
@@ -45,28 +48,32 @@ static OFFSETS: Offsets = Offsets {
     bprm_file: 0,
 };
 
-/// Element 0: where the rules hold.
+/// Element 0: the half that is looked up in. Of each of the following maps a half is one table's, the other the other's.
 #[map]
-static FILES: Array<Settings> = Array::with_max_entries(1, 0);
+static HALF: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Names that rules spell out, with the class of each.
+/// Where the rules hold.
 #[map]
-static NAMES: HashMap<Name, u32> = HashMap::with_max_entries(NAME_ENTRIES, BPF_F_NO_PREALLOC);
+static FILES: Array<Settings> = Array::with_max_entries(HALVES, 0);
+
+/// Names that rules spell out, with the classes of each.
+#[map]
+static NAMES: HashMap<Name, Classes> = HashMap::with_max_entries(NAME_ENTRIES, BPF_F_NO_PREALLOC);
 
 #[map]
-static GLOBS: Array<Glob> = Array::with_max_entries(MAX_GLOBS as u32, 0);
+static GLOBS: Array<Glob> = Array::with_max_entries(HALVES * MAX_GLOBS as u32, 0);
 
 /// Classes of names that no rule spells out, by which of the globs they match.
 #[map]
-static GLOB_CLASSES: Array<u32> = Array::with_max_entries(1 << MAX_GLOBS, 0);
+static GLOB_CLASSES: Array<u32> = Array::with_max_entries(HALVES << MAX_GLOBS, 0);
 
-/// By state and class of a name: the next state.
+/// By state and class of a name: the next state. The loader leaves the second half out where no table comes later.
 #[map]
-static NEXT: Array<u32> = Array::with_max_entries(NEXT_ENTRIES, 0);
+static NEXT: Array<u32> = Array::with_max_entries(HALVES * NEXT_ENTRIES, 0);
 
-/// By state at the root.
+/// By state at the root. Also.
 #[map]
-static PLACES: Array<Place> = Array::with_max_entries(STATE_ENTRIES, 0);
+static PLACES: Array<Place> = Array::with_max_entries(HALVES * STATE_ENTRIES, 0);
 
 /// A pointer into the kernel. Never followed but by [`read`].
 pub type Pointer = *const u8;
@@ -85,23 +92,50 @@ fn read<T: Copy>(base: Pointer, offset: usize) -> Result<T, ()> {
     unsafe { bpf_probe_read_kernel(base.wrapping_add(offset).cast::<T>()) }.map_err(|_| ())
 }
 
+/// One table, and the half of the maps that it is in.
+pub struct Rules {
+    half: u32,
+    classes: u32,
+    globs: u32,
+    /// Of [`enforcer_common::files::listed`].
+    pub listed: u32,
+}
+
 /// The rules that the calling task is under, if it is in the namespace that they hold in.
 #[inline(always)]
-pub fn rules() -> Option<Settings> {
-    let settings = *FILES.get(0)?;
+pub fn rules() -> Option<Rules> {
+    let half = *HALF.get(0)?;
+    let settings = *FILES.get(half)?;
     if settings.mount_namespace == 0 {
         return None;
     }
     // SAFETY: the helper takes no argument.
     let task = unsafe { bpf_get_current_task() } as Pointer;
     let namespace = mount_namespace(task).unwrap_or(0);
-    if namespace == settings.mount_namespace { Some(settings) } else { None }
+    if namespace != settings.mount_namespace {
+        return None;
+    }
+    Some(Rules {
+        half,
+        classes: settings.classes,
+        globs: settings.globs,
+        listed: settings.listed,
+    })
 }
 
 /// Inode of a task's mount namespace. A task that is ending has none any more.
 #[inline(always)]
 fn mount_namespace(task: Pointer) -> Result<u32, ()> {
     read(own_namespace(task)?, offset!(mnt_ns_inum))
+}
+
+/// Thread group id of the calling task's parent; 0 where it cannot be read.
+#[inline(always)]
+pub fn parent() -> u32 {
+    // SAFETY: the helper takes no argument.
+    let task = unsafe { bpf_get_current_task() } as Pointer;
+    let parent: Result<Pointer, ()> = read(task, offset!(task_real_parent));
+    parent.and_then(|parent| read(parent, offset!(task_tgid))).unwrap_or(0)
 }
 
 #[inline(always)]
@@ -202,6 +236,13 @@ impl At {
         ))
     }
 
+    /// Whether its directory has it by its name: not what was removed, or never had one (kernel fs/dcache.c, `d_unhashed`).
+    #[inline(always)]
+    pub fn is_named(self) -> Result<bool, ()> {
+        let hashed: Pointer = read(self.entry, offset!(dentry_hashed))?;
+        Ok(!hashed.is_null())
+    }
+
     /// The kind of file, of [`DIRECTORY`] and others; 0 where there is none.
     #[inline(always)]
     pub fn kind(self) -> Result<u16, ()> {
@@ -236,24 +277,26 @@ impl At {
 
     /// What the rules make of it.
     #[inline(always)]
-    pub fn place(self, settings: &Settings) -> Result<Place, ()> {
-        let walk = self.walk(settings);
+    pub fn place(self, rules: &Rules) -> Result<Place, ()> {
+        let walk = self.walk(rules);
         match walk.end {
-            AT_ROOT => PLACES.get(walk.state).copied().ok_or(()),
+            AT_ROOT => PLACES.get(rules.half * STATE_ENTRIES + walk.state).copied().ok_or(()),
             NOWHERE => Ok(Place { class: 0, rights: 0 }),
             _ => Err(()),
         }
     }
 
     #[inline(always)]
-    fn walk(self, settings: &Settings) -> Walk {
+    fn walk(self, rules: &Rules) -> Walk {
         let mut walk = Walk {
             from: self,
             at: self,
-            classes: settings.classes,
-            globs: settings.globs,
+            half: rules.half,
+            classes: rules.classes,
+            globs: rules.globs,
             state: START,
             end: 0,
+            _pad: 0,
             name: Name { length: 0, bytes: [0; MAX_NAME] },
             _room: 0,
         };
@@ -308,10 +351,12 @@ pub const LINK: u16 = 0o120000;
 struct Walk {
     from: At,
     at: At,
+    half: u32,
     classes: u32,
     globs: u32,
     state: u32,
     end: u32,
+    _pad: u32,
     name: Name,
     /// What the verifier sees a read of 127 bytes reach into.
     _room: u64,
@@ -344,8 +389,9 @@ unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
                 }
                 Err(()) => return 1,
             }
+            let first = walk.half.wrapping_mul(NEXT_ENTRIES);
             let index = walk.state.wrapping_mul(walk.classes).wrapping_add(class);
-            let Some(next) = NEXT.get(index) else { return 1 };
+            let Some(next) = NEXT.get(first.wrapping_add(index)) else { return 1 };
             walk.state = *next;
             walk.at = above;
             0
@@ -378,17 +424,20 @@ fn class(walk: &mut Walk) -> Result<u32, ()> {
             return Err(());
         }
         // SAFETY: the value is copied at once.
-        if let Some(class) = unsafe { NAMES.get(&walk.name) } {
-            return Ok(*class);
+        if let Some(classes) = unsafe { NAMES.get(&walk.name) } {
+            let class = if walk.half == 0 { classes[0] } else { classes[1] };
+            if class != UNSPELT {
+                return Ok(class);
+            }
         }
     }
-    let matched = if walk.globs == 0 { 0 } else { globs(name, length, walk.globs)? };
-    GLOB_CLASSES.get(matched).copied().ok_or(())
+    let matched = if walk.globs == 0 { 0 } else { globs(name, length, walk.half, walk.globs)? };
+    GLOB_CLASSES.get((walk.half << MAX_GLOBS) + matched).copied().ok_or(())
 }
 
 /// Which of the globs a name matches, a bit each.
 #[inline(always)]
-fn globs(name: Pointer, length: u32, count: u32) -> Result<u32, ()> {
+fn globs(name: Pointer, length: u32, half: u32, count: u32) -> Result<u32, ()> {
     let (head, tail) = (ends(name, length, false)?, ends(name, length, true)?);
     let mut matched = 0;
     let mut index = 0;
@@ -396,7 +445,7 @@ fn globs(name: Pointer, length: u32, count: u32) -> Result<u32, ()> {
         if index >= count {
             break;
         }
-        let glob = GLOBS.get(index).ok_or(())?;
+        let glob = GLOBS.get(half * MAX_GLOBS as u32 + index).ok_or(())?;
         let fits = u64::from(length) >= glob.shortest
             && (head[0] & glob.head_mask[0]) == glob.head[0]
             && (head[1] & glob.head_mask[1]) == glob.head[1]

@@ -11,7 +11,7 @@ use enforcer_common::{Event, Hook, Process, Reason, counter};
 
 use crate::{
     maps::{EVENTS, count},
-    place::{At, Step},
+    place::{At, Step, parent},
 };
 
 /// Most names and mounts that a record's path is read over.
@@ -92,10 +92,16 @@ pub fn addr6(words: [u32; 4]) -> [u8; 16] {
     unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) }
 }
 
-/// Counts and records a denial about a file, its names from the last one up.
-#[inline(never)]
+/// Counts and records a denial about a file.
+#[inline(always)]
 pub fn deny_file(act: Act, at: At, reason: FileReason) {
     count(counter::DENIED);
+    record_file(act, at, reason);
+}
+
+/// Records what was decided about a file, its names from the last one up.
+#[inline(never)]
+pub fn record_file(act: Act, at: At, reason: FileReason) {
     let Some(mut entry) = EVENTS.reserve::<FileEvent>(0) else {
         count(counter::LOST);
         return;
@@ -107,6 +113,8 @@ pub fn deny_file(act: Act, at: At, reason: FileReason) {
         (&raw mut (*record).act).write(act as u8);
         (&raw mut (*record).reason).write(reason as u8);
         (&raw mut (*record)._pad).write(0);
+        (&raw mut (*record)._pad2).write(0);
+        (&raw mut (*record).parent).write(parent());
     }
     let mut naming = Naming { at, record, length: 0, cut: 1 };
     // SAFETY: the callback has the signature that the helper asks for, and the context outlives the call.

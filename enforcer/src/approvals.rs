@@ -9,7 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use api::v1;
+use schema::program::ProgramName;
 use tokio::sync::broadcast;
+
+use crate::files::Seen;
+use crate::process::Ancestor;
 
 /// Questions of one session that wait at once; more are denied.
 pub const MAX_HELD: usize = 32;
@@ -33,6 +37,22 @@ pub struct Request {
     pub workspace: String,
     pub generation: u32,
     pub rule: audit::Rule,
+    pub what: What,
+    pub asker: Option<audit::Process>,
+}
+
+/// What is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// It is held meanwhile.
+    Reach(Reach),
+    /// It was denied, and may be tried again.
+    Start(Start),
+}
+
+/// A connection, or a request on one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
     pub kind: audit::Kind,
     pub host: String,
     pub port: u16,
@@ -40,7 +60,19 @@ pub struct Request {
     /// Of a request, else empty; like `target`, its path and query.
     pub method: String,
     pub target: String,
-    pub asker: Option<audit::Process>,
+}
+
+/// A program that nothing lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Where the kernel found it.
+    pub program: ProgramName,
+    /// What is there now.
+    pub seen: Seen,
+    /// The asker's own command line; empty where it has gone.
+    pub line: Vec<String>,
+    /// Whose child the asker is, and so on.
+    pub parents: Vec<Ancestor>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +96,8 @@ pub enum Outcome {
     Timeout,
     Limit,
     Withdrawn,
+    /// It is another program by now than was asked about.
+    Changed,
     NotRecorded,
 }
 
@@ -101,7 +135,14 @@ pub enum Change {
 struct Key {
     session: String,
     rule: (String, String),
-    request: (String, u16, String, String, String),
+    same: Same,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Same {
+    /// Host, port, protocol, method and path.
+    Reach(String, u16, String, String, String),
+    Start(ProgramName),
 }
 
 #[derive(Default)]
@@ -132,6 +173,7 @@ impl Outcome {
             Self::Timeout => "approval-timeout",
             Self::Limit => "approval-limit",
             Self::Withdrawn => "approval-withdrawn",
+            Self::Changed => "approval-changed",
             Self::NotRecorded => "not-recorded",
         }
     }
@@ -164,15 +206,6 @@ impl From<&Question> for v1::Question {
             rule: request.rule.name.clone(),
             origin: request.rule.origin.clone(),
             generation: request.generation,
-            kind: match request.kind {
-                audit::Kind::Request => "request".to_owned(),
-                _ => "connect".to_owned(),
-            },
-            host: request.host.clone(),
-            port: request.port.into(),
-            protocol: request.protocol.clone(),
-            method: request.method.clone(),
-            target: request.target.clone(),
             asker: request.asker.as_ref().map(|process| v1::Asker {
                 pid: process.pid.unwrap_or_default(),
                 host_pid: process.host_pid,
@@ -182,23 +215,79 @@ impl From<&Question> for v1::Question {
             }),
             asked_ms: since_1970(question.asked),
             expires_ms: since_1970(question.expires),
+            ..request.what.shown()
+        }
+    }
+}
+
+// === impl What ===
+
+impl What {
+    fn shown(&self) -> v1::Question {
+        match self {
+            Self::Reach(reach) => v1::Question {
+                kind: match reach.kind {
+                    audit::Kind::Request => "request".to_owned(),
+                    _ => "connect".to_owned(),
+                },
+                host: reach.host.clone(),
+                port: reach.port.into(),
+                protocol: reach.protocol.clone(),
+                method: reach.method.clone(),
+                target: reach.target.clone(),
+                ..v1::Question::default()
+            },
+            Self::Start(start) => v1::Question {
+                kind: "exec".to_owned(),
+                program: start.program.to_string(),
+                line: start.line.clone(),
+                parents: start.parents.iter().map(v1::Ancestor::from).collect(),
+                ..v1::Question::default()
+            },
+        }
+    }
+
+    fn same(&self) -> Same {
+        match self {
+            Self::Reach(reach) => {
+                let path = reach.target.split('?').next().unwrap_or_default();
+                Same::Reach(
+                    reach.host.clone(),
+                    reach.port,
+                    reach.protocol.clone(),
+                    reach.method.clone(),
+                    path.to_owned(),
+                )
+            }
+            Self::Start(start) => Same::Start(start.program.clone()),
+        }
+    }
+}
+
+impl From<&Ancestor> for v1::Ancestor {
+    fn from(ancestor: &Ancestor) -> Self {
+        Self {
+            pid: ancestor.pid,
+            program: ancestor.program.clone(),
+            line: ancestor.line.clone(),
         }
     }
 }
 
 impl Request {
     fn key(&self) -> Key {
-        let path = self.target.split('?').next().unwrap_or_default();
         Key {
             session: self.session.clone(),
             rule: (self.rule.name.clone(), self.rule.origin.clone()),
-            request: (
-                self.host.clone(),
-                self.port,
-                self.protocol.clone(),
-                self.method.clone(),
-                path.to_owned(),
-            ),
+            same: self.what.same(),
+        }
+    }
+
+    /// The program that it is about.
+    pub fn start(&self) -> Option<&Start> {
+        match &self.what {
+            What::Start(start) => Some(start),
+            What::Reach(_) => None,
         }
     }
 }

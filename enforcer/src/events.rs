@@ -49,9 +49,9 @@ fn path(event: &FileEvent) -> String {
     if path.is_empty() { "/".into() } else { path }
 }
 
-/// The record of a denial about a file.
-pub fn file_denial(event: &FileEvent) -> Event {
-    const REASONS: [(FileReason, &str); 7] = [
+/// The record of what was decided about a file.
+pub fn file_record(event: &FileEvent) -> Event {
+    const REASONS: [(FileReason, &str); 9] = [
         (FileReason::Denied, "file-denied"),
         (FileReason::ReadOnly, "file-read-only"),
         (FileReason::Moved, "rules-would-move"),
@@ -59,6 +59,8 @@ pub fn file_denial(event: &FileEvent) -> Event {
         (FileReason::Internal, "path-unreadable"),
         (FileReason::Outside, "socket-from-outside"),
         (FileReason::Linked, "link-at-a-rule"),
+        (FileReason::Nameless, "nameless"),
+        (FileReason::Once, "approved-once"),
     ];
     const ACTS: [(Act, &str); 9] = [
         (Act::Open, "open"),
@@ -77,7 +79,11 @@ pub fn file_denial(event: &FileEvent) -> Event {
     let execute = ended || event.act == Act::Execute as u8;
     let kind = if execute { Kind::Exec } else { Kind::File };
     let code = reason.map_or("unknown", |(_, code)| *code);
-    let mut record = Event::new(kind, Verdict::Deny, code);
+    let verdict = match event.reason == FileReason::Once as u8 {
+        true => Verdict::Allow,
+        false => Verdict::Deny,
+    };
+    let mut record = Event::new(kind, verdict, code);
     record.process = Some(process::describe(&event.process));
     record.layer = Some(if ended { "tracepoint" } else { "lsm" }.into());
     record.detail = act.map(|(_, word)| (*word).to_owned());

@@ -9,6 +9,7 @@ mod plan;
 mod programs;
 mod root;
 pub mod secrets;
+mod seen;
 mod sys;
 pub mod table;
 
@@ -26,6 +27,8 @@ use enter::{Inside, Mount};
 use plan::{Kind, Step};
 
 pub use programs::{MAX_DIRECTORIES, Masked, Place};
+pub use seen::{Seen, Unfit};
+use table::Table;
 
 /// Most mounts that the rules of one policy may take.
 pub const MAX_MOUNTS: usize = 4096;
@@ -75,6 +78,10 @@ pub enum FilesError {
         "the programs about files are attached, and the kernel does not ask them: `bpf` is not in its list of LSMs (lsm=… on its command line)"
     )]
     NotAsked,
+    #[error(
+        "the container that this is about is not there any more, or was started before the enforcer"
+    )]
+    NoContainer,
     #[error("{0}")]
     Kernel(String),
     #[error("`{key}` has \"{name}\" ({origin}), which is a directory: `deniedPaths` denies those")]
@@ -345,13 +352,29 @@ pub fn hold(
     Ok(held)
 }
 
-/// The rules as the programs in the kernel take them, the inode of the mount namespace that they are to hold in, and what may be started where
-/// that is listed.
-pub fn table(
-    pid: u32,
-    network: (u64, u64),
-    policy: &EffectivePolicy,
-) -> Result<(table::Table, u32, Option<Allowed>), FilesError> {
+/// The rules as they were when a container's init was released.
+#[derive(Debug)]
+pub struct Begun {
+    rules: Vec<table::Rule>,
+    /// The inode of the mount namespace that they hold in.
+    pub namespace: u32,
+    /// What may be started, where that is listed.
+    pub allowed: Option<Allowed>,
+}
+
+// === impl Begun ===
+
+impl Begun {
+    /// As the programs in the kernel take them, with these besides.
+    pub fn table(&self, more: impl IntoIterator<Item = table::Rule>) -> Result<Table, FilesError> {
+        let mut rules = self.rules.clone();
+        rules.extend(more);
+        Ok(Table::new(&rules, self.allowed.is_some())?)
+    }
+}
+
+/// The rules with what may be started as it is now, in the mount namespace of `pid`.
+pub fn begin(pid: u32, network: (u64, u64), policy: &EffectivePolicy) -> Result<Begun, FilesError> {
     let inside = Inside::of(pid, network)?;
     let allowed = policy.programs.allowed.as_ref();
     let allowed = allowed.map(|rules| Allowed::find(&inside, rules));
@@ -363,8 +386,11 @@ pub fn table(
             say: table::Say::Execute,
         });
     }
-    let table = table::Table::new(&rules, allowed.is_some())?;
-    Ok((table, inside.namespace()?, allowed))
+    Ok(Begun {
+        rules,
+        namespace: inside.namespace()?,
+        allowed,
+    })
 }
 
 /// What may be started, as it is now.
@@ -428,7 +454,7 @@ fn named(policy: &EffectivePolicy, folder: &[String]) -> Vec<table::Rule> {
 /// Whether the programs' table can say what a policy says of files, before there is a container to say it in.
 pub fn fits(policy: &EffectivePolicy) -> Result<(), table::TableError> {
     let folder = ["workspaces", "workspace"].map(str::to_owned);
-    table::Table::new(&named(policy, &folder), false).map(drop)
+    Table::new(&named(policy, &folder), false).map(drop)
 }
 
 /// Opens a directory in there, for the kernel to be asked whether it asked the programs about it.

@@ -23,7 +23,7 @@ use aya::{Ebpf, EbpfLoader};
 use enforcer_common::files::Offsets;
 use policy::{EffectivePolicy, Layers};
 
-pub use files::FilePrograms;
+pub use files::{FilePrograms, Room};
 pub use maps::{Maps, SessionMaps};
 pub use query::{AttachType, attached_programs, steering_programs};
 pub use starts::StartProgram;
@@ -151,7 +151,7 @@ pub struct HookState {
 
 /// Loads every program once, attaching nothing, and says of each kind whether this kernel took it.
 pub fn capabilities() -> Vec<(&'static str, Result<(), String>)> {
-    let mut ebpf = match object(Carrier::Nobody) {
+    let mut ebpf = match object(Carrier::Nobody, Room::One) {
         Ok(ebpf) => ebpf,
         Err(e) => return vec![("maps", Err(chain(&e)))],
     };
@@ -175,7 +175,7 @@ pub fn lsm() -> Result<(), &'static str> {
 }
 
 fn takes_lsm() -> Result<(), KernelError> {
-    let mut ebpf = object(Carrier::Lsm)?;
+    let mut ebpf = object(Carrier::Lsm, Room::One)?;
     files::load(&mut ebpf, files::HOOKS[0], &files::btf()?)?;
     files::is_asked(&mut ebpf)
 }
@@ -189,7 +189,7 @@ pub fn starts() -> Result<(), &'static str> {
         if version.is_ok_and(|said| said.contains("PREEMPT_RT")) {
             return Err(KernelError::Realtime);
         }
-        starts::is_ended(&mut object(Carrier::Starts)?)
+        starts::is_ended(&mut object(Carrier::Starts, Room::One)?)
     };
     let asked = ASKED.get_or_init(|| tried().map_err(|e: KernelError| chain(&e)));
     asked.as_ref().copied().map_err(String::as_str)
@@ -243,7 +243,7 @@ impl Carrier {
 }
 
 /// With what the programs about files have to know of the running kernel; without them, without their tables.
-fn object(carrier: Carrier) -> Result<Ebpf, KernelError> {
+fn object(carrier: Carrier, room: Room) -> Result<Ebpf, KernelError> {
     let offsets = match carrier {
         Carrier::Nobody => Offsets::default(),
         Carrier::Lsm | Carrier::Starts => {
@@ -252,10 +252,9 @@ fn object(carrier: Carrier) -> Result<Ebpf, KernelError> {
     };
     let mut loader = EbpfLoader::new();
     loader.btf(None).override_global("OFFSETS", &offsets, true);
-    if carrier != Carrier::Lsm {
-        for map in files::LARGE {
-            loader.map_max_entries(map, 1);
-        }
+    for (map, entries) in room.maps() {
+        let used = if carrier == Carrier::Lsm { entries } else { 1 };
+        loader.map_max_entries(map, used);
     }
     Ok(loader.load(OBJECT)?)
 }
@@ -312,8 +311,9 @@ impl Kernel {
         session: &File,
         gateway: &File,
         carrier: Carrier,
+        room: Room,
     ) -> Result<(Self, Maps), KernelError> {
-        let made = Self::attach_into(pins, session, gateway, carrier);
+        let made = Self::attach_into(pins, session, gateway, carrier, room);
         if made.is_err() {
             // Nothing half made stays. A failure here leaves pins that `gc` finds.
             let _ = std::fs::remove_dir_all(pins);
@@ -326,10 +326,11 @@ impl Kernel {
         session: &File,
         gateway: &File,
         carrier: Carrier,
+        room: Room,
     ) -> Result<(Self, Maps), KernelError> {
         std::fs::create_dir_all(pins.join("maps")).map_err(io_error("create", pins))?;
         std::fs::create_dir_all(pins.join("links")).map_err(io_error("create", pins))?;
-        let mut ebpf = object(carrier)?;
+        let mut ebpf = object(carrier, room)?;
         let mut links = Vec::new();
         for point in SESSION_HOOKS {
             links.push((point, attach_cgroup(&mut ebpf, point, session, pins)?));

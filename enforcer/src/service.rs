@@ -443,7 +443,12 @@ impl enforcer_server::Enforcer for Service {
                         full @ AnswerError::TooMany(_) => {
                             Status::resource_exhausted(full.to_string())
                         }
-                        error @ AnswerError::NotRecorded(_) => Status::internal(error.to_string()),
+                        unfit @ AnswerError::Unfit { .. } => {
+                            Status::failed_precondition(unfit.to_string())
+                        }
+                        error @ (AnswerError::NotRecorded(_) | AnswerError::NotHeld { .. }) => {
+                            Status::internal(error.to_string())
+                        }
                     })?;
             Ok(v1::AnswerReply {
                 question: Some((&question).into()),

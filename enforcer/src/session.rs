@@ -7,6 +7,7 @@ mod ending;
 mod gateway_link;
 mod held_files;
 mod kernel_events;
+mod listed;
 mod secrets;
 mod wiring;
 
@@ -33,7 +34,7 @@ use crate::cgroup::{Cgroup, CgroupError};
 use crate::dial::{self, Dial};
 use crate::files;
 use crate::gateway;
-use crate::kernel::{self, Carrier, HookState, Kernel, KernelError, SessionMaps};
+use crate::kernel::{self, Carrier, HookState, Kernel, KernelError, Room, SessionMaps};
 use crate::names::{Known, Names};
 use crate::places::{CGROUP, Places};
 use crate::secrets::Secrets;
@@ -172,6 +173,8 @@ struct State {
     namespace: Option<File>,
     /// Networks that have a route in the wired namespace.
     routed: Vec<Cidr>,
+    /// What may be started in the wired namespace, where that is for programs in the kernel. Not known after a restart.
+    listed: Option<listed::Listed>,
 }
 
 /// A token bucket.
@@ -206,6 +209,8 @@ pub struct Session {
     /// One policy change, one wiring at a time.
     change: Mutex<()>,
     wiring: Mutex<()>,
+    /// One table of programs at a time.
+    listing: Mutex<()>,
     log: std::sync::Mutex<Log>,
     log_seq: watch::Sender<u64>,
     log_failed: AtomicBool,
@@ -296,6 +301,7 @@ impl Session {
                 wired: None,
                 namespace: None,
                 routed: Vec::new(),
+                listed: None,
             },
         );
         session.start(maps.events);
@@ -324,12 +330,12 @@ impl Session {
         cgroup.hold()?;
         let gateway_cgroup = Cgroup::create(&places.gateway_cgroup(name), false)?;
         let pins = places.pins.join(name);
-        let (kernel, maps) = Kernel::attach(
-            &pins,
-            cgroup.directory(),
-            gateway_cgroup.directory(),
-            carrier,
-        )?;
+        let room = match policy.programs.require_approval {
+            Some(_) => Room::Two,
+            None => Room::One,
+        };
+        let (cgroups, gateways) = (cgroup.directory(), gateway_cgroup.directory());
+        let (kernel, maps) = Kernel::attach(&pins, cgroups, gateways, carrier, room)?;
         let policy = serde_json::from_slice(&policy.to_json())
             .map_err(|e| SessionError::Policy(e.to_string()))?;
         let record = Record {
@@ -362,13 +368,16 @@ impl Session {
         cgroup.hold()?;
         let gateway_cgroup = Cgroup::open(&places.gateway_cgroup(id.as_str()))?;
         let pins = places.pins.join(id.as_str());
-        let (kernel, mut maps) =
+        let (mut kernel, mut maps) =
             Kernel::adopt(&pins, cgroup.directory(), gateway_cgroup.directory())?;
         let bytes = record.policy.to_string();
         let document = EffectivePolicy::from_json(bytes.as_bytes())
             .map_err(|e| SessionError::Policy(e.to_string()))?;
         if !document.not_carried(&kernel.carrier().layers()).is_empty() {
             return Err(KernelError::Detached { hook: "file_open" }.into());
+        }
+        if let Some(programs) = kernel.files() {
+            programs.deny_all_once()?;
         }
         // Values of credentials are nowhere but in memory: what needs one is refused until it is handed anew.
         let mut trusted = Trusted::restored(store.roots()?, &record.credentials);
@@ -410,6 +419,7 @@ impl Session {
                 wired: None,
                 namespace: None,
                 routed: Vec::new(),
+                listed: None,
             },
         );
         // A full disk refuses what is dialled; it does not end what runs.
@@ -444,6 +454,7 @@ impl Session {
             state: Mutex::new(state),
             change: Mutex::new(()),
             wiring: Mutex::new(()),
+            listing: Mutex::new(()),
             log: std::sync::Mutex::new(log),
             log_seq: watch::Sender::new(seq),
             log_failed: AtomicBool::new(false),
@@ -712,6 +723,7 @@ impl Session {
 impl State {
     /// The programs about files hold nowhere any more. A failure leaves them holding in a namespace that nobody is in.
     fn release_files(&mut self) {
+        self.listed = None;
         let Some(kernel) = &mut self.kernel else {
             return;
         };

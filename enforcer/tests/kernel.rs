@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use enforcer::cgroup::Cgroup;
-use enforcer::kernel::{self, Carrier, Kernel, KernelError, Maps};
+use enforcer::kernel::{self, Carrier, Kernel, KernelError, Maps, Room};
 
 /// The cgroup v2 mount, wherever this machine has it.
 fn cgroup2() -> PathBuf {
@@ -76,7 +76,7 @@ impl Rig {
 
     fn attach(&self) -> Result<(Kernel, Maps), KernelError> {
         let (session, gateway) = self.directories();
-        Kernel::attach(&self.pins(), session, gateway, Carrier::Nobody)
+        Kernel::attach(&self.pins(), session, gateway, Carrier::Nobody, Room::One)
     }
 
     /// Runs a shell command in the session's cgroup.
@@ -352,7 +352,13 @@ fn a_program_above_the_session_that_could_rewrite_addresses_is_refused() {
     let session = Cgroup::create(&child, true).unwrap();
     let pins = parent.bpffs.0.join("child");
     let (_, gateway) = parent.directories();
-    let refused = Kernel::attach(&pins, session.directory(), gateway, Carrier::Nobody);
+    let refused = Kernel::attach(
+        &pins,
+        session.directory(),
+        gateway,
+        Carrier::Nobody,
+        Room::One,
+    );
     assert!(
         matches!(refused, Err(KernelError::Foreign { .. })),
         "{refused:?}"

@@ -2,6 +2,8 @@
 //! namespaces, real clients inside. Root. `cargo build -p gateway -p init` comes first.
 #![allow(clippy::unwrap_used)]
 
+#[path = "session/approved.rs"]
+mod approved;
 #[path = "session/files.rs"]
 mod files;
 #[path = "session/later.rs"]
@@ -468,6 +470,7 @@ async fn what_enforcers_that_are_gone_left_is_swept_up_and_nothing_else() {
             session.directory(),
             gateway.directory(),
             enforcer::kernel::Carrier::Nobody,
+            enforcer::kernel::Room::One,
         )
         .unwrap();
     };

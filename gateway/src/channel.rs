@@ -73,6 +73,10 @@ pub enum Incoming {
         dns_udp: OwnedFd,
         dns_tcp: OwnedFd,
     },
+    /// A program was not started, and a person is asked about it.
+    Refused(v1::Refused),
+    /// That question does not wait any more.
+    Over(v1::Over),
 }
 
 enum Waiting {
@@ -185,6 +189,8 @@ impl Channel {
                         ));
                     }
                 },
+                Some(to_gateway::Message::Refused(refused)) => Incoming::Refused(refused),
+                Some(to_gateway::Message::Over(over)) => Incoming::Over(over),
                 None => return Err(ChannelError::Malformed("an unknown message")),
             };
             return if fds.next().is_some() {

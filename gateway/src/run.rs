@@ -155,7 +155,7 @@ pub async fn serve(channel: OwnedFd, options: Options) -> Result<Infallible, Run
     let (sender, receiver) = mpsc::channel(16);
     // Whichever ends first ends the gateway. Each is a task of its own: answers and questions are every connection's.
     let mut tasks = JoinSet::new();
-    let reader = Arc::clone(&channel);
+    let reader = Arc::clone(&shared);
     tasks.spawn(async move { receive(&reader, sender).await });
     tasks.spawn(async move { channel.drain().await.map_err(RunError::from) });
     tasks.spawn(async move { obey(&shared, receiver).await });
@@ -166,13 +166,20 @@ pub async fn serve(channel: OwnedFd, options: Options) -> Result<Infallible, Run
 }
 
 /// Reads the channel and nothing else, so that answers are never behind a snapshot that is being applied.
-async fn receive(
-    channel: &Channel,
-    sender: mpsc::Sender<Incoming>,
-) -> Result<Infallible, RunError> {
+async fn receive(shared: &Shared, sender: mpsc::Sender<Incoming>) -> Result<Infallible, RunError> {
     let mut buffer = Vec::new();
     loop {
-        let incoming = channel.receive(&mut buffer).await?;
+        let incoming = match shared.channel.receive(&mut buffer).await? {
+            Incoming::Refused(refused) => {
+                shared.state.refused(refused);
+                continue;
+            }
+            Incoming::Over(over) => {
+                shared.state.over(&over.question);
+                continue;
+            }
+            incoming => incoming,
+        };
         if sender.try_send(incoming).is_err() {
             return Err(ChannelError::Malformed("more orders than can be carried out").into());
         }
@@ -217,6 +224,8 @@ async fn obey(
                 servers.spawn(dns::serve_udp(Arc::clone(shared), dns_udp));
                 servers.spawn(dns::serve_tcp(Arc::clone(shared), dns_tcp));
             }
+            // They go to the page at once.
+            Some(Incoming::Refused(_) | Incoming::Over(_)) => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use api::v1::SnapshotDocument;
+use api::v1::{self, SnapshotDocument};
 use policy::{Compiled, Decision, EffectivePolicy, Origin, PolicyError, RequestRules};
 use schema::gateway::Resolver as ResolverSetting;
 use schema::host::{HostName, HostPattern};
@@ -68,6 +68,9 @@ pub struct Shown {
     pub host: String,
     pub port: Option<u16>,
     pub reason: String,
+    /// By which a person is asked about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
     #[serde(rename = "secondsAgo", serialize_with = "seconds_ago")]
     pub at: Instant,
 }
@@ -261,7 +264,18 @@ struct Inner {
     next: u64,
     denials: VecDeque<Shown>,
     waiting: BTreeMap<u64, Waiting>,
+    /// Programs that were not started, by the question about each.
+    refused: BTreeMap<String, Waiting>,
     chosen: HashSet<HostName>,
+}
+
+impl Inner {
+    fn show(&mut self, denial: Shown) {
+        if self.denials.len() == limits::SHOWN_DENIALS {
+            self.denials.pop_front();
+        }
+        self.denials.push_back(denial);
+    }
 }
 
 struct Open {
@@ -375,6 +389,7 @@ impl State {
                 next: 0,
                 denials: VecDeque::new(),
                 waiting: BTreeMap::new(),
+                refused: BTreeMap::new(),
                 chosen: HashSet::new(),
             }),
             closed: Notify::new(),
@@ -571,16 +586,42 @@ impl State {
     }
 
     pub fn denied(&self, host: String, port: Option<u16>, reason: &str) {
-        let mut inner = self.lock();
-        if inner.denials.len() == limits::SHOWN_DENIALS {
-            inner.denials.pop_front();
-        }
-        inner.denials.push_back(Shown {
+        self.lock().show(Shown {
             host,
             port,
             reason: reason.to_owned(),
+            question: None,
             at: Instant::now(),
         });
+    }
+
+    /// Shows a program that was not started, and for as long as it waits that a person is asked about it.
+    pub fn refused(&self, refused: v1::Refused) {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        inner.refused.retain(|_, waiting| waiting.until > now);
+        inner.show(Shown {
+            host: refused.program.clone(),
+            port: None,
+            reason: "not-listed".to_owned(),
+            question: Some(refused.question.clone()),
+            at: now,
+        });
+        let waiting = Waiting {
+            question: refused.question.clone(),
+            what: format!("start {}", refused.program),
+            rule: audit::Rule {
+                name: refused.rule,
+                origin: refused.origin,
+            },
+            until: now + Duration::from_secs(refused.seconds.into()),
+        };
+        inner.refused.insert(refused.question, waiting);
+    }
+
+    /// That question does not wait any more.
+    pub fn over(&self, question: &str) {
+        self.lock().refused.remove(question);
     }
 
     /// Shows what waits for a person for as long as what comes back lives.
@@ -593,7 +634,9 @@ impl State {
     }
 
     pub fn waiting(&self) -> Vec<Waiting> {
-        self.lock().waiting.values().cloned().collect()
+        let inner = self.lock();
+        let all = inner.waiting.values().chain(inner.refused.values());
+        all.cloned().collect()
     }
 
     pub fn denials(&self) -> Vec<Shown> {

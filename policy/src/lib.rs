@@ -39,7 +39,7 @@ pub use files::{FileRight, FileRule, Files, MAX_FILE_RULES};
 pub use inspection::Inspection;
 pub use layers::Layers;
 pub use merge::effective;
-pub use programs::{MAX_PROGRAM_RULES, ProgramRight, ProgramRule, Programs};
+pub use programs::{MAX_PROGRAM_RULES, NotAsked, ProgramRight, ProgramRule, Programs};
 pub use requests::{Permit, RequestDenial, RequestRule, RequestRules};
 pub use review::Review;
 pub use secrets::{Secret, Secrets};

@@ -175,6 +175,13 @@ fn modes(config: &Config, documents: &[Organisation], found: &mut Found) -> Mode
             origin(&config.file, rule.at)
         ));
     }
+    let programs = config.agent.programs().require_approval.as_ref();
+    if let (Some(ceiling), Some(asked)) = (&modes.unasked, programs.filter(|asked| asked.value)) {
+        found.remark(format!(
+            "`escalation` is held to \"deny\" by {ceiling}: what `requireApproval` at {} asks about is denied",
+            origin(&config.file, asked.at)
+        ));
+    }
     modes
 }
 

@@ -24,6 +24,20 @@ pub struct Programs {
     /// A person is asked about a program that is not allowed, and who says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require_approval: Option<Origin>,
+    /// What organisations' ceilings allow, one list each, where a person is asked: nobody is asked about anything beyond one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ceilings: Vec<Vec<ProgramRule>>,
+}
+
+/// Why nobody is asked about a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAsked {
+    #[error("no rule asks")]
+    NoRule,
+    #[error("a rule denies it")]
+    Denied,
+    #[error("it is beyond an organisation's ceiling")]
+    Ceiling,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -84,7 +98,28 @@ impl Programs {
                 .as_ref()
                 .filter(|asked| asked.value)
                 .map(|asked| origin(asked.at)),
+            ceilings: Vec::new(),
         }
+    }
+
+    /// Where it is said that a person is asked about the program at this path, which is not listed.
+    ///
+    /// # Errors
+    /// Nobody is: a denial by this path or this name wins, and no answer goes beyond a ceiling.
+    pub fn asks(&self, program: &ProgramName) -> Result<&Origin, NotAsked> {
+        let origin = self.require_approval.as_ref().ok_or(NotAsked::NoRule)?;
+        let name = program.as_str().rsplit('/').next();
+        let denies = |rule: &ProgramRule| {
+            rule.name == *program || name.is_some_and(|name| rule.name.as_str() == name)
+        };
+        if self.denied.iter().any(denies) {
+            return Err(NotAsked::Denied);
+        }
+        let within = |list: &Vec<ProgramRule>| list.iter().any(|rule| rule.name.covers(program));
+        if !self.ceilings.iter().all(within) {
+            return Err(NotAsked::Ceiling);
+        }
+        Ok(origin)
     }
 
     /// Whether it says nothing about any program.
@@ -93,7 +128,8 @@ impl Programs {
     }
 
     pub fn len(&self) -> usize {
-        self.denied.len() + self.allowed.as_ref().map_or(0, Vec::len)
+        let ceilings: usize = self.ceilings.iter().map(Vec::len).sum();
+        self.denied.len() + self.allowed.as_ref().map_or(0, Vec::len) + ceilings
     }
 
     /// All rules, list by list.
@@ -119,11 +155,19 @@ impl Programs {
             let help = "see `agentcontainer doctor` for BPF LSM; or take it out: `deniedBinaries` holds on every kernel, for the programs that it names";
             (words, help, rules.first().map(|rule| &rule.origin))
         });
-        let asked = self.require_approval.as_ref().map(|origin| {
-            let words =
-                "`requireApproval` asks a person about a program: nothing here does that yet";
-            let help = "take it out; `allowedBinaries` refuses without asking";
-            (words.to_owned(), help, Some(origin))
+        let asked = self.require_approval.as_ref().and_then(|origin| {
+            let (words, help) = match (layers.lsm.err(), &self.allowed) {
+                (Some(reason), _) => (
+                    format!("`requireApproval` asks a person about each program that is started and not listed: BPF LSM, which sees each start, is not there ({reason})"),
+                    "see `agentcontainer doctor` for BPF LSM; or take it out",
+                ),
+                (None, None) => (
+                    "`requireApproval` asks a person about a program that `allowedBinaries` does not have: there is no such list".to_owned(),
+                    "list in `allowedBinaries` what is started without asking; or take it out",
+                ),
+                (None, Some(_)) => return None,
+            };
+            Some((words, help, Some(origin)))
         });
         let of = |(message, help, origin): (String, &'static str, Option<&Origin>)| {
             let diagnostic = Diagnostic::new("not-carried", message).help(help);

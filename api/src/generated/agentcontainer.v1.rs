@@ -261,7 +261,7 @@ pub struct ApprovalsRequest {
     pub follow: bool,
 }
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Approval {
     #[prost(oneof = "approval::Change", tags = "1, 2, 3")]
     pub change: ::core::option::Option<approval::Change>,
@@ -269,7 +269,7 @@ pub struct Approval {
 /// Nested message and enum types in `Approval`.
 pub mod approval {
     #[allow(clippy::all)]
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Change {
         #[prost(message, tag = "1")]
         Open(super::Question),
@@ -293,7 +293,7 @@ pub struct QuestionGone {
 }
 /// What a person is asked: one thing that one process wants to do now.
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Question {
     /// short, of an enforcer's life unique among all sessions
     #[prost(string, tag = "1")]
@@ -311,10 +311,10 @@ pub struct Question {
     /// of the policy that asks
     #[prost(uint32, tag = "6")]
     pub generation: u32,
-    /// connect, request
+    /// connect, request, exec
     #[prost(string, tag = "7")]
     pub kind: ::prost::alloc::string::String,
-    /// canonical
+    /// canonical; like what follows, of what would be reached
     #[prost(string, tag = "8")]
     pub host: ::prost::alloc::string::String,
     #[prost(uint32, tag = "9")]
@@ -336,6 +336,25 @@ pub struct Question {
     /// then it is denied
     #[prost(uint64, tag = "15")]
     pub expires_ms: u64,
+    /// exec: where the kernel found what was to be started, and denied it
+    #[prost(string, tag = "16")]
+    pub program: ::prost::alloc::string::String,
+    /// exec: the asker's command line, as it says itself; empty: it has gone
+    #[prost(string, repeated, tag = "17")]
+    pub line: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// exec: the asker's parent first
+    #[prost(message, repeated, tag = "18")]
+    pub parents: ::prost::alloc::vec::Vec<Ancestor>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ancestor {
+    #[prost(uint32, tag = "1")]
+    pub pid: u32,
+    #[prost(string, tag = "2")]
+    pub program: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "3")]
+    pub line: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -358,12 +377,12 @@ pub struct AnswerRequest {
     pub id: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
     pub allow: bool,
-    /// what is the same in rule, host, port, protocol, method and path too, until the session ends
+    /// what is the same in rule and program, or host, port, protocol, method and path too, until the session ends
     #[prost(bool, tag = "3")]
     pub session: bool,
 }
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AnswerReply {
     #[prost(message, optional, tag = "1")]
     pub question: ::core::option::Option<Question>,
@@ -371,7 +390,7 @@ pub struct AnswerReply {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ToGateway {
-    #[prost(oneof = "to_gateway::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "to_gateway::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub message: ::core::option::Option<to_gateway::Message>,
 }
 /// Nested message and enum types in `ToGateway`.
@@ -393,6 +412,10 @@ pub mod to_gateway {
         Answered(super::Answered),
         #[prost(message, tag = "6")]
         Opened(super::Opened),
+        #[prost(message, tag = "7")]
+        Refused(super::Refused),
+        #[prost(message, tag = "8")]
+        Over(super::Over),
     }
 }
 /// The whole of what a gateway knows. Sent at start and at each policy change; answered with Applied.
@@ -456,6 +479,30 @@ pub struct Recorded {
     pub id: u64,
     #[prost(bool, tag = "2")]
     pub ok: bool,
+}
+/// The kernel refused to start a program, and a person is asked about it: for the agent's page.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Refused {
+    #[prost(string, tag = "1")]
+    pub program: ::prost::alloc::string::String,
+    /// Question.id
+    #[prost(string, tag = "2")]
+    pub question: ::prost::alloc::string::String,
+    /// how long it may wait
+    #[prost(uint32, tag = "3")]
+    pub seconds: u32,
+    #[prost(string, tag = "4")]
+    pub rule: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub origin: ::prost::alloc::string::String,
+}
+/// That question does not wait any more.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Over {
+    #[prost(string, tag = "1")]
+    pub question: ::prost::alloc::string::String,
 }
 /// Answer to Opener. `program`: its path, as the kernel says it; empty: it is not known, or has gone.
 #[allow(clippy::all)]

@@ -1,4 +1,4 @@
-//! `agentcontainer approvals`: what rules with `"action": "ask"` hold for a person, of every session of this user.
+//! `agentcontainer approvals`: what rules that ask want of a person, of every session of this user.
 
 use api::v1::approval::Change;
 use serde_json::json;

@@ -15,7 +15,7 @@ use crate::{channel::Enforcer, question};
 pub struct Args {
     /// The question, as `agentcontainer approvals` shows it
     id: String,
-    /// The same too until the session ends: by this rule, to this host and port, with this method and path
+    /// The same too until the session ends: by this rule, to this host and port, with this method and path; or this program
     #[arg(long, conflicts_with = "always")]
     session: bool,
     /// Show the change of the config by which nobody is asked any more; with --write make it, and allow for the session

@@ -11,13 +11,22 @@ fn request(session: &str, path: &str) -> Request {
             name: "rules \"a.b\" ports 443 ask".into(),
             origin: "f:1:1".into(),
         },
-        kind: audit::Kind::Request,
-        host: "a.b".into(),
-        port: 443,
-        protocol: "https".into(),
-        method: "GET".into(),
-        target: path.into(),
+        what: What::Reach(Reach {
+            kind: audit::Kind::Request,
+            host: "a.b".into(),
+            port: 443,
+            protocol: "https".into(),
+            method: "GET".into(),
+            target: path.into(),
+        }),
         asker: None,
+    }
+}
+
+fn reach(request: &mut Request) -> &mut Reach {
+    match &mut request.what {
+        What::Reach(reach) => reach,
+        What::Start(_) => panic!("it is about a program"),
     }
 }
 
@@ -26,7 +35,7 @@ type Told = Arc<Mutex<Vec<(String, Outcome)>>>;
 fn ask(broker: &Broker, request: Request, told: &Told) -> Result<Question, Outcome> {
     let told = Arc::clone(told);
     let reply: Reply = Box::new(move |question, outcome| {
-        let target = question.request.target.clone();
+        let target = reach(&mut question.request.clone()).target.clone();
         told.lock().unwrap().push((target, outcome));
     });
     broker.ask(request, Duration::from_secs(60), |_| true, reply)
@@ -116,7 +125,7 @@ fn what_is_kept_is_the_same_rule_host_port_method_and_path_and_no_more() {
     let question = ask(&broker, request("s", "/a?x=1"), &told).unwrap();
     assert!(broker.keep(&question));
     let mut post = request("s", "/a");
-    post.method = "POST".into();
+    reach(&mut post).method = "POST".into();
     assert_eq!(broker.covers(&post), None);
     assert_eq!(broker.covers(&request("s", "/a?x=2")), Some(question.id));
     let mut others = [
@@ -129,10 +138,10 @@ fn what_is_kept_is_the_same_rule_host_port_method_and_path_and_no_more() {
         request("s", "/a"),
         request("s", "/a"),
     ];
-    others[2].method = "GET (WebSocket)".into();
-    others[3].host = "b.b".into();
-    others[4].port = 8443;
-    others[5].protocol = "http".into();
+    reach(&mut others[2]).method = "GET (WebSocket)".into();
+    reach(&mut others[3]).host = "b.b".into();
+    reach(&mut others[4]).port = 8443;
+    reach(&mut others[5]).protocol = "http".into();
     others[6].rule.name = "another".into();
     others[7].rule.origin = "f:2:1".into();
     for other in others {
@@ -145,11 +154,41 @@ fn what_is_kept_is_the_same_rule_host_port_method_and_path_and_no_more() {
 }
 
 #[test]
+fn what_is_kept_of_a_program_is_the_same_rule_and_path_and_no_more() {
+    let broker = Broker::default();
+    let start = |program: &str| Request {
+        what: What::Start(Start {
+            program: program.parse().unwrap(),
+            seen: Seen::default(),
+            line: Vec::new(),
+            parents: Vec::new(),
+        }),
+        ..request("s", "/")
+    };
+    let tell: Reply = Box::new(|_, _| {});
+    let asked = broker.ask(
+        start("/usr/bin/id"),
+        Duration::from_secs(60),
+        |_| true,
+        tell,
+    );
+    assert!(broker.keep(&asked.unwrap()));
+    assert!(broker.covers(&start("/usr/bin/id")).is_some());
+    let other = Request {
+        session: "t".into(),
+        ..start("/usr/bin/id")
+    };
+    for other in [start("/usr/bin/ids"), request("s", "/usr/bin/id"), other] {
+        assert_eq!(broker.covers(&other), None, "{other:?}");
+    }
+}
+
+#[test]
 fn as_much_is_kept_as_may_be() {
     let (broker, told) = (Broker::default(), Told::default());
     let mut question = ask(&broker, request("s", "/"), &told).unwrap();
     for n in 0..=MAX_KEPT {
-        question.request.target = format!("/{n}");
+        reach(&mut question.request).target = format!("/{n}");
         assert_eq!(broker.may_keep(&question), n < MAX_KEPT, "{n}");
         assert_eq!(broker.keep(&question), n < MAX_KEPT, "{n}");
     }

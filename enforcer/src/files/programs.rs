@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use policy::{FileRight, ProgramRight, ProgramRule};
-use schema::program::DIRECTORIES;
+use schema::program::{DIRECTORIES, ProgramName};
 use serde::{Deserialize, Serialize};
 
 use super::enter::Inside;
@@ -69,6 +69,11 @@ impl Place {
                 "its name is no text",
             ))),
         }
+    }
+
+    /// Whether it is where that program is.
+    pub fn is_at(&self, program: &ProgramName) -> bool {
+        program.path().map(Path::new) == Some(&self.path)
     }
 }
 

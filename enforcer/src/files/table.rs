@@ -22,6 +22,8 @@ pub enum Say {
     Right(FileRight),
     /// Of exactly this file: it may be executed, and nobody inside changes it.
     Execute,
+    /// The same by a person's word, while it is what its directory has by this name: once, by this number, or (0) as often as it is wanted.
+    Approved(u16),
 }
 
 /// A rule, its path from the root of the container: names, names with one `*`, and `**` for any number of names.
@@ -90,7 +92,8 @@ struct Symbol {
 struct State {
     reading: BTreeSet<(usize, usize)>,
     holds: Option<FileRight>,
-    execute: bool,
+    /// The rights of what may be executed, or none.
+    execute: u32,
 }
 
 impl Table {
@@ -367,10 +370,27 @@ fn settle(
     if holds == Some(FileRight::Denied) {
         reading.clear();
     }
+    let executes = ended.iter().filter_map(|say| say.executes()).min();
     State {
         reading,
         holds,
-        execute: holds != Some(FileRight::Denied) && ended.contains(&Say::Execute),
+        execute: executes
+            .filter(|_| holds != Some(FileRight::Denied))
+            .unwrap_or(0),
+    }
+}
+
+impl Say {
+    /// The rights of what may be executed; of two the lower ones are the wider.
+    fn executes(self) -> Option<u32> {
+        match self {
+            Self::Right(_) => None,
+            Self::Execute => Some(right::EXECUTE),
+            Self::Approved(number) => {
+                let once = u32::from(number) << right::ONCE_SHIFT;
+                Some(right::EXECUTE | right::APPROVED | once)
+            }
+        }
     }
 }
 
@@ -382,8 +402,8 @@ impl State {
             Some(FileRight::Writable) | None => 0,
         };
         match self.execute {
-            true => held | right::READ_ONLY | right::EXECUTE,
-            false => held,
+            0 => held,
+            execute => held | right::READ_ONLY | execute,
         }
     }
 }
@@ -641,6 +661,36 @@ mod tests {
             ("x", false),
         ] {
             assert_eq!(named(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_a_person_approved_says_how_often() {
+        let executes = right::READ_ONLY | right::EXECUTE;
+        let approved = executes | right::APPROVED;
+        let table = Table::new(
+            &[
+                rule("usr/bin/git", Say::Execute),
+                rule("usr/bin/git", Say::Approved(3)),
+                rule("usr/bin/id", Say::Approved(0)),
+                rule("usr/bin/env", Say::Approved(u16::MAX)),
+                rule("w/frozen", Say::Right(ReadOnly)),
+                rule("w/secret", Say::Right(Denied)),
+                rule("w/secret/x", Say::Approved(0)),
+            ],
+            true,
+        )
+        .unwrap();
+        for (path, expected) in [
+            ("usr/bin/git", executes),
+            ("usr/bin/id", approved),
+            ("usr/bin/id/x", 0),
+            ("usr/bin/env", approved | u32::from(u16::MAX) << 16),
+            ("usr/bin/ls", 0),
+            ("w/frozen", right::READ_ONLY),
+            ("w/secret/x", right::DENIED),
+        ] {
+            assert_eq!(rights(&table, path), expected, "{path}");
         }
     }
 

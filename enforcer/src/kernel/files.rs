@@ -9,7 +9,9 @@ use aya::programs::Lsm;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::{Btf, Ebpf};
 
-use enforcer_common::files::{Glob, Name, Place, Settings};
+use enforcer_common::files::{
+    Classes, Glob, HALVES, MAX_GLOBS, NEXT_ENTRIES, Name, Place, STATE_ENTRIES, Settings, UNSPELT,
+};
 
 use super::query::missed;
 use super::{HookState, KernelError, failed, from_pin, pin_error, take};
@@ -33,16 +35,26 @@ pub const HOOKS: [&str; 14] = [
     "unix_may_send",
 ];
 
+/// How many tables there is room for, where the session has programs about files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    One,
+    /// Another one comes to hold while the session runs.
+    Two,
+}
+
 const COUNTERS: &str = "COUNTERS";
 pub(super) const FILES: &str = "FILES";
+const HALF: &str = "HALF";
 const NAMES: &str = "NAMES";
 const GLOBS: &str = "GLOBS";
 const GLOB_CLASSES: &str = "GLOB_CLASSES";
 const NEXT: &str = "NEXT";
 const PLACES: &str = "PLACES";
-/// Those of its maps that take much memory, and none where they are not used.
-pub(super) const LARGE: [&str; 2] = [NEXT, PLACES];
-const PINNED: [&str; 6] = [FILES, NAMES, GLOBS, GLOB_CLASSES, NEXT, PLACES];
+const ONCE: &str = "ONCE";
+/// Those of its maps that take much memory, with what one table takes.
+const LARGE: [(&str, u32); 2] = [(NEXT, NEXT_ENTRIES), (PLACES, STATE_ENTRIES)];
+const PINNED: [&str; 8] = [HALF, FILES, NAMES, GLOBS, GLOB_CLASSES, NEXT, PLACES, ONCE];
 
 /// What holds the programs, and their tables.
 pub struct FilePrograms {
@@ -57,12 +69,26 @@ impl std::fmt::Debug for FilePrograms {
 }
 
 struct FileMaps {
+    half: Array<MapData, u32>,
     settings: Array<MapData, Settings>,
-    names: HashMap<MapData, Name, u32>,
+    names: HashMap<MapData, Name, Classes>,
     globs: Array<MapData, Glob>,
     glob_classes: Array<MapData, u32>,
     next: Array<MapData, u32>,
     places: Array<MapData, Place>,
+    once: HashMap<MapData, u32, u32>,
+}
+
+// === impl Room ===
+
+impl Room {
+    /// The maps that take much memory, each with its entries.
+    pub(super) fn maps(self) -> impl Iterator<Item = (&'static str, u32)> {
+        LARGE.into_iter().map(move |(map, one)| match self {
+            Self::One => (map, one),
+            Self::Two => (map, HALVES * one),
+        })
+    }
 }
 
 /// The running kernel's types, which say where a hook is.
@@ -181,42 +207,70 @@ impl FilePrograms {
 
     /// Fills the tables, and has them hold in a mount namespace whose programs have not begun. Until it is done they hold nowhere.
     pub fn hold(&mut self, table: &Table, namespace: u32) -> Result<(), KernelError> {
+        self.release()?;
         let maps = &mut self.maps;
-        maps.settings
-            .set(0, Settings::default(), 0)
-            .map_err(map_error(FILES))?;
-        let known: Vec<Name> = maps
-            .names
-            .keys()
-            .collect::<Result<_, _>>()
-            .map_err(map_error(NAMES))?;
-        for name in known {
-            maps.names.remove(&name).map_err(map_error(NAMES))?;
-        }
-        for (name, class) in &table.names {
-            maps.names
-                .insert(name, class, 0)
-                .map_err(map_error(NAMES))?;
-        }
-        fill(&mut maps.globs, &table.globs, GLOBS)?;
-        fill(&mut maps.glob_classes, &table.glob_classes, GLOB_CLASSES)?;
-        fill(&mut maps.next, &table.next, NEXT)?;
-        fill(&mut maps.places, &table.places, PLACES)?;
+        maps.half.set(0, 0, 0).map_err(map_error(HALF))?;
+        maps.fill(0, table)?;
         maps.settings
             .set(0, table.settings(namespace), 0)
             .map_err(map_error(FILES))
     }
 
     pub(super) fn settings(&self) -> Result<Settings, KernelError> {
-        self.maps.settings.get(&0, 0).map_err(map_error(FILES))
+        let half = self.maps.half.get(&0, 0).map_err(map_error(HALF))?;
+        let settings = self.maps.settings.get(&half, 0);
+        settings.map_err(map_error(FILES))
     }
 
-    /// Has them hold nowhere: the number of a namespace that is gone will be another's.
+    /// Has another table hold in the place of the one that does, from one look to the next. What was about to look keeps to the one before:
+    /// nothing else may be put in its place before whatever runs now has ended.
+    pub fn replace(&mut self, table: &Table) -> Result<(), KernelError> {
+        let maps = &mut self.maps;
+        let half = maps.half.get(&0, 0).map_err(map_error(HALF))?;
+        let other = 1 - half.min(1);
+        let now = maps.settings.get(&half, 0).map_err(map_error(FILES))?;
+        maps.fill(other, table)?;
+        maps.settings
+            .set(other, table.settings(now.mount_namespace), 0)
+            .map_err(map_error(FILES))?;
+        maps.half.set(0, other, 0).map_err(map_error(HALF))
+    }
+
+    /// Lets what has this number in the table be executed once.
+    pub fn allow_once(&mut self, number: u16) -> Result<(), KernelError> {
+        let once = &mut self.maps.once;
+        once.insert(u32::from(number), 1, 0)
+            .map_err(map_error(ONCE))
+    }
+
+    /// Takes back what was to be executed once; it may have been.
+    pub fn deny_once(&mut self, number: u16) {
+        let _ = self.maps.once.remove(&u32::from(number));
+    }
+
+    /// Has them hold nowhere: the number of a namespace that is gone will be another's. Nothing is left of what might be executed once.
     pub fn release(&mut self) -> Result<(), KernelError> {
-        self.maps
-            .settings
-            .set(0, Settings::default(), 0)
-            .map_err(map_error(FILES))
+        for half in 0..HALVES {
+            self.maps
+                .settings
+                .set(half, Settings::default(), 0)
+                .map_err(map_error(FILES))?;
+        }
+        self.deny_all_once()
+    }
+
+    /// Takes everything back that was to be executed once.
+    pub fn deny_all_once(&mut self) -> Result<(), KernelError> {
+        let once = &mut self.maps.once;
+        let known: Vec<u32> = once
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(map_error(ONCE))?;
+        for number in known {
+            // It may be executed just now.
+            let _ = once.remove(&number);
+        }
+        Ok(())
     }
 
     /// What the kernel says of each.
@@ -264,6 +318,7 @@ impl FileMaps {
         mut map: impl FnMut(&'static str) -> Result<Map, KernelError>,
     ) -> Result<Self, KernelError> {
         Ok(Self {
+            half: map(HALF)?.try_into().map_err(map_error(HALF))?,
             settings: map(FILES)?.try_into().map_err(map_error(FILES))?,
             names: map(NAMES)?.try_into().map_err(map_error(NAMES))?,
             globs: map(GLOBS)?.try_into().map_err(map_error(GLOBS))?,
@@ -272,17 +327,61 @@ impl FileMaps {
                 .map_err(map_error(GLOB_CLASSES))?,
             next: map(NEXT)?.try_into().map_err(map_error(NEXT))?,
             places: map(PLACES)?.try_into().map_err(map_error(PLACES))?,
+            once: map(ONCE)?.try_into().map_err(map_error(ONCE))?,
         })
+    }
+
+    /// Writes a table into a half that nobody looks up in.
+    fn fill(&mut self, half: u32, table: &Table) -> Result<(), KernelError> {
+        let mut spelt: std::collections::HashMap<Name, u32> = table.names.iter().copied().collect();
+        let known: Vec<(Name, Classes)> = self
+            .names
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(map_error(NAMES))?;
+        for (name, mut classes) in known {
+            classes[half as usize] = spelt.remove(&name).unwrap_or(UNSPELT);
+            let changed = match classes == [UNSPELT; HALVES as usize] {
+                true => self.names.remove(&name),
+                false => self.names.insert(name, classes, 0),
+            };
+            changed.map_err(map_error(NAMES))?;
+        }
+        for (name, class) in spelt {
+            let mut classes = [UNSPELT; HALVES as usize];
+            classes[half as usize] = class;
+            self.names
+                .insert(name, classes, 0)
+                .map_err(map_error(NAMES))?;
+        }
+        let first = |entries: u32| half * entries;
+        let globs = MAX_GLOBS as u32;
+        fill(&mut self.globs, first(globs), &table.globs, GLOBS)?;
+        let classes = &table.glob_classes;
+        fill(
+            &mut self.glob_classes,
+            first(1 << globs),
+            classes,
+            GLOB_CLASSES,
+        )?;
+        fill(&mut self.next, first(NEXT_ENTRIES), &table.next, NEXT)?;
+        fill(
+            &mut self.places,
+            first(STATE_ENTRIES),
+            &table.places,
+            PLACES,
+        )
     }
 }
 
 fn fill<T: aya::Pod>(
     map: &mut Array<MapData, T>,
+    first: u32,
     values: &[T],
     name: &'static str,
 ) -> Result<(), KernelError> {
-    for (at, value) in values.iter().enumerate() {
-        map.set(at as u32, value, 0).map_err(map_error(name))?;
+    for (at, value) in (first..).zip(values) {
+        map.set(at, value, 0).map_err(map_error(name))?;
     }
     Ok(())
 }

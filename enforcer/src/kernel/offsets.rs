@@ -19,6 +19,8 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
     let name = of("dentry", "d_name")?;
     Ok(Offsets {
         task_nsproxy: of("task_struct", "nsproxy")?,
+        task_real_parent: of("task_struct", "real_parent")?,
+        task_tgid: of("task_struct", "tgid")?,
         nsproxy_mnt_ns: of("nsproxy", "mnt_ns")?,
         mnt_ns_inum: of("mnt_namespace", "ns")? + of("ns_common", "inum")?,
         file_path: of("file", "f_path")?,
@@ -31,6 +33,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         dentry_seq: of("dentry", "d_seq")?,
         dentry_name: name + of("qstr", "name")?,
         dentry_name_len: name + of("qstr", "len")?,
+        dentry_hashed: of("dentry", "d_hash")? + of("hlist_bl_node", "pprev")?,
         inode_mode: of("inode", "i_mode")?,
         vfsmount_root: of("vfsmount", "mnt_root")?,
         mount_mnt: of("mount", "mnt")?,

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::v1;
@@ -12,8 +13,9 @@ use schema::host::HostName;
 use schema::net::Protocol;
 use tokio::sync::mpsc;
 
+use super::listed::NotStarted;
 use super::{Generation, Session};
-use crate::approvals::{Broker, NoQuestion, Outcome, Question, Request, Taken};
+use crate::approvals::{Broker, NoQuestion, Outcome, Question, Reach, Request, Taken, What};
 use crate::attribution::Attribution;
 
 /// Bytes of a target that a question may have: as many as the gateway reads of one.
@@ -40,6 +42,10 @@ pub enum AnswerError {
         "this session's answers allow as much as they may; question {0} is still open, and can be allowed once"
     )]
     TooMany(String),
+    #[error("question {id} was denied: {why}")]
+    Unfit { id: String, why: String },
+    #[error("question {id} was answered, and the kernel does not hold what it allows: {why}")]
+    NotHeld { id: String, why: String },
 }
 
 impl Default for Asked {
@@ -160,12 +166,14 @@ impl Session {
                 name: ask.rule.clone(),
                 origin: ask.origin.clone(),
             },
-            kind,
-            host: ask.host.clone(),
-            port: u16::try_from(ask.port).ok()?,
-            protocol: protocol.as_str().to_owned(),
-            method: ask.method.clone(),
-            target: ask.target.clone(),
+            what: What::Reach(Reach {
+                kind,
+                host: ask.host.clone(),
+                port: u16::try_from(ask.port).ok()?,
+                protocol: protocol.as_str().to_owned(),
+                method: ask.method.clone(),
+                target: ask.target.clone(),
+            }),
             asker: process.process,
         };
         let seconds = seconds.unwrap_or(policy::APPROVAL_SECONDS);
@@ -176,7 +184,11 @@ impl Session {
     ///
     /// # Errors
     /// There is nothing to answer any more, or the answer cannot be recorded, and then it is no.
-    pub async fn answer(&self, id: &str, answer: Answer) -> Result<Question, AnswerError> {
+    pub async fn answer(
+        self: &Arc<Self>,
+        id: &str,
+        answer: Answer,
+    ) -> Result<Question, AnswerError> {
         let question = self.broker.look(id)?;
         let current = self.state.lock().await.current.number;
         if question.request.generation < current {
@@ -192,14 +204,22 @@ impl Session {
             (true, true) => Outcome::AllowedForSession,
             (false, _) => Outcome::Denied,
         };
-        let settled = self
-            .broker
-            .take(id)
-            .map_err(AnswerError::from)
-            .and_then(|taken| {
-                self.settle(taken, outcome, answer.by)
-                    .map_err(|()| AnswerError::NotRecorded(id.to_owned()))
+        if let Some(start) = question.request.start().filter(|_| answer.allow) {
+            let started = self.allow_start(&question, start, outcome, answer.by);
+            return started.await.map(|()| question.clone()).map_err(|error| {
+                let (id, why) = (id.to_owned(), error.to_string());
+                match error {
+                    NotStarted::NoQuestion(gone) => gone.into(),
+                    NotStarted::Unfit(_) => AnswerError::Unfit { id, why },
+                    NotStarted::NotHeld(_) => AnswerError::NotHeld { id, why },
+                    NotStarted::NotRecorded => AnswerError::NotRecorded(id),
+                }
             });
+        }
+        let taken = self.broker.take(id)?;
+        let settled = self
+            .settle(taken, outcome, answer.by)
+            .map_err(|()| AnswerError::NotRecorded(id.to_owned()));
         if settled.is_ok() && keep {
             // A policy that came meanwhile has looked at what was kept before this was.
             let current = self.state.lock().await.current.clone();
@@ -211,7 +231,7 @@ impl Session {
     }
 
     /// Ends a question: on record first. What cannot be recorded is denied.
-    fn settle(&self, taken: Taken, outcome: Outcome, by: Option<u32>) -> Result<(), ()> {
+    pub(super) fn settle(&self, taken: Taken, outcome: Outcome, by: Option<u32>) -> Result<(), ()> {
         let verdict = if outcome.is_allowed() {
             Verdict::Allow
         } else {
@@ -230,7 +250,7 @@ impl Session {
         }
     }
 
-    fn end_all(&self, ids: &[String], outcome: Outcome) {
+    pub(super) fn end_all(&self, ids: &[String], outcome: Outcome) {
         for id in ids {
             if let Ok(taken) = self.broker.take(id) {
                 let _ = self.settle(taken, outcome, None);
@@ -262,7 +282,9 @@ impl Session {
         let rules = generation.document.asks();
         let there = |name: &str, origin: &str| {
             let mut rules = rules.iter();
-            rules.any(|(rule, at)| rule == name && at.to_string() == origin)
+            // What is said of programs is the same for as long as the session lasts.
+            name == policy::text::PROGRAMS_ASKED
+                || rules.any(|(rule, at)| rule == name && at.to_string() == origin)
         };
         self.broker.retain(id, there);
     }
@@ -287,30 +309,38 @@ impl Asked {
     }
 }
 
-fn event(question: &Question, verdict: Verdict, reason: &str) -> Event {
+pub(super) fn event(question: &Question, verdict: Verdict, reason: &str) -> Event {
     let request = &question.request;
     let mut event = Event::new(Kind::Approval, verdict, reason);
     event.layer = Some("enforcer".into());
     event.approval = Some(question.id.clone());
     event.rule = Some(request.rule.clone());
     event.process = request.asker.clone();
-    event.host = Some(request.host.clone());
-    event.port = Some(request.port);
-    event.protocol = Some(request.protocol.clone());
-    if !request.method.is_empty() {
-        event.method = Some(request.method.clone());
-        // The query is a person's to see, and not the record's.
-        let (path, query) = match request.target.split_once('?') {
-            Some((path, _)) => (path, "?***"),
-            None => (request.target.as_str(), ""),
-        };
-        let path: String = path.chars().take(MAX_RECORDED).collect();
-        event.url = Some(format!(
-            "{}://{}:{}{path}{query}",
-            request.protocol, request.host, request.port
-        ));
+    match &request.what {
+        What::Reach(reach) => tell_of(reach, &mut event),
+        What::Start(start) => event.binary = Some(start.program.to_string()),
     }
     event
+}
+
+fn tell_of(reach: &Reach, event: &mut Event) {
+    event.host = Some(reach.host.clone());
+    event.port = Some(reach.port);
+    event.protocol = Some(reach.protocol.clone());
+    if reach.method.is_empty() {
+        return;
+    }
+    event.method = Some(reach.method.clone());
+    // The query is a person's to see, and not the record's.
+    let (path, query) = match reach.target.split_once('?') {
+        Some((path, _)) => (path, "?***"),
+        None => (reach.target.as_str(), ""),
+    };
+    let path: String = path.chars().take(MAX_RECORDED).collect();
+    event.url = Some(format!(
+        "{}://{}:{}{path}{query}",
+        reach.protocol, reach.host, reach.port
+    ));
 }
 
 /// Characters of a path that an event keeps.

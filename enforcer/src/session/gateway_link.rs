@@ -325,6 +325,14 @@ impl Session {
         Ok(())
     }
 
+    /// Has the gateway that runs show something on the agent's page.
+    pub(super) async fn show(&self, message: to_gateway::Message) {
+        if let Some(channel) = self.link.channel() {
+            // One that is gone shows nothing.
+            let _ = self.tell(&channel, message).await;
+        }
+    }
+
     async fn tell(&self, channel: &Channel, message: to_gateway::Message) -> std::io::Result<()> {
         channel
             .send(

@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use policy::EffectivePolicy;
 
 use super::Session;
+use super::listed::Listed;
 use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, When};
 use crate::kernel::{Carrier, Kernel, KernelError};
 use crate::process;
@@ -121,19 +122,27 @@ impl Session {
         network: (u64, u64),
         document: Arc<EffectivePolicy>,
     ) -> Result<Programs, FilesError> {
-        let work = move || files::table(pid, network, &document);
-        let (table, namespace, allowed) = blocking(pid, work).await?;
+        let (begun, table) = blocking(pid, move || {
+            let begun = files::begin(pid, network, &document)?;
+            let table = begun.table([])?;
+            Ok((begun, table))
+        })
+        .await?;
         let before = {
             let mut state = self.state.lock().await;
             let programs = state.kernel.as_mut().and_then(Kernel::files);
             let programs = programs.ok_or(FilesError::NotAsked)?;
-            programs.hold(&table, namespace).map_err(failed)?;
+            programs.hold(&table, begun.namespace).map_err(failed)?;
             state.maps.counter(counter::OPENS).map_err(failed)?
         };
         blocking(pid, move || files::open_one(pid, network)).await?;
-        let state = self.state.lock().await;
+        let mut state = self.state.lock().await;
         match state.maps.counter(counter::OPENS).map_err(failed)? {
-            after if after > before => Ok(Programs::Holding(allowed)),
+            after if after > before => {
+                let allowed = begun.allowed.clone();
+                state.listed = Some(Listed::new(pid, network, begun));
+                Ok(Programs::Holding(allowed))
+            }
             _ => Err(FilesError::NotAsked),
         }
     }

@@ -60,7 +60,8 @@ impl Session {
                     Record::Socket(event) => event,
                     Record::File(event) if limiter.admit(Instant::now()) => {
                         // A denial stands whether or not it could be written; `write` has said so.
-                        let _ = self.write(events::file_denial(&event));
+                        let record = self.decided(&event).await;
+                        let _ = self.write(record);
                         continue;
                     }
                     Record::File(_) => {

@@ -56,6 +56,7 @@ impl Session {
                 state.wired = None;
                 state.record.released = false;
                 state.release_files();
+                self.withdraw_starts();
             }
         }
         if self.is_held_for_another(pid).await {
@@ -421,6 +422,7 @@ impl Session {
                 let _ = state.save();
                 drop(state);
                 self.release_secrets().await;
+                self.withdraw_starts();
                 let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "emptied");
                 event.layer = Some("enforcer".into());
                 let _ = self.write(event);

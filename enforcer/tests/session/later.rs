@@ -23,7 +23,7 @@ async fn held(case: &Case, files: &Value) -> bool {
 }
 
 /// Whether a policy is carried here; if not, that it is refused with these words and the kernel's reason.
-async fn carried(case: &Case, policy: EffectivePolicy, words: &str) -> bool {
+pub async fn carried(case: &Case, policy: EffectivePolicy, words: &str) -> bool {
     let Err(reason) = lsm() else {
         return true;
     };
@@ -54,7 +54,7 @@ fn lsm() -> Result<(), &'static str> {
 }
 
 /// An event that has come, or comes within a while: the kernel's records are read beside everything else.
-fn happens(case: &Case, is: impl Fn(&audit::Event) -> bool) {
+pub fn happens(case: &Case, is: impl Fn(&audit::Event) -> bool) {
     for _ in 0..200 {
         if case.rig.events(&case.id).iter().any(&is) {
             return;

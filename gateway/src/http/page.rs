@@ -325,8 +325,11 @@ pub fn internal(active: &Active, denials: &[Shown], waiting: &[Waiting], form: F
             }
             for denial in denials {
                 let port = denial.port.map_or(String::new(), |port| format!(":{port}"));
+                let asked = denial.question.as_ref();
+                let asked =
+                    asked.map_or(String::new(), |id| format!(", a person is asked as {id}"));
                 let line = format!(
-                    "  {}{port} {} ({} s ago)",
+                    "  {}{port} {}{asked} ({} s ago)",
                     denial.host,
                     denial.reason,
                     denial.at.elapsed().as_secs()

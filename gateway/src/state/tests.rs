@@ -187,6 +187,49 @@ fn the_denials_that_are_shown_are_the_last() {
     assert_eq!(shown[0].host, "h1");
 }
 
+#[test]
+fn a_program_that_a_person_is_asked_about_is_on_the_page_with_its_question() {
+    use crate::http::page::{Form, internal};
+    let state = State::new(System::default()).unwrap();
+    let refused = |question: &str, seconds| v1::Refused {
+        program: "/usr/bin/<id>".into(),
+        question: question.into(),
+        seconds,
+        rule: "requireApproval".into(),
+        origin: "agentcontainer.json:5:21".into(),
+    };
+    state.refused(refused("k7d3f", 60));
+    let page = |form| {
+        let (denials, waiting) = (state.denials(), state.waiting());
+        internal(&state.active(), &denials, &waiting, form).body
+    };
+    for (form, words) in [
+        (Form::Text, "  k7d3f start /usr/bin/<id> (5"),
+        (
+            Form::Text,
+            "  /usr/bin/<id> not-listed, a person is asked as k7d3f (0 s ago)",
+        ),
+        (Form::Html, "  k7d3f start /usr/bin/&lt;id&gt; (5"),
+        (
+            Form::Json,
+            "\"question\":\"k7d3f\",\"rule\":{\"name\":\"requireApproval\"",
+        ),
+        (
+            Form::Json,
+            "\"question\":\"k7d3f\",\"reason\":\"not-listed\"",
+        ),
+    ] {
+        assert!(page(form).contains(words), "{words}: {}", page(form));
+    }
+    state.over("k7d3f");
+    assert!(state.waiting().is_empty() && state.denials().len() == 1);
+    // One whose end nobody told is gone with the next.
+    state.refused(refused("a", 0));
+    state.refused(refused("b", 60));
+    let waiting: Vec<String> = state.waiting().into_iter().map(|w| w.question).collect();
+    assert_eq!(waiting, ["b"]);
+}
+
 #[tokio::test]
 async fn names_under_wildcards_are_counted_over_the_session() {
     let state = State::new(System::default()).unwrap();

@@ -158,6 +158,13 @@ pub fn programs(own: Programs, documents: &[Organisation], found: &mut Found) ->
     let Some((first, list)) = ceilings.first() else {
         return out;
     };
+    if out.require_approval.is_some() {
+        let whole = |(document, list): &(&Organisation, &Spanned<Vec<_>>)| {
+            let names = list.value.iter();
+            names.map(|name| rule(document, name)).collect()
+        };
+        out.ceilings = ceilings.iter().map(whole).collect();
+    }
     if out.allowed.is_some() {
         return out;
     }

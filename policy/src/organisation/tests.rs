@@ -533,6 +533,26 @@ fn names_in_the_workspace_are_held_where_the_workspace_is_mounted_once_at_its_fo
 }
 
 #[test]
+fn nobody_is_asked_about_a_program_beyond_a_ceiling_or_where_nobody_is_asked() {
+    let document = ceilings(r#""tools": { "allowedBinaries": ["git", "/opt/x"] }"#);
+    let own = config(
+        r#""capabilities": { "tools": { "allowedBinaries": ["git"], "requireApproval": true } }"#,
+    );
+    let programs = held(&own, &document).policy.programs;
+    let asks = |path: &str| programs.asks(&path.parse().unwrap()).is_ok();
+    assert!(asks("/opt/x"));
+    assert!(!asks("/usr/bin/id"));
+    let nobody = ceilings(r#""escalation": "deny""#);
+    let result = held(&own, &nobody);
+    assert!(result.policy.unasked.is_some());
+    assert!(
+        result.remarks[0].contains("what `requireApproval` at agentcontainer.json:3:"),
+        "{:?}",
+        result.remarks
+    );
+}
+
+#[test]
 fn programs_that_may_be_started_are_the_workspaces_within_the_ceiling_and_the_ceilings_where_it_names_none()
  {
     let document = ceilings(r#""tools": { "allowedBinaries": ["git", "/opt/x"] }"#);

@@ -34,7 +34,7 @@ fn each_entry_knows_where_it_was_written() {
 }
 
 #[test]
-fn what_is_denied_is_carried_by_mounts_what_is_allowed_alone_by_whoever_sees_each_start_and_asking_by_nothing()
+fn what_is_denied_is_carried_by_mounts_what_is_allowed_alone_by_whoever_sees_each_start_and_what_is_asked_about_by_lsm()
  {
     let none = Layers {
         lsm: Err("no BPF LSM"),
@@ -45,18 +45,25 @@ fn what_is_denied_is_carried_by_mounts_what_is_allowed_alone_by_whoever_sees_eac
         []
     );
     let both = asked("\"allowedBinaries\": [\"git\", \"npm\"], \"requireApproval\": true");
+    let alone = asked("\"requireApproval\": true").not_carried(&Layers::ALL);
+    // Without a list there is nothing to ask about.
+    assert!(
+        alone.len() == 1 && alone[0].message.contains("there is no such list"),
+        "{alone:?}"
+    );
+    let starts = Layers {
+        lsm: none.lsm,
+        ..Layers::ALL
+    };
+    assert_eq!(both.not_carried(&starts).len(), 1);
     for one in [
         Layers::ALL,
-        Layers {
-            lsm: none.lsm,
-            ..Layers::ALL
-        },
         Layers {
             starts: none.starts,
             ..Layers::ALL
         },
     ] {
-        assert_eq!(both.not_carried(&one).len(), 1, "{one:?}");
+        assert_eq!(both.not_carried(&one), [], "{one:?}");
     }
     let found = both.not_carried(&none);
     let found: Vec<String> = found.iter().map(ToString::to_string).collect();
@@ -70,6 +77,42 @@ fn what_is_denied_is_carried_by_mounts_what_is_allowed_alone_by_whoever_sees_eac
         "{found:?}"
     );
     assert!(found[1].contains("`requireApproval`"), "{found:?}");
+}
+
+#[test]
+fn nobody_is_asked_about_what_is_denied_or_beyond_a_ceiling() {
+    let program = |text: &str| text.parse::<ProgramName>().unwrap();
+    let mut programs = asked(
+        "\"allowedBinaries\": [\"git\"],\n \"deniedBinaries\": [\"sudo\", \"/opt/x\"],\n \"requireApproval\": true",
+    );
+    for (path, expected) in [
+        ("/usr/bin/id", None),
+        ("/work/tool", None),
+        ("/usr/bin/sudo", Some(NotAsked::Denied)),
+        ("/work/sudo", Some(NotAsked::Denied)),
+        ("/opt/x", Some(NotAsked::Denied)),
+        ("/opt/x/x", None),
+    ] {
+        assert_eq!(programs.asks(&program(path)).err(), expected, "{path}");
+    }
+    let rule = |name: &str| ProgramRule {
+        name: program(name),
+        ..programs.denied[0].clone()
+    };
+    programs.ceilings = vec![vec![rule("id"), rule("/work/tool")], vec![rule("id")]];
+    for (path, expected) in [
+        ("/usr/bin/id", None),
+        ("/work/id", Some(NotAsked::Ceiling)),
+        ("/work/tool", Some(NotAsked::Ceiling)),
+        ("/usr/bin/sudo", Some(NotAsked::Denied)),
+    ] {
+        assert_eq!(programs.asks(&program(path)).err(), expected, "{path}");
+    }
+    programs.require_approval = None;
+    assert_eq!(
+        programs.asks(&program("/usr/bin/id")).err(),
+        Some(NotAsked::NoRule)
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use agentcontainer_tests::Workspace;
 use agentcontainer_tests::outcome::Outcome;
 use agentcontainer_tests::place::token;
+use agentcontainer_tests::workspace::Session;
 use serde_json::{Value, json};
 
 fn workspace(tools: &Value) -> Workspace {
@@ -162,6 +163,97 @@ fn what_is_not_on_a_list_is_started_by_nobody_where_the_kernel_sees_each_start()
         .inside("echo started")
         .status(125)
         .says("no program at all could be started");
+}
+
+/// The questions of a session that wait, once there is one.
+fn asked(session: &Session<'_>) -> Value {
+    for _ in 0..300 {
+        let said = session
+            .workspace
+            .cli(&["approvals", "--json", &session.name]);
+        if let Some(line) = said.ok().lines().next() {
+            return serde_json::from_str::<Value>(line).unwrap()["open"].clone();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("nobody is asked");
+}
+
+#[test]
+fn a_program_that_nothing_lists_is_asked_about_and_started_as_far_as_a_person_has_said() {
+    let workspace = workspace(&json!({
+        "allowedBinaries": ["sh", "wget", "env", "sleep", "true"],
+        "deniedBinaries": ["uname"], "requireApproval": true,
+    }));
+    let out = workspace.inside("id; uname; echo begun");
+    if !crate::files::has_lsm(&workspace) {
+        out.status(125)
+            .says("not-carried")
+            .says("`requireApproval` asks a person about each program");
+        return;
+    }
+    out.status(0).prints("begun");
+    assert!(!out.stdout.contains("uid="), "{}", out.stdout);
+    let session = workspace.session(&token("appr"));
+    let id = |session: &Session<'_>, starts: bool| {
+        let out = session.inside("id");
+        assert_eq!(out.stdout.contains("uid="), starts, "{}", out.stderr);
+    };
+    // Nobody is asked about what a rule denies.
+    session.inside("uname; true").status(0);
+    id(&session, false);
+    let question = asked(&session);
+    assert_eq!(question["kind"], "exec");
+    assert_eq!(question["program"], "/usr/bin/id");
+    assert_eq!(question["rule"]["name"], "requireApproval");
+    let parents = question["parents"].as_array().unwrap();
+    assert!(
+        parents.iter().any(|parent| parent["pid"] == 1)
+            || question["process"]["comm"] == json!("sh"),
+        "{question}"
+    );
+    let number = question["id"].as_str().unwrap();
+    let page = session.inside("wget -qO- http://agentcontainer.internal/");
+    page.prints(&format!("{number} start /usr/bin/id"))
+        .prints(&format!("a person is asked as {number}"));
+    workspace
+        .cli(&["approvals", &session.name])
+        .prints("what  start /usr/bin/id");
+    workspace
+        .cli(&["approve", "--always", number])
+        .status(0)
+        .prints("\"/usr/bin/id\"")
+        .prints("nothing was changed");
+    id(&session, false);
+    // Once is once, and it is asked about again then.
+    workspace
+        .cli(&["approve", number])
+        .status(0)
+        .prints("allowed once: start /usr/bin/id");
+    id(&session, true);
+    id(&session, false);
+    let again = asked(&session);
+    let again = again["id"].as_str().unwrap();
+    assert_ne!(again, number);
+    workspace
+        .cli(&["approve", "--session", again])
+        .status(0)
+        .prints("every start of /usr/bin/id");
+    id(&session, true);
+    id(&session, true);
+    // Of another program nothing was said; and no is no.
+    let other = session.inside("env -i /usr/bin/id; ls / && echo OPEN");
+    assert!(
+        other.stdout.contains("uid=") && !other.stdout.contains("OPEN"),
+        "{other:?}"
+    );
+    let question = asked(&session);
+    assert_eq!(question["program"], "/usr/bin/ls");
+    workspace
+        .cli(&["deny", question["id"].as_str().unwrap()])
+        .status(0)
+        .prints("denied: start /usr/bin/ls");
+    assert!(!session.inside("ls / && echo OPEN").stdout.contains("OPEN"));
 }
 
 #[test]

@@ -1,0 +1,470 @@
+//! Programs that nothing lists, where a person is asked about them: each start is denied at once, and a question made of the kernel's record of
+//! it. An answer puts that one path into the table that the kernel looks up in, beside what was listed when the container started: first so
+//! that nobody inside changes it any more, and once it is found to be what was asked about, so that it is started.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::v1::{self, to_gateway};
+use audit::{Event, Kind, Verdict};
+use enforcer_common::files::{Act, FileEvent, FileReason, MAX_NAME};
+use policy::{EffectivePolicy, FileRight};
+use schema::program::ProgramName;
+use tokio::time::timeout;
+
+use super::held_files::blocking;
+use super::{Session, State, wait_for_running_programs};
+use crate::approvals::{NoQuestion, Outcome, Question, Request, Start, What};
+use crate::events;
+use crate::files::table::{Rule, Say};
+use crate::files::{Begun, FilesError, Seen, Unfit};
+use crate::kernel::Kernel;
+use crate::process;
+
+/// Most programs that a container's answers may add.
+const MAX_APPROVED: usize = 256;
+/// How long it may take to look at a file.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What may be started in a container that runs.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// Its init, and that one's network namespace.
+    pid: u32,
+    network: (u64, u64),
+    begun: Arc<Begun>,
+    approved: Vec<Approved>,
+    /// The last number that something to be started once was given.
+    last: u16,
+}
+
+/// What a person's answer is about.
+#[derive(Clone, Debug)]
+struct Approved {
+    program: ProgramName,
+    say: Say,
+    question: String,
+    rule: audit::Rule,
+}
+
+/// Why nobody is asked.
+#[derive(Debug, thiserror::Error)]
+enum Unasked {
+    #[error(transparent)]
+    NotAsked(#[from] policy::NotAsked),
+    #[error("nobody is asked here")]
+    Nobody,
+    #[error("its path is too long, or not one that a rule could have")]
+    Path,
+    #[error("the enforcer was restarted since the container was started")]
+    Restarted,
+    #[error("the container's answers allow as much as they may")]
+    Full,
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    #[error("looking at it took too long")]
+    Slow,
+    #[error("{}", .0.told())]
+    Outcome(Outcome),
+}
+
+// === impl Listed ===
+
+impl Listed {
+    pub(super) fn new(pid: u32, network: (u64, u64), begun: Begun) -> Self {
+        Self {
+            pid,
+            network,
+            begun: Arc::new(begun),
+            approved: Vec::new(),
+            last: 0,
+        }
+    }
+
+    /// A number that nothing has.
+    fn number(&mut self) -> u16 {
+        let taken = |number| {
+            let mut all = self.approved.iter();
+            all.any(|approved| approved.say == Say::Approved(number))
+        };
+        let mut next = self.last;
+        loop {
+            next = next.checked_add(1).unwrap_or(1);
+            if !taken(next) {
+                self.last = next;
+                return next;
+            }
+        }
+    }
+}
+
+// === impl Approved ===
+
+impl Approved {
+    fn rule(&self) -> Rule {
+        let path = self.program.path().unwrap_or_default();
+        Rule {
+            path: path.split('/').map(str::to_owned).collect(),
+            say: self.say,
+        }
+    }
+}
+
+impl Session {
+    /// The record of what the programs about files decided; a person is asked where a rule wants that.
+    pub(super) async fn decided(self: &Arc<Self>, event: &FileEvent) -> Event {
+        let mut record = events::file_record(event);
+        if event.act != Act::Execute as u8 {
+            return record;
+        }
+        if event.reason == FileReason::NotListed as u8 {
+            match self.ask_to_start(event, &record).await {
+                Ok((question, rule)) => {
+                    record.approval = Some(question);
+                    record.rule = Some(rule);
+                }
+                Err(Unasked::NotAsked(policy::NotAsked::NoRule)) => {}
+                Err(why) => record.detail = Some(format!("execute; nobody is asked: {why}")),
+            }
+        }
+        if event.reason == FileReason::Once as u8 {
+            self.started_once(&mut record).await;
+        }
+        record
+    }
+
+    /// The question that waits about it, a new one where none does.
+    async fn ask_to_start(
+        self: &Arc<Self>,
+        event: &FileEvent,
+        record: &Event,
+    ) -> Result<(String, audit::Rule), Unasked> {
+        let (document, generation, masked, listed) = {
+            let state = self.state.lock().await;
+            let listed = state.listed.as_ref();
+            let listed = listed.map(|listed| (listed.pid, listed.network, listed.approved.clone()));
+            let current = &state.current;
+            let masked = state.record.masked.clone();
+            (
+                Arc::clone(&current.document),
+                current.number,
+                masked,
+                listed,
+            )
+        };
+        if document.programs.require_approval.is_none() {
+            return Err(policy::NotAsked::NoRule.into());
+        }
+        let program = askable(event, record)?;
+        let origin = document.programs.asks(&program)?;
+        if masked.iter().any(|place| place.is_at(&program)) {
+            return Err(policy::NotAsked::Denied.into());
+        }
+        if document.unasked.is_some() {
+            return Err(Unasked::Nobody);
+        }
+        let rule = audit::Rule {
+            name: policy::text::PROGRAMS_ASKED.to_owned(),
+            origin: origin.to_string(),
+        };
+        let same = |question: &Question| {
+            let start = question.request.start();
+            start.is_some_and(|start| start.program == program)
+        };
+        if let Some(waits) = self.broker.find(self.id.as_str(), same).pop() {
+            return Ok((waits, rule));
+        }
+        let (pid, network, approved) = listed.ok_or(Unasked::Restarted)?;
+        // It is being answered about at this moment.
+        let frozen = |one: &&Approved| one.program == program && matches!(one.say, Say::Right(_));
+        if let Some(answered) = approved.iter().find(frozen) {
+            return Ok((answered.question.clone(), rule));
+        }
+        if approved.len() >= MAX_APPROVED {
+            return Err(Unasked::Full);
+        }
+        let (asker, parent) = (event.process.tgid, event.parent);
+        let looked_for = program.clone();
+        let look = tokio::task::spawn_blocking(move || {
+            let inside = process::mount_namespace(pid).unwrap_or_default();
+            let own = process::mount_namespace(asker) == Some(inside);
+            let line = if own {
+                process::line(asker)
+            } else {
+                Vec::new()
+            };
+            let parents = process::ancestors(parent, inside);
+            Seen::of(pid, network, &looked_for).map(|seen| (seen, line, parents))
+        });
+        let looked = timeout(LOOK, look).await.map_err(|_| Unasked::Slow)?;
+        let (seen, line, parents) = looked.map_err(|_| Unasked::Slow)??;
+        let request = Request {
+            session: self.id.to_string(),
+            workspace: self.workspace.clone(),
+            generation,
+            rule: rule.clone(),
+            what: What::Start(Start {
+                program,
+                seen,
+                line,
+                parents,
+            }),
+            asker: record.process.clone(),
+        };
+        let question = self.put_on_queue(request, &document).await?;
+        Ok((question.id, rule))
+    }
+
+    async fn put_on_queue(
+        self: &Arc<Self>,
+        request: Request,
+        document: &EffectivePolicy,
+    ) -> Result<Question, Unasked> {
+        let seconds = document.gateway.approval_seconds;
+        let seconds = seconds.unwrap_or(policy::APPROVAL_SECONDS);
+        let limit = Duration::from_secs(seconds.into());
+        let record = |question: &Question| {
+            let asked = super::asking::event(question, Verdict::Ask, "approval-asked");
+            self.write(asked).is_ok()
+        };
+        let session = Arc::clone(self);
+        let reply = Box::new(move |question: &Question, _| {
+            let over = v1::Over {
+                question: question.id.clone(),
+            };
+            tokio::spawn(async move { session.show(to_gateway::Message::Over(over)).await });
+        });
+        let question = self.broker.ask(request, limit, record, reply);
+        let question = question.map_err(Unasked::Outcome)?;
+        let request = &question.request;
+        let refused = v1::Refused {
+            program: request
+                .start()
+                .map_or_else(String::new, |start| start.program.to_string()),
+            question: question.id.clone(),
+            seconds,
+            rule: request.rule.name.clone(),
+            origin: request.rule.origin.clone(),
+        };
+        // Nobody holds it: no gateway's loop looks at the clock for it.
+        let (session, until) = (Arc::clone(self), question.until);
+        tokio::spawn(async move {
+            session.show(to_gateway::Message::Refused(refused)).await;
+            tokio::time::sleep_until(until.into()).await;
+            session.expire();
+        });
+        Ok(question)
+    }
+
+    /// Has what a person allowed be started. It is allowed only as it was when it was asked about. The question waits until that is known, so
+    /// that nobody is asked again about whatever is tried meanwhile.
+    pub(super) async fn allow_start(
+        self: &Arc<Self>,
+        question: &Question,
+        start: &Start,
+        outcome: Outcome,
+        by: Option<u32>,
+    ) -> Result<(), NotStarted> {
+        let _one = self.listing.lock().await;
+        // Somebody else may have answered since.
+        self.broker.look(&question.id)?;
+        let mut approved = Approved {
+            program: start.program.clone(),
+            say: Say::Right(FileRight::ReadOnly),
+            question: question.id.clone(),
+            rule: question.request.rule.clone(),
+        };
+        let frozen = self.freeze(&approved, start).await;
+        let taken = match self.broker.take(&question.id) {
+            Ok(taken) => taken,
+            Err(gone) => {
+                self.unlist(&approved.program).await;
+                return Err(gone.into());
+            }
+        };
+        if let Err(why) = frozen {
+            self.unlist(&approved.program).await;
+            let _ = self.settle(taken, Outcome::Changed, by);
+            return Err(NotStarted::Unfit(why));
+        }
+        if self.settle(taken, outcome, by).is_err() {
+            self.unlist(&approved.program).await;
+            return Err(NotStarted::NotRecorded);
+        }
+        if let Err(error) = self.thaw(&mut approved, outcome).await {
+            let mut event = Event::new(Kind::Exec, Verdict::Deny, "approval-not-held");
+            event.layer = Some("lsm".into());
+            event.approval = Some(approved.question);
+            event.binary = Some(approved.program.to_string());
+            event.detail = Some(error.to_string());
+            let _ = self.write(event);
+            self.unlist(&approved.program).await;
+            return Err(error.into());
+        }
+        if let Say::Approved(number @ 1..) = approved.say {
+            let (session, limit) = (Arc::clone(self), question.until - question.since);
+            tokio::spawn(async move {
+                tokio::time::sleep(limit).await;
+                session.take_away(number).await;
+            });
+        }
+        Ok(())
+    }
+
+    /// From when this returns nobody inside changes it, and it is what it was.
+    async fn freeze(&self, approved: &Approved, start: &Start) -> Result<(), Unfit> {
+        self.list(approved.clone()).await?;
+        let (pid, network) = {
+            let state = self.state.lock().await;
+            let listed = state.listed.as_ref().ok_or(FilesError::NoContainer)?;
+            (listed.pid, listed.network)
+        };
+        let (seen, program) = (start.seen, start.program.clone());
+        let look = tokio::task::spawn_blocking(move || seen.is_still(pid, network, &program));
+        match timeout(LOOK, look).await {
+            Ok(Ok(looked)) => looked,
+            _ => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        }
+    }
+
+    /// From when this returns it is started as often as the answer says.
+    async fn thaw(&self, approved: &mut Approved, outcome: Outcome) -> Result<(), FilesError> {
+        let number = match outcome {
+            Outcome::AllowedForSession => 0,
+            _ => self.number().await?,
+        };
+        approved.say = Say::Approved(number);
+        self.list(approved.clone()).await
+    }
+
+    /// A number for what is started once, by which the kernel lets it.
+    async fn number(&self) -> Result<u16, FilesError> {
+        let mut state = self.state.lock().await;
+        let State { listed, kernel, .. } = &mut *state;
+        let listed = listed.as_mut().ok_or(FilesError::NoContainer)?;
+        let programs = kernel.as_mut().and_then(Kernel::files);
+        let programs = programs.ok_or(FilesError::NotAsked)?;
+        let number = listed.number();
+        programs
+            .allow_once(number)
+            .map_err(|error| FilesError::Kernel(error.to_string()))?;
+        Ok(number)
+    }
+
+    /// Has an answer hold, in the place of an earlier one about the same program.
+    async fn list(&self, approved: Approved) -> Result<(), FilesError> {
+        self.relist(|all| {
+            all.retain(|other| other.program != approved.program);
+            all.push(approved);
+        })
+        .await
+    }
+
+    async fn unlist(&self, program: &ProgramName) {
+        let gone = self.relist(|all| all.retain(|other| other.program != *program));
+        if let Err(error) = gone.await {
+            tracing::error!(session = %self.id, %error, "a program that was looked at stays as it is");
+        }
+    }
+
+    /// Makes a table of what was listed and what was approved, and has the kernel look up in it from now on. Under the lock of listing.
+    async fn relist(&self, change: impl FnOnce(&mut Vec<Approved>)) -> Result<(), FilesError> {
+        let (pid, begun, mut approved) = {
+            let state = self.state.lock().await;
+            let listed = state.listed.as_ref().ok_or(FilesError::NoContainer)?;
+            let begun = Arc::clone(&listed.begun);
+            (listed.pid, begun, listed.approved.clone())
+        };
+        change(&mut approved);
+        let rules: Vec<Rule> = approved.iter().map(Approved::rule).collect();
+        let with = Arc::clone(&begun);
+        let table = blocking(pid, move || with.table(rules)).await?;
+        {
+            let mut state = self.state.lock().await;
+            let State { listed, kernel, .. } = &mut *state;
+            let same = |listed: &&mut Listed| Arc::ptr_eq(&listed.begun, &begun);
+            let listed = listed.as_mut().filter(same);
+            let listed = listed.ok_or(FilesError::NoContainer)?;
+            let programs = kernel.as_mut().and_then(Kernel::files);
+            let programs = programs.ok_or(FilesError::NotAsked)?;
+            programs
+                .replace(&table)
+                .map_err(|error| FilesError::Kernel(error.to_string()))?;
+            listed.approved = approved;
+        }
+        // Before the next table is put where whoever began before still looks.
+        blocking(pid, || {
+            wait_for_running_programs();
+            Ok(())
+        })
+        .await
+    }
+
+    /// What was to be started once was, or was not in time.
+    async fn take_away(&self, number: u16) {
+        let _one = self.listing.lock().await;
+        {
+            let mut state = self.state.lock().await;
+            let State { listed, kernel, .. } = &mut *state;
+            let say = Say::Approved(number);
+            let there = |listed: &Listed| listed.approved.iter().any(|one| one.say == say);
+            if !listed.as_ref().is_some_and(there) {
+                return;
+            }
+            if let Some(programs) = kernel.as_mut().and_then(Kernel::files) {
+                programs.deny_once(number);
+            }
+        }
+        let gone = self.relist(|all| all.retain(|one| one.say != Say::Approved(number)));
+        if let Err(error) = gone.await {
+            tracing::error!(session = %self.id, %error, "what was started once stays as it is, and is not started again");
+        }
+    }
+
+    async fn started_once(self: &Arc<Self>, record: &mut Event) {
+        let state = self.state.lock().await;
+        let mut all = state.listed.iter().flat_map(|listed| &listed.approved);
+        let is = |one: &&Approved| record.binary.as_deref() == Some(one.program.as_str());
+        let Some(approved) = all.find(is) else {
+            return;
+        };
+        record.approval = Some(approved.question.clone());
+        record.rule = Some(approved.rule.clone());
+        if let Say::Approved(number @ 1..) = approved.say {
+            let session = Arc::clone(self);
+            tokio::spawn(async move { session.take_away(number).await });
+        }
+    }
+
+    /// The container is gone, and so is whoever asked.
+    pub(super) fn withdraw_starts(&self) {
+        let starts = |question: &Question| question.request.start().is_some();
+        self.end_all(
+            &self.broker.find(self.id.as_str(), starts),
+            Outcome::Withdrawn,
+        );
+    }
+}
+
+/// Why what a person allowed is not started all the same.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotStarted {
+    #[error(transparent)]
+    NoQuestion(#[from] NoQuestion),
+    #[error(transparent)]
+    Unfit(Unfit),
+    #[error("the kernel does not hold it: {0}")]
+    NotHeld(#[from] FilesError),
+    #[error("it was not recorded")]
+    NotRecorded,
+}
+
+/// The path of a record, where a rule can have it.
+fn askable(event: &FileEvent, record: &Event) -> Result<ProgramName, Unasked> {
+    let path = record.binary.as_deref().filter(|_| event.cut == 0);
+    let fits =
+        |name: &str| name.len() <= MAX_NAME && !name.contains(['*', char::REPLACEMENT_CHARACTER]);
+    let path = path.filter(|path| path.split('/').all(fits));
+    let program: Option<ProgramName> = path.and_then(|path| path.parse().ok());
+    program.ok_or(Unasked::Path)
+}

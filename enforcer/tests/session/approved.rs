@@ -1,0 +1,367 @@
+//! Programs that nothing lists, where a person is asked: denied at once, and after an answer started as far as it goes. Where the kernel does
+//! not take programs about files, the same policy lets nothing start.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use audit::Verdict;
+use enforcer::approvals::{Broker, Change, MAX_HELD, Question};
+use enforcer::session::{Answer, Session};
+use enforcer::trusted::Trusted;
+use policy::EffectivePolicy;
+use schema::session::SessionId;
+use serde_json::{Value, json};
+
+use super::files::{Case, rule, said};
+use super::later::{carried, happens};
+use super::programs::with_programs;
+use crate::policy as parsed;
+
+/// `bash` and `python3` are listed, and a person is asked about anything else that is not denied.
+fn asking(seconds: u32, denied: &[&str]) -> EffectivePolicy {
+    let rules = |names: &[&str]| -> Vec<Value> {
+        let origin = &rule("x")["origin"];
+        let names = names.iter();
+        names
+            .map(|name| json!({ "name": name, "origin": origin }))
+            .collect()
+    };
+    parsed(json!({
+        "version": 1, "network": [{}], "gateway": { "approvalSeconds": seconds },
+        "programs": {
+            "allowed": rules(&["bash", "python3"]), "denied": rules(denied),
+            "requireApproval": rule("x")["origin"],
+        },
+    }))
+}
+
+/// A person, who says of each question what the test does, and what became of it.
+struct Person {
+    asked: Arc<Mutex<Vec<Question>>>,
+    refused: Arc<Mutex<Vec<String>>>,
+}
+
+impl Person {
+    /// `says`: of a program's path and how often it was asked about before, whether it is allowed and for the session; none: nothing is said.
+    fn answers(
+        session: &Arc<Session>,
+        broker: &Broker,
+        says: impl Fn(&str, usize) -> Option<(bool, bool)> + Send + 'static,
+        before: impl Fn(&str) + Send + 'static,
+    ) -> Self {
+        let person = Self {
+            asked: Arc::default(),
+            refused: Arc::default(),
+        };
+        let (_, mut changes) = broker.listen(None);
+        let (asked, refused) = (Arc::clone(&person.asked), Arc::clone(&person.refused));
+        let session = Arc::clone(session);
+        tokio::spawn(async move {
+            while let Ok(change) = changes.recv().await {
+                let Change::Open(question) = change else {
+                    continue;
+                };
+                let program = question.request.start().unwrap().program.to_string();
+                let earlier = {
+                    let mut asked = asked.lock().unwrap();
+                    asked.push(*question.clone());
+                    let same =
+                        |q: &&Question| q.request.start().unwrap().program.as_str() == program;
+                    asked.iter().filter(same).count() - 1
+                };
+                let Some((allow, whole)) = says(&program, earlier) else {
+                    continue;
+                };
+                before(&program);
+                let answer = Answer {
+                    allow,
+                    session: whole,
+                    by: Some(1000),
+                };
+                if let Err(error) = session.answer(&question.id, answer).await {
+                    refused.lock().unwrap().push(format!("{program}: {error}"));
+                }
+            }
+        });
+        person
+    }
+
+    fn asked(&self) -> Vec<Question> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    fn about(&self, program: &str) -> Vec<Question> {
+        let is = |q: &Question| q.request.start().unwrap().program.as_str() == program;
+        self.asked().into_iter().filter(is).collect()
+    }
+}
+
+async fn open(
+    case: &Case,
+    seconds: u32,
+    denied: &[&str],
+    broker: &Arc<Broker>,
+) -> Option<Arc<Session>> {
+    let words = "`requireApproval` asks a person about each program";
+    if !carried(case, asking(seconds, denied), words).await {
+        return None;
+    }
+    let session = Session::open(
+        Arc::clone(&case.rig.places),
+        SessionId::parse(&case.id).unwrap(),
+        "/test".into(),
+        asking(seconds, denied),
+        Trusted::default(),
+        0,
+        Arc::clone(broker),
+    );
+    Some(session.await.unwrap())
+}
+
+const PYTHON: &str = r#"
+import os, subprocess, time, ctypes
+def run(*argv, **more):
+    try: return subprocess.run(argv, stdout=subprocess.PIPE, **more).stdout.decode().strip()
+    except PermissionError: return None
+def until(*argv):
+    for n in range(600):
+        said = run(*argv)
+        if said is not None: return said
+        time.sleep(0.1)
+    return "never"
+def put(name, text, mode=0o755):
+    open(name, "w").write(text); os.chmod(name, mode)
+def there(name):
+    for n in range(600):
+        if os.path.exists(name): return
+        time.sleep(0.1)
+def change(name, f):
+    try: f(); print("CHANGED:", name)
+    except OSError: pass
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_nothing_lists_is_denied_and_asked_about_and_an_answer_is_about_that_program_alone()
+ {
+    let case = with_programs("ask");
+    let broker = Arc::new(Broker::default());
+    let Some(session) = open(&case, 60, &["absent"], &broker).await else {
+        return;
+    };
+    let person = Person::answers(
+        &session,
+        &broker,
+        |program, earlier| match program {
+            "/usr/bin/id" => Some((true, true)),
+            "/usr/bin/printf" => (earlier == 0).then_some((true, false)),
+            _ => Some((false, false)),
+        },
+        |_| {},
+    );
+    let script = format!(
+        r##"python3 - <<'P'
+{PYTHON}
+# The first start is denied, and what was allowed for the session is started as often as it is wanted, by every way.
+print(run("/usr/bin/id", "-u"), until("/usr/bin/id", "-u"), run("id", "-u"), run("/proc/self/root/usr/bin/id", "-u"))
+# Another program is not, and neither is a copy.
+print(run("/usr/bin/env"), run("/usr/bin/uname"))
+# What was allowed once is started once, however many try at once, and asked about again then.
+end, pids = time.time() + 10, []
+for n in range(3):
+    pid = os.fork()
+    if pid == 0:
+        while time.time() < end:
+            if run("/usr/bin/printf", "one") is not None: open("ran", "a").write("x")
+        os._exit(0)
+    pids.append(pid)
+for pid in pids: os.waitpid(pid, 0)
+print(len(open("ran").read()), run("/usr/bin/printf", "two"), run("/usr/bin/env"))
+# A denial wins: nobody is asked about a program of that name.
+os.mkdir("elsewhere"); put("elsewhere/absent", "#!/bin/bash\necho OPEN\n"); print(run("elsewhere/absent"))
+# Nor about what has no name.
+fd = os.memfd_create("m"); os.write(fd, open("/usr/bin/env", "rb").read()); print(run("/proc/self/fd/%d" % fd, pass_fds=[fd]))
+P"##
+    );
+    let path = format!("{}:/usr/bin:/bin", case.at("bin"));
+    let text = said(&case.inside_with(&session, &script, &[("PATH", path)]));
+    assert_eq!(text, "None 0 0 0\nNone None\n1 None None\nNone\nNone\n");
+    let asked = person.asked();
+    let programs: Vec<&str> = asked
+        .iter()
+        .map(|question| question.request.start().unwrap().program.as_str())
+        .collect();
+    assert_eq!(person.about("/usr/bin/id").len(), 1, "{programs:?}");
+    assert_eq!(person.about("/usr/bin/printf").len(), 2, "{programs:?}");
+    assert!(
+        !programs
+            .iter()
+            .any(|program| program.ends_with("/absent") || program.contains("memfd")),
+        "{programs:?}"
+    );
+    let question = person.about("/usr/bin/id").remove(0);
+    let request = &question.request;
+    let start = request.start().unwrap();
+    assert_eq!(
+        (request.rule.name.as_str(), request.rule.origin.as_str()),
+        ("requireApproval", "agentcontainer.json:3:5")
+    );
+    assert_eq!(request.asker.as_ref().unwrap().comm, "python3");
+    assert!(
+        start.parents[0].program.contains("python3") && start.parents[0].line == ["python3", "-"],
+        "{:?}",
+        start.parents
+    );
+    assert_eq!(start.parents.last().unwrap().pid, 1, "{:?}", start.parents);
+    happens(&case, |event| {
+        event.kind == audit::Kind::Exec
+            && event.verdict == Verdict::Deny
+            && event.reason == "not-listed"
+            && event.binary.as_deref() == Some("/usr/bin/id")
+            && event.approval.as_deref() == Some(question.id.as_str())
+    });
+    let recorded = |reason: &str, verdict: Verdict, binary: &str| {
+        happens(&case, |event| {
+            event.reason == reason
+                && event.verdict == verdict
+                && event.binary.as_deref() == Some(binary)
+                && event.approval.is_some()
+        });
+    };
+    recorded("approval-asked", Verdict::Ask, "/usr/bin/id");
+    recorded("approval-allowed-session", Verdict::Allow, "/usr/bin/id");
+    recorded("approved-once", Verdict::Allow, "/usr/bin/printf");
+    recorded("approval-denied", Verdict::Deny, "/usr/bin/env");
+    let nobody = case.at("elsewhere/absent");
+    happens(&case, |event| {
+        event.binary.as_ref() == Some(&nobody)
+            && event.approval.is_none()
+            && event.detail.as_deref() == Some("execute; nobody is asked: a rule denies it")
+    });
+    happens(&case, |event| event.reason == "nameless");
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_allowed_is_what_was_asked_about_and_nobody_inside_changes_it() {
+    let case = with_programs("askf");
+    let broker = Arc::new(Broker::default());
+    let Some(session) = open(&case, 60, &[], &broker).await else {
+        return;
+    };
+    let workspace = case.workspace.clone();
+    let person = Person::answers(
+        &session,
+        &broker,
+        |_, _| Some((true, true)),
+        move |program| {
+            // The answer comes after what is done meanwhile.
+            let name = std::path::Path::new(program).file_name().unwrap();
+            let go = workspace.join("go").join(name);
+            for _ in 0..600 {
+                if go.exists() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        },
+    );
+    let script = format!(
+        r##"python3 - <<'P'
+{PYTHON}
+os.mkdir("go"); os.mkdir("w")
+GOOD, EVIL = "#!/bin/bash\necho good\n", "#!/bin/bash\necho EVIL\n"
+def asked(name): print(name, run("w/" + name))
+def go(name): open("go/" + name, "w").close()
+# It is not what was asked about any more: changed in its place, replaced, still open to be written, or to be written by another name.
+for name in ("changed", "replaced", "open", "mapped"):
+    put("w/" + name, GOOD); asked(name)
+time.sleep(3)
+put("w/changed", EVIL); go("changed")
+put("evil", EVIL); os.rename("evil", "w/replaced"); go("replaced")
+fd = os.open("w/open", os.O_RDWR); go("open")
+put("w/linked", GOOD); os.link("w/linked", "w/other"); asked("linked")
+import mmap
+m = os.open("w/mapped", os.O_RDWR); shared = mmap.mmap(m, 0); os.close(m); go("mapped")
+time.sleep(4); os.close(fd); shared.close()
+for name in ("changed", "replaced", "open", "mapped", "linked"): print(name, run("w/" + name))
+# What is allowed stays what it is. What was there by its name before, and is open still, is not it.
+put("w/tool", EVIL); evil = os.open("w/tool", os.O_RDONLY); os.unlink("w/tool"); put("w/tool", GOOD); asked("tool"); go("tool")
+print(until("w/tool"), run("/proc/self/fd/%d" % evil, pass_fds=[evil]))
+change("write", lambda: open("w/tool", "w")); change("unlink", lambda: os.unlink("w/tool")); change("rename", lambda: os.rename("w/tool", "t"))
+put("evil", EVIL); change("over", lambda: os.rename("evil", "w/tool")); change("link", lambda: os.link("w/tool", "t")); change("directory", lambda: os.rename("w", "v")); change("chmod", lambda: os.chmod("w/tool", 0o777))
+print(run("w/tool"))
+# The rest of the directory is free.
+put("w/free", GOOD); os.rename("w/free", "w/moved"); os.unlink("w/moved")
+P"##
+    );
+    let text = said(&case.inside(&session, &script));
+    let denied = "changed None\nreplaced None\nopen None\nmapped None\nlinked None\n";
+    assert_eq!(
+        text,
+        format!("{denied}{denied}tool None\ngood None\ngood\n")
+    );
+    let refused = person.refused.lock().unwrap().join("\n");
+    for (name, words) in [
+        ("changed", "it is another file by now, or was changed"),
+        ("replaced", "it is another file by now, or was changed"),
+        ("open", "something that could still write it has it open"),
+        ("mapped", "something that could still write it has it open"),
+    ] {
+        let line = format!("{}: question ", case.at(&format!("w/{name}")));
+        let said = refused.lines().find(|said| said.starts_with(&line));
+        assert!(said.is_some_and(|said| said.ends_with(words)), "{refused}");
+    }
+    assert!(person.about(&case.at("w/linked")).is_empty());
+    let linked = case.at("w/linked");
+    happens(&case, |event| {
+        let detail = event.detail.as_deref().unwrap_or_default();
+        event.binary.as_ref() == Some(&linked) && detail.contains("it has another name")
+    });
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_is_a_denial_and_so_is_what_is_beyond_the_bound() {
+    let case = with_programs("askt");
+    let broker = Arc::new(Broker::default());
+    let Some(session) = open(&case, 3, &[], &broker).await else {
+        return;
+    };
+    let once = |program: &str, _| program.ends_with("/late").then_some((true, false));
+    let person = Person::answers(&session, &broker, once, |_| {});
+    let script = format!(
+        r##"python3 - <<'P'
+{PYTHON}
+print(run("/usr/bin/id"))
+for n in range({tries}): put("p%d" % n, "#!/bin/bash\necho OPEN\n")
+print([run("./p%d" % n) for n in range({tries}) for again in range(3)].count(None))
+time.sleep(5)
+print(run("/usr/bin/id"))
+# What was allowed once is not, once as much time has passed.
+put("late", "#!/bin/bash\necho late\n"); print(run("./late")); time.sleep(6); print(run("./late"))
+P"##,
+        tries = MAX_HELD + 20
+    );
+    let text = said(&case.inside(&session, &script));
+    let tries = 3 * (MAX_HELD + 20);
+    assert_eq!(text, format!("None\n{tries}\nNone\nNone\nNone\n"));
+    // One question a program, and no more at once than may wait.
+    let programs: std::collections::BTreeSet<String> = person
+        .asked()
+        .iter()
+        .map(|q| q.request.start().unwrap().program.to_string())
+        .collect();
+    let first = person.asked().iter().take(MAX_HELD).count();
+    assert_eq!(first, MAX_HELD);
+    let flood = programs.iter().filter(|p| p.contains("/p")).count();
+    assert!(flood < MAX_HELD + 20, "{flood}");
+    assert_eq!(person.about("/usr/bin/id").len(), 2);
+    let id = &person.about("/usr/bin/id")[0].id;
+    happens(&case, |event| {
+        event.reason == "approval-timeout" && event.approval.as_ref() == Some(id)
+    });
+    happens(&case, |event| {
+        event.detail.as_deref() == Some("execute; nobody is asked: approval-limit")
+    });
+    session.close("test").await.unwrap();
+}
