@@ -6,7 +6,6 @@ mod statement;
 
 pub(crate) use provenance::is_provenance;
 pub use provenance::{
-    Builder, Builders, Found, HIGHEST, Provenance, ProvenanceError, Refused, Source, V0_2, V1,
-    provenance,
+    Found, HIGHEST, Provenance, ProvenanceError, Refused, Source, V0_2, V1, provenance,
 };
 pub use statement::{BYTES, PAYLOAD_TYPE, SUBJECTS, Statement, StatementError};

@@ -430,6 +430,11 @@ impl Ban {
         })
     }
 
+    /// Whether there are versions that it lets be: where nobody knows the ecosystem's order, a range refuses every one.
+    pub fn is_decidable(&self) -> bool {
+        self.range.is_decidable(&self.ecosystem)
+    }
+
     fn last(&self) -> String {
         last(&loose(&self.name)).to_owned()
     }

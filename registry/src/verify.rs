@@ -7,7 +7,7 @@ use schema::lockfile::{self, Pin, Slsa, Verified};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::attestation::{Builders, provenance};
+use crate::attestation::provenance;
 use crate::client::{Client, Repository};
 use crate::error::RegistryError;
 use crate::evidence::{Gathered, MAX_INVENTORY_BYTES, Told};
@@ -201,11 +201,14 @@ impl Client {
             .map(|(rule, report)| beside.signature(rule, report))
             .collect();
         if let (Some(said), []) = (&requirement.signed, requirement.rules.as_slice()) {
-            checks.push(Check::new(
-                "signature",
-                Verdict::Fails,
-                format!("{said} requires a signature, and no policy names who may sign this"),
-            ));
+            checks.push(
+                Check::new(
+                    "signature",
+                    Verdict::Fails,
+                    format!("{said} requires a signature, and no policy names who may sign this"),
+                )
+                .with(json!({ "required": said })),
+            );
         }
         if let Some((level, said)) = &requirement.slsa_level {
             checks.push(beside.provenance(&reports, *level, said));
@@ -267,11 +270,8 @@ impl Client {
             return Check::of_error(CHECK, error);
         }
         if let (false, Some(why)) = (requirement.bans.is_empty(), damaged.first()) {
-            return Check::new(
-                CHECK,
-                Verdict::Fails,
-                format!("an inventory cannot be read, and may list what is banned: {why}"),
-            );
+            let detail = format!("an inventory cannot be read, and may list what is banned: {why}");
+            return Check::new(CHECK, Verdict::Fails, detail).with(json!({ "damaged": damaged }));
         }
         if found.is_empty() {
             let why = match damaged.first() {
@@ -280,7 +280,8 @@ impl Client {
                 None => "it has no inventory of its packages that an accepted signer attested"
                     .to_owned(),
             };
-            return Check::new(CHECK, Verdict::Fails, why);
+            let shown = json!({ "damaged": damaged, "referrers": gathered.referrers });
+            return Check::new(CHECK, Verdict::Fails, why).with(shown);
         }
         let packages: usize = found.iter().map(|inventory| inventory.packages.len()).sum();
         let searched: Vec<_> = found.iter().map(|i| i.search(&requirement.bans)).collect();
@@ -306,6 +307,7 @@ impl Client {
     }
 
     /// What the digest names is there, hashes to it, and has the manifests that were locked.
+    /// Layers are not read: who pulls them hashes them.
     async fn check_digest(&self, pin: &Pin) -> Check {
         const CHECK: &str = "digest";
         match self.hold(pin).await {
@@ -313,10 +315,11 @@ impl Client {
                 CHECK,
                 Verdict::Holds,
                 match platforms {
-                    0 | 1 => "content has the digest that was locked".to_owned(),
+                    0 | 1 => "manifest has the digest that was locked".to_owned(),
                     n => format!("index has the digest that was locked, and its {n} platforms"),
                 },
-            ),
+            )
+            .with(json!({ "mediaType": pin.media_type, "platforms": pin.platforms })),
             Err(error) => Check::of_error(CHECK, &error),
         }
     }
@@ -388,10 +391,7 @@ impl Beside {
 
     fn provenance(&self, reports: &[(&Rule, Report)], level: u8, said: &str) -> Check {
         const CHECK: &str = "provenance";
-        let builders = Builders::default();
-        let all = reports
-            .iter()
-            .map(|(_, report)| provenance(report, &builders));
+        let all = reports.iter().map(|(_, report)| provenance(report));
         let best = all.max_by_key(|found| found.best.as_ref().map(|best| best.level));
         match (best, self.missed()) {
             (Some(found), _) if found.reaches(level) => {
@@ -407,7 +407,8 @@ impl Beside {
                 format!(
                     "{said} requires SLSA level {level}, and no policy names whose word would count"
                 ),
-            ),
+            )
+            .with(json!({ "required": said })),
             (Some(found), _) => {
                 let why = match &found.best {
                     Some(best) => format!("its provenance is of level {}", best.level),
@@ -439,7 +440,7 @@ fn vouched(reports: &[(&Rule, Report)]) -> Option<Verified> {
     let (report, (verdict, proof)) = reports
         .iter()
         .find_map(|(_, report)| Some((report, report.signatures().next()?)))?;
-    let best = provenance(report, &Builders::default()).best;
+    let best = provenance(report).best;
     Some(Verified {
         signer: match &proof.signer {
             signature::Signer::Key { id } => lockfile::Signer::Key(*id),
@@ -460,7 +461,6 @@ fn vouched(reports: &[(&Rule, Report)]) -> Option<Verified> {
 }
 
 fn old(pin: &Pin, (limit, said): &(SignedDuration, String), now: Timestamp) -> Check {
-    const CHECK: &str = "age";
     let age = now.duration_since(pin.resolved);
     let days = |duration: &SignedDuration| {
         format!(
@@ -470,22 +470,20 @@ fn old(pin: &Pin, (limit, said): &(SignedDuration, String), now: Timestamp) -> C
         )
     };
     // A clock that was set back, or a lockfile from the future, proves no age.
-    if age > *limit || age < -SignedDuration::from_hours(1) {
-        return Check::new(
-            CHECK,
-            Verdict::Fails,
-            format!(
-                "it was looked up {} ago, and {said} allows {}: `agentcontainer lock --update` looks again",
-                days(&age),
-                days(limit)
-            ),
+    let (verdict, detail) = if age > *limit || age < -SignedDuration::from_hours(1) {
+        let again = "`agentcontainer lock --update` looks again";
+        let detail = format!(
+            "it was looked up {} ago, and {said} allows {}: {again}",
+            days(&age),
+            days(limit)
         );
-    }
-    Check::new(
-        CHECK,
-        Verdict::Holds,
-        format!("looked up {} ago", days(&age)),
-    )
+        (Verdict::Fails, detail)
+    } else {
+        (Verdict::Holds, format!("looked up {} ago", days(&age)))
+    };
+    let limit = limit.as_secs();
+    Check::new("age", verdict, detail)
+        .with(json!({ "resolved": pin.resolved, "limitSeconds": limit, "required": said }))
 }
 
 fn unnamed() -> Check {
@@ -502,13 +500,15 @@ fn local(requirement: &Requirement) -> Vec<Check> {
         "digest",
         Verdict::Unasked,
         "only one engine has it, and nobody else can be asked; `run` compares its id there",
-    );
+    )
+    .with(json!({ "local": true }));
     let rest = if requirement.needs_evidence() {
         Check::new(
             "signature",
             Verdict::Fails,
             "only one engine has it, and nobody can have signed it",
         )
+        .with(json!({ "local": true }))
     } else {
         unnamed()
     };

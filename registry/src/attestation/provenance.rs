@@ -5,11 +5,11 @@
 use schema::digest::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sigstore_crypto::{FulcioCiClaims, SubjectAltName};
+use sigstore_crypto::FulcioCiClaims;
 use thiserror::Error;
 
 use super::StatementError;
-use crate::signature::{AcceptError, Attested, Identity, Report, Signer};
+use crate::signature::{Attested, Report, Signer};
 
 /// The highest level of the build track.
 pub const HIGHEST: u8 = 3;
@@ -64,24 +64,6 @@ pub enum ProvenanceError {
     Builder { claimed: String, proven: String },
     #[error("the statement's source is {claimed:?}, and the certificate's is {proven:?}")]
     Source { claimed: String, proven: String },
-}
-
-/// Builders that the host trusts beside those that are known: a build service with a key or a certificate of its own.
-#[derive(Clone, Debug, Default)]
-pub struct Builders(Vec<Builder>);
-
-/// One of them: whatever this signer says of a builder of this id is of this level.
-#[derive(Clone, Debug)]
-pub struct Builder {
-    signer: Trusted,
-    id: String,
-    level: u8,
-}
-
-#[derive(Clone, Debug)]
-enum Trusted {
-    Key(Digest),
-    Identity(Identity),
 }
 
 /// All provenance of one subject: the best, and what was wrong with others.
@@ -153,13 +135,13 @@ struct Claimed {
 }
 
 /// What a report's accepted statements prove.
-pub fn provenance(report: &Report, builders: &Builders) -> Found {
+pub fn provenance(report: &Report) -> Found {
     let mut found = Found::default();
     for attested in report.attestations() {
         if !is_provenance(attested.statement.predicate_type()) {
             continue;
         }
-        match of(attested, builders) {
+        match of(attested) {
             Ok(one)
                 if found
                     .best
@@ -180,11 +162,10 @@ pub fn provenance(report: &Report, builders: &Builders) -> Found {
 
 /// # Errors
 /// [`ProvenanceError`] where the predicate is not what its type says, or contradicts the one who signed it.
-fn of(attested: Attested<'_>, builders: &Builders) -> Result<Provenance, ProvenanceError> {
+fn of(attested: Attested<'_>) -> Result<Provenance, ProvenanceError> {
     let claimed = claimed(attested)?;
-    let by_host = builders.level(&attested.proof.signer, &claimed.builder);
     let (builder, level, source) = match &attested.proof.signer {
-        Signer::Key { id } => (id.to_string(), by_host.unwrap_or(1), None),
+        Signer::Key { id } => (id.to_string(), 1, None),
         Signer::Identity {
             subject,
             issuer,
@@ -200,12 +181,12 @@ fn of(attested: Attested<'_>, builders: &Builders) -> Result<Provenance, Provena
                     proven: source.repository.clone(),
                 });
             }
-            let known = if issuer == GITHUB {
-                Some(github(subject, claims, &claimed.builder)?)
+            // Of other builders nothing is known: theirs is provenance, and no more.
+            let level = if issuer == GITHUB {
+                github(subject, claims, &claimed.builder)?
             } else {
-                None
+                1
             };
-            let level = by_host.max(known).unwrap_or(1);
             (subject.clone(), level, source)
         }
     };
@@ -306,72 +287,6 @@ fn same_repository(proven: &str, claimed: &str) -> bool {
             .to_ascii_lowercase()
     };
     plain(proven) == plain(claimed)
-}
-
-// === impl Builders ===
-
-impl Builders {
-    pub fn new(builders: Vec<Builder>) -> Self {
-        Self(builders)
-    }
-
-    fn level(&self, signer: &Signer, id: &str) -> Option<u8> {
-        self.0
-            .iter()
-            .filter(|builder| builder.id == id && builder.signs(signer))
-            .map(|builder| builder.level)
-            .max()
-    }
-}
-
-// === impl Builder ===
-
-impl Builder {
-    /// A builder of this id whose provenance is signed with this key. A level beyond [`HIGHEST`] is the highest.
-    pub fn with_key(key: Digest, id: &str, level: u8) -> Self {
-        Self {
-            signer: Trusted::Key(key),
-            id: id.to_owned(),
-            level: level.min(HIGHEST),
-        }
-    }
-
-    /// A builder of this id whose provenance is signed by this identity.
-    ///
-    /// # Errors
-    /// [`AcceptError`] where the identity could be anybody.
-    pub fn with_identity(
-        issuer: &str,
-        subject: &str,
-        id: &str,
-        level: u8,
-    ) -> Result<Self, AcceptError> {
-        Ok(Self {
-            signer: Trusted::Identity(Identity::new(issuer, subject)?),
-            id: id.to_owned(),
-            level: level.min(HIGHEST),
-        })
-    }
-
-    fn signs(&self, signer: &Signer) -> bool {
-        match (&self.signer, signer) {
-            (Trusted::Key(trusted), Signer::Key { id }) => trusted == id,
-            (
-                Trusted::Identity(trusted),
-                Signer::Identity {
-                    subject, issuer, ..
-                },
-            ) => {
-                let name = if subject.contains("://") {
-                    SubjectAltName::Uri(subject.clone())
-                } else {
-                    SubjectAltName::Email(subject.clone())
-                };
-                trusted.issuer() == issuer && trusted.is(&name)
-            }
-            _ => false,
-        }
-    }
 }
 
 // === impl Found ===

@@ -91,6 +91,12 @@ impl Range {
         })
     }
 
+    /// Whether versions can be told apart by it: by an ecosystem's rules, or because it is about every one.
+    pub fn is_decidable(&self, ecosystem: &str) -> bool {
+        let mut alternatives = self.alternatives.iter();
+        known(ecosystem) || alternatives.any(|all| all.iter().all(|one| *one == Constraint::Any))
+    }
+
     /// Whether a version is in it; nothing where that cannot be said.
     pub fn contains(&self, ecosystem: &str, version: Option<&str>) -> Option<bool> {
         let any = self.alternatives.iter().map(|constraints| {

@@ -148,6 +148,16 @@ fn without_rules_only_equality_and_every_version_are_decided() {
     assert_eq!(contains("<2.17.0", "2.14.1"), None);
     assert_eq!(contains("=2.14.1", "2.14.1.0"), None);
     assert_eq!(contains(">=2.0, <2.0", "2.0"), Some(false));
+    let is_decidable = |ecosystem: &str, range: &str| {
+        Range::parse(ecosystem, range)
+            .unwrap()
+            .is_decidable(ecosystem)
+    };
+    assert!(is_decidable("maven", "*") && is_decidable("maven", "<2 || *"));
+    assert!(is_decidable("npm", "<2.0.0"));
+    for open in ["<2", "=2", ">=1 <2 || =3"] {
+        assert!(!is_decidable("maven", open), "{open}");
+    }
 }
 
 #[test]

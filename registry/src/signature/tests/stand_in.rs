@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::attestation::{Builders, provenance};
+use crate::attestation::provenance;
 
 const ISSUER: &str = "https://token.actions.githubusercontent.com";
 const WORKFLOW: &str = "https://github.com/org/repo/.github/workflows/build.yml@refs/heads/main";
@@ -123,7 +123,7 @@ fn provenance_of_a_runner_is_proven_by_its_certificate() {
         &roots(|_| {}),
         now(),
     );
-    let found = provenance(&report, &Builders::default());
+    let found = provenance(&report);
     let best = found.best.unwrap();
     assert_eq!((best.level, best.builder.as_str()), (2, WORKFLOW));
     assert!(best.source.unwrap().proven);
