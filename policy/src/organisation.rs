@@ -9,6 +9,8 @@ mod files;
 mod limits;
 mod requirements;
 
+use std::collections::BTreeSet;
+
 use schema::config::Config;
 use schema::config::agent::{Escalation, Unlisted};
 use schema::diag::{Diagnostic, Place, Position, Spanned};
@@ -115,6 +117,30 @@ pub fn check_demands(
     place: &Place,
 ) -> Vec<Diagnostic> {
     demands::check(documents, demands, place)
+}
+
+/// Whether variables of this host may come inside: for what a person names at a command, and no config does.
+pub fn check_host_variables<'n>(
+    documents: &[Organisation],
+    names: impl IntoIterator<Item = &'n str>,
+    place: &Place,
+) -> Vec<Diagnostic> {
+    let mut found = Found::default();
+    for name in names {
+        for document in documents {
+            asked::host_variable(document, name, "", place, &mut found);
+        }
+    }
+    found.finish()
+}
+
+/// The variables of this host that every document lets come inside; `None` where none of them restricts any.
+pub fn host_variables(documents: &[Organisation]) -> Option<BTreeSet<String>> {
+    let lists = documents
+        .iter()
+        .filter_map(|document| document.ceilings.host_variables.as_ref());
+    let sets = lists.map(|list| list.iter().map(|own| own.value.to_string()).collect());
+    sets.reduce(|left: BTreeSet<String>, right| left.intersection(&right).cloned().collect())
 }
 
 /// Whether sessions may run on an engine, once it is known which one it is.
@@ -246,7 +272,7 @@ fn few(all: impl IntoIterator<Item = String>) -> String {
 #[derive(Debug, Default)]
 struct Found {
     problems: Vec<Diagnostic>,
-    remarks: std::collections::BTreeSet<String>,
+    remarks: BTreeSet<String>,
 }
 
 // === impl Found ===

@@ -52,7 +52,8 @@ pub struct HostConfig {
     /// The container engine; found by itself when absent.
     pub engine: Option<Setting<Engine>>,
     /// What to do where no layer of this host carries a rule about files fully: stop the start (`strict`, when absent), or go on with
-    /// what mounts can carry (`mounts`). `strict` in either file wins.
+    /// what mounts can carry (`mounts`). `strict` in either file wins, and below a user's file one that names a policy is `strict`
+    /// unless it says `mounts` itself.
     #[schemars(default, schema_with = "files")]
     pub files: Option<Setting<Files>>,
     /// The organisation's policy that is the ceiling for every workspace on this host. Where the user's file and the system's both
@@ -78,16 +79,24 @@ pub struct HostConfig {
     pub sigstore: Option<Setting<SigstoreConfig>>,
 }
 
-/// A repository of trusted roots (TUF), and what it is verified from.
+/// Where roots come from.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct SigstoreConfig {
-    /// `https://`, or `http://` on this machine.
-    #[schemars(schema_with = "tuf")]
-    pub tuf: String,
-    /// A file: the `root.json` that the repository began with, or a later one.
-    #[schemars(schema_with = "root")]
-    pub root: PathBuf,
+#[schemars(untagged, deny_unknown_fields)]
+pub enum SigstoreConfig {
+    /// A repository of trusted roots (TUF), and what it is verified from.
+    Repository {
+        /// `https://`, or `http://` on this machine.
+        #[schemars(schema_with = "tuf")]
+        tuf: String,
+        /// A file: the `root.json` that the repository began with, or a later one.
+        #[schemars(schema_with = "root")]
+        root: PathBuf,
+    },
+    /// A file that is never refreshed: the `trusted_root.json` of an instance without such a repository.
+    File {
+        #[schemars(schema_with = "root")]
+        trusted_root: PathBuf,
+    },
 }
 
 /// How one registry is asked.
@@ -272,6 +281,15 @@ impl Files {
             (above, below) => above.or(below),
         }
     }
+
+    /// Above a file that names a policy: what that file says of it holds, said or not, and more may be asked for alone.
+    fn no_looser(
+        above: Option<Setting<Self>>,
+        below: Option<Setting<Self>>,
+    ) -> Option<Setting<Self>> {
+        let strict = above.filter(|above| above.value == Self::Strict);
+        Self::stricter(strict, below)
+    }
 }
 
 // === impl HostConfig ===
@@ -297,7 +315,12 @@ impl HostConfig {
         let ca_bundles = united(self.gateway.ca_bundles, below.gateway.ca_bundles);
         Self {
             engine: self.engine.or(below.engine),
-            files: Files::stricter(self.files, below.files),
+            // A user who said `mounts` where the system says nothing would have its policy's rules about files held by half.
+            files: if below_has_policy {
+                Files::no_looser(self.files, below.files)
+            } else {
+                Files::stricter(self.files, below.files)
+            },
             policy: united(self.policy, below.policy),
             gateway: GatewayConfig {
                 resolver: self.gateway.resolver.or(below.gateway.resolver),

@@ -139,9 +139,6 @@ pub fn reference(
 }
 
 fn host_variables(config: &Config, document: &Organisation, found: &mut Found) {
-    let Some(allowed) = &document.ceilings.host_variables else {
-        return;
-    };
     let mut read: BTreeSet<(String, Position)> = BTreeSet::new();
     for value in config.container_env.values() {
         let names = value.local_env().into_iter();
@@ -156,19 +153,26 @@ fn host_variables(config: &Config, document: &Organisation, found: &mut Found) {
         read.extend(names.map(|name| (name.to_string(), stage.at)));
     }
     for (name, at) in read {
-        if !allowed.iter().any(|own| own.as_str() == name) {
-            let words = few(allowed.iter().map(|own| own.value.to_string()));
-            let what = format!("reading {name} from this host's environment");
-            let place = place(&origin(&config.file, at));
-            found.beyond(
-                &place,
-                &what,
-                document,
-                "ceilings.hostVariables",
-                allowed.at,
-                &words,
-            );
-        }
+        let place = place(&origin(&config.file, at));
+        host_variable(document, &name, "", &place, found);
+    }
+}
+
+/// One variable of the host's; `whose` says who reads it, behind its name.
+pub fn host_variable(
+    document: &Organisation,
+    name: &str,
+    whose: &str,
+    place: &Place,
+    found: &mut Found,
+) {
+    if let Some(allowed) = &document.ceilings.host_variables
+        && !allowed.iter().any(|own| own.as_str() == name)
+    {
+        let words = few(allowed.iter().map(|own| own.value.to_string()));
+        let what = format!("reading {name} from this host's environment{whose}");
+        let key = "ceilings.hostVariables";
+        found.beyond(place, &what, document, key, allowed.at, &words);
     }
 }
 

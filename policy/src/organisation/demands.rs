@@ -6,13 +6,16 @@ use schema::diag::{Diagnostic, Place};
 use schema::feature::Demands;
 use schema::organisation::{MountKind, Organisation};
 
-use super::{Found, few};
+use super::{Found, asked, few};
 
 pub fn check(documents: &[Organisation], demands: &Demands, place: &Place) -> Vec<Diagnostic> {
     let mut found = Found::default();
     for document in documents {
         mounts(document, demands, place, &mut found);
-        host_variables(document, demands, place, &mut found);
+        for name in demands.local_env() {
+            let whose = ", a feature's demand,";
+            asked::host_variable(document, name, whose, place, &mut found);
+        }
     }
     found.finish()
 }
@@ -45,20 +48,5 @@ pub(super) fn kind(source: &Source) -> MountKind {
         Source::Workspace { .. } => MountKind::Workspace,
         Source::Volume { .. } => MountKind::Volume,
         Source::Tmpfs { .. } => MountKind::Tmpfs,
-    }
-}
-
-fn host_variables(document: &Organisation, demands: &Demands, place: &Place, found: &mut Found) {
-    let Some(allowed) = &document.ceilings.host_variables else {
-        return;
-    };
-    for name in demands.local_env() {
-        if allowed.iter().any(|own| own.as_str() == name) {
-            continue;
-        }
-        let words = few(allowed.iter().map(|own| own.value.to_string()));
-        let what = format!("reading {name} from this host's environment, a feature's demand,");
-        let key = "ceilings.hostVariables";
-        found.beyond(place, &what, document, key, allowed.at, &words);
     }
 }

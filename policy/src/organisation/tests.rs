@@ -396,6 +396,32 @@ fn images_mounts_variables_engines_and_limits_are_held() {
 }
 
 #[test]
+fn what_a_person_reads_of_the_host_at_a_command_is_held_to_every_documents_list() {
+    let place = Place::Object("-e".to_owned());
+    let none = document("");
+    let two = ceilings(r#""hostVariables": ["LANG", "TERM"]"#);
+    let other = ceilings(r#""hostVariables": ["LANG", "HOME"]"#);
+    let said = |documents: &[Organisation], name: &str| {
+        let found = super::check_host_variables(documents, [name], &place);
+        let mut all = found.iter().map(ToString::to_string);
+        all.next().unwrap_or_default()
+    };
+    let documents = [none.clone(), two, other];
+    assert_eq!(said(&documents, "LANG"), "");
+    for beyond in ["TERM", "HOME", "SECRET"] {
+        let said = said(&documents, beyond);
+        let words = format!("reading {beyond} from this host's environment is beyond");
+        assert!(said.contains(&words), "{said}");
+    }
+    assert_eq!(said(std::slice::from_ref(&none), "SECRET"), "");
+    assert_eq!(super::host_variables(&[none]), None);
+    let all = super::host_variables(&documents);
+    assert_eq!(all, Some(["LANG".to_owned()].into()));
+    let nothing = [ceilings(r#""hostVariables": []"#)];
+    assert_eq!(super::host_variables(&nothing), Some([].into()));
+}
+
+#[test]
 fn a_limit_is_the_workspaces_within_the_ceiling_and_the_ceiling_where_it_names_none() {
     let asks = config(r#""capabilities": { "resources": { "memory": "2g", "cpus": 2 } }"#);
     let result = held(

@@ -105,7 +105,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
     })
 }
 
-/// Both or neither: an address alone would be believed from nothing.
+/// A repository's address alone would be believed from nothing, and a file beside it would be one more word for the same.
 fn sigstore(reader: &mut Reader<'_>, node: &Node) -> Option<SigstoreConfig> {
     let mut object = reader.object(node, "sigstore")?;
     let before = reader.count();
@@ -115,18 +115,25 @@ fn sigstore(reader: &mut Reader<'_>, node: &Node) -> Option<SigstoreConfig> {
     let root = object
         .take("root")
         .and_then(|node| reader.parsed(node, "sigstore.root", "invalid-path", path));
+    let trusted_root = object
+        .take("trusted_root")
+        .and_then(|node| reader.parsed(node, "sigstore.trusted_root", "invalid-path", path));
     reader.close(object);
-    match (tuf, root) {
-        (Some(tuf), Some(root)) => Some(SigstoreConfig {
+    match (tuf, root, trusted_root) {
+        (Some(tuf), Some(root), None) => Some(SigstoreConfig::Repository {
             tuf: tuf.value,
             root: root.value,
+        }),
+        (None, None, Some(trusted_root)) => Some(SigstoreConfig::File {
+            trusted_root: trusted_root.value,
         }),
         _ => {
             if reader.count() == before {
                 reader.error(
                     node.at,
                     "missing-key",
-                    "`sigstore` needs both `tuf`, a repository's address, and `root`, the file that it is verified from".to_owned(),
+                    "`sigstore` needs both `tuf`, a repository's address, and `root`, the file that it is verified from; or `trusted_root` alone"
+                        .to_owned(),
                 );
             }
             None

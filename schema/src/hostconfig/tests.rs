@@ -211,6 +211,26 @@ fn strict_in_either_file_wins() {
         let merged = above.clone().above(below.clone());
         assert_eq!(merged.files.map(|files| files.value), expected);
     }
+    // What a policy of the system's says of files is held as the system says, or as nobody does: strictly.
+    let policy = |files: &str| {
+        read(&format!(
+            "{files}\n[policy]\nsource = \"oci://r.test/acme/policy:prod\"\nkeys = [\"/etc/policy.pub\"]\n"
+        ))
+    };
+    for (above, below, expected) in [
+        (&mounts, policy(""), None),
+        (&strict, policy(""), Some(Files::Strict)),
+        (&nothing, policy(""), None),
+        (&nothing, policy("files = \"mounts\""), Some(Files::Mounts)),
+        (&strict, policy("files = \"mounts\""), Some(Files::Strict)),
+        (&mounts, policy("files = \"strict\""), Some(Files::Strict)),
+    ] {
+        let merged = above.clone().above(below);
+        assert_eq!(merged.files.map(|files| files.value), expected);
+    }
+    // A policy that the user alone names is the user's to hold.
+    let own = policy("files = \"mounts\"").above(nothing);
+    assert_eq!(own.files.map(|files| files.value), Some(Files::Mounts));
 }
 
 #[test]
@@ -494,8 +514,15 @@ fn where_roots_are_refreshed_from_is_an_address_and_a_file_or_neither() {
     let good = "[sigstore]\ntuf = \"https://tuf.corp/\"\nroot = \"/etc/root.json\"\n";
     let config = parse(good.as_bytes(), "c.toml").unwrap();
     let setting = config.sigstore.unwrap();
-    assert_eq!(setting.value.tuf, "https://tuf.corp/");
-    assert_eq!(setting.value.root, Path::new("/etc/root.json"));
+    let expected = SigstoreConfig::Repository {
+        tuf: "https://tuf.corp/".to_owned(),
+        root: "/etc/root.json".into(),
+    };
+    assert_eq!(setting.value, expected);
+    let file = "[sigstore]\ntrusted_root = \"/etc/trusted_root.json\"\n";
+    let setting = parse(file.as_bytes(), "c.toml").unwrap().sigstore.unwrap();
+    let trusted_root = "/etc/trusted_root.json".into();
+    assert_eq!(setting.value, SigstoreConfig::File { trusted_root });
     for here in [
         "http://127.0.0.1:8080/",
         "http://localhost",
@@ -514,6 +541,9 @@ fn where_roots_are_refreshed_from_is_an_address_and_a_file_or_neither() {
         &good.replace("https://tuf.corp/", "http://localhost:1@tuf.corp/"),
         &good.replace("/etc/root.json", "root.json"),
         &format!("{good}more = 1\n"),
+        &format!("{good}trusted_root = \"/etc/trusted_root.json\"\n"),
+        &format!("{file}root = \"/etc/root.json\"\n"),
+        &file.replace("/etc/", ""),
     ] {
         assert!(parse(bad.as_bytes(), "c.toml").is_err(), "{bad}");
     }
@@ -527,7 +557,10 @@ fn a_user_names_no_other_roots_for_the_systems_policy() {
     let above = |user: &str, system: &str| {
         let of = |text: &str, file: &str| parse(text.as_bytes(), file).unwrap();
         let both = of(user, "u.toml").above(of(system, SYSTEM_FILE));
-        both.sigstore.map(|setting| setting.value.tuf)
+        both.sigstore.map(|setting| match setting.value {
+            SigstoreConfig::Repository { tuf, .. } => tuf,
+            SigstoreConfig::File { trusted_root } => trusted_root.display().to_string(),
+        })
     };
     let (own, corp) = (roots("own"), roots("corp"));
     let tuf = |name: &str| Some(format!("https://{name}/"));
