@@ -27,7 +27,7 @@ mod suggest;
 mod trust;
 mod verify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Parser, Subcommand};
 
@@ -188,13 +188,20 @@ fn json(on: bool) -> bool {
 }
 
 /// What `-e` sets. As with engines, a name without a value is taken from here, and one that is not set here is left out.
-fn environment(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
-    let mut env = BTreeMap::new();
+#[derive(Debug, Default)]
+struct Environment {
+    set: BTreeMap<String, String>,
+    /// Those of them whose values are this host's: policies have a ceiling on such.
+    taken: BTreeSet<String>,
+}
+
+fn environment(given: &[String]) -> Result<Environment, Failure> {
+    let mut env = Environment::default();
     for entry in given {
-        let (name, value) = match entry.split_once('=') {
-            Some((name, value)) => (name, value.to_owned()),
+        let (name, value, taken) = match entry.split_once('=') {
+            Some((name, value)) => (name, value.to_owned(), false),
             None => match std::env::var(entry) {
-                Ok(value) => (entry.as_str(), value),
+                Ok(value) => (entry.as_str(), value, true),
                 Err(_) => continue,
             },
         };
@@ -207,7 +214,12 @@ fn environment(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
                 format!("{name} is not a variable that can be set"),
             ));
         }
-        env.insert(name.to_owned(), value);
+        if taken {
+            env.taken.insert(name.to_owned());
+        } else {
+            env.taken.remove(name);
+        }
+        env.set.insert(name.to_owned(), value);
     }
     Ok(env)
 }
@@ -219,15 +231,19 @@ mod tests {
 
     #[test]
     fn variables_are_taken_apart_and_ours_cannot_be_set() {
-        let env = environment(&["A=b=c".into(), "EMPTY=".into()]).unwrap();
-        assert_eq!(env["A"], "b=c");
-        assert_eq!(env["EMPTY"], "");
+        let env = environment(&["A=b=c".into(), "EMPTY=".into(), "PATH".into()]).unwrap();
+        assert_eq!(env.set["A"], "b=c");
+        assert_eq!(env.set["EMPTY"], "");
+        assert_eq!(env.taken, ["PATH".to_owned()].into());
+        let said = environment(&["PATH".into(), "PATH=/bin".into()]).unwrap();
+        assert!(said.taken.is_empty() && said.set["PATH"] == "/bin");
         for bad in ["=x", "1A=x", "A B=x", "AGENTCONTAINER_SESSION=x"] {
             assert!(environment(&[bad.into()]).is_err(), "{bad}");
         }
         assert!(
             environment(&["SURELY_NOT_SET_ANYWHERE".into()])
                 .unwrap()
+                .set
                 .is_empty()
         );
     }

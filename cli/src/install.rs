@@ -126,6 +126,16 @@ pub async fn run(loaded: &Loaded, volume: &str, signals: &mut Signals) -> Result
     if agent::is_installed(&loaded.places, &engine, volume, install).await? {
         return Ok(Done::Installed);
     }
+    if loaded.offline {
+        return Err(Failure::new(
+            "agent-install",
+            format!(
+                "{} {} is not installed here, and `--offline` asks no registry for it",
+                install.package, install.version
+            ),
+        )
+        .help("run it once without --offline, or use an image that has it"));
+    }
     // What is there is not known to be whole.
     engine.remove_volume(volume).await?;
     let alone = alone(loaded, install)?;

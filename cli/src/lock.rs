@@ -200,7 +200,7 @@ async fn make_for_brought(
     found: Option<Lockfile>,
     how: How,
 ) -> Result<(), Failure> {
-    let client = registries::client(&loaded.places, &loaded.host, false)?;
+    let client = registries::client(&loaded.places, &loaded.host, loaded.offline)?;
     let (lockfile, changes) = make(loaded, &client, found, &how).await?;
     make_private(&loaded.places.locks())?;
     write(path, &lockfile)?;
@@ -298,7 +298,12 @@ pub async fn make(
             .map(|(_, pin)| pin.clone())
             .filter(|_| !how.update_all && !how.update.iter().any(|update| update == name))
     };
-    let engine = reached(loaded).await;
+    // Nobody else knows of an image that only an engine has; what is pinned already is nothing to ask about.
+    let mut images = wanted.pins.iter().filter(|(name, _)| name == "image");
+    let engine = match images.any(|(name, reference)| pinned(name, reference).is_none()) {
+        true => Some(reached(loaded).await),
+        false => None,
+    };
     let spinner = Spinner::new();
     let is_feature = |name: &str| {
         let mut ids = loaded.config.features.keys();
@@ -312,7 +317,10 @@ pub async fn make(
         async move {
             let pin = match kept {
                 Some(pin) => pin,
-                None => pin(engine.as_ref(), &client.lane().await, name, reference).await?,
+                None => {
+                    let engine = engine.as_ref().map(Result::as_ref);
+                    pin(engine, &client.lane().await, name, reference).await?
+                }
             };
             spinner.had_one();
             Ok::<_, Failure>((name.clone(), pin))
@@ -383,6 +391,9 @@ pub async fn make(
     };
     let mut held = loaded.clone();
     if let Some(document) = organisation::of_workspace(client, &loaded.config, &lockfile).await? {
+        if let (Some(old), Some(source)) = (&old, &loaded.config.agent.policy.source) {
+            organisation::not_older(client, old, &source.value, &document).await?;
+        }
         held.hold_under(document)?;
         features::hold(&held, client, &lockfile).await?;
     }
@@ -434,7 +445,7 @@ pub async fn as_of_now(
         .map(|(name, pin)| (name.into_owned(), pin.reference.clone()))
         .collect();
     let jobs = movable.iter().map(|(name, reference)| {
-        let engine = engine.as_ref();
+        let engine = Some(engine.as_ref());
         async move {
             let client = client.lane().await;
             Ok::<_, Failure>((name, pin(engine, &client, name, reference).await?))
@@ -464,13 +475,13 @@ fn now() -> Timestamp {
 
 /// One reference, looked up: what only the engine has by its id there, anything else by the registry's digest.
 async fn pin(
-    engine: Result<&Engine, &EngineError>,
+    engine: Option<Result<&Engine, &EngineError>>,
     client: &Client,
     name: &str,
     reference: &ImageRef,
 ) -> Result<Pin, Failure> {
     let resolved = now();
-    if let (Ok(engine), "image", None) = (engine, name, reference.digest())
+    if let (Some(Ok(engine)), "image", None) = (engine, name, reference.digest())
         && let Some(image) = engine.image(reference).await?
         && image.pinned.is_local()
     {
@@ -490,7 +501,7 @@ async fn pin(
         let failure = Failure::from(e).about(format!("{name} ({})", reference.as_str()));
         match engine {
             // It may be the engine's own, which the engine alone could have said.
-            Err(unreached) if name == "image" => failure.after(unreached),
+            Some(Err(unreached)) if name == "image" => failure.after(unreached),
             _ => failure,
         }
     })?;

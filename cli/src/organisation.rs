@@ -4,11 +4,12 @@
 
 mod believed;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use policy::organisation::{Fetched, Requirements, check_reference};
+use policy::organisation::{Fetched, Requirements, check_host_variables, check_reference};
 use registry::client::{Client, Repository};
 use registry::error::RegistryError;
 use registry::evidence::Note;
@@ -397,6 +398,32 @@ pub async fn of_workspace(
     Ok(Some(document))
 }
 
+/// One that takes the place of another in a lockfile does not go back, as far as the one before can still be had.
+pub async fn not_older(
+    client: &Client,
+    old: &Lockfile,
+    source: &OciSource,
+    document: &Organisation,
+) -> Result<(), Failure> {
+    let Some(pin) = &old.policy else {
+        return Ok(());
+    };
+    if pin.reference != *source.reference() {
+        return Ok(());
+    }
+    let Ok(before) = artifact(client, source, &pin.digest).await else {
+        return Ok(());
+    };
+    if before.organisation.value != document.organisation.value {
+        return Ok(());
+    }
+    let held = document.check(Timestamp::now(), Some(before.seen()));
+    held.map_err(|why| {
+        Failure::new(why.code(), format!("the policy {source}: {why}"))
+            .help("take `policy` out of the lockfile where that is meant")
+    })
+}
+
 /// The same where it is in the cache; nobody is asked.
 pub fn of_workspace_here(loaded: &Loaded, lock: &Lockfile) -> Option<Organisation> {
     let client = registries::client(&loaded.places, &loaded.host, true).ok()?;
@@ -552,6 +579,18 @@ fn check_place(loaded: &Loaded, lock: &Lockfile, name: &str, pin: &Pin) -> Optio
         ));
     }
     None
+}
+
+/// Holds variables of this host that a person has come inside (`-e NAME`) to what policies let be read of it.
+pub fn hold_variables(loaded: &Loaded, names: &BTreeSet<String>) -> Result<(), Failure> {
+    let place = Place::Object("-e".to_owned());
+    let names = names.iter().map(String::as_str);
+    let found = check_host_variables(&loaded.organisations, names, &place);
+    if found.is_empty() {
+        Ok(())
+    } else {
+        Err(found.into())
+    }
 }
 
 /// What was gathered before is enough where it holds: a signature does not end with its registry. What speaks against something may have

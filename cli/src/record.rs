@@ -1,7 +1,7 @@
 //! What the CLI remembers of a session: one small file in the session's directory. It names sessions that have ended (for
 //! `audit events`), tells this user's sessions from others' on the same engine, and says where to undo what was done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -40,6 +40,9 @@ pub struct Record {
     /// Its credentials, each with what its grant was known by as the session began; `None` in records of earlier versions.
     #[serde(default)]
     pub granted: Option<BTreeMap<String, String>>,
+    /// The variables of this host that the policies it began under let come inside; `None` where none of them restricts any.
+    #[serde(default)]
+    pub host_variables: Option<BTreeSet<String>>,
     /// What a person has to know of what it left, said by the command that ended it.
     #[serde(default)]
     pub left: Vec<String>,
@@ -81,6 +84,13 @@ pub fn now() -> u64 {
 }
 
 impl Record {
+    /// One of these variables of the host that the session's policies do not let come inside.
+    pub fn beyond<'n>(&self, names: &'n BTreeSet<String>) -> Option<&'n str> {
+        let allowed = self.host_variables.as_ref()?;
+        let mut beyond = names.iter().filter(|name| !allowed.contains(*name));
+        beyond.next().map(String::as_str)
+    }
+
     pub fn save(&self, places: &Places) -> Result<(), Failure> {
         let dir = places.session(self.session.as_str());
         make_private(&dir)?;
@@ -268,6 +278,7 @@ mod tests {
                 ended: None,
                 holder: None,
                 granted: None,
+                host_variables: None,
                 left: Vec::new(),
             },
             container: None,

@@ -228,6 +228,7 @@ mod tests {
             ended: None,
             holder: None,
             granted: None,
+            host_variables: None,
             left: Vec::new(),
         };
         std::fs::create_dir(&record.workspace).unwrap();

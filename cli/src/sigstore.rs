@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use registry::trust_root::{Repository, TrustRootError, TrustRoots};
+use registry::trust_root::{BYTES, Repository, TrustRootError, TrustRoots};
 use schema::digest::Digest;
-use schema::hostconfig::HostConfig;
+use schema::hostconfig::{HostConfig, SigstoreConfig};
 
 use kept::Kept;
 
@@ -42,6 +42,11 @@ pub async fn trusted(
     host: &HostConfig,
     may_ask: bool,
 ) -> Result<TrustRoots, Failure> {
+    if let Some((file, json)) = pinned(host)? {
+        return TrustRoots::none()
+            .with_json(&file.display().to_string(), &json)
+            .map_err(|e| Failure::new("trusted-root", e.to_string()));
+    }
     let source = Source::of(places, host)?;
     let (now, fetched) = (Timestamp::now(), source.fetched());
     let age = fetched.map(|at| now.duration_since(at));
@@ -91,8 +96,22 @@ fn gone(error: Option<TrustRootError>) -> Failure {
     .help("`agentcontainer verify` asks for them anew where the network may be used; --trusted-root measures with others")
 }
 
+/// The file that the host names in place of any repository.
+fn pinned(host: &HostConfig) -> Result<Option<(&Path, Vec<u8>)>, Failure> {
+    match host.sigstore.as_ref().map(|setting| &setting.value) {
+        Some(SigstoreConfig::File { trusted_root }) => {
+            let json = files::named(trusted_root, BYTES)?;
+            Ok(Some((trusted_root, json)))
+        }
+        Some(SigstoreConfig::Repository { .. }) | None => Ok(None),
+    }
+}
+
 /// What tells this host's source of roots from another.
 pub fn source(places: &Places, host: &HostConfig) -> Result<String, Failure> {
+    if let Some((_, json)) = pinned(host)? {
+        return Ok(format!("file {}", Digest::of(&json).hex()));
+    }
     let source = Source::of(places, host)?;
     let name = source.kept.file_name().unwrap_or_default();
     Ok(name.to_string_lossy().into_owned())
@@ -102,12 +121,11 @@ pub fn source(places: &Places, host: &HostConfig) -> Result<String, Failure> {
 
 impl<'h> Source<'h> {
     fn of(places: &Places, host: &'h HostConfig) -> Result<Self, Failure> {
-        let first = match &host.sigstore {
-            None => None,
-            Some(setting) => Some((
-                setting.value.tuf.clone(),
-                files::named(&setting.value.root, MAX_ROOT)?,
-            )),
+        let first = match host.sigstore.as_ref().map(|setting| &setting.value) {
+            Some(SigstoreConfig::Repository { tuf, root }) => {
+                Some((tuf.clone(), files::named(root, MAX_ROOT)?))
+            }
+            Some(SigstoreConfig::File { .. }) | None => None,
         };
         let name = match &first {
             None => "public-good".to_owned(),

@@ -397,6 +397,7 @@ pub fn record_of(loaded: &Loaded, asked: &Asked) -> Result<Record, Failure> {
         ended: None,
         holder: record::Process::this(),
         granted: Some(granted.collect()),
+        host_variables: policy::organisation::host_variables(&loaded.organisations),
         left: Vec::new(),
     })
 }

@@ -2,9 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Subcommand;
 use engine::Engine;
@@ -17,6 +15,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::json;
+use crate::files::Temporary;
 use crate::loaded::Loaded;
 use crate::lock;
 use crate::organisation;
@@ -27,8 +26,6 @@ use crate::trust;
 
 /// What the engine is handed at a time, in bytes.
 const PIECE: usize = 128 * 1024;
-/// How long after it was made a file may be without its writer's lock.
-const FIRST_MOMENT: Duration = Duration::from_secs(1);
 /// The name under which an engine keeps what came in a file, so that it is not swept up as nobody's.
 const REPOSITORY: &str = "agentcontainer-imported";
 
@@ -162,62 +159,14 @@ async fn write(export: &Export<'_>, path: &Path, force: bool, all: u64) -> Resul
             file.sync_all()?;
             let size = file.metadata()?.len();
             if force {
-                fs::rename(&temporary.0, path)?;
+                fs::rename(temporary.path(), path)?;
             } else {
-                fs::hard_link(&temporary.0, path)?;
+                fs::hard_link(temporary.path(), path)?;
             }
             Ok(size)
         });
     bar.finish_and_clear();
     kept.map_err(|e| Failure::io("write", path, &e))
-}
-
-/// What is written is removed, unless it has its name.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    /// A new file beside `path`. What a killed export left there goes: it may be as large as all that is locked.
-    fn beside(path: &Path) -> Result<(Self, File), Failure> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let own = format!(".{name}.");
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        let entries = fs::read_dir(dir.unwrap_or(Path::new(".")));
-        for entry in entries.into_iter().flatten().flatten() {
-            let left = entry.file_name();
-            let number = left.to_str().and_then(|left| left.strip_prefix(&own));
-            if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
-                forget_left(&entry.path());
-            }
-        }
-        let made = path.with_file_name(format!("{own}{}", std::process::id()));
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .open(&made)
-            .map_err(|e| Failure::io("create", &made, &e))?;
-        file.lock().map_err(|e| Failure::io("lock", &made, &e))?;
-        Ok((Self(made), file))
-    }
-}
-
-/// Removes a file that nobody is writing: whoever writes one holds its lock from its first moment on.
-fn forget_left(path: &Path) {
-    let is_new = fs::symlink_metadata(path)
-        .and_then(|meta| meta.modified())
-        .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < FIRST_MOMENT));
-    let open = File::options()
-        .write(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path);
-    if !is_new && open.is_ok_and(|file| file.try_lock().is_ok()) {
-        let _ = fs::remove_file(path);
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 fn locked(loaded: &Loaded) -> Result<Lockfile, Failure> {

@@ -373,6 +373,7 @@ fn new_record(sidecar: &Sidecar) -> Result<Record, Failure> {
         ended: None,
         holder: record::Process::this(),
         granted: Some(Default::default()),
+        host_variables: None,
         left: Vec::new(),
     })
 }

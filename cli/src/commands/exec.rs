@@ -37,11 +37,18 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     let Some(container) = &session.container else {
         return Err(Failure::new("no-session", "the session has no container"));
     };
+    if let Some(name) = session.record.beyond(&env.taken) {
+        return Err(Failure::new(
+            "beyond-ceiling",
+            format!("reading {name} from this host's environment is beyond the policies that the session began under"),
+        )
+        .help(format!("`-e {name}=VALUE` sets it to what you write")));
+    }
     authority::refresh(&desk.places, &session.record).await;
     let tty = terminal::is_interactive();
     let exec = Exec {
         command: args.command,
-        env,
+        env: env.set,
         user: args.user,
         working_dir: args.workdir,
         tty,

@@ -96,9 +96,10 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         (false, false) => Unlocked::Stop,
     };
     lock::require(&mut loaded, brought, unlocked).await?;
+    let env = super::environment(&args.env)?;
     let mut asked = Asked {
         name: args.name,
-        env: super::environment(&args.env)?,
+        env: env.set,
         command: args.command,
         detached: args.detach,
         tty: !args.detach && terminal::is_interactive(),
@@ -116,12 +117,14 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     }
     if args.plan {
         loaded.hold_under_own()?;
+        organisation::hold_variables(&loaded, &env.taken)?;
         loaded.remarks.iter().for_each(report::warning);
         loaded.limits.clone().apply(&mut loaded.config);
         return plan(&loaded, &asked, as_json).await;
     }
     trust::require(&loaded, args.yes)?;
     lock::hold(&mut loaded, args.yes).await?;
+    organisation::hold_variables(&loaded, &env.taken)?;
     loaded.remarks.iter().for_each(report::warning);
     // What was reviewed is what the workspace says; the container is made with what is left of it.
     loaded.limits.clone().apply(&mut loaded.config);

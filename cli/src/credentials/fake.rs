@@ -151,6 +151,7 @@ pub fn record(session: &str, enforcer: &str, workspace: &str) -> Record {
         ended: None,
         holder: None,
         granted: None,
+        host_variables: None,
         left: Vec::new(),
     }
 }

@@ -98,6 +98,7 @@ async fn a_grant_that_was_changed_is_not_handed_to_a_session_of_the_earlier_one(
     grants::record(&places, Path::new("/w"), &name, &first).unwrap();
     let known = Record {
         granted: Some([("github".to_owned(), bound(&first))].into()),
+        host_variables: None,
         left: Vec::new(),
         ..record("aaa1", "ours", "/w")
     };

@@ -20,7 +20,7 @@ use schema::digest::Digest;
 use schema::image::ImageRef;
 use schema::lockfile::{Install, LocalPin, Lockfile, Pin};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::shown::Shown;
 use super::{How, Spinner};
@@ -355,7 +355,7 @@ pub fn checked(loaded: &Loaded, lock: &Lockfile) -> Vec<Checked> {
                 check: "digest",
                 verdict: Verdict::Holds,
                 detail: "the files beside the config are those that were locked".to_owned(),
-                evidence: Value::Null,
+                evidence: json!({ "digest": pin.digest }),
             },
             Err(failure) => Check {
                 check: "digest",

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use policy::organisation::difference::difference;
+use registry::sbom::Ban;
 use schema::organisation::values::OrganisationName;
 use schema::organisation::{MAX_FILE_BYTES, MAX_SERIAL, NotCurrent, Organisation};
 use serde_json::json;
@@ -176,6 +177,7 @@ pub fn check(args: &Check) -> Result<u8, Failure> {
     if document.ceilings == Default::default() && document.denials == Default::default() {
         remarks.push("it has no ceiling and no denial: it restricts nothing".to_owned());
     }
+    remarks.extend(undecidable(&document));
     if as_json {
         report::out_json(&json!({
             "file": document.file,
@@ -202,6 +204,24 @@ pub fn check(args: &Check) -> Result<u8, Failure> {
         document.not_after.value
     ));
     Ok(0)
+}
+
+/// Ranges of versions that stop more than they say.
+fn undecidable(document: &Organisation) -> Vec<String> {
+    let banned = document.requirements.banned_packages.iter();
+    let all = banned.filter(|package| {
+        let versions = package.versions.to_string();
+        let ban = Ban::new(package.kind.as_str(), package.name.as_str(), &versions);
+        ban.is_ok_and(|ban| !ban.is_decidable())
+    });
+    let words = all.map(|package| {
+        format!(
+            "versions of {} have no order here: an inventory that lists {} in one that `versions` does not spell is refused too",
+            package.kind.as_str(),
+            package.name.as_str()
+        )
+    });
+    words.collect()
 }
 
 /// 0: nothing is looser; 1: something is; 2: one of them could not be read.

@@ -106,8 +106,9 @@ pub async fn push(args: &Push) -> Result<u8, Failure> {
         ));
         if signed.is_none() {
             report::note(format!(
-                "nobody believes it before it is signed: agentcontainer policy sign {} --key FILE",
-                args.source
+                "no host that names it believes it before it is signed: agentcontainer policy sign {} --key FILE, or by identity agentcontainer sign {}",
+                args.source,
+                args.source.reference().as_str()
             ));
         }
     }
