@@ -144,6 +144,9 @@ fn without_a_config_one_review_installs_the_agent_and_runs_it() {
         .says("image agentcontainer-agents:latest")
         .says("install @anthropic-ai/claude-code 0.0.1 from https://npm.registry.test/")
         .says("reaches npm.registry.test:443 alone");
+    run(&["--yes", "--offline"])
+        .status(125)
+        .says("`--offline` asks no registry for it");
     assert!(shared().services.requests("npm.registry.test").is_empty());
 
     let out = run(&["--yes"]);
@@ -164,6 +167,7 @@ fn without_a_config_one_review_installs_the_agent_and_runs_it() {
     // Nothing is asked and nothing installed a second time, and nothing was written into the repository.
     let again = run(&[]);
     assert_eq!(said(&again).0["before"], "here");
+    assert_eq!(said(&run(&["--offline"])).0["before"], "here");
     assert_eq!(shared().services.requests("npm.registry.test").len(), 2);
     assert_eq!(desk.volumes().len(), 2);
     let left: Vec<_> = std::fs::read_dir(desk.path())

@@ -369,3 +369,27 @@ fn a_blob_that_is_waited_for_is_drawn_on_a_terminal_and_nowhere_else() {
     piped.status(0);
     assert!(!piped.stderr.contains("MiB"), "{}", piped.stderr);
 }
+
+#[test]
+fn an_agent_that_is_run_offline_asks_no_registry_for_its_image() {
+    let registry = Registry::start();
+    registry.push("app:1", "first\n");
+    let front = registry.front();
+    registry.tell(&json!({}));
+    let image = format!("{front}/app:1");
+    let workspace = Workspace::new()
+        .without_locking()
+        .host_table(&Registry::host_table(&front));
+    workspace.write_host_config();
+    let run = |more: &[&str]| {
+        let words = ["run", "shell", "--yes", "--image", &image];
+        workspace.cli(&[&words[..], more, &["--", "-c", "cat /words"]].concat())
+    };
+    run(&["--offline"]).status(125).says("[offline]");
+    assert!(registry.asked().is_empty(), "{:?}", registry.asked());
+    // What was locked when it was first used is here.
+    assert_eq!(run(&[]).ok(), "first");
+    registry.tell(&json!({ "at": { "": { "status": 500 } } }));
+    assert_eq!(run(&["--offline"]).ok(), "first");
+    assert!(registry.asked().is_empty(), "{:?}", registry.asked());
+}

@@ -9,7 +9,7 @@ use agentcontainer_tests::{Outcome, Workspace, outcome};
 use serde_json::{Value, json};
 
 use crate::lock::workspace;
-use crate::verify::{SBOM, cosign};
+use crate::verify::{Keys, SBOM, cosign, with_password};
 
 const ISSUER: &str = "https://issuer.test";
 const PERSON: &str = "https://example.com/person";
@@ -531,4 +531,98 @@ fn a_refresh_that_ends_in_the_middle_leaves_the_roots_that_were_here() {
     std::fs::remove_file(bench.sigstore.file("next")).unwrap();
     age(&host);
     by_person(&host, &[]).status(0).says("the last ones");
+}
+
+/// Publishes a policy that says who has to have signed everything, signed by a key.
+fn publish(bench: &Bench, keys: &Keys, serial: u32, subject: &str) {
+    let who = json!([{ "issuer": ISSUER, "subject": subject }]);
+    let rule =
+        json!([{ "references": [format!("{}/app", bench.registry.name())], "identities": who }]);
+    let document = json!({
+        "version": 1, "organisation": "acme", "serial": serial, "notAfter": "2099-01-01T00:00:00Z",
+        "requirements": { "signatures": rule },
+    });
+    let file = bench
+        .workspace
+        .put_outside("policy.json", document.to_string());
+    let file = file.display().to_string();
+    let source = format!("oci://{}/acme/policy:prod", bench.registry.name());
+    let key = keys.private("ours");
+    let words = ["policy", "push", &file, &source, "--force", "--key", &key];
+    with_password(&bench.workspace, &words).status(0);
+}
+
+#[test]
+fn what_identities_have_to_have_signed_holds_before_it_runs_by_roots_that_are_refreshed() {
+    let bench = Bench::new();
+    bench
+        .sign(&["--identity-token", &bench.token("token"), "--yes"], &[])
+        .status(0);
+    let keys = Keys::new();
+    publish(&bench, &keys, 1, PERSON);
+    let named = format!(
+        "[policy]\nsource = \"oci://{}/acme/policy:prod\"\nkeys = [{:?}]",
+        bench.registry.name(),
+        keys.public("ours")
+    );
+    let host = bench.refreshing_with(&named);
+    let signer = crate::lock::lockfile(&host)["image"]["verified"]["signer"].clone();
+    assert!(signer.to_string().contains(PERSON), "{signer}");
+    let run = || host.cli(&["run", "--yes"]);
+    assert_eq!(run().ok(), "first");
+    bench.sigstore.asked();
+    assert_eq!(run().ok(), "first");
+    assert!(bench.sigstore.asked().is_empty(), "asked twice in a day");
+    age(&host);
+    assert_eq!(run().ok(), "first");
+    assert!(bench.sigstore.asked().iter().any(|one| one == "tuf"));
+    publish(&bench, &keys, 2, "https://example.com/else");
+    run().status(125).says("[not-verified]").says("signature");
+    host.cli(&["lock", "--update", "image"])
+        .status(125)
+        .says("[not-verified]");
+    publish(&bench, &keys, 3, PERSON);
+    assert_eq!(run().ok(), "first");
+}
+
+#[test]
+fn an_instance_without_a_repository_is_believed_by_the_file_that_the_host_names() {
+    let bench = Bench::new();
+    let token = bench.token("token");
+    bench
+        .sign(&["--identity-token", &token, "--yes"], &[])
+        .status(0);
+    publish(&bench, &Keys::new(), 1, PERSON);
+    let policy = format!("{}/acme/policy:prod", bench.registry.name());
+    bench
+        .sign_this(&policy, &["--identity-token", &token, "--yes"], &[])
+        .status(0);
+    let with = |trusted_root: &str| {
+        let host = Workspace::new()
+            .without_locking()
+            .with_own_state()
+            .host_table(&Registry::host_table(&bench.registry.name()))
+            .host_table(&format!("[sigstore]\ntrusted_root = {trusted_root:?}"))
+            .host_table(&format!(
+                "[policy]\nsource = \"oci://{policy}\"\nidentities = [{{ issuer = {ISSUER:?}, subject = {PERSON:?} }}]"
+            ));
+        host.put(
+            "agentcontainer.json",
+            json!({ "image": bench.image }).to_string(),
+        );
+        host.write_host_config();
+        host
+    };
+    bench.sigstore.asked();
+    let host = with(&bench.sigstore.file("trusted_root.json"));
+    host.cli(&["lock", "--yes"]).status(0);
+    assert_eq!(host.cli(&["run", "--yes"]).ok(), "first");
+    by_person(&host, &["--offline"]).status(0);
+    assert!(bench.sigstore.asked().is_empty(), "a file is all there is");
+    // Another instance vouches for nothing of it.
+    let other = Sigstore::start();
+    with(&other.file("trusted_root.json"))
+        .cli(&["lock", "--yes"])
+        .status(125)
+        .says("[policy-signature]");
 }

@@ -11,7 +11,7 @@ use agentcontainer_tests::registry::Registry;
 use agentcontainer_tests::{Outcome, Workspace, docker, outcome};
 use serde_json::{Value, json};
 
-use crate::lock::workspace;
+use crate::lock::{on_its_own_mounts, workspace};
 use crate::organisation::{Acme, plain};
 
 /// What gives a file its name.
@@ -288,4 +288,30 @@ fn a_policy_that_is_pulled_and_killed_is_the_one_before_or_the_new_one() {
     assert_eq!(serial().0, now + 1);
     assert_ne!(inode(), before, "written in place");
     assert_eq!(acme.run().ok(), "it runs");
+}
+
+#[test]
+fn a_policy_that_is_pulled_onto_a_full_disk_is_the_one_before() {
+    let acme = Acme::new(&plain);
+    acme.publish(1, &json!({}), "ours");
+    acme.workspace.cli(&["policy", "pull"]).status(0);
+    acme.publish(2, &json!({}), "ours");
+    let state = acme.workspace.state().join("agentcontainer/policies");
+    let copy = acme.workspace.path().with_file_name("copy");
+    let serial = "grep -oh '\"serial\":[0-9]*' *.json";
+    let script = format!(
+        "cp -a {state} {copy} && mount -t tmpfs -o size=32k none {state} && cp -a {copy}/. {state}/ && cd {state} || exit 9
+         head -c 100000 /dev/zero >filler 2>/dev/null
+         (cd {ws}; $BIN policy pull >&2); echo $?; {serial}; (cd {ws}; $BIN policy show >&2); echo $?
+         rm filler
+         (cd {ws}; $BIN policy pull >&2); echo $?; {serial}",
+        ws = acme.workspace.path().display(),
+        state = state.display(),
+        copy = copy.display()
+    );
+    let out = on_its_own_mounts(&acme.workspace, &script);
+    let said: Vec<&str> = out.ok().lines().collect();
+    let expected = ["125", "\"serial\":1", "0", "0", "\"serial\":2"];
+    assert_eq!(said, expected, "{}", out.stderr);
+    out.says("No space left");
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use agentcontainer_tests::registry::Registry;
-use agentcontainer_tests::{Workspace, docker, rig};
+use agentcontainer_tests::{Workspace, docker, outcome, rig};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -297,13 +297,122 @@ fn a_lock_that_is_killed_leaves_a_whole_lockfile_or_the_old_one() {
         lockfile(&workspace)["image"]["digest"],
         registry.digest("app", "1").as_str()
     );
-    let left: Vec<_> = std::fs::read_dir(workspace.path())
+    let mut left: Vec<_> = std::fs::read_dir(workspace.path())
         .unwrap()
         .flatten()
         .map(|e| e.file_name().into_string().unwrap())
         .filter(|name| name.contains("lock.json."))
         .collect();
     assert!(left.len() <= killed, "{left:?}");
+    // What is left of them goes with the next one that writes; of something else's it takes nothing.
+    left.push(".agentcontainer-lock.json.4194304".to_owned());
+    workspace.put(&left[left.len() - 1], "{");
+    workspace.put(".agentcontainer-lock.json.kept", "{");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    registry_tag(&registry, 99);
+    workspace.cli(&["lock", "--update", "image"]).status(0);
+    for name in &left {
+        assert!(!workspace.path().join(name).exists(), "{name}");
+    }
+    let other = workspace.path().join(".agentcontainer-lock.json.kept");
+    assert!(other.exists());
+}
+
+#[test]
+fn a_lock_that_keeps_every_pin_asks_no_engine() {
+    let registry = Registry::start();
+    registry.push("app:1", "first\n");
+    let image = format!("{}/app:1", registry.name());
+    let workspace = workspace(&registry.name(), &image);
+    workspace.cli(&["lock", "--yes"]).status(0);
+    let place = workspace.path().with_file_name("engine.sock");
+    let engine = std::os::unix::net::UnixListener::bind(&place).unwrap();
+    engine.set_nonblocking(true).unwrap();
+    let lock = |more: &[&str]| {
+        let mut command = workspace.command([&["lock", "--offline"], more].concat());
+        command.env("DOCKER_HOST", format!("unix://{}", place.display()));
+        outcome::finish(command, std::time::Duration::from_secs(5))
+    };
+    lock(&[]).status(0);
+    assert!(engine.accept().is_err(), "the engine was asked");
+    // The control: what is pinned anew may be the engine's own. Nobody answers here.
+    let asked = std::thread::spawn(move || {
+        for _ in 0..100 {
+            if engine.accept().is_ok() {
+                return true;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        false
+    });
+    lock(&["--update", "image"]).status(125);
+    assert!(asked.join().unwrap());
+}
+
+/// Runs a script where a file system of its own, of 64 KiB, may be mounted.
+pub fn on_its_own_mounts(workspace: &Workspace, script: &str) -> agentcontainer_tests::Outcome {
+    let mut command = std::process::Command::new("unshare");
+    workspace.environment(&mut command);
+    command.env("BIN", &rig().binary);
+    command.args(["--mount", "--propagation", "private", "--"]);
+    command.args(["bash", "-c", script]);
+    outcome::finish(command, outcome::DEADLINE)
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_half_there() {
+    let registry = Registry::start();
+    // A configuration that is larger than what is left of the disk.
+    let long = format!("ENV LONG={}", "x".repeat(30_000));
+    registry.push_with("app:1", "first\n", &[&long]);
+    let image = format!("{}/app:1", registry.name());
+    let workspace = workspace(&registry.name(), &image);
+    let cache = workspace.path().with_file_name("full");
+    std::fs::create_dir(&cache).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=64k none {cache} && head -c 40000 /dev/zero >{cache}/filler || exit 9
+         export XDG_CACHE_HOME={cache}
+         $BIN lock --yes >/dev/null || exit 3
+         find {cache}/agentcontainer -type f -exec sha256sum {{}} +
+         $BIN verify --offline >/dev/null; echo verified $?",
+        cache = cache.display()
+    );
+    let out = on_its_own_mounts(&workspace, &script);
+    let said: Vec<&str> = out.ok().lines().collect();
+    let (last, files) = said.split_last().unwrap();
+    assert_eq!(
+        *last, "verified 2",
+        "what was not kept was asked for: {said:?}"
+    );
+    assert!(!files.is_empty(), "nothing was kept: {said:?}");
+    for line in files
+        .iter()
+        .filter(|line| line.contains("/content/sha256/"))
+    {
+        let (digest, file) = line.split_once("  ").unwrap();
+        assert!(file.ends_with(digest), "{line}");
+    }
+
+    // The workspace's own disk: the old lockfile is there, whole, and nothing beside it.
+    workspace.cli(&["lock", "--yes"]).status(0);
+    let before = lockfile(&workspace);
+    registry_tag(&registry, 1);
+    let script = format!(
+        "cp -a {ws}/. {copy} && mount -t tmpfs -o size=64k none {ws} && cp -a {copy}/. {ws}/ && cd {ws} || exit 9
+         head -c 100000 /dev/zero >filler 2>/dev/null
+         $BIN lock --update image; echo locked $?
+         ls -A; cat agentcontainer-lock.json",
+        ws = workspace.path().display(),
+        copy = workspace.path().with_file_name("copy").display()
+    );
+    std::fs::create_dir(workspace.path().with_file_name("copy")).unwrap();
+    let out = on_its_own_mounts(&workspace, &script);
+    let (listed, kept) = out.ok().split_once("\n{").unwrap();
+    let kept: Value = serde_json::from_str(&format!("{{{kept}")).unwrap();
+    assert_eq!(kept, before);
+    let expected = "locked 125\nagentcontainer-lock.json\nagentcontainer.json\nfiller";
+    assert_eq!(listed, expected, "{}", out.stderr);
+    out.says("No space left");
 }
 
 /// Moves `app:1` back and forth without a push by the engine: the same manifest with another annotation.

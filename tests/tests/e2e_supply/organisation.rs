@@ -1,10 +1,10 @@
 //! The organisation's word: pushed, signed, pulled, and held to by every `run`, whatever the registry or the laptop does then.
 
-use agentcontainer_tests::Workspace;
 use agentcontainer_tests::registry::Registry;
+use agentcontainer_tests::{Workspace, docker, outcome, rig};
 use serde_json::{Value, json};
 
-use crate::verify::{Keys, SBOM, with_password};
+use crate::verify::{Keys, PASSWORD, SBOM, with_password};
 
 /// A policy with these parts.
 fn document(serial: u64, parts: &Value) -> String {
@@ -18,6 +18,12 @@ fn document(serial: u64, parts: &Value) -> String {
         document[key] = value.clone();
     }
     document.to_string()
+}
+
+/// Roots of a stand-in: nobody outside this machine is asked for others.
+pub fn roots() -> String {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../registry/testdata");
+    format!("{dir}/sigstore-js/trusted_root.json")
 }
 
 /// A registry, its front, keys, and a workspace on a host that names `acme/policy:prod` there.
@@ -42,7 +48,8 @@ impl Acme {
             .host_table(&format!(
                 "[policy]\nsource = \"oci://{front}/acme/policy:prod\"\nkeys = [{:?}]",
                 keys.public("ours")
-            ));
+            ))
+            .host_table(&format!("[sigstore]\ntrusted_root = {:?}", roots()));
         workspace.put("agentcontainer.json", config(&front).to_string());
         workspace.write_host_config();
         Self {
@@ -252,18 +259,23 @@ fn the_last_policy_holds_while_its_registry_cannot_be_asked_and_no_other_does() 
         .status(2);
 }
 
+/// A rule that this key has to have signed everything of the front, in a log or not.
+pub fn signed_by(acme: &Acme, key: &str) -> Value {
+    let pem = std::fs::read_to_string(acme.keys.public(key)).unwrap();
+    json!([{ "references": [format!("{}/**", acme.front)], "keys": [pem], "log": false }])
+}
+
 #[test]
 fn what_a_policy_requires_of_an_image_holds_before_it_runs() {
     let acme = Acme::new(&plain);
     let image = format!("{}/app:1", acme.front);
-    let pem = std::fs::read_to_string(acme.keys.public("theirs")).unwrap();
-    let rule =
-        json!([{ "references": [format!("{}/**", acme.front)], "keys": [pem], "log": false }]);
-    acme.publish(
-        1,
-        &json!({ "requirements": { "signatures": rule } }),
-        "ours",
-    );
+    let rule = signed_by(&acme, "theirs");
+    // Who says nothing of a log demands one, and a key's signature here is in none.
+    let signed = json!({ "requirements": { "signatures": rule } });
+    let mut logged = signed.clone();
+    let one = logged["requirements"]["signatures"][0].as_object_mut();
+    one.unwrap().remove("log");
+    acme.publish(1, &logged, "ours");
     acme.run()
         .status(125)
         .says("[not-verified]")
@@ -279,6 +291,8 @@ fn what_a_policy_requires_of_an_image_holds_before_it_runs() {
         &["sign", &image, "--key", &acme.keys.private("theirs")],
     )
     .status(0);
+    acme.run().status(125).says("[not-verified]");
+    acme.publish(2, &signed, "ours");
     assert_eq!(acme.run().ok(), "it runs");
     acme.workspace.cli(&["verify"]).status(0);
     let kept = crate::lock::lockfile(&acme.workspace)["image"]["verified"].clone();
@@ -295,48 +309,76 @@ fn what_a_policy_requires_of_an_image_holds_before_it_runs() {
 
     // An inventory, by the one who may sign, without what is banned.
     let banned = |range: &str| json!({ "requirements": { "signatures": rule, "sbom": true, "bannedPackages": [{ "type": "npm", "name": "left-pad", "versions": range }] } });
-    acme.publish(2, &banned("<1.0.0"), "ours");
+    acme.publish(3, &banned("<1.0.0"), "ours");
     acme.run().status(125).says("inventory");
     let sbom = acme
         .workspace
         .put_outside("sbom.json", SBOM)
         .display()
         .to_string();
-    let attest = |key: &str| {
-        with_password(
-            &acme.workspace,
-            &[
-                "attest",
-                &image,
-                "--key",
-                &acme.keys.private(key),
-                "--type",
-                "spdx",
-                "--predicate",
-                &sbom,
-            ],
-        )
-        .status(0);
+    let attest = |key: &str, kind: &str, predicate: &str| {
+        let key = acme.keys.private(key);
+        let words = ["attest", &image, "--key", &key, "--type", kind];
+        let words = [&words[..], &["--predicate", predicate]].concat();
+        with_password(&acme.workspace, &words).status(0);
     };
-    attest("ours");
+    attest("ours", "spdx", &sbom);
     acme.run().status(125).says("inventory");
-    attest("theirs");
+    attest("theirs", "spdx", &sbom);
     assert_eq!(acme.run().ok(), "it runs");
-    acme.publish(3, &banned(">=1.2.0 <1.4.0"), "ours");
+    acme.publish(4, &banned(">=1.2.0 <1.4.0"), "ours");
     acme.run()
         .status(125)
         .says("left-pad")
         .says("[not-verified]");
 
+    // How it was built, by the word of one who may sign, which proves no more than that.
+    let built = |level: u8| json!({ "requirements": { "signatures": rule, "slsaLevel": level } });
+    acme.publish(5, &built(1), "ours");
+    acme.run()
+        .status(125)
+        .says("[not-verified]")
+        .says("provenance");
+    let predicate = json!({
+        "buildDefinition": { "buildType": "https://ci.test/build", "externalParameters": {} },
+        "runDetails": { "builder": { "id": "https://ci.test" } },
+    });
+    let predicate = acme
+        .workspace
+        .put_outside("provenance.json", predicate.to_string())
+        .display()
+        .to_string();
+    attest("ours", "slsaprovenance1", &predicate);
+    acme.run().status(125).says("provenance");
+    attest("theirs", "slsaprovenance1", &predicate);
+    assert_eq!(acme.run().ok(), "it runs");
+    acme.publish(6, &built(2), "ours");
+    acme.run()
+        .status(125)
+        .says("[not-verified]")
+        .says("is of level 1");
+
     // Where it comes from.
     let trusted = |names: Value| json!({ "requirements": { "registries": names } });
-    acme.publish(4, &trusted(json!(["registry.example.org"])), "ours");
+    acme.publish(7, &trusted(json!(["registry.example.org"])), "ours");
     acme.run().status(125).says("registry");
-    acme.publish(5, &trusted(json!([acme.front])), "ours");
+    acme.publish(8, &trusted(json!([acme.front])), "ours");
     assert_eq!(acme.run().ok(), "it runs");
     // How old the pin is.
-    acme.publish(6, &json!({ "requirements": { "lockAge": "12h" } }), "ours");
+    let all = json!({ "requirements": {
+        "lockAge": "12h", "signatures": rule, "sbom": true, "slsaLevel": 1, "registries": [acme.front],
+    } });
+    acme.publish(9, &all, "ours");
     assert_eq!(acme.run().ok(), "it runs");
+    // Each check says what it was made with.
+    let said: Value = serde_json::from_str(acme.workspace.cli(&["verify", "--json"]).ok()).unwrap();
+    let checks = said["pins"][0]["checks"].as_array().unwrap();
+    let kinds: Vec<&str> = checks.iter().filter_map(|c| c["check"].as_str()).collect();
+    let expected = ["digest", "signature", "provenance", "inventory", "age"];
+    assert_eq!(kinds, expected, "{said}");
+    for check in checks {
+        assert!(check["evidence"].is_object(), "{check}");
+    }
     let path = acme.workspace.path().join("agentcontainer-lock.json");
     let mut lock: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     lock["image"]["resolved"] = json!("2026-01-01T00:00:00Z");
@@ -401,6 +443,20 @@ fn a_workspace_adds_a_policy_of_its_own_which_is_locked_and_takes_nothing_away()
         .status(0)
         .says("moved policy");
     assert_eq!(workspace.cli(&["run", "--yes"]).ok(), "it runs");
+    // Nor does it go back, whoever can write its tag.
+    let locked = crate::lock::lockfile(&workspace)["policy"].clone();
+    let source = format!("oci://{name}/team/policy:v1");
+    let file = workspace.put_outside("team.json", document(1, &json!({})));
+    let file = file.display().to_string();
+    workspace
+        .cli(&["policy", "push", &file, &source, "--force"])
+        .status(0)
+        .says("agentcontainer sign");
+    workspace
+        .cli(&["lock", "--update", "policy"])
+        .status(125)
+        .says("[policy-older]");
+    assert_eq!(crate::lock::lockfile(&workspace)["policy"], locked);
     // Required and nobody named: nothing can hold.
     let mut required: Value = serde_json::from_str(&config(json!(["api.example.com"]))).unwrap();
     required["agent"]["provenance"] = json!({ "require": { "signatures": true } });
@@ -509,10 +565,10 @@ fn denied_files_and_programs_hold_for_every_workspace_and_ceilings_are_said_with
     });
     acme.publish(4, &json!({ "ceilings": ceilings }), "ours");
     acme.workspace.cli(&["policy", "pull"]).status(0);
-    run()
-        .status(125)
-        .says("not-carried")
-        .says("`ceilings.tools.allowedBinaries`");
+    // The image's one file is sh by another name: a list that has sh has all of it.
+    let out = run();
+    assert_eq!(out.stdout, all, "{}", out.stderr);
+    out.says("no other than: sh");
     let mut config = plain(&acme.front);
     config["agent"]["capabilities"] = json!({
         "filesystem": { "readOnlyPaths": ["."], "writablePaths": ["src"] }, "tools": { "allowedBinaries": ["git"] },
@@ -524,4 +580,134 @@ fn denied_files_and_programs_hold_for_every_workspace_and_ceilings_are_said_with
         .says("beyond-ceiling")
         .says("`writablePaths` \"src\" is beyond the policy of acme: `ceilings.filesystem.writablePaths` at ")
         .says("`allowedBinaries` \"git\" is beyond the policy of acme");
+}
+
+#[test]
+fn an_inventory_that_came_later_is_seen_where_packages_are_banned() {
+    let acme = Acme::new(&plain);
+    let image = format!("{}/app:1", acme.front);
+    let key = acme.keys.private("theirs");
+    with_password(&acme.workspace, &["sign", &image, "--key", &key]).status(0);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let attest = |name: &str, sbom: &str| {
+        let file = acme.workspace.put_outside(name, sbom).display().to_string();
+        let words = ["attest", &image, "--key", &key, "--type", "spdx"];
+        let words = [&words[..], &["--predicate", &file]].concat();
+        let mut command = acme.workspace.command(&words);
+        command
+            .env("COSIGN_PASSWORD", PASSWORD)
+            .env("XDG_CACHE_HOME", elsewhere.path());
+        outcome::finish(command, outcome::DEADLINE).status(0);
+    };
+    attest("clean.json", SBOM);
+    let banned = json!([{ "type": "npm", "name": "right-pad", "versions": "<2.0.0" }]);
+    let parts = json!({ "requirements": { "signatures": signed_by(&acme, "theirs"), "bannedPackages": banned } });
+    acme.publish(1, &parts, "ours");
+    assert_eq!(acme.run().ok(), "it runs");
+    // By somebody else, on another machine: what was gathered here does not know of it.
+    attest("later.json", &SBOM.replace("left-pad", "right-pad"));
+    acme.run()
+        .status(125)
+        .says("[not-verified]")
+        .says("right-pad");
+}
+
+#[test]
+fn an_image_of_only_this_engine_is_none_that_a_policy_names_whatever_it_is_called() {
+    let own = |front: &str| json!({ "image": format!("{front}/own:1") });
+    let acme = Acme::new(&own);
+    let name = format!("{}/own:1", acme.front);
+    docker::run(&["tag", &rig().image, &name]);
+    acme.publish(1, &json!({}), "ours");
+    let run = || {
+        let words = ["run", "--yes", "--lock", "--", "echo", "it runs"];
+        acme.workspace.cli(&words)
+    };
+    assert_eq!(run().ok(), "it runs");
+    let all = format!("{}/**", acme.front);
+    let held = [
+        (
+            json!({ "ceilings": { "images": [all] } }),
+            "an image of only this machine's engine",
+        ),
+        (
+            json!({ "requirements": { "registries": [acme.front] } }),
+            "comes from only this machine's engine",
+        ),
+        (
+            json!({ "requirements": { "signatures": signed_by(&acme, "ours") } }),
+            "nobody can have signed it",
+        ),
+    ];
+    let file = acme.workspace.path().join("agentcontainer-lock.json");
+    let locked = std::fs::read(&file).unwrap();
+    for (serial, (parts, words)) in (2..).zip(&held) {
+        acme.publish(serial, parts, "ours");
+        run().status(125).says("[not-verified]").says(words);
+        std::fs::remove_file(&file).unwrap();
+        acme.workspace
+            .cli(&["lock", "--yes"])
+            .status(125)
+            .says("[not-verified]")
+            .says(words);
+        std::fs::write(&file, &locked).unwrap();
+    }
+    acme.publish(9, &json!({}), "ours");
+    assert_eq!(run().ok(), "it runs");
+    docker::attempt(&["rmi", &name]);
+}
+
+#[test]
+fn a_variable_of_the_host_comes_inside_by_no_command_past_the_ceiling() {
+    let acme = Acme::new(&plain);
+    let cli = |words: &[&str]| {
+        let mut command = acme.workspace.command(words);
+        command.env("SECRET", "of the host").env("LANG", "C.UTF-8");
+        outcome::finish(command, outcome::DEADLINE)
+    };
+    let run = |set: &str| {
+        let show = ["--", "sh", "-c", "echo $SECRET$LANG"];
+        cli(&[&["run", "--yes", "--lock", "-e", set], &show[..]].concat())
+    };
+    acme.publish(1, &json!({}), "ours");
+    assert_eq!(run("SECRET").ok(), "of the host");
+    let ceilings = json!({ "hostVariables": ["LANG"] });
+    acme.publish(2, &json!({ "ceilings": ceilings }), "ours");
+    run("SECRET")
+        .status(125)
+        .says("[beyond-ceiling]")
+        .says("reading SECRET from this host's environment")
+        .says("`ceilings.hostVariables`");
+    cli(&["run", "--plan", "-e", "SECRET"])
+        .status(125)
+        .says("[beyond-ceiling]");
+    assert_eq!(run("SECRET=said").ok(), "said");
+    assert_eq!(run("LANG").ok(), "C.UTF-8");
+    // Nor into a session that runs.
+    let detached = cli(&["run", "--yes", "--lock", "--detach", "--", "sleep", "600"]);
+    let session = detached.ok();
+    let exec = |set: &str| {
+        let show = ["--", "sh", "-c", "echo $SECRET$LANG"];
+        cli(&[&["exec", session, "-e", set], &show[..]].concat())
+    };
+    exec("SECRET").status(125).says("[beyond-ceiling]");
+    assert_eq!(exec("SECRET=said").ok(), "said");
+    assert_eq!(exec("LANG").ok(), "C.UTF-8");
+    cli(&["stop", session]).status(0);
+}
+
+#[test]
+fn a_policys_registry_that_says_nothing_is_not_waited_for_long() {
+    let acme = Acme::new(&plain);
+    acme.publish(1, &json!({}), "ours");
+    assert_eq!(acme.run().ok(), "it runs");
+    acme.registry
+        .tell(&json!({ "at": { "acme/policy": { "hang": 100 } } }));
+    let began = std::time::Instant::now();
+    acme.workspace
+        .cli(&["lock"])
+        .status(0)
+        .says("does not answer within 10 s");
+    let took = began.elapsed().as_secs();
+    assert!((10..25).contains(&took), "{took} s");
 }

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agentcontainer_tests::outcome::{self, DEADLINE};
+use agentcontainer_tests::place::skip;
 use agentcontainer_tests::registry::Registry;
 use agentcontainer_tests::{Outcome, Workspace};
 use serde_json::{Value, json};
 
 use crate::lock::{lockfile, workspace};
+use crate::organisation::{Acme, plain, roots, signed_by};
 
-const PASSWORD: &str = "correct horse";
+pub const PASSWORD: &str = "correct horse";
 
 /// A directory with two key pairs that cosign made: `ours` and `theirs`.
 pub struct Keys(tempfile::TempDir);
@@ -135,6 +137,19 @@ fn cosign_verifies_what_we_sign_and_we_verify_what_cosign_signs() {
     assert_eq!(status, 0, "{said}");
     assert_eq!(check(&said, "signature")["verdict"], "holds");
     cosign(keys.path(), &theirs).status(0);
+    // Where a log is demanded, a key alone is not enough.
+    let key = keys.public("ours");
+    workspace
+        .cli(&[
+            "verify",
+            "--key",
+            &key,
+            "--require-log",
+            "--trusted-root",
+            &roots(),
+        ])
+        .status(1)
+        .prints("transparency log");
     let bundle = [
         "verify",
         "--key",
@@ -185,7 +200,7 @@ fn cosign_verifies_what_we_sign_and_we_verify_what_cosign_signs() {
         words.push(&named);
         let signed = cosign(keys.path(), &words);
         if signed.stderr.contains("unknown flag") {
-            // This cosign signs images in one form alone.
+            // This cosign signs images in one form alone, below.
             continue;
         }
         forms += 1;
@@ -194,6 +209,8 @@ fn cosign_verifies_what_we_sign_and_we_verify_what_cosign_signs() {
         assert_eq!(verify(&workspace, &keys.public("ours")).0, 1, "{form:?}");
     }
     if forms == 0 {
+        let why = "this cosign signs images under its tag alone";
+        skip("a bundle that cosign made of an image", why);
         let (registry, workspace, _) = locked();
         let named = format!("{}/app@{}", registry.name(), registry.digest("app", "1"));
         let key = keys.private("theirs");
@@ -385,6 +402,68 @@ fn attestations_are_read_by_both_sides() {
     assert_ne!(theirs("theirs").status, 0);
     // An inventory is no signature.
     assert_eq!(verify(&workspace, &keys.public("ours")).0, 1);
+}
+
+#[test]
+fn what_cosign_attests_is_what_a_policy_requires_in_both_forms() {
+    for form in ["--new-bundle-format=false", "--new-bundle-format=true"] {
+        let acme = Acme::new(&plain);
+        let digest = acme.registry.digest("app", "1");
+        let named = format!("{}/app@{digest}", acme.registry.name());
+        let rule = signed_by(&acme, "theirs");
+        let parts = json!({ "requirements": { "signatures": rule, "sbom": true } });
+        acme.publish(1, &parts, "ours");
+        let sbom = acme.workspace.put_outside("sbom.json", SBOM);
+        let sbom = sbom.display().to_string();
+        let by = |command: &str, more: &[&str]| {
+            let key = acme.keys.private("theirs");
+            let words = [command, "--key", &key, "--tlog-upload=false"];
+            let words = [&words[..], &["--allow-insecure-registry", "--yes"], more].concat();
+            cosign(acme.keys.path(), &[&words[..], &[&named]].concat()).status(0);
+        };
+        by("sign", &[]);
+        acme.run().status(125).says("inventory");
+        by(
+            "attest",
+            &["--type", "spdxjson", "--predicate", &sbom, form],
+        );
+        assert_eq!(acme.run().ok(), "it runs", "{form}");
+    }
+}
+
+#[test]
+fn a_signature_on_a_later_page_is_found_and_none_at_all_is_said() {
+    let keys = Keys::new();
+    let registry = Registry::start();
+    registry.push("app:1", "first\n");
+    let front = registry.front();
+    // Pages of one, and no signature under cosign's tag.
+    let pages = json!({ "referrers": true, "page": 1, "at": { "[.]sig$": { "status": 404 } } });
+    registry.tell(&pages);
+    let image = format!("{front}/app:1");
+    let workspace = workspace(&front, &image);
+    workspace.cli(&["lock", "--yes"]).status(0);
+    let (status, said) = verify(&workspace, &keys.public("ours"));
+    assert_eq!(status, 1, "{said}");
+    let why = check(&said, "signature")["detail"].as_str().unwrap();
+    assert!(why.contains("it is not signed"), "{said}");
+    registry.tell(&json!({ "referrers": true }));
+    for name in ["theirs", "ours"] {
+        let key = keys.private(name);
+        with_password(&workspace, &["sign", &image, "--key", &key]).status(0);
+    }
+    registry.tell(&pages);
+    for name in ["theirs", "ours"] {
+        let (status, said) = verify(&workspace, &keys.public(name));
+        assert_eq!(status, 0, "{name}: {said}");
+    }
+    // Pages without end: what else there is is not known.
+    let mut endless = pages;
+    endless["endless"] = json!(true);
+    registry.tell(&endless);
+    let (status, said) = verify(&workspace, &keys.public("ours"));
+    assert_ne!(status, 0, "{said}");
+    assert_eq!(check(&said, "signature")["evidence"]["code"], "malformed");
 }
 
 /// An inventory of two packages.
