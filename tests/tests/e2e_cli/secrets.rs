@@ -181,7 +181,10 @@ fn the_value_is_in_nothing_that_is_kept_or_shown_and_goes_with_the_session() {
     }
     // The same search finds what is there.
     let planted = workspace.put("planted", &value);
-    assert_eq!(files_with(&workspace.path(), &value), std::slice::from_ref(&planted));
+    assert_eq!(
+        files_with(&workspace.path(), &value),
+        std::slice::from_ref(&planted)
+    );
     fs::remove_file(planted).unwrap();
     drop(session);
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
