@@ -96,11 +96,14 @@ impl Session {
         allowed: Option<Allowed>,
         held: &Held,
     ) -> Result<Programs, FilesError> {
-        self.keep_namespace(pid, network).await?;
         match self.carrier().await {
             Carrier::Nobody => Ok(Programs::Nowhere),
-            Carrier::Lsm => self.tell_files(pid, network, document).await,
+            Carrier::Lsm => {
+                self.keep_namespace(pid, network).await?;
+                self.tell_files(pid, network, document).await
+            }
             Carrier::Starts => {
+                self.keep_namespace(pid, network).await?;
                 let listed = held.listed.clone();
                 let work = move || {
                     let pinned = files::pinned(pid, network, &listed)?;
@@ -240,7 +243,7 @@ impl Session {
             return Ok(());
         };
         let mounts = Arc::new(mounts);
-        if held.is_none() {
+        if held.is_none() && self.carrier().await != Carrier::Nobody {
             self.keep_namespace(pid, network).await?;
             self.list_again(pid, network).await?;
         }
