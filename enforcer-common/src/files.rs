@@ -87,15 +87,11 @@ pub mod listed {
     pub const TRIED: u32 = 2;
 }
 
-/// A value of `NAMES`: the name's class in each half.
-pub type Classes = [u32; HALVES as usize];
-/// The class of a name that a half does not spell out.
-pub const UNSPELT: u32 = u32::MAX;
-
 /// Key of `NAMES`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Name {
+    /// The low half; the high one is which half of the tables the entry is of, so that writing one leaves the other's alone.
     pub length: u64,
     pub bytes: [u8; MAX_NAME],
 }
@@ -220,5 +216,17 @@ impl Name {
             length: name.len() as u64,
             bytes,
         })
+    }
+
+    /// The same as an entry of one half of the tables.
+    pub fn in_half(self, half: u32) -> Self {
+        Self {
+            length: self.length & u64::from(u32::MAX) | u64::from(half) << 32,
+            ..self
+        }
+    }
+
+    pub fn half(&self) -> u32 {
+        (self.length >> 32) as u32
     }
 }

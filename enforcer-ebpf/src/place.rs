@@ -13,8 +13,8 @@ use aya_ebpf::{
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use core::ffi::c_void;
 use enforcer_common::files::{
-    Classes, Glob, HALVES, MAX_GLOBS, MAX_NAME, MAX_STEPS, NAME_ENTRIES, NEXT_ENTRIES, Name,
-    Offsets, Place, STATE_ENTRIES, START, Settings, UNSPELT,
+    Glob, HALVES, MAX_GLOBS, MAX_NAME, MAX_STEPS, NAME_ENTRIES, NEXT_ENTRIES, Name,
+    Offsets, Place, STATE_ENTRIES, START, Settings,
 };
 
 /// Filled in when the object is loaded. Volatile reads: the compiler must not take the zeroes for granted.
@@ -56,9 +56,9 @@ static HALF: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static FILES: Array<Settings> = Array::with_max_entries(HALVES, 0);
 
-/// Names that rules spell out, with the classes of each.
+/// Names that rules spell out in each half, with the class of each.
 #[map]
-static NAMES: HashMap<Name, Classes> = HashMap::with_max_entries(NAME_ENTRIES, BPF_F_NO_PREALLOC);
+static NAMES: HashMap<Name, u32> = HashMap::with_max_entries(NAME_ENTRIES, BPF_F_NO_PREALLOC);
 
 #[map]
 static GLOBS: Array<Glob> = Array::with_max_entries(HALVES * MAX_GLOBS as u32, 0);
@@ -414,7 +414,7 @@ fn class(walk: &mut Walk) -> Result<u32, ()> {
     }
     const { assert!(MAX_NAME == 15 * 8) };
     clear!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-    walk.name.length = u64::from(length);
+    walk.name.length = u64::from(length) | (u64::from(walk.half) << 32);
     if length as usize <= MAX_NAME {
         // The same number: a verifier before Linux 6.3 forgets its bound where the compiler keeps it on the stack.
         let bytes = core::hint::black_box(length) & 127;
@@ -424,11 +424,8 @@ fn class(walk: &mut Walk) -> Result<u32, ()> {
             return Err(());
         }
         // SAFETY: the value is copied at once.
-        if let Some(classes) = unsafe { NAMES.get(&walk.name) } {
-            let class = if walk.half == 0 { classes[0] } else { classes[1] };
-            if class != UNSPELT {
-                return Ok(class);
-            }
+        if let Some(class) = unsafe { NAMES.get(&walk.name) } {
+            return Ok(*class);
         }
     }
     let matched = if walk.globs == 0 { 0 } else { globs(name, length, walk.half, walk.globs)? };

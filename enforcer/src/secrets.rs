@@ -15,13 +15,23 @@ use crate::trusted::{Handed, MAX_VALUE};
 pub struct Secrets(Vec<v1::SecretFile>);
 
 /// What a file is to be now.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub enum Standing<'a> {
     There(&'a [u8]),
     /// It had its time, or was taken away.
     Gone,
     /// Its value is not known since a restart.
     Missing,
+}
+
+impl fmt::Debug for Standing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::There(_) => "There",
+            Self::Gone => "Gone",
+            Self::Missing => "Missing",
+        })
+    }
 }
 
 // === impl Secrets ===

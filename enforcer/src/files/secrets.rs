@@ -1,7 +1,7 @@
 //! The tmpfs with a session's secrets: mounted read-only in the container, and held here by a second mount of the same that is mounted
 //! nowhere, through which files come, are replaced and go. With the namespace and our descriptor all of it is gone.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -35,7 +35,8 @@ pub struct Mounted {
     /// The writable mount's root.
     root: OwnedFd,
     owner: Owner,
-    names: BTreeSet<String>,
+    /// Each with what it was before and somebody may have open.
+    names: BTreeMap<String, Vec<OwnedFd>>,
 }
 
 fn failed(call: &'static str) -> impl FnOnce(io::Error) -> FilesError {
@@ -87,12 +88,12 @@ impl Mounted {
             Mode::empty(),
         )
         .map_err(refused("list"))?;
-        let mut names = BTreeSet::new();
+        let mut names = BTreeMap::new();
         for entry in list.iter() {
             let entry = entry.map_err(refused("list"))?;
             match entry.file_name().to_str() {
                 Ok("." | "..") | Err(_) => {}
-                Ok(name) => drop(names.insert(name.to_owned())),
+                Ok(name) => drop(names.insert(name.to_owned(), Vec::new())),
             }
         }
         Ok(Self { root, owner, names })
@@ -119,7 +120,7 @@ impl Mounted {
         Ok(Self {
             root,
             owner,
-            names: BTreeSet::new(),
+            names: BTreeMap::new(),
         })
     }
 
@@ -140,27 +141,42 @@ impl Mounted {
             fchmod(&file, Mode::S_IRUSR)?;
             renameat(&self.root, NEW, &self.root, name)
         };
+        let before = match self.names.contains_key(name) {
+            true => Some(self.writes(name).map_err(io_error("open", name))?),
+            false => None,
+        };
         put().map_err(|errno| {
             io_error("write", format!("{DIRECTORY}/{name}"))(io::Error::from(errno))
         })?;
-        self.names.insert(name.to_owned());
+        let earlier = self.names.entry(name.to_owned()).or_default();
+        earlier.extend(before);
         Ok(())
     }
 
-    /// Takes a file away, and its content from whoever has it open; false where it is not there.
+    fn writes(&self, name: &str) -> io::Result<OwnedFd> {
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(openat(&self.root, name, flags, Mode::empty())?)
+    }
+
+    /// The files that are there, whoever put them.
+    pub fn names(&self) -> Vec<String> {
+        self.names.keys().cloned().collect()
+    }
+
+    /// Takes a file away, and its content, with what it was before, from whoever has it open; false where it is not there.
     pub fn remove(&mut self, name: &str) -> Result<bool, FilesError> {
-        if !self.names.contains(name) {
+        let Some(earlier) = self.names.get(name) else {
             return Ok(false);
-        }
-        let remove = || -> Result<(), Errno> {
-            let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let file = openat(&self.root, name, flags, Mode::empty())?;
-            unlinkat(&self.root, name, UnlinkatFlags::NoRemoveDir)?;
-            ftruncate(file.as_fd(), 0)
         };
-        remove().map_err(|errno| {
-            io_error("remove", format!("{DIRECTORY}/{name}"))(io::Error::from(errno))
-        })?;
+        let remove = || -> io::Result<()> {
+            let file = self.writes(name)?;
+            unlinkat(&self.root, name, UnlinkatFlags::NoRemoveDir)?;
+            for version in earlier.iter().chain([&file]) {
+                ftruncate(version.as_fd(), 0)?;
+            }
+            Ok(())
+        };
+        remove().map_err(io_error("remove", format!("{DIRECTORY}/{name}")))?;
         self.names.remove(name);
         Ok(true)
     }
@@ -172,7 +188,9 @@ impl Mounted {
 
 /// Mounts it in the namespace that the thread is in, and returns the mount that files are changed through.
 fn attach(inside: &Inside, mount: &OwnedFd, mounts: &[Mount]) -> Result<OwnedFd, FilesError> {
-    let place = place(inside)?;
+    place(inside)?;
+    keep(inside)?;
+    let place = inside.list(below()).map_err(failed("open"))?;
     let on = sys::mount_of(&place).map_err(failed("look at the mount of"))?;
     if on.is_root {
         return Err(in_the_way("a mount"));
@@ -184,6 +202,20 @@ fn attach(inside: &Inside, mount: &OwnedFd, mounts: &[Mount]) -> Result<OwnedFd,
     }
     sys::move_to(mount, &place).map_err(failed("mount at"))?;
     writable(mount)
+}
+
+/// The directory above is a mount, which nobody inside can move away.
+fn keep(inside: &Inside) -> Result<(), FilesError> {
+    let above = below().parent().unwrap_or(below());
+    let directory = inside
+        .list(above)
+        .map_err(failed("open the directory of"))?;
+    let on = sys::mount_of(&directory).map_err(failed("look at the mount of"))?;
+    if on.is_root {
+        return Ok(());
+    }
+    let clone = sys::clone_tree(&directory, true).map_err(failed("keep the directory of"))?;
+    sys::move_to(&clone, &directory).map_err(failed("keep the directory of"))
 }
 
 /// A second mount of the same files, mounted nowhere; in the namespace that has the first.

@@ -10,7 +10,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::{Btf, Ebpf};
 
 use enforcer_common::files::{
-    Classes, Glob, HALVES, MAX_GLOBS, NEXT_ENTRIES, Name, Place, STATE_ENTRIES, Settings, UNSPELT,
+    Glob, HALVES, MAX_GLOBS, NEXT_ENTRIES, Name, Place, STATE_ENTRIES, Settings,
 };
 
 use super::query::missed;
@@ -71,7 +71,7 @@ impl std::fmt::Debug for FilePrograms {
 struct FileMaps {
     half: Array<MapData, u32>,
     settings: Array<MapData, Settings>,
-    names: HashMap<MapData, Name, Classes>,
+    names: HashMap<MapData, Name, u32>,
     globs: Array<MapData, Glob>,
     glob_classes: Array<MapData, u32>,
     next: Array<MapData, u32>,
@@ -333,25 +333,24 @@ impl FileMaps {
 
     /// Writes a table into a half that nobody looks up in.
     fn fill(&mut self, half: u32, table: &Table) -> Result<(), KernelError> {
-        let mut spelt: std::collections::HashMap<Name, u32> = table.names.iter().copied().collect();
-        let known: Vec<(Name, Classes)> = self
+        let names = table.names.iter();
+        let spelt: std::collections::HashMap<Name, u32> = names
+            .map(|(name, class)| (name.in_half(half), *class))
+            .collect();
+        let known: Vec<Name> = self
             .names
-            .iter()
+            .keys()
             .collect::<Result<_, _>>()
             .map_err(map_error(NAMES))?;
-        for (name, mut classes) in known {
-            classes[half as usize] = spelt.remove(&name).unwrap_or(UNSPELT);
-            let changed = match classes == [UNSPELT; HALVES as usize] {
-                true => self.names.remove(&name),
-                false => self.names.insert(name, classes, 0),
-            };
-            changed.map_err(map_error(NAMES))?;
+        // Entries of the other half are looked at meanwhile, and stay as they are.
+        for name in known {
+            if name.half() == half && !spelt.contains_key(&name) {
+                self.names.remove(&name).map_err(map_error(NAMES))?;
+            }
         }
         for (name, class) in spelt {
-            let mut classes = [UNSPELT; HALVES as usize];
-            classes[half as usize] = class;
             self.names
-                .insert(name, classes, 0)
+                .insert(name, class, 0)
                 .map_err(map_error(NAMES))?;
         }
         let first = |entries: u32| half * entries;

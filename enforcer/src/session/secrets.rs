@@ -22,6 +22,8 @@ use crate::trusted::Handed;
 pub(super) struct Kept {
     pub(super) values: Secrets,
     mounted: Option<Mounted>,
+    /// In whose namespace: its init, and its network namespace.
+    place: Option<(u32, (u64, u64))>,
 }
 
 impl Kept {
@@ -29,7 +31,24 @@ impl Kept {
         Self {
             values,
             mounted: None,
+            place: None,
         }
+    }
+
+    /// Makes the files what is known of them: after a restart, or a start that is tried again.
+    fn settle(&mut self, document: &EffectivePolicy) -> Result<(), FilesError> {
+        let Some(mounted) = &mut self.mounted else {
+            return Ok(());
+        };
+        for name in mounted.names() {
+            let asked = document.secrets.all.iter().any(|own| own.name == name);
+            match self.values.standing(&name) {
+                Standing::There(value) if asked => mounted.put(&name, value)?,
+                Standing::Missing if asked => {}
+                _ => drop(mounted.remove(&name)?),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -45,6 +64,9 @@ impl Session {
             return Ok(());
         }
         let mut kept = self.secrets.lock().await;
+        if kept.mounted.is_some() && kept.place == Some((pid, network)) {
+            return kept.settle(document);
+        }
         let mut files: Vec<(String, Zeroizing<Vec<u8>>)> = Vec::new();
         for secret in &document.secrets.all {
             match kept.values.standing(&secret.name) {
@@ -64,6 +86,7 @@ impl Session {
             Mounted::put_in_place(pid, network, owner, files)
         };
         kept.mounted = Some(blocking(pid, put).await?);
+        kept.place = Some((pid, network));
         for name in names {
             let _ = self.said_of(&name, "secret-put", Verdict::Allow);
         }
@@ -88,7 +111,10 @@ impl Session {
         let mut kept = self.secrets.lock().await;
         let take = move || Mounted::take_up(pid, network, owner(pid)?);
         match blocking(pid, take).await {
-            Ok(mounted) => kept.mounted = Some(mounted),
+            Ok(mounted) => {
+                kept.mounted = Some(mounted);
+                kept.place = Some((pid, network));
+            }
             Err(_) if process::network_namespace(&directory) != Some(network) => return,
             Err(error) => {
                 drop(kept);
@@ -96,8 +122,22 @@ impl Session {
                 return;
             }
         }
+        // What was said meanwhile is done now.
+        let settled = kept.settle(&document);
         drop(kept);
-        self.expire_secrets().await;
+        if let Err(error) = settled {
+            self.lose_secrets(&error.to_string()).await;
+        }
+    }
+
+    /// For whoever will not be taken up: a container that runs on with files that nobody could take away.
+    pub(super) async fn lose_what_is_not_held(&self) {
+        let released = self.state.lock().await.record.released;
+        let held = self.secrets.lock().await.mounted.is_some();
+        if released && !held && self.cgroup.populated().unwrap_or(true) {
+            self.lose_secrets("the container was not taken up again")
+                .await;
+        }
     }
 
     /// Ends a session whose files nobody could take away any more, where it has any.
@@ -159,13 +199,29 @@ impl Session {
                 state.record.secrets = kept.values.kept();
                 state.save()
             };
-            let Kept { values, mounted } = &mut *kept;
+            let Kept {
+                values, mounted, ..
+            } = &mut *kept;
             let changed = match (values.standing(&name), mounted) {
                 (_, None) => Ok(()),
-                (Standing::There(value), Some(mounted)) => mounted.put(&name, value),
-                (_, Some(mounted)) => mounted.remove(&name).map(drop),
+                (Standing::There(value), Some(mounted)) => {
+                    // The value before does not stay with the time of this one.
+                    mounted
+                        .put(&name, value)
+                        .map_err(|error| (error, mounted.remove(&name).is_ok()))
+                }
+                (_, Some(mounted)) => mounted
+                    .remove(&name)
+                    .map(drop)
+                    .map_err(|error| (error, false)),
             };
-            changed.map_err(|error| SessionError::Secret(error.to_string()))?;
+            if let Err((error, gone)) = changed {
+                drop(kept);
+                if !gone {
+                    self.lose_secrets(&error.to_string()).await;
+                }
+                return Err(SessionError::Secret(error.to_string()));
+            }
             let (reason, verdict) = match handed {
                 Handed::Revoked => ("secret-revoked", Verdict::Deny),
                 _ => ("secret-renewed", Verdict::Allow),

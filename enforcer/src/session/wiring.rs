@@ -69,9 +69,6 @@ impl Session {
         }
         // Where it fails the rules hold on: init may have been told to go on. They end with the last process.
         let released = self.wire_and_release(pid, Some(cookie)).await;
-        if released.is_err() {
-            self.release_secrets().await;
-        }
         match released {
             Ok(held) => Arc::clone(&self).keep_files(pid, held),
             // Gone again before it was looked at, or the engine's own first process: nothing to report.
@@ -95,8 +92,12 @@ impl Session {
         match released {
             Ok(()) => {
                 state.record.released = true;
-                let _ = state.save();
+                let saved = state.save();
                 drop(state);
+                if let Err(error) = saved {
+                    // The next enforcer would not take them up.
+                    self.lose_secrets(&error.to_string()).await;
+                }
                 let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, "released");
                 event.layer = Some("init".into());
                 event.detail = Some(format!(
@@ -315,9 +316,13 @@ impl Session {
                         self.take_up_secrets(wired.init).await;
                         Arc::clone(&self).keep_files(wired.init, None);
                     }
+                    self.lose_what_is_not_held().await;
                     return;
                 }
-                Rewired::Nobody => return,
+                Rewired::Nobody => {
+                    self.lose_what_is_not_held().await;
+                    return;
+                }
                 Rewired::Not(pid, error) => (pid, error),
             };
             let Some(pause) = pause else {
@@ -379,6 +384,7 @@ impl Session {
         let mut state = self.state.lock().await;
         state.record.released = false;
         state.release_files();
+        self.withdraw_starts();
         let _ = state.save();
         Rewired::Nobody
     }
@@ -410,6 +416,10 @@ impl Session {
             let mut state = self.state.lock().await;
             if state.wired.is_none() && !self.cgroup.populated().unwrap_or(true) {
                 state.release_files();
+                drop(state);
+                self.withdraw_starts();
+                self.release_secrets().await;
+                state = self.state.lock().await;
             }
             if state.wired.is_some() && !self.cgroup.populated().unwrap_or(true) {
                 if let Ok(mut settings) = state.maps.settings() {

@@ -138,14 +138,14 @@ async fn a_file_is_replaced_as_a_whole_taken_away_and_gone_when_its_time_is_over
     // A tree that is read-only holds for them, and does not keep them from changing.
     let session = open(&case, files, json!({ "readOnly": [rule("/run")] })).await;
     let script = r#"
-        exec 5</run/secrets/A 6</run/secrets/B
+        exec 5</run/secrets/A 6</run/secrets/B 7</run/secrets/A
         cat /run/secrets/A; echo; echo > wait/rotate
         for n in $(seq 200); do sleep 0.05; [ "$(cat /run/secrets/A)" = second-value-of-a ] && break; done
         cat /run/secrets/A <&5; echo; cat <&5; echo
         for n in $(seq 200); do sleep 0.05; [ -e /run/secrets/B ] || break; done
         ls /run/secrets; echo "B holds <$(cat <&6)>"; echo > wait/revoke
         for n in $(seq 200); do sleep 0.05; [ -e /run/secrets/A ] || break; done
-        ls /run/secrets; echo done
+        ls /run/secrets; echo "what A was holds <$(cat <&7)>"; echo done
     "#;
     case.put("wait/x", "");
     let (told, workspace) = (Arc::clone(&session), case.workspace.clone());
@@ -182,7 +182,7 @@ async fn a_file_is_replaced_as_a_whole_taken_away_and_gone_when_its_time_is_over
     changes.await.unwrap();
     assert_eq!(
         text,
-        "first-value-of-a\nsecond-value-of-a\nfirst-value-of-a\nA\nB holds <>\ndone\n"
+        "first-value-of-a\nsecond-value-of-a\nfirst-value-of-a\nA\nB holds <>\nwhat A was holds <>\ndone\n"
     );
     let at = |reason: &str, name: &str| (reason.to_owned(), format!("/run/secrets/{name}"));
     assert_eq!(
