@@ -313,6 +313,7 @@ mod tests {
         let path = format!("/work/{}/my tool", "x".repeat(400));
         let mut question = v1::Question {
             kind: "exec".into(),
+            host: String::new(),
             program: path.clone(),
             line: vec![
                 "sh".into(),

@@ -87,9 +87,16 @@ async fn misbehave(mut stream: TlsStream<TcpStream>, fault: Fault) {
     }
     let _ = stream.write_all(&say).await;
     let _ = stream.flush().await;
-    if let Fault::ResetInBody = fault {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        reset(stream);
+    // In the body: the head has been carried on.
+    match fault {
+        Fault::ResetInBody => {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            reset(stream);
+        }
+        Fault::CloseInBody | Fault::CloseInChunk => {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        _ => {}
     }
 }
 

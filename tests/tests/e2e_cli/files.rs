@@ -216,6 +216,9 @@ fn a_root_that_is_read_only_leaves_what_is_named() {
         let rules =
             json!({ "readOnlyPaths": ["/"], "writablePaths": ["build", "/tmp", "/home/agent"] });
         let workspace = workspace(&rules).key("containerUser", json!(user));
+        // Root has no capability by which the owner of a directory would not matter.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(workspace.path().join("build"), open).unwrap();
         let script = r#"
             for at in / /etc /usr/local /var/tmp /root . src; do if touch "$at/new" 2>/dev/null; then echo "OPEN $at"; fi; done
             touch build/x /tmp/x && rm build/x /tmp/x && echo >/dev/null && echo worked
