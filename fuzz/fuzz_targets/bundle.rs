@@ -51,6 +51,6 @@ fuzz_target!(|data: &[u8]| {
     for attested in report.attestations() {
         assert!(attested.statement.names(&subject));
     }
-    let _ = registry::attestation::provenance(&report, &Default::default());
+    let _ = registry::attestation::provenance(&report);
     let _ = registry::sbom::inventories(&report);
 });
