@@ -86,6 +86,14 @@ impl Secrets {
         }
     }
 
+    /// The event's reason for a file that went.
+    pub fn why_gone(&self, name: &str) -> &'static str {
+        match self.find(name) {
+            Some(file) if !file.revoked => "secret-expired",
+            _ => "secret-revoked",
+        }
+    }
+
     /// Takes a value, or takes one away. What was taken away stays so for the session's life.
     pub fn hand(&mut self, mut handed: v1::SecretFile) -> Handed {
         let fits = (1..=MAX_VALUE).contains(&handed.value.len()) && !is_over(&handed);

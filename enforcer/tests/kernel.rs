@@ -1,8 +1,10 @@
 //! The programs on the running kernel: loaded, attached, pinned, adopted, refused where something is amiss. Root.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use enforcer::cgroup::Cgroup;
 use enforcer::kernel::{self, Carrier, Kernel, KernelError, Maps, Room};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// The cgroup v2 mount, wherever this machine has it.
 fn cgroup2() -> PathBuf {
@@ -366,4 +369,113 @@ fn a_program_above_the_session_that_could_rewrite_addresses_is_refused() {
     assert!(!Path::new(&pins).exists(), "nothing half made stays");
     session.destroy().unwrap();
     above.remove().unwrap();
+}
+
+/// A mount namespace with a process in it that waits, and what is mounted below a directory of it.
+struct Mounts {
+    waits: std::process::Child,
+    directory: tempfile::TempDir,
+}
+
+impl Mounts {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("from"), "").unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sleep", "1000"]);
+        let waits = command.spawn().unwrap();
+        let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+        let link = format!("/proc/{}/ns/mnt", waits.id());
+        while std::fs::read_link(&link).is_ok_and(|there| there == own) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self { waits, directory }
+    }
+
+    fn namespace(&self) -> File {
+        File::open(format!("/proc/{}/ns/mnt", self.waits.id())).unwrap()
+    }
+
+    /// Runs shell commands there, in the directory, and returns what they print.
+    fn run(&self, script: &str) -> String {
+        let target = self.waits.id().to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &target, "--mount", "sh", "-ec"]);
+        let at = self.directory.path().display();
+        let output = command.arg(format!("cd {at}; {script}")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Mounts that many files, and returns the mounts' numbers.
+    fn mount(&self, name: &str, count: usize) -> Vec<u64> {
+        let at = self.directory.path().join(name).display().to_string();
+        self.run(&format!(
+            "for n in $(seq {count}); do : >{name}$n; mount --bind from {name}$n; done"
+        ));
+        let listed = self.run("cat /proc/self/mountinfo");
+        let ours = listed.lines().filter(|line| line.contains(&at));
+        let numbers: Vec<u64> = ours
+            .map(|line| line.split(' ').next().unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(numbers.len(), count, "{listed}");
+        numbers
+    }
+}
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        let _ = self.waits.kill();
+        let _ = self.waits.wait();
+    }
+}
+
+#[test]
+fn the_number_of_a_listed_mount_is_no_other_mounts() {
+    let rig = Rig::new("numbers");
+    let (session, gateway) = rig.directories();
+    let attached = Kernel::attach(&rig.pins(), session, gateway, Carrier::Starts, Room::One);
+    let (mut kernel, _maps) = attached.unwrap();
+    // Numbers are the whole kernel's; nothing can be started where the list holds.
+    let (elsewhere, held_in) = (Mounts::new(), Mounts::new());
+    let starts = kernel.starts().unwrap();
+
+    let number = elsewhere.mount("listed", 1)[0];
+    let mounted = format!(
+        "/proc/{}/root{}/listed1",
+        elsewhere.waits.id(),
+        elsewhere.directory.path().display()
+    );
+    let held = BTreeMap::from([(number, OwnedFd::from(File::open(mounted).unwrap()))]);
+    starts.hold(held, &held_in.namespace()).unwrap();
+    assert_eq!(starts.listed().unwrap(), BTreeSet::from([number]));
+    // Whoever takes the mount away does not get its number for another.
+    elsewhere.run("umount --lazy listed1");
+    assert!(!elsewhere.mount("first", 64).contains(&number));
+    // Let go of, it is given to the next.
+    starts.list(BTreeMap::new()).unwrap();
+    let next = elsewhere.mount("second", 64);
+    assert!(next.contains(&number), "{number}: {next:?}");
+}
+
+#[test]
+fn a_list_that_ends_nothing_is_not_held() {
+    let rig = Rig::new("nothing");
+    let (session, gateway) = rig.directories();
+    let attached = Kernel::attach(&rig.pins(), session, gateway, Carrier::Starts, Room::One);
+    let (mut kernel, _maps) = attached.unwrap();
+    let elsewhere = Mounts::new();
+    let starts = kernel.starts().unwrap();
+    // What is tried is in memory: with the mount of that listed, the kernel ends it no more.
+    let memory = memfd_create(c"listed", MFdFlags::MFD_CLOEXEC).unwrap();
+    let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", memory.as_raw_fd()));
+    let told = told.unwrap();
+    let number = told.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    let number = number.unwrap().trim().parse().unwrap();
+    let held = BTreeMap::from([(number, memory)]);
+    let refused = starts.hold(held, &elsewhere.namespace());
+    assert!(matches!(refused, Err(KernelError::NotEnded)), "{refused:?}");
+    starts
+        .hold(BTreeMap::new(), &elsewhere.namespace())
+        .unwrap();
 }

@@ -119,6 +119,16 @@ impl Outcome {
         self
     }
 
+    /// The command that standard error says to run, without the program's name.
+    #[track_caller]
+    pub fn names_command(&self) -> &str {
+        let rest = self.stderr.split_once("`agentcontainer ");
+        let named = rest.and_then(|(_, rest)| rest.split_once('`'));
+        named
+            .unwrap_or_else(|| panic!("no command is named in {}", self.stderr))
+            .0
+    }
+
     /// Fails the test unless standard output holds these words.
     #[track_caller]
     pub fn prints(&self, words: &str) -> &Self {

@@ -10,6 +10,8 @@ mod batch;
 mod doors;
 #[path = "redteam/flood.rs"]
 mod flood;
+#[path = "redteam/held.rs"]
+mod held;
 #[path = "redteam/host.rs"]
 mod host;
 #[path = "redteam/list.rs"]

@@ -1,6 +1,7 @@
 //! Files of a session's secrets: put into its container before init is released, replaced and taken away while it runs, and taken up again
 //! after an enforcer's restart. Where that cannot be done any more, the session ends: a file would outlive what was said of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::v1;
@@ -35,20 +36,35 @@ impl Kept {
         }
     }
 
-    /// Makes the files what is known of them: after a restart, or a start that is tried again.
-    fn settle(&mut self, document: &EffectivePolicy) -> Result<(), FilesError> {
+    /// Makes the files what is known of them, after a restart or for a start that is tried again; those that went, and why.
+    fn settle(
+        &mut self,
+        document: &EffectivePolicy,
+    ) -> Result<Vec<(String, &'static str)>, FilesError> {
+        let mut gone = Vec::new();
         let Some(mounted) = &mut self.mounted else {
-            return Ok(());
+            return Ok(gone);
         };
-        for name in mounted.names() {
-            let asked = document.secrets.all.iter().any(|own| own.name == name);
-            match self.values.standing(&name) {
-                Standing::There(value) if asked => mounted.put(&name, value)?,
-                Standing::Missing if asked => {}
-                _ => drop(mounted.remove(&name)?),
+        let asked: BTreeSet<&str> = document
+            .secrets
+            .all
+            .iter()
+            .map(|own| own.name.as_str())
+            .collect();
+        for name in &asked {
+            if let Standing::There(value) = self.values.standing(name) {
+                mounted.put(name, value)?;
             }
         }
-        Ok(())
+        for name in mounted.names() {
+            let stays =
+                asked.contains(name.as_str()) && self.values.standing(&name) != Standing::Gone;
+            if !stays && mounted.remove(&name)? {
+                let reason = self.values.why_gone(&name);
+                gone.push((name, reason));
+            }
+        }
+        Ok(gone)
     }
 }
 
@@ -65,7 +81,7 @@ impl Session {
         }
         let mut kept = self.secrets.lock().await;
         if kept.mounted.is_some() && kept.place == Some((pid, network)) {
-            return kept.settle(document);
+            return kept.settle(document).map(drop);
         }
         let mut files: Vec<(String, Zeroizing<Vec<u8>>)> = Vec::new();
         for secret in &document.secrets.all {
@@ -125,8 +141,13 @@ impl Session {
         // What was said meanwhile is done now.
         let settled = kept.settle(&document);
         drop(kept);
-        if let Err(error) = settled {
-            self.lose_secrets(&error.to_string()).await;
+        match settled {
+            Ok(gone) => {
+                for (name, reason) in gone {
+                    let _ = self.said_of(&name, reason, Verdict::Deny);
+                }
+            }
+            Err(error) => self.lose_secrets(&error.to_string()).await,
         }
     }
 

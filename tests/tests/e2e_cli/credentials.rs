@@ -96,47 +96,51 @@ fn the_value_is_nowhere_inside_and_its_placeholder_is_where_it_belongs() {
     }
 }
 
+/// Of every container that the engine has.
+fn inspected() -> String {
+    let containers = docker::run(&["ps", "--all", "--quiet"]);
+    let mut words = vec!["inspect"];
+    words.extend(containers.lines());
+    // Those of other tests may have gone meanwhile.
+    docker::attempt(&words).stdout
+}
+
+/// Fails where the engine, the session's events or a command shows a value while the session runs.
+pub fn nothing_shows(workspace: &Workspace, session: &str, value: &str) {
+    let events = workspace.events(session).into_iter();
+    let events = events.map(|event| event.to_string()).collect();
+    let commands: [&[&str]; 5] = [
+        &["ps", "--json"],
+        &["run", "--plan"],
+        &["policy", "show", "--json"],
+        &["config", "show", "--effective"],
+        &["credential", "list", "--json"],
+    ];
+    let shown = commands.map(|words| (words.join(" "), workspace.cli(words).stdout));
+    let others = [
+        ("docker inspect".to_owned(), inspected()),
+        ("events".to_owned(), events),
+    ];
+    for (what, text) in shown.into_iter().chain(others) {
+        assert!(!text.is_empty(), "{what}");
+        assert!(!text.contains(value), "{what} shows it");
+    }
+}
+
 #[test]
 fn the_value_is_in_nothing_that_is_kept_or_shown_outside() {
     let (value, name) = (value(), token("c"));
     let workspace = workspace(&value);
     let session = workspace.session(&name);
     let placeholder = session.exec(&["printenv", "GITHUB_TOKEN"]).ok().to_owned();
-    let listed = workspace.cli(&["ps", "--json"]);
-    let containers = docker::run(&["ps", "--all", "--quiet"]);
-    let mut words = vec!["inspect"];
-    words.extend(containers.lines());
-    let inspected = docker::run(&words);
     assert!(
-        inspected.contains(&placeholder),
+        inspected().contains(&placeholder),
         "the container has no placeholder"
     );
-    let events: String = workspace
-        .events(&name)
-        .iter()
-        .map(Value::to_string)
-        .collect();
-    assert!(!events.is_empty(), "no events");
     let plan = workspace.cli(&["run", "--plan"]);
     plan.status(0)
         .prints("a placeholder of github, made at the start");
-    for (what, text) in [
-        ("docker inspect", &inspected),
-        ("events", &events),
-        ("ps", &listed.stdout),
-        ("plan", &plan.stdout),
-        (
-            "policy show",
-            &workspace.cli(&["policy", "show", "--json"]).stdout,
-        ),
-        (
-            "config show",
-            &workspace.cli(&["config", "show", "--effective"]).stdout,
-        ),
-    ] {
-        assert!(!text.is_empty(), "{what}");
-        assert!(!text.contains(&value), "{what} shows it");
-    }
+    nothing_shows(&workspace, &name, &value);
     assert_eq!(files_with(workspace.state(), &value), Vec::<PathBuf>::new());
     assert!(
         !files_with(workspace.state(), &name).is_empty(),

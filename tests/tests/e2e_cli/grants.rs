@@ -35,11 +35,7 @@ fn what_nobody_granted_stops_the_start_and_the_command_that_is_named_lets_it_sta
         .status(125)
         .says("this host grants no credential github");
     assert!(!refused.stdout.contains("started"));
-    let (_, rest) = refused
-        .stderr
-        .split_once("`agentcontainer ")
-        .expect("no command is named");
-    let named = rest.split_once('`').unwrap().0;
+    let named = refused.names_command();
     // Where the value comes from is the person's to say.
     assert_eq!(named, "grant github --source URI --hosts api.test");
     let named = named.replace("URI", "env://GITHUB_TOKEN");

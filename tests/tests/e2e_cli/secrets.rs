@@ -2,6 +2,7 @@
 //! what the engine knows, nor in anything that is kept or shown.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use agentcontainer_tests::workspace::Session;
 use agentcontainer_tests::{Outcome, Workspace, docker};
 use serde_json::{Value, json};
 
-use crate::credentials::{files_with, places_inside};
+use crate::credentials::{files_with, nothing_shows, places_inside};
 
 const FILE: &str = "/run/secrets/NPM_TOKEN";
 
@@ -90,6 +91,14 @@ fn a_file_of_the_containers_user_is_all_that_there_is_of_a_secret_inside() {
         ));
         assert_eq!(tried.ok(), format!("500 {user}\n400 {user}"), "{user}");
 
+        // The directory above is kept in its place by a mount: EBUSY, where overlayfs would say EXDEV.
+        let renamed = session.exec(&[
+            "python3",
+            "-c",
+            "import os\ntry: os.rename('/run', '/r')\nexcept OSError as e: print(e.errno)",
+        ]);
+        assert_eq!(renamed.ok(), if user == "root" { "16" } else { "13" });
+
         assert_eq!(places_inside(&session, &value), [FILE], "{user}");
         // The same search finds what is somewhere else.
         session.inside(&format!(
@@ -128,14 +137,7 @@ fn the_value_is_in_nothing_that_is_kept_or_shown_and_goes_with_the_session() {
     let session = workspace.session(&name);
     read(&session).prints(&value);
     let container = container(&session);
-    let inspected = docker::run(&["inspect", &container]);
     let changed = docker::run(&["diff", &container]);
-    let listed = workspace.cli(&["ps", "--json"]);
-    let events: String = workspace
-        .events(&name)
-        .iter()
-        .map(Value::to_string)
-        .collect();
     let plan = workspace.cli(&["run", "--plan"]);
     plan.status(0)
         .prints("/run/secrets/NPM_TOKEN, which the agent can read, for 3600 s");
@@ -154,27 +156,7 @@ fn the_value_is_in_nothing_that_is_kept_or_shown_and_goes_with_the_session() {
         .status(0);
     assert!(exported(&planted), "what is there was not found");
     assert!(!exported(&value), "a layer has it");
-    for (what, text) in [
-        ("docker inspect", &inspected),
-        ("events", &events),
-        ("ps", &listed.stdout),
-        ("plan", &plan.stdout),
-        (
-            "policy show",
-            &workspace.cli(&["policy", "show", "--json"]).stdout,
-        ),
-        (
-            "config show",
-            &workspace.cli(&["config", "show", "--effective"]).stdout,
-        ),
-        (
-            "credential list",
-            &workspace.cli(&["credential", "list", "--json"]).stdout,
-        ),
-    ] {
-        assert!(!text.is_empty(), "{what}");
-        assert!(!text.contains(&value), "{what} shows it");
-    }
+    nothing_shows(&workspace, &name, &value);
     for place in [workspace.state(), &workspace.path()] {
         let none: [std::path::PathBuf; 0] = [];
         assert_eq!(files_with(place, &value), none);
@@ -186,9 +168,18 @@ fn the_value_is_in_nothing_that_is_kept_or_shown_and_goes_with_the_session() {
         std::slice::from_ref(&planted)
     );
     fs::remove_file(planted).unwrap();
+    // The enforcer holds the files by a mount that is mounted nowhere, as long as there is a container.
+    let sidecar = workspace.cli(&["enforcer", "start"]).ok().to_owned();
+    let sidecar = sidecar.split_whitespace().next().unwrap();
+    let pid = docker::run(&["inspect", "--format", "{{.State.Pid}}", sidecar]);
+    let held = || {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        let files = open.filter_map(|open| fs::read(open.path().join("NPM_TOKEN")).ok());
+        files.filter(|read| read == value.as_bytes()).count()
+    };
+    assert_eq!(held(), 1);
     drop(session);
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    assert!(!mounts.contains("/run/secrets"), "{mounts}");
+    assert_eq!(held(), 0);
 
     let said = workspace.inside("cut -c 1-4 /run/secrets/NPM_TOKEN; stat -fc %T /run/secrets");
     said.status(0)
@@ -272,6 +263,77 @@ fn after_an_enforcers_restart_files_are_held_again_and_have_the_time_that_they_h
     workspace.cli(&["stop", &name]).status(0);
 }
 
+/// The files below that directory whose path ends so.
+fn found(below: &Path, end: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(below).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(self::found(&path, end));
+        } else if path.ends_with(end) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn what_was_taken_away_while_no_enforcer_ran_goes_and_what_cannot_be_held_again_ends_its_session() {
+    let (value, names) = (value(), [token("s"), token("s"), token("s")]);
+    let workspace = granted(&json!({}), &value).with_own_state();
+    workspace.write();
+    for name in &names {
+        let words = [
+            "run", "--yes", "-d", "--name", name, "--", "sleep", "infinity",
+        ];
+        workspace.cli(&words).status(0);
+    }
+    let [revoked, unmounted, as_it_was] = &names.each_ref().map(|name| workspace.running(name));
+    let sidecar = workspace.cli(&["enforcer", "start"]).ok().to_owned();
+    let sidecar = sidecar.split_whitespace().next().unwrap();
+    let kept_at = "{{range .Mounts}}{{if eq .Destination \"/var/lib/agentcontainer\"}}{{.Source}}{{end}}{{end}}";
+    let state = PathBuf::from(docker::run(&["inspect", "--format", kept_at, sidecar]).trim());
+    docker::run(&["kill", sidecar]);
+
+    let records = found(&state, &Path::new(&revoked.id()).join("session.json"));
+    let [record] = records.as_slice() else {
+        panic!("{records:?}");
+    };
+    let mut kept: Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
+    assert_eq!(kept["secrets"]["NPM_TOKEN"]["revoked"], false, "{kept}");
+    kept["secrets"]["NPM_TOKEN"]["revoked"] = json!(true);
+    fs::write(record, kept.to_string()).unwrap();
+    let pid = docker::run(&[
+        "inspect",
+        "--format",
+        "{{.State.Pid}}",
+        &container(unmounted),
+    ]);
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &pid, "--mount", "umount", "/run/secrets"]);
+    finish(command, DEADLINE).status(0);
+    read(revoked).prints(&value);
+
+    workspace.cli(&["enforcer", "start"]).status(0);
+    until("it is still there", || {
+        revoked.inside(&format!("test -e {FILE}")).status != 0
+    });
+    assert_eq!(
+        reasons(&workspace, &names[0]),
+        ["secret-put", "secret-revoked"]
+    );
+    until("the session goes on", || {
+        let events = workspace.events(&names[1]).into_iter();
+        let mut secrets = events.filter(|event| event["kind"] == "secret");
+        secrets.any(|event| event["reason"] == "secrets-lost")
+            && workspace.cli(&["exec", &names[1], "--", "true"]).status != 0
+    });
+    read(as_it_was).prints(&value);
+    for name in [&names[0], &names[2]] {
+        workspace.cli(&["stop", name]).status(0);
+    }
+}
+
 #[test]
 fn what_nobody_granted_and_what_nothing_carries_stop_the_start_in_words() {
     let started = ["run", "--yes", "--", "sh", "-c", "echo started"];
@@ -282,11 +344,7 @@ fn what_nobody_granted_and_what_nothing_carries_stop_the_start_in_words() {
         .status(125)
         .says("this host grants no secret NPM_TOKEN, which this workspace would have from op://Engineering/npm/token");
     assert!(!refused.stdout.contains("started"));
-    let (_, rest) = refused
-        .stderr
-        .split_once("`agentcontainer ")
-        .expect("no command is named");
-    let named = rest.split_once('`').unwrap().0;
+    let named = refused.names_command();
     assert_eq!(named, "grant NPM_TOKEN --secret --source URI");
     let named = named.replace("URI", "env://NPM_VALUE");
     let words: Vec<&str> = named.split(' ').collect();

@@ -55,22 +55,15 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
         "gateway::credentials, e2e_cli::credentials, e2e_cli::trust, e2e_network::clients",
     ),
     (
-        "F01 F02 F04 F05 F06 F10 F17",
-        "enforcer::session `files` by mounts and `later` by BPF LSM (`cargo xtask vm`), e2e_cli::files; times and attributes of what comes later are residual",
-    ),
-    (
-        "F08",
-        "enforcer::session::files and ::later: every way of writing begins with an open for writing, a truncation or a mapping of such a file",
+        "F11",
+        "row F04; no layer of the engine is mounted inside (engine::request)",
     ),
     ("F15", "e2e_cli::control_files, rows X04 and X05"),
     (
-        "E05 E12",
+        "E12",
         "enforcer::session::later::nothing_is_started_but_what_is_listed_by_whatever_way (by a tracepoint here, by BPF LSM in `cargo xtask vm`) and ::started",
     ),
-    (
-        "X08 X09",
-        "the same test: what is listed cannot be written, renamed or replaced, and the loader is not listed",
-    ),
+    ("X09", "row E02l"),
     (
         "X06",
         "schema::config::a_workspace_cannot_say_where_a_value_comes_from_and_its_words_are_not_repeated",
@@ -104,10 +97,6 @@ pub const NOT_YET: &[(&str, &str)] = &[
         "another account of an allowed host, MCP: no row of their own",
     ),
     (
-        "F03 F11-F13",
-        "mounts, layers, devices and /proc as ways to a file: rows C08 to C23 try the ways, none with a rule about a file at their end",
-    ),
-    (
         "F09",
         "a descriptor that somebody outside hands in: residual, no socket of the host is mounted",
     ),
@@ -116,16 +105,12 @@ pub const NOT_YET: &[(&str, &str)] = &[
         "residual: file systems that fold case; none is at hand",
     ),
     (
-        "F18",
-        "no rule is about a program's own word for itself; nothing to try",
-    ),
-    (
         "E04 E06",
         "an interpreter runs what it is given, and mapped code is no start: said, and not stopped",
     ),
     (
-        "E09 E10 E11 E13",
-        "set-user-id files, arguments that change after the look, rules about arguments (there are none), ptrace: no row of their own",
+        "E11 E13",
+        "rules about arguments (there are none); a program that is changed while it runs: processes of one session are one trust domain",
     ),
     (
         "K12 K16 K17 K23",
