@@ -189,7 +189,7 @@ def renamed(t):
                 libc.renameat2(-100, (way / "a").encode(), -100, (way / "secret").encode(), 2)
         swaps = threading.Thread(target=swap)
         swaps.start()
-        for _ in range(2000):
+        for _ in range(500):
             try:
                 seen.append(read(way / "a/file"))
             except OSError:
@@ -410,7 +410,16 @@ def unlisted_by_descriptors(t):
         os.close(file)
         return anew
     way("memory", lambda: at_once(filled(os.memfd_create("x", 0))))
-    way("a file without a name", lambda: at_once(filled(os.open("/tmp", os.O_TMPFILE | os.O_RDWR))))
+    def nameless():
+        """In the first directory whose file system has such files."""
+        for directory in ("/tmp", way.root, "/dev/shm"):
+            try:
+                return os.open(directory, os.O_TMPFILE | os.O_RDWR)
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+        raise OSError(errno.EOPNOTSUPP, "")
+    way("a file without a name", lambda: at_once(filled(nameless())))
     def removed():
         file = os.open(copied("/tmp/removed"), os.O_RDONLY)
         os.unlink("/tmp/removed")
@@ -464,7 +473,7 @@ def changed_words(t):
     """A path that another thread changes while the kernel reads it."""
     way = Ways(t, "start")
     shared = mmap.mmap(-1, 4096)
-    listed, unlisted = b"/usr/bin/python3\0", UNLISTED.encode() + b"\0\0"
+    listed, unlisted = b"/usr/bin/sh\0", UNLISTED.encode() + b"\0"
     changes = os.fork()
     if changes == 0:
         while True:
@@ -473,7 +482,7 @@ def changed_words(t):
     place = ctypes.addressof(ctypes.c_char.from_buffer(shared))
     words, none = (ctypes.c_char_p * 3)(b"x", b"91", None), (ctypes.c_char_p * 1)(None)
     def raced():
-        for _ in range(400):
+        for _ in range(100):
             reader, writer = os.pipe()
             pid = os.fork()
             if pid == 0:

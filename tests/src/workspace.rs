@@ -392,6 +392,15 @@ impl Workspace {
             .collect()
     }
 
+    /// Those of them by which a file or a program was denied.
+    pub fn denials(&self, session: &str) -> Vec<Value> {
+        let events = self.events(session).into_iter();
+        let about = |event: &Value| matches!(event["kind"].as_str(), Some("exec" | "file"));
+        events
+            .filter(|event| about(event) && event["verdict"] == "deny")
+            .collect()
+    }
+
     /// Puts a file into the workspace.
     pub fn put(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path().join(name);

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "e2e_agents/packages.rs"]
+mod packages;
 #[path = "e2e_agents/profiles.rs"]
 mod profiles;
 #[path = "e2e_agents/real.rs"]

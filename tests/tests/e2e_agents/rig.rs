@@ -56,27 +56,44 @@ pub fn shared() -> &'static Shared {
 }
 
 fn pack_fake(into: &Path) {
-    let dir = into.join("fake/package");
-    fs::create_dir_all(&dir).unwrap();
     let manifest = serde_json::json!({
         "name": "@anthropic-ai/claude-code", "version": FAKE, "bin": { "claude": "claude.js" },
         // Scripts of packages are off.
         "scripts": { "postinstall": "touch /tmp/script-ran; exit 1" },
     });
-    fs::write(dir.join("package.json"), manifest.to_string()).unwrap();
-    fs::write(dir.join("claude.js"), "not finished").unwrap();
-    fs::write(dir.join("agent.js"), FAKE_AGENT).unwrap();
     let finish = "require('fs').renameSync('agent.js', 'claude.js'); require('fs').chmodSync('claude.js', 0o755)";
-    fs::write(dir.join("install.cjs"), finish).unwrap();
+    let files = [
+        ("package.json", manifest.to_string()),
+        ("claude.js", "not finished".to_owned()),
+        ("agent.js", FAKE_AGENT.to_owned()),
+        ("install.cjs", finish.to_owned()),
+    ];
+    pack(into, "fake", &files);
+    let manifest = serde_json::json!({ "name": "greets", "version": "1.0.0", "bin": { "greets": "greets.js" } });
+    let greets = "#!/usr/bin/env node\nconsole.log('hello from a package')\n";
+    let files = [
+        ("package.json", manifest.to_string()),
+        ("greets.js", greets.to_owned()),
+    ];
+    pack(into, "greets", &files);
+}
+
+/// Makes a package's tarball there.
+fn pack(into: &Path, name: &str, files: &[(&str, String)]) {
+    let dir = into.join(name).join("package");
+    fs::create_dir_all(&dir).unwrap();
+    for (file, text) in files {
+        fs::write(dir.join(file), text).unwrap();
+    }
     let packed = Command::new("tar")
         .arg("-C")
-        .arg(into.join("fake"))
+        .arg(into.join(name))
         .arg("-czf")
-        .arg(into.join("fake.tgz"))
+        .arg(into.join(format!("{name}.tgz")))
         .arg("package")
         .status();
     assert!(packed.unwrap().success());
-    fs::remove_dir_all(into.join("fake")).unwrap();
+    fs::remove_dir_all(into.join(name)).unwrap();
 }
 
 /// An image with this program at /usr/local/bin/claude.

@@ -67,14 +67,6 @@ const STARTED: &[&str] = &[
     "basename",
 ];
 
-fn denials(workspace: &Workspace, id: &str) -> Vec<Value> {
-    let events = workspace.events(id).into_iter();
-    let about = |event: &Value| matches!(event["kind"].as_str(), Some("file" | "exec"));
-    events
-        .filter(|event| about(event) && event["verdict"] == "deny")
-        .collect()
-}
-
 #[test]
 fn ordinary_work_goes_on_under_a_strict_policy() {
     let capabilities = json!({
@@ -98,7 +90,7 @@ fn ordinary_work_goes_on_under_a_strict_policy() {
     let script = format!("WORKSPACE=$PWD\n{WORK}");
     let id = session.id();
     let out = session.inside(&script);
-    let denied = denials(&workspace, &id);
+    let denied = workspace.denials(&id);
     assert_eq!(out.stdout, SAID, "{}\n{denied:#?}", out.stderr);
     assert_eq!(denied, [] as [Value; 0]);
     // The control: what the policy is about is refused, and on record.
@@ -112,7 +104,7 @@ fn ordinary_work_goes_on_under_a_strict_policy() {
         let out = session.inside(tried);
         assert!(out.status != 0 && out.stdout.is_empty(), "{tried}: {out:?}");
     }
-    let denied = denials(&workspace, &id);
+    let denied = workspace.denials(&id);
     for binary in ["/usr/bin/id", "/usr/bin/apt-get"] {
         assert!(
             denied.iter().any(|event| event["binary"] == binary),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use agentcontainer_tests::place::token;
-use agentcontainer_tests::{Workspace, rig};
+use agentcontainer_tests::{Workspace, docker, rig};
 use serde_json::json;
 
 use crate::standard::{name, standard, workspace};
@@ -105,6 +105,64 @@ fn cargo() {
          echo 'fn main() {}' >src/main.rs; cargo fetch --quiet && cat $HOME/.cargo/registry/src/*/hello-1.0.0/src/lib.rs",
         "hello from a crate",
     );
+}
+
+/// An environment with a package in it, and a program that is built of another.
+const WORK: &str = r#"
+set -eu
+export HOME=/tmp/home; mkdir -p $HOME/.cargo $HOME/c/src; cd $HOME
+python3 -m venv --without-pip env
+pip --python env/bin/python install --quiet --no-cache-dir --index-url $URL/simple hello
+env/bin/python -c 'import hello; print(hello.greet())'
+printf '[registries.far]\nindex = "sparse+%s/index/"\n' $URL >.cargo/config.toml; cd c
+printf '[package]\nname = "c"\nversion = "0.1.0"\nedition = "2021"\n[dependencies]\nhello = { version = "1", registry = "far" }\n' >Cargo.toml
+echo 'fn main() { println!("{}", hello::greet()) }' >src/main.rs
+cargo build --quiet; grep -ac 'hello from a crate' target/debug/c
+"#;
+
+#[test]
+fn package_managers_go_about_their_work_under_a_strict_policy() {
+    let good = name();
+    let (directory, url) = registries(&good);
+    // What `cc` links by; its place has the compiler's version in it.
+    let linker = docker::run(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        IMAGE,
+        "cc",
+        "-print-prog-name=collect2",
+    ]);
+    let tools = [
+        "sh", "env", "mkdir", "grep", "sleep", "true", "uname", "python3", "pip", "cargo", "rustc",
+        "cc", "ld", &linker,
+    ];
+    let workspace = clients().allow(&[&good]).key(
+        "agent",
+        json!({ "capabilities": {
+            "network": { "egress": { "allowedDomains": [good] } },
+            "filesystem": { "readOnlyPaths": ["/etc", "/usr", "."], "deniedPaths": [".env"] },
+            "tools": { "allowedBinaries": tools },
+        } }),
+    );
+    workspace.put(".env", "SECRET=1\n");
+    let session = workspace.session(&token("pack"));
+    let denied = || workspace.denials(&session.id());
+    let out = session.inside(&format!("URL={url}\n{WORK}"));
+    assert!(
+        out.stdout.starts_with("hello from a wheel\n") && out.stdout.len() > 20,
+        "{out:?}\n{:#?}",
+        denied()
+    );
+    assert_eq!(denied(), [] as [serde_json::Value; 0]);
+    // The control: what was built is not listed, and what the policy is about is refused.
+    for tried in ["/tmp/home/c/target/debug/c", "cat .env", "echo >new", "id"] {
+        let out = session.inside(tried);
+        assert!(out.status != 0 && out.stdout.is_empty(), "{tried}: {out:?}");
+    }
+    drop(session);
+    let _ = std::fs::remove_dir_all(directory);
 }
 
 #[test]
