@@ -7,6 +7,8 @@ mod asked;
 mod bulk;
 #[path = "e2e_network/clients.rs"]
 mod clients;
+#[path = "e2e_network/clock.rs"]
+mod clock;
 #[path = "e2e_network/credential_life.rs"]
 mod credential_life;
 #[path = "e2e_network/credentials.rs"]
