@@ -57,8 +57,25 @@ pub struct Offsets {
     pub unix_path: u32,
     pub socket_sk: u32,
     pub bprm_file: u32,
+    pub task_files: u32,
+    pub files_fdt: u32,
+    pub fdtable_fd: u32,
+    pub file_inode: u32,
+    pub inode_sb: u32,
+    pub inode_ino: u32,
+    pub inode_size: u32,
+    pub inode_generation: u32,
+    /// How many names it has.
+    pub inode_names: u32,
+    /// Seconds of its last change of any kind.
+    pub inode_changed: u32,
+    pub inode_changed_nanos: u32,
+    /// From an inode of overlayfs to what says whether it is in the layer that is written; 0: the kernel does not say.
+    pub inode_upper: u32,
+    pub sb_dev: u32,
+    pub sb_magic: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 104);
+const _: () = assert!(size_of::<Offsets>() == 160);
 
 /// Tables there is room for: one that is looked up in, and one that is made beside it. `HALF` says which is which.
 pub const HALVES: u32 = 2;
@@ -132,12 +149,51 @@ pub mod right {
     pub const NAMED: u32 = 8;
     /// A person said that it may be executed: only while its directory has it by this name.
     pub const APPROVED: u32 = 16;
-    /// How far up the number stands by which `ONCE` has it, where it may be executed once.
-    pub const ONCE_SHIFT: u32 = 16;
+    /// How far up the number stands by which `APPROVED` has what it said that of.
+    pub const NUMBER_SHIFT: u32 = 16;
 }
 
-/// Most programs at once that may be started once.
-pub const ONCE_ENTRIES: u32 = 64;
+/// Most programs at once that a person said may be executed.
+pub const APPROVED_ENTRIES: u32 = 512;
+
+/// Which file it is, and as it is: any change of it is another.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    pub inode: u64,
+    pub size: u64,
+    /// Seconds of its last change of any kind.
+    pub changed: i64,
+    pub changed_nanos: u32,
+    /// As the kernel has it, `s_dev`.
+    pub device: u32,
+    pub generation: u32,
+    /// How many names it has.
+    pub names: u32,
+}
+const _: () = assert!(size_of::<Identity>() == 40);
+
+/// What is known of an open file.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    pub identity: Identity,
+    /// Not 0: of an overlay, and in the layer that is written, or it is not known in which.
+    pub own_layer: u32,
+    pub _pad: u32,
+}
+const _: () = assert!(size_of::<Looked>() == 48);
+
+/// An element of `APPROVED`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Approved {
+    pub identity: Identity,
+    /// Not 0: whoever takes it out is the one who may.
+    pub once: u32,
+    pub _pad: u32,
+}
+const _: () = assert!(size_of::<Approved>() == 48);
 
 /// The state in which a path's last name is read.
 pub const START: u32 = 0;
@@ -175,8 +231,10 @@ pub enum FileReason {
     Linked = 7,
     /// What is not listed and is in no directory any more, or never was.
     Nameless = 8,
-    /// No denial: it was started, as it may be once.
+    /// No denial: it may be started, as it may be once.
     Once = 9,
+    /// It has the place of what a person allowed, and is another file, or was changed.
+    Changed = 10,
 }
 
 /// Bytes of a path that an event carries, its last name first, each ended by 0.
@@ -204,6 +262,22 @@ pub struct FileEvent {
     pub path: [u8; EVENT_PATH + EVENT_NAME],
 }
 const _: () = assert!(size_of::<FileEvent>() == 56 + EVENT_PATH + EVENT_NAME);
+
+// === impl Identity ===
+
+impl Identity {
+    /// Word by word, as the programs compare it.
+    #[inline(always)]
+    pub fn is(&self, other: &Self) -> bool {
+        self.inode == other.inode
+            && self.size == other.size
+            && self.changed == other.changed
+            && self.changed_nanos == other.changed_nanos
+            && self.device == other.device
+            && self.generation == other.generation
+            && self.names == other.names
+    }
+}
 
 // === impl Name ===
 

@@ -8,16 +8,19 @@ use aya_ebpf::{
     maps::HashMap,
     programs::LsmContext,
 };
-use enforcer_common::files::{Act, FileReason, ONCE_ENTRIES, Place, listed, right};
+use enforcer_common::files::{APPROVED_ENTRIES, Act, Approved, FileReason, Place, listed, right};
 
 use crate::{
-    place::{At, DIRECTORY, LINK, Pointer, Rules, changes, rules, socket},
+    identity,
+    members::{Pointer, offset, read},
+    place::{At, DIRECTORY, LINK, Rules, changes, rules, socket},
     record::{deny_file, record_file},
 };
 
-/// What may be executed once, by the number that its place has: whoever takes it out is the one.
+/// What a person said may be executed, by the number that its place has.
 #[map]
-static ONCE: HashMap<u32, u32> = HashMap::with_max_entries(ONCE_ENTRIES, BPF_F_NO_PREALLOC);
+static APPROVED: HashMap<u32, Approved> =
+    HashMap::with_max_entries(APPROVED_ENTRIES, BPF_F_NO_PREALLOC);
 
 /// What a rule answers with, as the mounts that carry the others do: EACCES, EROFS. EXDEV makes `mv` copy instead, file by file.
 const EACCES: i32 = -13;
@@ -169,14 +172,36 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
     if place.rights & right::EXECUTE == 0 {
         return refuse(Act::Execute, at, FileReason::NotListed, EACCES);
     }
-    let once = place.rights >> right::ONCE_SHIFT;
-    if once != 0 {
-        if ONCE.remove(&once).is_err() {
-            return refuse(Act::Execute, at, FileReason::NotListed, EACCES);
-        }
-        record_file(Act::Execute, at, FileReason::Once);
+    if place.rights & right::APPROVED == 0 {
+        return 0;
     }
-    0
+    match approved(bprm, place.rights >> right::NUMBER_SHIFT) {
+        Ok(once) => {
+            if once {
+                record_file(Act::Execute, at, FileReason::Once);
+            }
+            0
+        }
+        Err(reason) => refuse(Act::Execute, at, reason, EACCES),
+    }
+}
+
+/// Whether it may be executed this once; what is not the file that a person allowed, as it was, may not at all.
+#[inline(always)]
+fn approved(bprm: Pointer, number: u32) -> Result<bool, FileReason> {
+    // SAFETY: the value is copied at once.
+    let Some(approved) = unsafe { APPROVED.get(&number) }.copied() else {
+        return Err(FileReason::NotListed);
+    };
+    let found = read(bprm, offset!(bprm_file)).and_then(identity::of_file);
+    let Ok(found) = found else { return Err(FileReason::Internal) };
+    if found.own_layer != 0 || !found.identity.is(&approved.identity) {
+        return Err(FileReason::Changed);
+    }
+    if approved.once == 0 {
+        return Ok(false);
+    }
+    APPROVED.remove(&number).map(|()| true).map_err(|_| FileReason::NotListed)
 }
 
 #[lsm(hook = "unix_stream_connect")]

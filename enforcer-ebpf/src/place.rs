@@ -4,7 +4,7 @@
 
 use aya_ebpf::{
     helpers::{
-        bpf_get_current_task, bpf_probe_read_kernel,
+        bpf_get_current_task,
         generated::{bpf_loop, bpf_probe_read_kernel as read_bytes},
     },
     macros::map,
@@ -14,39 +14,10 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use core::ffi::c_void;
 use enforcer_common::files::{
     Glob, HALVES, MAX_GLOBS, MAX_NAME, MAX_STEPS, NAME_ENTRIES, NEXT_ENTRIES, Name,
-    Offsets, Place, STATE_ENTRIES, START, Settings,
+    Place, STATE_ENTRIES, START, Settings,
 };
 
-/// Filled in when the object is loaded. Volatile reads: the compiler must not take the zeroes for granted.
-#[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets {
-    task_nsproxy: 0,
-    task_real_parent: 0,
-    task_tgid: 0,
-    nsproxy_mnt_ns: 0,
-    mnt_ns_inum: 0,
-    file_path: 0,
-    file_mode: 0,
-    file_flags: 0,
-    path_mnt: 0,
-    path_dentry: 0,
-    dentry_parent: 0,
-    dentry_inode: 0,
-    dentry_seq: 0,
-    dentry_name: 0,
-    dentry_name_len: 0,
-    dentry_hashed: 0,
-    inode_mode: 0,
-    vfsmount_root: 0,
-    mount_mnt: 0,
-    mount_parent: 0,
-    mount_mountpoint: 0,
-    mount_ns: 0,
-    mount_id: 0,
-    unix_path: 0,
-    socket_sk: 0,
-    bprm_file: 0,
-};
+use crate::members::{Pointer, offset, read};
 
 /// Element 0: the half that is looked up in. Of each of the following maps a half is one table's, the other the other's.
 #[map]
@@ -74,23 +45,6 @@ static NEXT: Array<u32> = Array::with_max_entries(HALVES * NEXT_ENTRIES, 0);
 /// By state at the root. Also.
 #[map]
 static PLACES: Array<Place> = Array::with_max_entries(HALVES * STATE_ENTRIES, 0);
-
-/// A pointer into the kernel. Never followed but by [`read`].
-pub type Pointer = *const u8;
-
-macro_rules! offset {
-    ($member:ident) => {
-        // SAFETY: a static of this object; volatile, because the loader writes it.
-        unsafe { core::ptr::read_volatile(&raw const OFFSETS.$member) as usize }
-    };
-}
-
-/// A member of a kernel structure.
-#[inline(always)]
-fn read<T: Copy>(base: Pointer, offset: usize) -> Result<T, ()> {
-    // SAFETY: the helper checks the address and fails where nothing can be read.
-    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset).cast::<T>()) }.map_err(|_| ())
-}
 
 /// One table, and the half of the maps that it is in.
 pub struct Rules {

@@ -51,7 +51,7 @@ fn path(event: &FileEvent) -> String {
 
 /// The record of what was decided about a file.
 pub fn file_record(event: &FileEvent) -> Event {
-    const REASONS: [(FileReason, &str); 9] = [
+    const REASONS: [(FileReason, &str); 10] = [
         (FileReason::Denied, "file-denied"),
         (FileReason::ReadOnly, "file-read-only"),
         (FileReason::Moved, "rules-would-move"),
@@ -61,6 +61,7 @@ pub fn file_record(event: &FileEvent) -> Event {
         (FileReason::Linked, "link-at-a-rule"),
         (FileReason::Nameless, "nameless"),
         (FileReason::Once, "approved-once"),
+        (FileReason::Changed, "changed-since-approved"),
     ];
     const ACTS: [(Act, &str); 9] = [
         (Act::Open, "open"),
