@@ -74,8 +74,19 @@ pub struct Offsets {
     pub inode_upper: u32,
     pub sb_dev: u32,
     pub sb_magic: u32,
+    pub sb_flags: u32,
+    pub vfsmount_flags: u32,
+    pub task_mm: u32,
+    pub mm_exe_file: u32,
+    pub vma_file: u32,
+    pub vma_flags: u32,
+    /// From a file that lies under another one to that one's path; 0: its own path is that one's (before Linux 6.8).
+    pub backing_path: u32,
+    pub task_group_leader: u32,
+    pub nsproxy_pid_ns: u32,
+    pub pid_ns_reaper: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 160);
+const _: () = assert!(size_of::<Offsets>() == 200);
 
 /// Tables there is room for: one that is looked up in, and one that is made beside it. `HALF` says which is which.
 pub const HALVES: u32 = 2;
@@ -92,8 +103,12 @@ pub struct Settings {
     pub globs: u32,
     /// Of [`listed`]: whether only what has [`right::EXECUTE`], or is on a mount of `LISTED`, is started.
     pub listed: u32,
+    /// Where the root is no overlay: what is on this device (as the kernel has it) and was not changed since then, in seconds, is the image's.
+    pub image_device: u32,
+    pub _pad: u32,
+    pub image_until: i64,
 }
-const _: () = assert!(size_of::<Settings>() == 16);
+const _: () = assert!(size_of::<Settings>() == 32);
 
 /// Values of [`Settings::listed`].
 pub mod listed {
@@ -178,11 +193,23 @@ const _: () = assert!(size_of::<Identity>() == 40);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Looked {
     pub identity: Identity,
-    /// Not 0: of an overlay, and in the layer that is written, or it is not known in which.
-    pub own_layer: u32,
+    /// Of [`layer`].
+    pub layer: u32,
     pub _pad: u32,
 }
 const _: () = assert!(size_of::<Looked>() == 48);
+
+/// Values of [`Looked::layer`].
+pub mod layer {
+    /// Of no overlay.
+    pub const NONE: u32 = 0;
+    /// Of one that nothing writes.
+    pub const IMAGE: u32 = 1;
+    /// Of the one that the container writes.
+    pub const OWN: u32 = 2;
+    /// The kernel does not say.
+    pub const UNKNOWN: u32 = 3;
+}
 
 /// An element of `APPROVED`.
 #[repr(C)]
@@ -212,6 +239,14 @@ pub enum Act {
     Connect = 71,
     /// Executed, and ended before its first instruction.
     Start = 72,
+    /// Mapped so that it could be executed.
+    Map = 73,
+    /// Another process's memory, and what else the kernel shows of it to whoever could trace it.
+    Trace = 74,
+    Mount = 75,
+    /// A program or map of the kernel's own.
+    Bpf = 76,
+    UserNamespace = 77,
 }
 
 /// Why.
@@ -235,6 +270,8 @@ pub enum FileReason {
     Once = 9,
     /// It has the place of what a person allowed, and is another file, or was changed.
     Changed = 10,
+    /// Nobody inside does that, whatever the rules are.
+    Never = 11,
 }
 
 /// Bytes of a path that an event carries, its last name first, each ended by 0.

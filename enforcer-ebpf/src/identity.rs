@@ -9,9 +9,12 @@ use aya_ebpf::{
     maps::Array,
     programs::RawTracePointContext,
 };
-use enforcer_common::files::{Identity, Looked};
+use enforcer_common::files::{Identity, Looked, layer};
 
-use crate::members::{Pointer, offset, read};
+use crate::{
+    members::{Pointer, offset, read},
+    place::{At, Rules},
+};
 
 /// Element 0: what was looked at last.
 #[map]
@@ -49,9 +52,13 @@ fn opened(descriptor: u64) -> Result<Pointer, ()> {
 /// What is known of the file that a `struct file` is open on.
 #[inline(always)]
 pub fn of_file(file: Pointer) -> Result<Looked, ()> {
+    of_inode(read(file, offset!(file_inode))?)
+}
+
+#[inline(always)]
+pub fn of_inode(inode: Pointer) -> Result<Looked, ()> {
     /// From Linux 6.13 on a bit above the nanoseconds says that somebody asked for them.
     const NANOS: u32 = (1 << 30) - 1;
-    let inode: Pointer = read(file, offset!(file_inode))?;
     let sb: Pointer = read(inode, offset!(inode_sb))?;
     let nanos: u32 = read(inode, offset!(inode_changed_nanos))?;
     let identity = Identity {
@@ -63,20 +70,38 @@ pub fn of_file(file: Pointer) -> Result<Looked, ()> {
         generation: read(inode, offset!(inode_generation))?,
         names: read(inode, offset!(inode_names))?,
     };
-    Ok(Looked { identity, own_layer: own_layer(inode, sb)?.into(), _pad: 0 })
+    Ok(Looked { identity, layer: layer_of(inode, sb)?, _pad: 0 })
 }
 
-/// Whether it is in the layer that a container writes. A mapping of such a file that could write it is one of another inode: neither leases nor
-/// times tell of it (fs/overlayfs/file.c, `ovl_mmap`). Where the kernel does not say so of any file it is.
+/// In which layer of an overlay it is, of [`layer`]. A mapping of a file that a container wrote is one of another inode: neither leases nor times
+/// tell of one that could write it still (fs/overlayfs/file.c, `ovl_mmap`).
 #[inline(always)]
-fn own_layer(inode: Pointer, sb: Pointer) -> Result<bool, ()> {
+fn layer_of(inode: Pointer, sb: Pointer) -> Result<u32, ()> {
     let magic: u64 = read(sb, offset!(sb_magic))?;
     if magic != OVERLAYFS {
-        return Ok(false);
+        return Ok(layer::NONE);
     }
     if offset!(inode_upper) == 0 {
-        return Ok(true);
+        return Ok(layer::UNKNOWN);
     }
     let upper: Pointer = read(inode, offset!(inode_upper))?;
-    Ok(!upper.is_null())
+    Ok(if upper.is_null() { layer::IMAGE } else { layer::OWN })
+}
+
+/// Whether nobody inside wrote it: in a layer of the image's, on what nobody here writes, or not changed since before anything began.
+#[inline(always)]
+pub fn is_the_images(at: At, rules: &Rules) -> Result<bool, ()> {
+    /// include/linux/fs.h
+    const SB_RDONLY: u64 = 1;
+    if at.is_read_only()? {
+        return Ok(true);
+    }
+    let inode = at.inode()?;
+    let found = of_inode(inode)?;
+    let sb: Pointer = read(inode, offset!(inode_sb))?;
+    let flags: u64 = read(sb, offset!(sb_flags))?;
+    let before = rules.image_device != 0
+        && found.identity.device == rules.image_device
+        && found.identity.changed < rules.image_until;
+    Ok(found.layer == layer::IMAGE || flags & SB_RDONLY != 0 || before)
 }

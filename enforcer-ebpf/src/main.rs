@@ -12,6 +12,7 @@ mod egress;
 mod files;
 mod flows;
 mod gate;
+mod guard;
 mod identity;
 mod maps;
 mod members;

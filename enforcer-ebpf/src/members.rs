@@ -46,6 +46,16 @@ pub static OFFSETS: Offsets = Offsets {
     inode_upper: 0,
     sb_dev: 0,
     sb_magic: 0,
+    sb_flags: 0,
+    vfsmount_flags: 0,
+    task_mm: 0,
+    mm_exe_file: 0,
+    vma_file: 0,
+    vma_flags: 0,
+    backing_path: 0,
+    task_group_leader: 0,
+    nsproxy_pid_ns: 0,
+    pid_ns_reaper: 0,
 };
 
 /// A pointer into the kernel. Never followed but by [`read`].

@@ -24,7 +24,7 @@ use aya::{Ebpf, EbpfLoader};
 use enforcer_common::files::Offsets;
 use policy::{EffectivePolicy, Layers};
 
-pub use files::{FilePrograms, Room};
+pub use files::{FilePrograms, Image, Room};
 pub use look::Look;
 pub use maps::{Maps, SessionMaps};
 pub use query::{AttachType, attached_programs, steering_programs};

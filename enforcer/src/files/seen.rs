@@ -5,14 +5,15 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use enforcer_common::files::Identity;
+use enforcer_common::files::{Identity, layer};
 use schema::program::ProgramName;
 use sha2::{Digest as _, Sha256};
 
 use super::enter::Inside;
-use super::{FilesError, sys};
-use crate::kernel::{KernelError, Look};
+use super::{FilesError, io_error, sys};
+use crate::kernel::{Image, KernelError, Look};
 
 /// Longest program that a person is asked about, in bytes: all of it is read.
 pub const MAX_SEEN: u64 = 256 << 20;
@@ -87,7 +88,7 @@ impl Seen {
         if found.identity.names != 1 {
             return Err(Unfit::Named);
         }
-        if found.own_layer != 0 {
+        if !matches!(found.layer, layer::NONE | layer::IMAGE) {
             return Err(Unfit::OwnLayer);
         }
         let digest = digest(file, found.identity.size, MAX_SEEN)?;
@@ -98,6 +99,26 @@ impl Seen {
             identity: found.identity,
             digest,
         })
+    }
+}
+
+/// What the image is, in the mount namespace of `pid`, as long as nothing inside has begun.
+pub fn image(pid: u32, network: (u64, u64), look: &Look) -> Result<Image, FilesError> {
+    let root = Inside::of(pid, network)?.list(Path::new(""));
+    let root = root.map_err(io_error("open", "the container's root"))?;
+    let kernel = |error: KernelError| FilesError::Kernel(error.to_string());
+    let found = look.at(&root).map_err(kernel)?;
+    match found.layer {
+        layer::NONE => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            let seconds = now.unwrap_or_default().as_secs();
+            Ok(Image {
+                device: found.identity.device,
+                until: i64::try_from(seconds).unwrap_or_default(),
+            })
+        }
+        layer::UNKNOWN => Err(FilesError::Layers),
+        _ => Ok(Image::default()),
     }
 }
 

@@ -21,7 +21,7 @@ use super::{HookState, KernelError, failed, from_pin, pin_error, take};
 use crate::files::table::Table;
 
 /// The programs, each by its hook's name.
-pub const HOOKS: [&str; 14] = [
+pub const HOOKS: [&str; 23] = [
     "file_open",
     "path_mknod",
     "path_mkdir",
@@ -36,7 +36,24 @@ pub const HOOKS: [&str; 14] = [
     "bprm_check_security",
     "unix_stream_connect",
     "unix_may_send",
+    "mmap_file",
+    "file_mprotect",
+    "ptrace_access_check",
+    "sb_mount",
+    "sb_umount",
+    "move_mount",
+    "sb_pivotroot",
+    "bpf",
+    "userns_create",
 ];
+
+/// What counts as the image's where a container's root is no overlay, whose layers say it: what is on this device (as the kernel numbers it),
+/// and was not changed since then, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    pub device: u32,
+    pub until: i64,
+}
 
 /// How many tables there is room for, where the session has programs about files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,13 +242,13 @@ impl FilePrograms {
     }
 
     /// Fills the tables, and has them hold in a mount namespace whose programs have not begun. Until it is done they hold nowhere.
-    pub fn hold(&mut self, table: &Table, namespace: u32) -> Result<(), KernelError> {
+    pub fn hold(&mut self, table: &Table, namespace: u32, image: Image) -> Result<(), KernelError> {
         self.release()?;
         let maps = &mut self.maps;
         maps.half.set(0, 0, 0).map_err(map_error(HALF))?;
         maps.fill(0, table)?;
         maps.settings
-            .set(0, table.settings(namespace), 0)
+            .set(0, table.settings(namespace, image), 0)
             .map_err(map_error(FILES))
     }
 
@@ -248,9 +265,13 @@ impl FilePrograms {
         let half = maps.half.get(&0, 0).map_err(map_error(HALF))?;
         let other = 1 - half.min(1);
         let now = maps.settings.get(&half, 0).map_err(map_error(FILES))?;
+        let image = Image {
+            device: now.image_device,
+            until: now.image_until,
+        };
         maps.fill(other, table)?;
         maps.settings
-            .set(other, table.settings(now.mount_namespace), 0)
+            .set(other, table.settings(now.mount_namespace, image), 0)
             .map_err(map_error(FILES))?;
         maps.half.set(0, other, 0).map_err(map_error(HALF))
     }

@@ -89,6 +89,16 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         inode_upper: 0,
         sb_dev: of("super_block", "s_dev")?,
         sb_magic: of("super_block", "s_magic")?,
+        sb_flags: of("super_block", "s_flags")?,
+        vfsmount_flags: of("vfsmount", "mnt_flags")?,
+        task_mm: of("task_struct", "mm")?,
+        mm_exe_file: of("mm_struct", "exe_file")?,
+        vma_file: of("vm_area_struct", "vm_file")?,
+        vma_flags: of("vm_area_struct", "vm_flags")?,
+        backing_path: of("backing_file", "user_path").unwrap_or(0),
+        task_group_leader: of("task_struct", "group_leader")?,
+        nsproxy_pid_ns: of("nsproxy", "pid_ns_for_children")?,
+        pid_ns_reaper: of("pid_namespace", "child_reaper")?,
     })
 }
 
