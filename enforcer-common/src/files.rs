@@ -57,8 +57,36 @@ pub struct Offsets {
     pub unix_path: u32,
     pub socket_sk: u32,
     pub bprm_file: u32,
+    pub task_files: u32,
+    pub files_fdt: u32,
+    pub fdtable_fd: u32,
+    pub file_inode: u32,
+    pub inode_sb: u32,
+    pub inode_ino: u32,
+    pub inode_size: u32,
+    pub inode_generation: u32,
+    /// How many names it has.
+    pub inode_names: u32,
+    /// Seconds of its last change of any kind.
+    pub inode_changed: u32,
+    pub inode_changed_nanos: u32,
+    /// From an inode of overlayfs to what says whether it is in the layer that is written; 0: the kernel does not say.
+    pub inode_upper: u32,
+    pub sb_dev: u32,
+    pub sb_magic: u32,
+    pub sb_flags: u32,
+    pub vfsmount_flags: u32,
+    pub task_mm: u32,
+    pub mm_exe_file: u32,
+    pub vma_file: u32,
+    pub vma_flags: u32,
+    /// From a file that lies under another one to that one's path; 0: its own path is that one's (before Linux 6.8).
+    pub backing_path: u32,
+    pub task_group_leader: u32,
+    pub nsproxy_pid_ns: u32,
+    pub pid_ns_reaper: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 104);
+const _: () = assert!(size_of::<Offsets>() == 200);
 
 /// Tables there is room for: one that is looked up in, and one that is made beside it. `HALF` says which is which.
 pub const HALVES: u32 = 2;
@@ -75,8 +103,12 @@ pub struct Settings {
     pub globs: u32,
     /// Of [`listed`]: whether only what has [`right::EXECUTE`], or is on a mount of `LISTED`, is started.
     pub listed: u32,
+    /// Where the root is no overlay: what is on this device (as the kernel has it) and was not changed since then, in seconds, is the image's.
+    pub image_device: u32,
+    pub _pad: u32,
+    pub image_until: i64,
 }
-const _: () = assert!(size_of::<Settings>() == 16);
+const _: () = assert!(size_of::<Settings>() == 32);
 
 /// Values of [`Settings::listed`].
 pub mod listed {
@@ -132,12 +164,63 @@ pub mod right {
     pub const NAMED: u32 = 8;
     /// A person said that it may be executed: only while its directory has it by this name.
     pub const APPROVED: u32 = 16;
-    /// How far up the number stands by which `ONCE` has it, where it may be executed once.
-    pub const ONCE_SHIFT: u32 = 16;
+    /// How far up the number stands by which `APPROVED` has what it said that of.
+    pub const NUMBER_SHIFT: u32 = 16;
 }
 
-/// Most programs at once that may be started once.
-pub const ONCE_ENTRIES: u32 = 64;
+/// Most programs at once that a person said may be executed.
+pub const APPROVED_ENTRIES: u32 = 512;
+
+/// Which file it is, and as it is: any change of it is another.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    pub inode: u64,
+    pub size: u64,
+    /// Seconds of its last change of any kind.
+    pub changed: i64,
+    pub changed_nanos: u32,
+    /// As the kernel has it, `s_dev`.
+    pub device: u32,
+    pub generation: u32,
+    /// How many names it has.
+    pub names: u32,
+}
+const _: () = assert!(size_of::<Identity>() == 40);
+
+/// What is known of an open file.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    pub identity: Identity,
+    /// Of [`layer`].
+    pub layer: u32,
+    pub _pad: u32,
+}
+const _: () = assert!(size_of::<Looked>() == 48);
+
+/// Values of [`Looked::layer`].
+pub mod layer {
+    /// Of no overlay.
+    pub const NONE: u32 = 0;
+    /// Of one that nothing writes.
+    pub const IMAGE: u32 = 1;
+    /// Of the one that the container writes.
+    pub const OWN: u32 = 2;
+    /// The kernel does not say.
+    pub const UNKNOWN: u32 = 3;
+}
+
+/// An element of `APPROVED`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Approved {
+    pub identity: Identity,
+    /// Not 0: whoever takes it out is the one who may.
+    pub once: u32,
+    pub _pad: u32,
+}
+const _: () = assert!(size_of::<Approved>() == 48);
 
 /// The state in which a path's last name is read.
 pub const START: u32 = 0;
@@ -156,6 +239,14 @@ pub enum Act {
     Connect = 71,
     /// Executed, and ended before its first instruction.
     Start = 72,
+    /// Mapped so that it could be executed.
+    Map = 73,
+    /// Another process's memory, and what else the kernel shows of it to whoever could trace it.
+    Trace = 74,
+    Mount = 75,
+    /// A program or map of the kernel's own.
+    Bpf = 76,
+    UserNamespace = 77,
 }
 
 /// Why.
@@ -175,8 +266,12 @@ pub enum FileReason {
     Linked = 7,
     /// What is not listed and is in no directory any more, or never was.
     Nameless = 8,
-    /// No denial: it was started, as it may be once.
+    /// No denial: it may be started, as it may be once.
     Once = 9,
+    /// It has the place of what a person allowed, and is another file, or was changed.
+    Changed = 10,
+    /// Nobody inside does that, whatever the rules are.
+    Never = 11,
 }
 
 /// Bytes of a path that an event carries, its last name first, each ended by 0.
@@ -204,6 +299,22 @@ pub struct FileEvent {
     pub path: [u8; EVENT_PATH + EVENT_NAME],
 }
 const _: () = assert!(size_of::<FileEvent>() == 56 + EVENT_PATH + EVENT_NAME);
+
+// === impl Identity ===
+
+impl Identity {
+    /// Word by word, as the programs compare it.
+    #[inline(always)]
+    pub fn is(&self, other: &Self) -> bool {
+        self.inode == other.inode
+            && self.size == other.size
+            && self.changed == other.changed
+            && self.changed_nanos == other.changed_nanos
+            && self.device == other.device
+            && self.generation == other.generation
+            && self.names == other.names
+    }
+}
 
 // === impl Name ===
 

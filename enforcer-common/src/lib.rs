@@ -239,4 +239,8 @@ mod pod {
     unsafe impl aya::Pod for files::Glob {}
     // SAFETY: as above.
     unsafe impl aya::Pod for files::Place {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for files::Looked {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for files::Approved {}
 }

@@ -4,25 +4,32 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
+    helpers::bpf_get_current_task,
     macros::{lsm, map},
     maps::HashMap,
     programs::LsmContext,
 };
-use enforcer_common::files::{Act, FileReason, ONCE_ENTRIES, Place, listed, right};
+use enforcer_common::files::{APPROVED_ENTRIES, Act, Approved, FileReason, Place, layer, listed, right};
 
 use crate::{
-    place::{At, DIRECTORY, LINK, Pointer, Rules, changes, rules, socket},
+    identity,
+    members::{Pointer, offset, read},
+    place::{At, DIRECTORY, LINK, Rules, changes, rules, socket},
     record::{deny_file, record_file},
 };
 
-/// What may be executed once, by the number that its place has: whoever takes it out is the one.
+/// What a person said may be executed, by the number that its place has.
 #[map]
-static ONCE: HashMap<u32, u32> = HashMap::with_max_entries(ONCE_ENTRIES, BPF_F_NO_PREALLOC);
+static APPROVED: HashMap<u32, Approved> =
+    HashMap::with_max_entries(APPROVED_ENTRIES, BPF_F_NO_PREALLOC);
 
 /// What a rule answers with, as the mounts that carry the others do: EACCES, EROFS. EXDEV makes `mv` copy instead, file by file.
-const EACCES: i32 = -13;
+pub const EACCES: i32 = -13;
 const EROFS: i32 = -30;
 const EXDEV: i32 = -18;
+
+/// include/uapi/asm-generic/mman-common.h
+const PROT_EXEC: u64 = 4;
 
 /// What is in the way of a change, and of a link: that would lead elsewhere whoever goes by the name that a rule says.
 const CHANGED: u32 = right::DENIED | right::READ_ONLY;
@@ -169,14 +176,96 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
     if place.rights & right::EXECUTE == 0 {
         return refuse(Act::Execute, at, FileReason::NotListed, EACCES);
     }
-    let once = place.rights >> right::ONCE_SHIFT;
-    if once != 0 {
-        if ONCE.remove(&once).is_err() {
-            return refuse(Act::Execute, at, FileReason::NotListed, EACCES);
-        }
-        record_file(Act::Execute, at, FileReason::Once);
+    if place.rights & right::APPROVED == 0 {
+        return 0;
     }
-    0
+    match approved(bprm, place.rights >> right::NUMBER_SHIFT) {
+        Ok(once) => {
+            if once {
+                record_file(Act::Execute, at, FileReason::Once);
+            }
+            0
+        }
+        Err(reason) => refuse(Act::Execute, at, reason, EACCES),
+    }
+}
+
+/// Whether it may be executed this once; what is not the file that a person allowed, as it was, may not at all.
+#[inline(always)]
+fn approved(bprm: Pointer, number: u32) -> Result<bool, FileReason> {
+    // SAFETY: the value is copied at once.
+    let Some(approved) = unsafe { APPROVED.get(&number) }.copied() else {
+        return Err(FileReason::NotListed);
+    };
+    let found = read(bprm, offset!(bprm_file)).and_then(identity::of_file);
+    let Ok(found) = found else { return Err(FileReason::Internal) };
+    let fit = matches!(found.layer, layer::NONE | layer::IMAGE);
+    if !fit || !found.identity.is(&approved.identity) {
+        return Err(FileReason::Changed);
+    }
+    if approved.once == 0 {
+        return Ok(false);
+    }
+    APPROVED.remove(&number).map(|()| true).map_err(|_| FileReason::NotListed)
+}
+
+#[lsm(hook = "mmap_file")]
+pub fn mmap_file(ctx: LsmContext) -> i32 {
+    let (file, protection): (Pointer, u64) = (ctx.arg(0), ctx.arg(2));
+    if protection & PROT_EXEC == 0 || file.is_null() {
+        return 0;
+    }
+    map(file)
+}
+
+/// What is mapped already comes to be executable.
+#[lsm(hook = "file_mprotect")]
+pub fn file_mprotect(ctx: LsmContext) -> i32 {
+    /// In a mapping's flags (include/linux/mm.h): it was judged when it was made.
+    const VM_EXEC: u64 = 4;
+    let (mapping, protection): (Pointer, u64) = (ctx.arg(0), ctx.arg(2));
+    if protection & PROT_EXEC == 0 || rules().is_none() {
+        return 0;
+    }
+    let file: Result<Pointer, ()> = read(mapping, offset!(vma_file));
+    let flags: Result<u64, ()> = read(mapping, offset!(vma_flags));
+    match (file, flags) {
+        (Ok(file), Ok(flags)) if file.is_null() || flags & VM_EXEC != 0 => 0,
+        (Ok(file), Ok(_)) => map(file),
+        _ => EACCES,
+    }
+}
+
+/// Where only what is listed is started, nothing else is mapped to be executed but what is the image's, and what was started. Memory of no
+/// file is free: it is what compilers at run time work in.
+#[inline(always)]
+fn map(file: Pointer) -> i32 {
+    let Some(rules) = rules() else { return 0 };
+    if rules.listed == listed::NOTHING {
+        return 0;
+    }
+    let Ok(at) = At::opened(file) else { return EACCES };
+    match identity::is_the_images(at, &rules) {
+        Ok(true) => return 0,
+        Ok(false) => {}
+        Err(()) => return refuse(Act::Map, at, FileReason::Internal, EACCES),
+    }
+    // SAFETY: the helper takes no argument.
+    let task = unsafe { bpf_get_current_task() } as Pointer;
+    let runs = At::running(task).and_then(At::inode);
+    if runs.is_ok() && runs == at.inode() {
+        return 0;
+    }
+    let Ok(place) = at.place(&rules) else {
+        return refuse(Act::Map, at, FileReason::Internal, EACCES);
+    };
+    if place.rights & (right::EXECUTE | right::APPROVED | right::DENIED) == right::EXECUTE {
+        return 0;
+    }
+    match at.is_named() {
+        Ok(true) => refuse(Act::Map, at, FileReason::NotListed, EACCES),
+        _ => refuse(Act::Map, at, FileReason::Nameless, EACCES),
+    }
 }
 
 #[lsm(hook = "unix_stream_connect")]
@@ -266,7 +355,7 @@ fn weigh(act: Act, at: At, place: Place, restricted: u32) -> i32 {
 }
 
 #[inline(always)]
-fn refuse(act: Act, at: At, reason: FileReason, errno: i32) -> i32 {
+pub fn refuse(act: Act, at: At, reason: FileReason, errno: i32) -> i32 {
     deny_file(act, at, reason);
     errno
 }

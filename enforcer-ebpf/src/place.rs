@@ -4,7 +4,7 @@
 
 use aya_ebpf::{
     helpers::{
-        bpf_get_current_task, bpf_probe_read_kernel,
+        bpf_get_current_task,
         generated::{bpf_loop, bpf_probe_read_kernel as read_bytes},
     },
     macros::map,
@@ -14,39 +14,10 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use core::ffi::c_void;
 use enforcer_common::files::{
     Glob, HALVES, MAX_GLOBS, MAX_NAME, MAX_STEPS, NAME_ENTRIES, NEXT_ENTRIES, Name,
-    Offsets, Place, STATE_ENTRIES, START, Settings,
+    Place, STATE_ENTRIES, START, Settings,
 };
 
-/// Filled in when the object is loaded. Volatile reads: the compiler must not take the zeroes for granted.
-#[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets {
-    task_nsproxy: 0,
-    task_real_parent: 0,
-    task_tgid: 0,
-    nsproxy_mnt_ns: 0,
-    mnt_ns_inum: 0,
-    file_path: 0,
-    file_mode: 0,
-    file_flags: 0,
-    path_mnt: 0,
-    path_dentry: 0,
-    dentry_parent: 0,
-    dentry_inode: 0,
-    dentry_seq: 0,
-    dentry_name: 0,
-    dentry_name_len: 0,
-    dentry_hashed: 0,
-    inode_mode: 0,
-    vfsmount_root: 0,
-    mount_mnt: 0,
-    mount_parent: 0,
-    mount_mountpoint: 0,
-    mount_ns: 0,
-    mount_id: 0,
-    unix_path: 0,
-    socket_sk: 0,
-    bprm_file: 0,
-};
+use crate::members::{Pointer, offset, read};
 
 /// Element 0: the half that is looked up in. Of each of the following maps a half is one table's, the other the other's.
 #[map]
@@ -75,23 +46,6 @@ static NEXT: Array<u32> = Array::with_max_entries(HALVES * NEXT_ENTRIES, 0);
 #[map]
 static PLACES: Array<Place> = Array::with_max_entries(HALVES * STATE_ENTRIES, 0);
 
-/// A pointer into the kernel. Never followed but by [`read`].
-pub type Pointer = *const u8;
-
-macro_rules! offset {
-    ($member:ident) => {
-        // SAFETY: a static of this object; volatile, because the loader writes it.
-        unsafe { core::ptr::read_volatile(&raw const OFFSETS.$member) as usize }
-    };
-}
-
-/// A member of a kernel structure.
-#[inline(always)]
-fn read<T: Copy>(base: Pointer, offset: usize) -> Result<T, ()> {
-    // SAFETY: the helper checks the address and fails where nothing can be read.
-    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset).cast::<T>()) }.map_err(|_| ())
-}
-
 /// One table, and the half of the maps that it is in.
 pub struct Rules {
     half: u32,
@@ -99,6 +53,10 @@ pub struct Rules {
     globs: u32,
     /// Of [`enforcer_common::files::listed`].
     pub listed: u32,
+    /// Of [`Settings`].
+    pub image_device: u32,
+    pub image_until: i64,
+    namespace: u32,
 }
 
 /// The rules that the calling task is under, if it is in the namespace that they hold in.
@@ -120,7 +78,35 @@ pub fn rules() -> Option<Rules> {
         classes: settings.classes,
         globs: settings.globs,
         listed: settings.listed,
+        image_device: settings.image_device,
+        image_until: settings.image_until,
+        namespace,
     })
+}
+
+impl Rules {
+    /// Whether a task is in the namespace that they hold in.
+    #[inline(always)]
+    pub fn have(&self, task: Pointer) -> bool {
+        mount_namespace(task) == Ok(self.namespace)
+    }
+
+    /// Whether the calling task only entered the namespace, as a thread of the enforcer's does: the first of the processes that its children
+    /// would be among is not init, but one outside.
+    #[inline(always)]
+    pub fn are_entered(&self) -> Result<bool, ()> {
+        // SAFETY: the helper takes no argument.
+        let task = unsafe { bpf_get_current_task() } as Pointer;
+        Ok(mount_namespace(first(task)?)? != self.namespace)
+    }
+}
+
+/// The first process of the namespace that a task's children are in.
+#[inline(always)]
+pub fn first(task: Pointer) -> Result<Pointer, ()> {
+    let proxy: Pointer = read(task, offset!(task_nsproxy))?;
+    let namespace: Pointer = read(proxy, offset!(nsproxy_pid_ns))?;
+    read(namespace, offset!(pid_ns_reaper))
 }
 
 /// Inode of a task's mount namespace. A task that is ending has none any more.
@@ -182,6 +168,47 @@ impl At {
     #[inline(always)]
     pub fn file(file: Pointer) -> Result<Self, ()> {
         Self::path(file.wrapping_add(offset!(file_path)))
+    }
+
+    /// Of a `struct file` by whoever opened it: one that lies under another, as overlayfs maps it, has a path of its own as well.
+    #[inline(always)]
+    pub fn opened(file: Pointer) -> Result<Self, ()> {
+        /// Since Linux 6.5, in `struct file`'s mode.
+        const FMODE_BACKING: u32 = 1 << 25;
+        let path = offset!(backing_path);
+        let mode: u32 = read(file, offset!(file_mode))?;
+        if path != 0 && mode & FMODE_BACKING != 0 {
+            return Self::path(file.wrapping_add(path));
+        }
+        Self::file(file)
+    }
+
+    /// The root of a `struct vfsmount`.
+    #[inline(always)]
+    pub fn root(mount: Pointer) -> Result<Self, ()> {
+        Ok(Self { mount, entry: read(mount, offset!(vfsmount_root))? })
+    }
+
+    /// Of the program that a task runs; an error where it runs none.
+    #[inline(always)]
+    pub fn running(task: Pointer) -> Result<Self, ()> {
+        let memory: Pointer = read(task, offset!(task_mm))?;
+        Self::file(read(memory, offset!(mm_exe_file))?)
+    }
+
+    /// The inode of the entry.
+    #[inline(always)]
+    pub fn inode(self) -> Result<Pointer, ()> {
+        read(self.entry, offset!(dentry_inode))
+    }
+
+    /// Whether nothing is written by the way of its mount.
+    #[inline(always)]
+    pub fn is_read_only(self) -> Result<bool, ()> {
+        /// include/linux/mount.h
+        const MNT_READONLY: u32 = 0x40;
+        let flags: u32 = read(self.mount, offset!(vfsmount_flags))?;
+        Ok(flags & MNT_READONLY != 0)
     }
 
     /// Of the file that a `struct linux_binprm` is about.

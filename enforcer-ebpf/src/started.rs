@@ -18,7 +18,8 @@ use enforcer_common::{
 
 use crate::{
     maps::count,
-    place::{At, Pointer, rules},
+    members::Pointer,
+    place::{At, rules},
     record::deny_file,
 };
 

@@ -34,6 +34,8 @@ pub enum BtfError {
 /// The BTF of one object.
 #[derive(Debug)]
 pub struct Btf<'a> {
+    /// Of a module, the kernel's own: numbers of types and places of strings go on from there.
+    base: Option<&'a Btf<'a>>,
     types: Vec<Type<'a>>,
     strings: &'a [u8],
 }
@@ -104,19 +106,43 @@ impl<'a> Btf<'a> {
             rest = &rest[end..];
             types.push(found);
         }
-        Ok(Self { types, strings })
+        Ok(Self {
+            base: None,
+            types,
+            strings,
+        })
+    }
+
+    /// Of a module that was built against `base`.
+    pub fn of_module(base: &'a Btf<'a>, bytes: &'a [u8]) -> Result<Self, BtfError> {
+        Ok(Self {
+            base: Some(base),
+            ..Self::parse(bytes)?
+        })
     }
 
     /// Looks no further than the name is long: a section of strings may be one long string.
     fn is_named(&self, offset: u32, name: &[u8]) -> bool {
-        let rest = self.strings.get(offset as usize..).unwrap_or_default();
+        let mut offset = offset as usize;
+        if let Some(base) = self.base {
+            match offset.checked_sub(base.strings.len()) {
+                Some(own) => offset = own,
+                None => return base.is_named(offset as u32, name),
+            }
+        }
+        let rest = self.strings.get(offset..).unwrap_or_default();
         rest.strip_prefix(name)
             .is_some_and(|after| matches!(after, [] | [0, ..]))
     }
 
     /// Type ids count from 1; 0 is void.
     fn of_id(&self, id: u32) -> Option<&Type<'a>> {
-        self.types.get((id as usize).checked_sub(1)?)
+        let index = (id as usize).checked_sub(1)?;
+        match self.base {
+            Some(base) if index < base.types.len() => base.of_id(id),
+            Some(base) => self.types.get(index - base.types.len()),
+            None => self.types.get(index),
+        }
     }
 
     /// Offset of a member in bytes from the start of its structure, anonymous members looked into.
@@ -273,6 +299,27 @@ mod tests {
             btf.offset("t", "a"),
             Err(BtfError::NoStructure(_))
         ));
+    }
+
+    #[test]
+    fn a_modules_types_and_names_go_on_where_the_kernels_end() {
+        let bytes = sample();
+        let base = Btf::parse(&bytes).unwrap();
+        // A structure `t { struct s; a; }` of the module's: the kernel has four types before, and eleven bytes of strings.
+        let strings = b"\0t\0";
+        let words: [u32; 9] = [12, STRUCT << 24 | 2, 12, 0, 3, 0, 3, 1, 64];
+        let mut module = MAGIC.to_ne_bytes().to_vec();
+        module.extend([1, 0]);
+        for word in [24, 0, 36, 36, strings.len() as u32].iter().chain(&words) {
+            module.extend(word.to_ne_bytes());
+        }
+        module.extend(strings);
+        let btf = Btf::of_module(&base, &module).unwrap();
+        assert_eq!(btf.offset("t", "b"), Ok(4));
+        assert_eq!(btf.offset("t", "a"), Ok(0));
+        let alone = Btf::parse(&module).unwrap();
+        let refused = alone.offset("t", "b");
+        assert_eq!(refused, Err(BtfError::NoStructure("t".to_owned())));
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn path(event: &FileEvent) -> String {
 
 /// The record of what was decided about a file.
 pub fn file_record(event: &FileEvent) -> Event {
-    const REASONS: [(FileReason, &str); 9] = [
+    const REASONS: [(FileReason, &str); 11] = [
         (FileReason::Denied, "file-denied"),
         (FileReason::ReadOnly, "file-read-only"),
         (FileReason::Moved, "rules-would-move"),
@@ -61,8 +61,10 @@ pub fn file_record(event: &FileEvent) -> Event {
         (FileReason::Linked, "link-at-a-rule"),
         (FileReason::Nameless, "nameless"),
         (FileReason::Once, "approved-once"),
+        (FileReason::Changed, "changed-since-approved"),
+        (FileReason::Never, "never-inside"),
     ];
-    const ACTS: [(Act, &str); 9] = [
+    const ACTS: [(Act, &str); 14] = [
         (Act::Open, "open"),
         (Act::Create, "create"),
         (Act::Link, "link"),
@@ -72,11 +74,23 @@ pub fn file_record(event: &FileEvent) -> Event {
         (Act::Execute, "execute"),
         (Act::Connect, "connect"),
         (Act::Start, "ended before its first instruction"),
+        (Act::Map, "map to be executed"),
+        (Act::Trace, "look into a process that runs it"),
+        (Act::Mount, "mount"),
+        (Act::Bpf, "bpf"),
+        (Act::UserNamespace, "make a user namespace"),
     ];
     let reason = REASONS.iter().find(|(r, _)| *r as u8 == event.reason);
     let act = ACTS.iter().find(|(a, _)| *a as u8 == event.act);
     let ended = event.act == Act::Start as u8;
-    let execute = ended || event.act == Act::Execute as u8;
+    let about_programs = [
+        Act::Execute,
+        Act::Map,
+        Act::Trace,
+        Act::Bpf,
+        Act::UserNamespace,
+    ];
+    let execute = ended || about_programs.iter().any(|act| *act as u8 == event.act);
     let kind = if execute { Kind::Exec } else { Kind::File };
     let code = reason.map_or("unknown", |(_, code)| *code);
     let verdict = match event.reason == FileReason::Once as u8 {

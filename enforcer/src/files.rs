@@ -27,7 +27,7 @@ use enter::{Inside, Mount};
 use plan::{Kind, Step};
 
 pub use programs::{MAX_DIRECTORIES, Masked, Place};
-pub use seen::{Seen, Unfit};
+pub use seen::{Seen, Unfit, image};
 use table::Table;
 
 /// Most mounts that the rules of one policy may take.
@@ -78,6 +78,10 @@ pub enum FilesError {
         "the programs about files are attached, and the kernel does not ask them: `bpf` is not in its list of LSMs (lsm=… on its command line)"
     )]
     NotAsked,
+    #[error(
+        "the kernel does not say which files of an overlay a container wrote (/sys/kernel/btf/overlay), so what a list of programs leaves to be loaded cannot be told"
+    )]
+    Layers,
     #[error(
         "the container that this is about is not there any more, or was started before the enforcer"
     )]

@@ -2,6 +2,7 @@
 //! starts again adopts what is pinned and asks the kernel whether it is still attached.
 
 mod files;
+mod look;
 mod maps;
 mod offsets;
 mod query;
@@ -23,7 +24,8 @@ use aya::{Ebpf, EbpfLoader};
 use enforcer_common::files::Offsets;
 use policy::{EffectivePolicy, Layers};
 
-pub use files::{FilePrograms, Room};
+pub use files::{FilePrograms, Image, Room};
+pub use look::Look;
 pub use maps::{Maps, SessionMaps};
 pub use query::{AttachType, attached_programs, steering_programs};
 pub use starts::StartProgram;

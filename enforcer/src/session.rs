@@ -721,6 +721,12 @@ impl Session {
 }
 
 impl State {
+    /// What looks at files as the programs about them do.
+    fn look(&mut self) -> Option<Arc<kernel::Look>> {
+        let programs = self.kernel.as_mut().and_then(Kernel::files);
+        programs.and_then(|programs| programs.look())
+    }
+
     /// The programs about files hold nowhere any more. A failure leaves them holding in a namespace that nobody is in.
     fn release_files(&mut self) {
         self.listed = None;

@@ -6,8 +6,12 @@
 mod approved;
 #[path = "session/files.rs"]
 mod files;
+#[path = "session/guarded.rs"]
+mod guarded;
 #[path = "session/later.rs"]
 mod later;
+#[path = "session/mapped.rs"]
+mod mapped;
 #[path = "session/opener.rs"]
 mod opener;
 #[path = "session/programs.rs"]

@@ -120,7 +120,7 @@ fn one_name(inside: &Inside, file: &Path) -> Result<(), FilesError> {
     let failed = || io_error("look at", shown(file));
     let open = |path: &Path| inside.open(path).map_err(failed());
     let (found, root) = (open(file)?, open(Path::new(""))?);
-    let names = sys::state(&found).map_err(failed())?.links;
+    let names = sys::names(&found).map_err(failed())?;
     let mount = |of| sys::mount_of(of).map_err(failed());
     if names > 1 && mount(&found)?.id != mount(&root)?.id {
         return Err(FilesError::Names {

@@ -111,16 +111,6 @@ impl Inside {
         )
     }
 
-    /// A file, to be read; no link followed, and nothing waited for.
-    pub fn read(&self, below: &Path) -> io::Result<OwnedFd> {
-        sys::open_below(
-            &self.root,
-            below,
-            libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK,
-            libc::RESOLVE_NO_SYMLINKS,
-        )
-    }
-
     /// A directory, to be listed; no link followed.
     pub fn list(&self, below: &Path) -> io::Result<OwnedFd> {
         let below = if below.as_os_str().is_empty() {

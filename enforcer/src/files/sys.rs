@@ -15,19 +15,6 @@ pub const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 /// The file a descriptor stands for, in one kernel: device, inode.
 pub type Identity = (u32, u32, u64);
 
-/// What tells whether a file is what it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileState {
-    pub identity: Identity,
-    /// Its `S_IFMT`.
-    pub kind: u32,
-    /// How many names it has.
-    pub links: u32,
-    /// Seconds and nanoseconds of its last change of any kind.
-    pub changed: (i64, u32),
-    pub size: u64,
-}
-
 /// Of the mount that a descriptor is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MountOf {
@@ -205,15 +192,9 @@ pub fn kind(of: &OwnedFd) -> io::Result<u32> {
     Ok(u32::from(stat(of)?.stx_mode) & libc::S_IFMT)
 }
 
-pub fn state(of: &OwnedFd) -> io::Result<FileState> {
-    let stat = stat(of)?;
-    Ok(FileState {
-        identity: (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino),
-        kind: u32::from(stat.stx_mode) & libc::S_IFMT,
-        links: stat.stx_nlink,
-        changed: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
-        size: stat.stx_size,
-    })
+/// How many names a file has.
+pub fn names(of: &OwnedFd) -> io::Result<u32> {
+    Ok(stat(of)?.stx_nlink)
 }
 
 /// Whether anything has a file open, or mapped, that could write it: the kernel gives no read lease then (fcntl(2), F_SETLEASE; CAP_LEASE

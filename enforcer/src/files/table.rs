@@ -10,6 +10,8 @@ use enforcer_common::files::{
 };
 use policy::FileRight;
 
+use crate::kernel::Image;
+
 /// Most states of the automaton before it is turned around.
 const MAX_STATES: usize = 4096;
 /// Most steps that making a table may take: init waits for it.
@@ -22,7 +24,7 @@ pub enum Say {
     Right(FileRight),
     /// Of exactly this file: it may be executed, and nobody inside changes it.
     Execute,
-    /// The same by a person's word, while it is what its directory has by this name: once, by this number, or (0) as often as it is wanted.
+    /// The same by a person's word, while it is what its directory has by this name, and the file that has this number.
     Approved(u16),
 }
 
@@ -142,8 +144,11 @@ impl Table {
     }
 
     /// For the programs, in the namespace that it is to hold in.
-    pub fn settings(&self, mount_namespace: u32) -> Settings {
+    pub fn settings(&self, mount_namespace: u32, image: Image) -> Settings {
         Settings {
+            image_device: image.device,
+            image_until: image.until,
+            _pad: 0,
             mount_namespace,
             classes: self.classes,
             globs: self.globs.len() as u32,
@@ -387,8 +392,8 @@ impl Say {
             Self::Right(_) => None,
             Self::Execute => Some(right::EXECUTE),
             Self::Approved(number) => {
-                let once = u32::from(number) << right::ONCE_SHIFT;
-                Some(right::EXECUTE | right::APPROVED | once)
+                let number = u32::from(number) << right::NUMBER_SHIFT;
+                Some(right::EXECUTE | right::APPROVED | number)
             }
         }
     }
@@ -665,25 +670,25 @@ mod tests {
     }
 
     #[test]
-    fn what_a_person_approved_says_how_often() {
+    fn what_a_person_approved_says_by_which_number() {
         let executes = right::READ_ONLY | right::EXECUTE;
         let approved = executes | right::APPROVED;
         let table = Table::new(
             &[
                 rule("usr/bin/git", Say::Execute),
                 rule("usr/bin/git", Say::Approved(3)),
-                rule("usr/bin/id", Say::Approved(0)),
+                rule("usr/bin/id", Say::Approved(1)),
                 rule("usr/bin/env", Say::Approved(u16::MAX)),
                 rule("w/frozen", Say::Right(ReadOnly)),
                 rule("w/secret", Say::Right(Denied)),
-                rule("w/secret/x", Say::Approved(0)),
+                rule("w/secret/x", Say::Approved(4)),
             ],
             true,
         )
         .unwrap();
         for (path, expected) in [
             ("usr/bin/git", executes),
-            ("usr/bin/id", approved),
+            ("usr/bin/id", approved | 1 << 16),
             ("usr/bin/id/x", 0),
             ("usr/bin/env", approved | u32::from(u16::MAX) << 16),
             ("usr/bin/ls", 0),

@@ -1,8 +1,10 @@
 //! The programs about files of one session: loaded and attached where its policy has a rule that mounts do not carry, and asked after like every
 //! other. LSM programs run for the whole system; the session's mount namespace, which they are told once its init waits, is where they decide.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::Lsm;
@@ -10,15 +12,16 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::{Btf, Ebpf};
 
 use enforcer_common::files::{
-    Glob, HALVES, MAX_GLOBS, NEXT_ENTRIES, Name, Place, STATE_ENTRIES, Settings,
+    Approved, Glob, HALVES, Identity, MAX_GLOBS, NEXT_ENTRIES, Name, Place, STATE_ENTRIES, Settings,
 };
 
+use super::look::Look;
 use super::query::missed;
 use super::{HookState, KernelError, failed, from_pin, pin_error, take};
 use crate::files::table::Table;
 
 /// The programs, each by its hook's name.
-pub const HOOKS: [&str; 14] = [
+pub const HOOKS: [&str; 23] = [
     "file_open",
     "path_mknod",
     "path_mkdir",
@@ -33,7 +36,24 @@ pub const HOOKS: [&str; 14] = [
     "bprm_check_security",
     "unix_stream_connect",
     "unix_may_send",
+    "mmap_file",
+    "file_mprotect",
+    "ptrace_access_check",
+    "sb_mount",
+    "sb_umount",
+    "move_mount",
+    "sb_pivotroot",
+    "bpf",
+    "userns_create",
 ];
+
+/// What counts as the image's where a container's root is no overlay, whose layers say it: what is on this device (as the kernel numbers it),
+/// and was not changed since then, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    pub device: u32,
+    pub until: i64,
+}
 
 /// How many tables there is room for, where the session has programs about files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,15 +71,26 @@ const GLOBS: &str = "GLOBS";
 const GLOB_CLASSES: &str = "GLOB_CLASSES";
 const NEXT: &str = "NEXT";
 const PLACES: &str = "PLACES";
-const ONCE: &str = "ONCE";
+const APPROVED: &str = "APPROVED";
 /// Those of its maps that take much memory, with what one table takes.
 const LARGE: [(&str, u32); 2] = [(NEXT, NEXT_ENTRIES), (PLACES, STATE_ENTRIES)];
-const PINNED: [&str; 8] = [HALF, FILES, NAMES, GLOBS, GLOB_CLASSES, NEXT, PLACES, ONCE];
+const PINNED: [&str; 8] = [
+    HALF,
+    FILES,
+    NAMES,
+    GLOBS,
+    GLOB_CLASSES,
+    NEXT,
+    PLACES,
+    APPROVED,
+];
 
 /// What holds the programs, and their tables.
 pub struct FilePrograms {
     links: Vec<(&'static str, FdLink)>,
     maps: FileMaps,
+    /// None after a restart of the enforcer: of what runs since before nobody is asked about a program.
+    look: Option<Arc<Look>>,
 }
 
 impl std::fmt::Debug for FilePrograms {
@@ -76,7 +107,7 @@ struct FileMaps {
     glob_classes: Array<MapData, u32>,
     next: Array<MapData, u32>,
     places: Array<MapData, Place>,
-    once: HashMap<MapData, u32, u32>,
+    approved: HashMap<MapData, u32, Approved>,
 }
 
 // === impl Room ===
@@ -175,8 +206,9 @@ impl FilePrograms {
                 .pin(&path)
                 .map_err(pin_error(&path))?;
         }
+        let look = Some(Arc::new(Look::load(ebpf)?));
         let maps = FileMaps::from(|name| take(ebpf, name))?;
-        Ok(Self { links, maps })
+        Ok(Self { links, maps, look })
     }
 
     /// None where nothing of them was pinned.
@@ -202,17 +234,21 @@ impl FilePrograms {
             let data = from_pin(&pins.join("maps"), name)?;
             Map::from_map_data(data).map_err(map_error(name))
         })?;
-        Ok(Some(Self { links, maps }))
+        Ok(Some(Self {
+            links,
+            maps,
+            look: None,
+        }))
     }
 
     /// Fills the tables, and has them hold in a mount namespace whose programs have not begun. Until it is done they hold nowhere.
-    pub fn hold(&mut self, table: &Table, namespace: u32) -> Result<(), KernelError> {
+    pub fn hold(&mut self, table: &Table, namespace: u32, image: Image) -> Result<(), KernelError> {
         self.release()?;
         let maps = &mut self.maps;
         maps.half.set(0, 0, 0).map_err(map_error(HALF))?;
         maps.fill(0, table)?;
         maps.settings
-            .set(0, table.settings(namespace), 0)
+            .set(0, table.settings(namespace, image), 0)
             .map_err(map_error(FILES))
     }
 
@@ -229,26 +265,45 @@ impl FilePrograms {
         let half = maps.half.get(&0, 0).map_err(map_error(HALF))?;
         let other = 1 - half.min(1);
         let now = maps.settings.get(&half, 0).map_err(map_error(FILES))?;
+        let image = Image {
+            device: now.image_device,
+            until: now.image_until,
+        };
         maps.fill(other, table)?;
         maps.settings
-            .set(other, table.settings(now.mount_namespace), 0)
+            .set(other, table.settings(now.mount_namespace, image), 0)
             .map_err(map_error(FILES))?;
         maps.half.set(0, other, 0).map_err(map_error(HALF))
     }
 
-    /// Lets what has this number in the table be executed once.
-    pub fn allow_once(&mut self, number: u16) -> Result<(), KernelError> {
-        let once = &mut self.maps.once;
-        once.insert(u32::from(number), 1, 0)
-            .map_err(map_error(ONCE))
+    /// What looks at files as the programs do.
+    pub fn look(&self) -> Option<Arc<Look>> {
+        self.look.clone()
     }
 
-    /// Takes back what was to be executed once; it may have been.
-    pub fn deny_once(&mut self, number: u16) {
-        let _ = self.maps.once.remove(&u32::from(number));
+    /// Lets what has this number in the table be executed, as long as it is this very file; `once`: by the first start.
+    pub fn approve(
+        &mut self,
+        number: u16,
+        identity: Identity,
+        once: bool,
+    ) -> Result<(), KernelError> {
+        let approved = Approved {
+            identity,
+            once: once.into(),
+            _pad: 0,
+        };
+        let all = &mut self.maps.approved;
+        all.insert(u32::from(number), approved, 0)
+            .map_err(map_error(APPROVED))
     }
 
-    /// Has them hold nowhere: the number of a namespace that is gone will be another's. Nothing is left of what might be executed once.
+    /// Takes back what was to be executed; it may have been, once.
+    pub fn disapprove(&mut self, number: u16) {
+        let _ = self.maps.approved.remove(&u32::from(number));
+    }
+
+    /// Has them hold nowhere: the number of a namespace that is gone will be another's. Nothing is left of what might be executed.
     pub fn release(&mut self) -> Result<(), KernelError> {
         for half in 0..HALVES {
             self.maps
@@ -256,19 +311,32 @@ impl FilePrograms {
                 .set(half, Settings::default(), 0)
                 .map_err(map_error(FILES))?;
         }
-        self.deny_all_once()
+        self.approve_only(&BTreeSet::new())
     }
 
     /// Takes everything back that was to be executed once.
     pub fn deny_all_once(&mut self) -> Result<(), KernelError> {
-        let once = &mut self.maps.once;
-        let known: Vec<u32> = once
+        let all = self.maps.approved.iter();
+        let all: Vec<(u32, Approved)> =
+            all.collect::<Result<_, _>>().map_err(map_error(APPROVED))?;
+        for (number, _) in all.iter().filter(|(_, approved)| approved.once != 0) {
+            // It may be executed just now.
+            let _ = self.maps.approved.remove(number);
+        }
+        Ok(())
+    }
+
+    /// Takes everything back that was to be executed, but what has these numbers.
+    pub fn approve_only(&mut self, numbers: &BTreeSet<u16>) -> Result<(), KernelError> {
+        let all = &mut self.maps.approved;
+        let known: Vec<u32> = all
             .keys()
             .collect::<Result<_, _>>()
-            .map_err(map_error(ONCE))?;
-        for number in known {
+            .map_err(map_error(APPROVED))?;
+        let stays = |number: u32| u16::try_from(number).is_ok_and(|n| numbers.contains(&n));
+        for number in known.into_iter().filter(|number| !stays(*number)) {
             // It may be executed just now.
-            let _ = once.remove(&number);
+            let _ = all.remove(&number);
         }
         Ok(())
     }
@@ -327,7 +395,7 @@ impl FileMaps {
                 .map_err(map_error(GLOB_CLASSES))?,
             next: map(NEXT)?.try_into().map_err(map_error(NEXT))?,
             places: map(PLACES)?.try_into().map_err(map_error(PLACES))?,
-            once: map(ONCE)?.try_into().map_err(map_error(ONCE))?,
+            approved: map(APPROVED)?.try_into().map_err(map_error(APPROVED))?,
         })
     }
 

@@ -11,12 +11,43 @@ pub(super) fn of_the_running_kernel() -> Result<Offsets, String> {
     let path = Path::new("/sys/kernel/btf/vmlinux");
     let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let btf = Btf::parse(&bytes).map_err(|e| e.to_string())?;
-    offsets(&btf).map_err(|e| e.to_string())
+    let upper = overlay_upper(&btf);
+    let found = offsets(&btf).map_err(|e| e.to_string())?;
+    Ok(Offsets {
+        inode_upper: upper.unwrap_or(0),
+        ..found
+    })
+}
+
+/// From an inode of overlayfs to its file in the layer that is written (fs/overlayfs/ovl_entry.h), where the kernel or its module says where
+/// that is. Where neither does, nobody is asked about what an overlay has.
+fn overlay_upper(kernel: &Btf<'_>) -> Option<u32> {
+    let between = |btf: &Btf<'_>| {
+        let inode = btf.offset("ovl_inode", "vfs_inode").ok()?;
+        let upper = btf.offset("ovl_inode", "__upperdentry").ok()?;
+        upper.checked_sub(inode)
+    };
+    between(kernel).or_else(|| {
+        let bytes = std::fs::read("/sys/kernel/btf/overlay").ok()?;
+        between(&Btf::of_module(kernel, &bytes).ok()?)
+    })
+}
+
+/// Seconds and nanoseconds of an inode's last change: in one member before Linux 6.11, which was called otherwise before 6.6.
+fn changed(btf: &Btf<'_>) -> Result<(u32, u32), BtfError> {
+    let of = |member| btf.offset("inode", member);
+    if let Ok(seconds) = of("i_ctime_sec") {
+        return Ok((seconds, of("i_ctime_nsec")?));
+    }
+    let time = of("__i_ctime").or_else(|_| of("i_ctime"))?;
+    let of = |member| btf.offset("timespec64", member);
+    Ok((time + of("tv_sec")?, time + of("tv_nsec")?))
 }
 
 fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
     let of = |structure, member| btf.offset(structure, member);
     let name = of("dentry", "d_name")?;
+    let (inode_changed, inode_changed_nanos) = changed(btf)?;
     Ok(Offsets {
         task_nsproxy: of("task_struct", "nsproxy")?,
         task_real_parent: of("task_struct", "real_parent")?,
@@ -44,6 +75,30 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         unix_path: of("unix_sock", "path")?,
         socket_sk: of("socket", "sk")?,
         bprm_file: of("linux_binprm", "file")?,
+        task_files: of("task_struct", "files")?,
+        files_fdt: of("files_struct", "fdt")?,
+        fdtable_fd: of("fdtable", "fd")?,
+        file_inode: of("file", "f_inode")?,
+        inode_sb: of("inode", "i_sb")?,
+        inode_ino: of("inode", "i_ino")?,
+        inode_size: of("inode", "i_size")?,
+        inode_generation: of("inode", "i_generation")?,
+        inode_names: of("inode", "i_nlink")?,
+        inode_changed,
+        inode_changed_nanos,
+        inode_upper: 0,
+        sb_dev: of("super_block", "s_dev")?,
+        sb_magic: of("super_block", "s_magic")?,
+        sb_flags: of("super_block", "s_flags")?,
+        vfsmount_flags: of("vfsmount", "mnt_flags")?,
+        task_mm: of("task_struct", "mm")?,
+        mm_exe_file: of("mm_struct", "exe_file")?,
+        vma_file: of("vm_area_struct", "vm_file")?,
+        vma_flags: of("vm_area_struct", "vm_flags")?,
+        backing_path: of("backing_file", "user_path").unwrap_or(0),
+        task_group_leader: of("task_struct", "group_leader")?,
+        nsproxy_pid_ns: of("nsproxy", "pid_ns_for_children")?,
+        pid_ns_reaper: of("pid_namespace", "child_reaper")?,
     })
 }
 

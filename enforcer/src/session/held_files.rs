@@ -16,7 +16,7 @@ use policy::EffectivePolicy;
 use super::Session;
 use super::listed::Listed;
 use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, When};
-use crate::kernel::{Carrier, Kernel, KernelError};
+use crate::kernel::{Carrier, Image, Kernel, KernelError};
 use crate::process;
 
 /// How often, in milliseconds, it is asked where the kernel says nothing: a file that was removed and comes back is no change of mounts.
@@ -125,17 +125,25 @@ impl Session {
         network: (u64, u64),
         document: Arc<EffectivePolicy>,
     ) -> Result<Programs, FilesError> {
-        let (begun, table) = blocking(pid, move || {
+        let look = self.state.lock().await.look();
+        let look = look.ok_or(FilesError::NotAsked)?;
+        let (begun, table, image) = blocking(pid, move || {
             let begun = files::begin(pid, network, &document)?;
             let table = begun.table([])?;
-            Ok((begun, table))
+            let image = match begun.allowed {
+                Some(_) => files::image(pid, network, &look)?,
+                None => Image::default(),
+            };
+            Ok((begun, table, image))
         })
         .await?;
         let before = {
             let mut state = self.state.lock().await;
             let programs = state.kernel.as_mut().and_then(Kernel::files);
             let programs = programs.ok_or(FilesError::NotAsked)?;
-            programs.hold(&table, begun.namespace).map_err(failed)?;
+            programs
+                .hold(&table, begun.namespace, image)
+                .map_err(failed)?;
             state.maps.counter(counter::OPENS).map_err(failed)?
         };
         blocking(pid, move || files::open_one(pid, network)).await?;

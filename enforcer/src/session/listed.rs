@@ -1,6 +1,6 @@
 //! Programs that nothing lists, where a person is asked about them: each start is denied at once, and a question made of the kernel's record of
 //! it. An answer puts that one path into the table that the kernel looks up in, beside what was listed when the container started: first so
-//! that nobody inside changes it any more, and once it is found to be what was asked about, so that it is started.
+//! that nobody inside changes it any more, and once it is found to be what was asked about, so that it is started while it is that very file.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) struct Listed {
     network: (u64, u64),
     begun: Arc<Begun>,
     approved: Vec<Approved>,
-    /// The last number that something to be started once was given.
+    /// The last number that something was given.
     last: u16,
 }
 
@@ -43,6 +43,8 @@ pub(super) struct Listed {
 struct Approved {
     program: ProgramName,
     say: Say,
+    /// Started by the next start alone.
+    once: bool,
     question: String,
     rule: audit::Rule,
 }
@@ -81,12 +83,18 @@ impl Listed {
         }
     }
 
+    fn numbers(&self) -> impl Iterator<Item = u16> {
+        self.approved
+            .iter()
+            .filter_map(|approved| match approved.say {
+                Say::Approved(number) => Some(number),
+                _ => None,
+            })
+    }
+
     /// A number that nothing has.
     fn number(&mut self) -> u16 {
-        let taken = |number| {
-            let mut all = self.approved.iter();
-            all.any(|approved| approved.say == Say::Approved(number))
-        };
+        let taken = |number| self.numbers().any(|other| other == number);
         let mut next = self.last;
         loop {
             next = next.checked_add(1).unwrap_or(1);
@@ -117,7 +125,8 @@ impl Session {
         if event.act != Act::Execute as u8 {
             return record;
         }
-        if event.reason == FileReason::NotListed as u8 {
+        let asks = [FileReason::NotListed, FileReason::Changed];
+        if asks.iter().any(|reason| *reason as u8 == event.reason) {
             match self.ask_to_start(event, &record).await {
                 Ok((question, rule)) => {
                     record.approval = Some(question);
@@ -140,9 +149,11 @@ impl Session {
         record: &Event,
     ) -> Result<(String, audit::Rule), Unasked> {
         let (document, generation, masked, listed) = {
-            let state = self.state.lock().await;
-            let listed = state.listed.as_ref();
-            let listed = listed.map(|listed| (listed.pid, listed.network, listed.approved.clone()));
+            let mut state = self.state.lock().await;
+            let look = state.look();
+            let listed = state.listed.as_ref().zip(look);
+            let listed = listed
+                .map(|(listed, look)| (listed.pid, listed.network, listed.approved.clone(), look));
             let current = &state.current;
             let masked = state.record.masked.clone();
             (
@@ -174,7 +185,7 @@ impl Session {
         if let Some(waits) = self.broker.find(self.id.as_str(), same).pop() {
             return Ok((waits, rule));
         }
-        let (pid, network, approved) = listed.ok_or(Unasked::Restarted)?;
+        let (pid, network, approved, look) = listed.ok_or(Unasked::Restarted)?;
         // It is being answered about at this moment.
         let frozen = |one: &&Approved| one.program == program && matches!(one.say, Say::Right(_));
         if let Some(answered) = approved.iter().find(frozen) {
@@ -185,7 +196,7 @@ impl Session {
         }
         let (asker, parent) = (event.process.tgid, event.parent);
         let looked_for = program.clone();
-        let look = tokio::task::spawn_blocking(move || {
+        let looking = tokio::task::spawn_blocking(move || {
             let inside = process::mount_namespace(pid).unwrap_or_default();
             let own = process::mount_namespace(asker) == Some(inside);
             let line = if own {
@@ -194,9 +205,10 @@ impl Session {
                 Vec::new()
             };
             let parents = process::ancestors(parent, inside);
-            Seen::of(pid, network, &looked_for).map(|seen| (seen, line, parents))
+            Seen::of(pid, network, &looked_for, &look).map(|seen| (seen, line, parents))
         });
-        let looked = timeout(LOOK, look).await.map_err(|_| Unasked::Slow)?;
+        let looked = timeout(LOOK, looking).await;
+        let looked = looked.map_err(|_| Unasked::Slow)?;
         let (seen, line, parents) = looked.map_err(|_| Unasked::Slow)??;
         let request = Request {
             session: self.id.to_string(),
@@ -271,6 +283,7 @@ impl Session {
         let mut approved = Approved {
             program: start.program.clone(),
             say: Say::Right(FileRight::ReadOnly),
+            once: outcome != Outcome::AllowedForSession,
             question: question.id.clone(),
             rule: question.request.rule.clone(),
         };
@@ -291,7 +304,7 @@ impl Session {
             self.unlist(&approved.program).await;
             return Err(NotStarted::NotRecorded);
         }
-        if let Err(error) = self.thaw(&mut approved, outcome).await {
+        if let Err(error) = self.thaw(&mut approved, start).await {
             let mut event = Event::new(Kind::Exec, Verdict::Deny, "approval-not-held");
             event.layer = Some("lsm".into());
             event.approval = Some(approved.question);
@@ -301,7 +314,7 @@ impl Session {
             self.unlist(&approved.program).await;
             return Err(error.into());
         }
-        if let Say::Approved(number @ 1..) = approved.say {
+        if let (Say::Approved(number), true) = (approved.say, approved.once) {
             let (session, limit) = (Arc::clone(self), question.until - question.since);
             tokio::spawn(async move {
                 tokio::time::sleep(limit).await;
@@ -314,41 +327,36 @@ impl Session {
     /// From when this returns nobody inside changes it, and it is what it was.
     async fn freeze(&self, approved: &Approved, start: &Start) -> Result<(), Unfit> {
         self.list(approved.clone()).await?;
-        let (pid, network) = {
-            let state = self.state.lock().await;
+        let (pid, network, look) = {
+            let mut state = self.state.lock().await;
+            let look = state.look().ok_or(FilesError::NoContainer)?;
             let listed = state.listed.as_ref().ok_or(FilesError::NoContainer)?;
-            (listed.pid, listed.network)
+            (listed.pid, listed.network, look)
         };
         let (seen, program) = (start.seen, start.program.clone());
-        let look = tokio::task::spawn_blocking(move || seen.is_still(pid, network, &program));
-        match timeout(LOOK, look).await {
+        let still = move || seen.is_still(pid, network, &program, &look);
+        match timeout(LOOK, tokio::task::spawn_blocking(still)).await {
             Ok(Ok(looked)) => looked,
             _ => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
         }
     }
 
-    /// From when this returns it is started as often as the answer says.
-    async fn thaw(&self, approved: &mut Approved, outcome: Outcome) -> Result<(), FilesError> {
-        let number = match outcome {
-            Outcome::AllowedForSession => 0,
-            _ => self.number().await?,
+    /// From when this returns it is started as often as the answer says, while it is the file that was looked at.
+    async fn thaw(&self, approved: &mut Approved, start: &Start) -> Result<(), FilesError> {
+        let number = {
+            let mut state = self.state.lock().await;
+            let State { listed, kernel, .. } = &mut *state;
+            let listed = listed.as_mut().ok_or(FilesError::NoContainer)?;
+            let programs = kernel.as_mut().and_then(Kernel::files);
+            let programs = programs.ok_or(FilesError::NotAsked)?;
+            let number = listed.number();
+            programs
+                .approve(number, start.seen.identity, approved.once)
+                .map_err(|error| FilesError::Kernel(error.to_string()))?;
+            number
         };
         approved.say = Say::Approved(number);
         self.list(approved.clone()).await
-    }
-
-    /// A number for what is started once, by which the kernel lets it.
-    async fn number(&self) -> Result<u16, FilesError> {
-        let mut state = self.state.lock().await;
-        let State { listed, kernel, .. } = &mut *state;
-        let listed = listed.as_mut().ok_or(FilesError::NoContainer)?;
-        let programs = kernel.as_mut().and_then(Kernel::files);
-        let programs = programs.ok_or(FilesError::NotAsked)?;
-        let number = listed.number();
-        programs
-            .allow_once(number)
-            .map_err(|error| FilesError::Kernel(error.to_string()))?;
-        Ok(number)
     }
 
     /// Has an answer hold, in the place of an earlier one about the same program.
@@ -397,7 +405,17 @@ impl Session {
             wait_for_running_programs();
             Ok(())
         })
-        .await
+        .await?;
+        // Numbers that the table does not have any more.
+        let mut state = self.state.lock().await;
+        let State { listed, kernel, .. } = &mut *state;
+        let listed = listed.as_ref().ok_or(FilesError::NoContainer)?;
+        let numbers = listed.numbers().collect();
+        let programs = kernel.as_mut().and_then(Kernel::files);
+        let programs = programs.ok_or(FilesError::NotAsked)?;
+        programs
+            .approve_only(&numbers)
+            .map_err(|error| FilesError::Kernel(error.to_string()))
     }
 
     /// What was to be started once was, or was not in time.
@@ -412,7 +430,7 @@ impl Session {
                 return;
             }
             if let Some(programs) = kernel.as_mut().and_then(Kernel::files) {
-                programs.deny_once(number);
+                programs.disapprove(number);
             }
         }
         let gone = self.relist(|all| all.retain(|one| one.say != Say::Approved(number)));
@@ -430,7 +448,7 @@ impl Session {
         };
         record.approval = Some(approved.question.clone());
         record.rule = Some(approved.rule.clone());
-        if let Say::Approved(number @ 1..) = approved.say {
+        if let (Say::Approved(number), true) = (approved.say, approved.once) {
             let session = Arc::clone(self);
             tokio::spawn(async move { session.take_away(number).await });
         }

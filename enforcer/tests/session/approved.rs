@@ -118,6 +118,19 @@ async fn open(
     Some(session.await.unwrap())
 }
 
+const GOOD: &str = "#!/bin/bash\necho good\n";
+const EVIL: &str = "#!/bin/bash\necho EVIL\n";
+
+/// Until it is there, or half a minute has passed.
+fn waits_for(path: &std::path::Path) {
+    for _ in 0..600 {
+        if path.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 const PYTHON: &str = r#"
 import os, subprocess, time, ctypes
 def run(*argv, **more):
@@ -135,6 +148,16 @@ def there(name):
     for n in range(600):
         if os.path.exists(name): return
         time.sleep(0.1)
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+def mapped(name):
+    # Shared, to be read and written, with no descriptor left open, and its page there to be written without a fault.
+    fd = os.open(name, os.O_RDWR); at = libc.mmap(None, 4096, 3, 1, fd, 0); os.close(fd)
+    assert at not in (None, 2 ** 64 - 1); first = ctypes.string_at(at, 1); ctypes.memmove(at, first, 1)
+    return at
+def store(at, text): ctypes.memmove(at, text.encode(), len(text))
+def unmap(at): libc.munmap(ctypes.c_void_p(at), 4096)
 def change(name, f):
     try: f(); print("CHANGED:", name)
     except OSError: pass
@@ -243,7 +266,15 @@ P"##
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_allowed_is_what_was_asked_about_and_nobody_inside_changes_it() {
-    let case = with_programs("askf");
+    what_is_allowed_stays("askf", ":").await;
+    // The same on a disk's file system, where whoever starts this on a virtual machine says that one is.
+    if let Ok(disk) = std::env::var("AGENTCONTAINER_TEST_DISK") {
+        what_is_allowed_stays("askd", &format!("mkdir w && mount --bind {disk} w")).await;
+    }
+}
+
+async fn what_is_allowed_stays(name: &str, before: &str) {
+    let case = with_programs(name);
     let broker = Arc::new(Broker::default());
     let Some(session) = open(&case, 60, &[], &broker).await else {
         return;
@@ -252,23 +283,17 @@ async fn what_is_allowed_is_what_was_asked_about_and_nobody_inside_changes_it() 
     let person = Person::answers(
         &session,
         &broker,
-        |_, _| Some((true, true)),
+        |program, _| (!program.contains("filler")).then_some((true, true)),
         move |program| {
             // The answer comes after what is done meanwhile.
             let name = std::path::Path::new(program).file_name().unwrap();
-            let go = workspace.join("go").join(name);
-            for _ in 0..600 {
-                if go.exists() {
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
+            waits_for(&workspace.join("go").join(name));
         },
     );
     let script = format!(
         r##"python3 - <<'P'
 {PYTHON}
-os.mkdir("go"); os.mkdir("w")
+os.mkdir("go"); os.makedirs("w", exist_ok=True)
 GOOD, EVIL = "#!/bin/bash\necho good\n", "#!/bin/bash\necho EVIL\n"
 def asked(name): print(name, run("w/" + name))
 def go(name): open("go/" + name, "w").close()
@@ -277,25 +302,32 @@ for name in ("changed", "replaced", "open", "mapped"):
     put("w/" + name, GOOD); asked(name)
 time.sleep(3)
 put("w/changed", EVIL); go("changed")
-put("evil", EVIL); os.rename("evil", "w/replaced"); go("replaced")
+put("w/evil", EVIL); os.rename("w/evil", "w/replaced"); go("replaced")
 fd = os.open("w/open", os.O_RDWR); go("open")
 put("w/linked", GOOD); os.link("w/linked", "w/other"); asked("linked")
-import mmap
-m = os.open("w/mapped", os.O_RDWR); shared = mmap.mmap(m, 0); os.close(m); go("mapped")
-time.sleep(4); os.close(fd); shared.close()
-for name in ("changed", "replaced", "open", "mapped", "linked"): print(name, run("w/" + name))
+shared = mapped("w/mapped"); go("mapped")
+# Nor where it was written through a page that could be written before it was asked about, which changes no time of it.
+put("w/stored", GOOD)
+for n in range(12): put("filler%d" % n, GOOD)
+for name in ["filler%d" % n for n in range(12)] + ["w/stored"]:
+    try: os.execv(name, [name])
+    except PermissionError: pass
+page = mapped("w/stored"); print("stored None"); time.sleep(3)
+store(page, EVIL); unmap(page); go("stored")
+time.sleep(4); os.close(fd); unmap(shared)
+for name in ("changed", "replaced", "open", "mapped", "linked", "stored"): print(name, run("w/" + name))
 # What is allowed stays what it is. What was there by its name before, and is open still, is not it.
 put("w/tool", EVIL); evil = os.open("w/tool", os.O_RDONLY); os.unlink("w/tool"); put("w/tool", GOOD); asked("tool"); go("tool")
 print(until("w/tool"), run("/proc/self/fd/%d" % evil, pass_fds=[evil]))
-change("write", lambda: open("w/tool", "w")); change("unlink", lambda: os.unlink("w/tool")); change("rename", lambda: os.rename("w/tool", "t"))
-put("evil", EVIL); change("over", lambda: os.rename("evil", "w/tool")); change("link", lambda: os.link("w/tool", "t")); change("directory", lambda: os.rename("w", "v")); change("chmod", lambda: os.chmod("w/tool", 0o777))
+change("write", lambda: open("w/tool", "w")); change("unlink", lambda: os.unlink("w/tool")); change("rename", lambda: os.rename("w/tool", "w/t"))
+put("w/evil", EVIL); change("over", lambda: os.rename("w/evil", "w/tool")); change("link", lambda: os.link("w/tool", "w/t")); change("directory", lambda: os.rename("w", "v")); change("chmod", lambda: os.chmod("w/tool", 0o777))
 print(run("w/tool"))
 # The rest of the directory is free.
 put("w/free", GOOD); os.rename("w/free", "w/moved"); os.unlink("w/moved")
 P"##
     );
-    let text = said(&case.inside(&session, &script));
-    let denied = "changed None\nreplaced None\nopen None\nmapped None\nlinked None\n";
+    let text = said(&case.inside_after(&session, before, "0", &script));
+    let denied = "changed None\nreplaced None\nopen None\nmapped None\nlinked None\nstored None\n";
     assert_eq!(
         text,
         format!("{denied}{denied}tool None\ngood None\ngood\n")
@@ -306,6 +338,7 @@ P"##
         ("replaced", "it is another file by now, or was changed"),
         ("open", "something that could still write it has it open"),
         ("mapped", "something that could still write it has it open"),
+        ("stored", "it is another file by now, or was changed"),
     ] {
         let line = format!("{}: question ", case.at(&format!("w/{name}")));
         let said = refused.lines().find(|said| said.starts_with(&line));
@@ -317,6 +350,139 @@ P"##
         let detail = event.detail.as_deref().unwrap_or_default();
         event.binary.as_ref() == Some(&linked) && detail.contains("it has another name")
     });
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_started_by_an_answer_is_the_file_that_it_was_about_and_no_other_that_comes_there()
+{
+    let case = with_programs("askid");
+    let broker = Arc::new(Broker::default());
+    let Some(session) = open(&case, 60, &[], &broker).await else {
+        return;
+    };
+    let workspace = case.workspace.clone();
+    let person = Person::answers(
+        &session,
+        &broker,
+        |_, earlier| (earlier == 0).then_some((true, true)),
+        move |program| {
+            let name = std::path::Path::new(program).file_name().unwrap();
+            waits_for(&workspace.join("go").join(name));
+        },
+    );
+    // What the host does, each when the program inside has come so far.
+    let workspace = case.workspace.clone();
+    let host = std::thread::spawn(move || {
+        let at = |name: &str| workspace.join(name);
+        waits_for(&at("host-writes"));
+        std::fs::write(at("w/written"), EVIL).unwrap();
+        std::fs::write(at("host-wrote"), "").unwrap();
+        waits_for(&at("host-replaces"));
+        std::fs::write(at("new"), EVIL).unwrap();
+        let runs = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+        std::fs::set_permissions(at("new"), runs).unwrap();
+        std::fs::rename(at("new"), at("w/replaced")).unwrap();
+        std::fs::write(at("host-replaced"), "").unwrap();
+    });
+    let script = format!(
+        r##"python3 - <<'P'
+{PYTHON}
+import threading
+GOOD, EVIL = {GOOD:?}, {EVIL:?}
+os.mkdir("go")
+def asked(name): print(name, run("w/" + name))
+def go(name): open("go/" + name, "w").close()
+def tell(name, then): open(name, "w").close(); there(then)
+for name in ("again", "written", "replaced", "flies"): put("w/" + name, GOOD); asked(name)
+for name in ("again", "written", "replaced"): go(name); print(until("w/" + name))
+# By another name of the directory, which no answer is about.
+open("v/again", "w").write(EVIL); print(open("w/again").read() == EVIL, run("w/again"))
+tell("host-writes", "host-wrote"); print(open("w/written").read() == EVIL, run("w/written"))
+tell("host-replaces", "host-replaced"); print(open("w/replaced").read() == EVIL, run("w/replaced"))
+# A rename that waits while the answer comes: what is written holds it back.
+put("evil", EVIL); fd = os.open("evil", os.O_WRONLY); large = bytes(200 << 20)
+def write(): os.pwrite(fd, large, 1 << 20)
+def rename(): os.rename("evil", "w/flies")
+writes, renames = threading.Thread(target=write), threading.Thread(target=rename)
+writes.start(); time.sleep(0.1); renames.start(); time.sleep(0.1); go("flies")
+renames.join(); writes.join(); os.close(fd)
+time.sleep(4); print(open("w/flies").read(len(EVIL)) == EVIL, run("w/flies"))
+P"##
+    );
+    let mount = format!(
+        "mkdir -p {w} {v} && mount --bind {w} {v}",
+        w = case.at("w"),
+        v = case.at("v")
+    );
+    let text = said(&case.inside_after(&session, &mount, "0", &script));
+    host.join().unwrap();
+    let first = "again None\nwritten None\nreplaced None\nflies None\n";
+    let refused = "True None\n".repeat(4);
+    assert_eq!(text, format!("{first}good\ngood\ngood\n{refused}"));
+    // It is another file, about which a person is asked anew.
+    assert_eq!(person.about(&case.at("w/again")).len(), 2);
+    for name in ["again", "written", "replaced", "flies"] {
+        let program = case.at(&format!("w/{name}"));
+        happens(&case, |event| {
+            event.reason == "changed-since-approved" && event.binary.as_ref() == Some(&program)
+        });
+    }
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_overlay_what_its_image_has_is_asked_about_and_what_is_written_there_is_not() {
+    let case = with_programs("asko");
+    let broker = Arc::new(Broker::default());
+    let Some(session) = open(&case, 60, &[], &broker).await else {
+        return;
+    };
+    let person = Person::answers(&session, &broker, |_, _| Some((true, true)), |_| {});
+    for name in ["tool", "mapped", "copied"] {
+        case.put(&format!("image/{name}"), GOOD);
+        let runs = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+        std::fs::set_permissions(case.workspace.join("image").join(name), runs).unwrap();
+    }
+    let script = format!(
+        r##"python3 - <<'P'
+{PYTHON}
+GOOD, EVIL = {GOOD:?}, {EVIL:?}
+# What could be written later through a mapping that nothing tells of is not asked about.
+page = mapped("root/mapped"); put("root/own", GOOD); os.chmod("root/copied", 0o755)
+for name in ("mapped", "own", "copied"): print(run("root/" + name))
+print(run("root/tool"), until("root/tool"))
+store(page, EVIL); print(run("root/mapped"))
+# What the image has stays what it is.
+change("write", lambda: open("root/tool", "w")); change("chmod", lambda: os.chmod("root/tool", 0o777)); change("link", lambda: os.link("root/tool", "root/other"))
+print(run("root/tool"))
+# As soon as it is the container's own it is another.
+os.utime("root/tool"); print(run("root/tool"))
+P"##
+    );
+    let mount = format!(
+        "mkdir -p {upper} {work} {root} && mount -t overlay overlay -o lowerdir={image},upperdir={upper},workdir={work} {root}",
+        image = case.at("image"),
+        upper = case.at("upper"),
+        work = case.at("work"),
+        root = case.at("root"),
+    );
+    let text = said(&case.inside_after(&session, &mount, "0", &script));
+    assert_eq!(text, "None\nNone\nNone\nNone good\nNone\ngood\nNone\n");
+    let asked: Vec<String> = person
+        .asked()
+        .iter()
+        .map(|q| q.request.start().unwrap().program.to_string())
+        .collect();
+    assert_eq!(asked, [case.at("root/tool")]);
+    for name in ["mapped", "own", "copied", "tool"] {
+        let program = case.at(&format!("root/{name}"));
+        happens(&case, |event| {
+            let detail = event.detail.as_deref().unwrap_or_default();
+            let words = "nobody is asked: it is in the layer that the container itself writes";
+            event.binary.as_ref() == Some(&program) && detail.contains(words)
+        });
+    }
     session.close("test").await.unwrap();
 }
 

@@ -126,6 +126,33 @@ impl Case {
         command.output().unwrap()
     }
 
+    /// With every right of root, and the processes of the machine in `../machine`: for what the kernel refuses all the same.
+    pub fn inside_whole(&self, session: &Session, script: &str) -> Output {
+        let cgroup = self
+            .rig
+            .places
+            .session_cgroup(session.id.as_str())
+            .join("container");
+        std::fs::create_dir_all(&cgroup).unwrap();
+        let outer = format!(
+            "mkdir -p ../machine && mount --bind /proc ../machine && exec unshare --pid --fork --net -- unshare --mount-proc --propagation private -- {} -- /bin/bash -c \"$1\"",
+            self.rig.places.init.display()
+        );
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "bash", "-c"])
+            .args([&outer, "bash", script])
+            .current_dir(&self.workspace);
+        let procs = cgroup.join("cgroup.procs");
+        // SAFETY: a write of our own pid to a file, before exec, in a single-threaded child.
+        unsafe {
+            std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
+                std::fs::write(&procs, "0")
+            });
+        }
+        command.output().unwrap()
+    }
+
     /// A `PATH` that begins with the workspace's programs.
     pub fn path(&self) -> String {
         format!("{}:/usr/bin:/bin", self.at("bin"))

@@ -45,7 +45,7 @@ pub async fn carried(case: &Case, policy: EffectivePolicy, words: &str) -> bool 
 }
 
 /// Whether the kernel takes LSM programs; why not, where it may be without.
-fn lsm() -> Result<(), &'static str> {
+pub fn lsm() -> Result<(), &'static str> {
     let lsm = kernel::lsm();
     // Said by whoever starts it on a kernel that is known to have it.
     let needed = std::env::var_os("AGENTCONTAINER_NEEDS_LSM").is_some();
