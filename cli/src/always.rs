@@ -2,7 +2,7 @@
 //! nothing lists the name or the program, an entry does. Nothing else of the file changes, and a person makes the change.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use api::v1;
 use policy::suggest::{List, Programs, Suggestion};
@@ -118,8 +118,34 @@ impl Always {
     }
 
     /// Makes it.
-    pub fn write(self) -> Result<(), Failure> {
-        self.target.replace(&self.after)
+    pub fn write(self) -> Result<Written, Failure> {
+        let written = Written {
+            path: self.target.path().to_owned(),
+            before: self.target.text.clone(),
+            after: self.after,
+        };
+        self.target.replace(&written.after)?;
+        Ok(written)
+    }
+}
+
+/// A change that was made.
+#[derive(Debug)]
+pub struct Written {
+    path: PathBuf,
+    before: String,
+    after: String,
+}
+
+impl Written {
+    /// What was there before it, unless somebody changed it since.
+    pub fn take_back(self) -> Result<(), Failure> {
+        let target = Target::open(&self.path, MAX_FILE_BYTES)?;
+        if target.text != self.after {
+            let what = format!("{} was changed meanwhile", self.path.display());
+            return Err(Failure::new("config-changed", what));
+        }
+        target.replace(&self.before)
     }
 }
 
@@ -182,4 +208,35 @@ fn rule(loaded: &Loaded, question: &v1::Question) -> Option<(usize, String)> {
         .clone();
     rule.action = Action::Allow;
     Some((index, text::rule(&rule)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_taken_back_unless_somebody_changed_it_since() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().canonicalize().unwrap().join("config");
+        let written = || {
+            std::fs::write(&path, "before").unwrap();
+            let change = Always {
+                file: "config".into(),
+                allows: String::new(),
+                target: Target::open(&path, MAX_FILE_BYTES).unwrap(),
+                after: "after".into(),
+            };
+            change.write().unwrap()
+        };
+        let read = || std::fs::read_to_string(&path).unwrap();
+        let change = written();
+        assert_eq!(read(), "after");
+        change.take_back().unwrap();
+        assert_eq!(read(), "before");
+        let change = written();
+        std::fs::write(&path, "somebody's").unwrap();
+        assert!(change.take_back().is_err());
+        assert_eq!(read(), "somebody's");
+    }
 }

@@ -219,6 +219,10 @@ impl Target {
         })
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Replaces it, whole or not at all, with its owner and mode kept. One that somebody changed meanwhile stays.
     pub fn replace(self, text: &str) -> Result<(), Failure> {
         let again = Self::open(&self.path, self.text.len())?;

@@ -141,7 +141,7 @@ fn quoted(shown: &str) -> String {
 pub fn more(question: &v1::Question) -> Vec<(&'static str, String)> {
     let mut more = Vec::new();
     if !question.line.is_empty() {
-        more.push(("ran", command(&question.line)));
+        more.push(("says it ran", command(&question.line)));
     }
     let shown = question.parents.iter().take(MAX_PARENTS);
     for (at, parent) in shown.enumerate() {
@@ -151,7 +151,10 @@ pub fn more(question: &v1::Question) -> Vec<(&'static str, String)> {
             (true, 1..) => format!(", and {left} above it"),
             _ => String::new(),
         };
-        let text = format!("{program} (pid {}), which ran {line}{rest}", parent.pid);
+        let text = format!(
+            "{program} (pid {}), which says it ran {line}{rest}",
+            parent.pid
+        );
         more.push(("child of", escape(&text)));
     }
     more
@@ -336,10 +339,13 @@ mod tests {
         assert!(!shown.contains(['\u{1b}', '\r']), "{shown}");
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines.len(), 7, "{shown}");
-        assert!(lines[3].starts_with("  ran  sh -c \"a\\u{20}"), "{shown}");
+        assert!(
+            lines[3].starts_with("  says it ran  sh -c \"a\\u{20}"),
+            "{shown}"
+        );
         assert!(lines[3].ends_with(" \"\""), "{shown}");
         assert!(
-            lines[4].starts_with("  child of  /usr/bin/node (pid 7), which ran node \"a"),
+            lines[4].starts_with("  child of  /usr/bin/node (pid 7), which says it ran node \"a"),
             "{shown}"
         );
         assert!(lines[5].ends_with("… and 5 bytes more"), "{shown}");
@@ -349,7 +355,9 @@ mod tests {
         let more = more(&question);
         assert_eq!(more.len(), 1 + MAX_PARENTS);
         assert!(
-            more[MAX_PARENTS].1.ends_with("which ran p, and 2 above it"),
+            more[MAX_PARENTS]
+                .1
+                .ends_with("which says it ran p, and 2 above it"),
             "{more:?}"
         );
     }

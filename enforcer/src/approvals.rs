@@ -332,13 +332,37 @@ impl Broker {
         record: impl FnOnce(&Question) -> bool,
         reply: Reply,
     ) -> Result<Question, Outcome> {
+        self.begin(&request.session)?;
+        self.put(request, limit, record, reply)
+    }
+
+    /// Counts as a question of this session's, before anything is done for it; [`Self::put`] comes next, where it comes to that.
+    ///
+    /// # Errors
+    /// There is no room for another.
+    pub fn begin(&self, session: &str) -> Result<(), Outcome> {
+        let mut inner = self.lock();
+        match inner.has_room(session) && inner.may_ask(session, Instant::now()) {
+            true => Ok(()),
+            false => Err(Outcome::Limit),
+        }
+    }
+
+    /// As [`Self::ask`], for what was begun.
+    ///
+    /// # Errors
+    /// The outcome at once.
+    pub fn put(
+        &self,
+        request: Request,
+        limit: Duration,
+        record: impl FnOnce(&Question) -> bool,
+        reply: Reply,
+    ) -> Result<Question, Outcome> {
         let (asked, since) = (SystemTime::now(), Instant::now());
         let id = {
             let mut inner = self.lock();
-            let of_session = |taken: &&Taken| taken.question.request.session == request.session;
-            if inner.open.values().filter(of_session).count() >= MAX_HELD
-                || !inner.may_ask(&request.session, since)
-            {
+            if !inner.has_room(&request.session) {
                 return Err(Outcome::Limit);
             }
             inner.new_id(draw).ok_or(Outcome::Limit)?
@@ -495,6 +519,11 @@ impl Inner {
     fn may_keep(&self, session: &str) -> bool {
         let kept = self.kept.keys().filter(|key| key.session == session);
         kept.count() < MAX_KEPT
+    }
+
+    fn has_room(&self, session: &str) -> bool {
+        let of_session = |taken: &&Taken| taken.question.request.session == session;
+        self.open.values().filter(of_session).count() < MAX_HELD
     }
 
     fn may_ask(&mut self, session: &str, now: Instant) -> bool {

@@ -26,7 +26,7 @@ pub use allowed::Allowed;
 use enter::{Inside, Mount};
 use plan::{Kind, Step};
 
-pub use programs::{MAX_DIRECTORIES, Masked, Place};
+pub use programs::{MAX_DIRECTORIES, Masked, Place, denies};
 pub use seen::{Seen, Unfit, image};
 use table::Table;
 

@@ -175,6 +175,8 @@ struct State {
     routed: Vec<Cidr>,
     /// What may be started in the wired namespace, where that is for programs in the kernel. Not known after a restart.
     listed: Option<listed::Listed>,
+    /// The last number that something approved was given, in whichever container: what ends one's is not another's.
+    numbered: u16,
 }
 
 /// A token bucket.
@@ -211,6 +213,8 @@ pub struct Session {
     wiring: Mutex<()>,
     /// One table of programs at a time.
     listing: Mutex<()>,
+    /// One program at a time is looked at, to ask a person about it.
+    asking: Mutex<()>,
     log: std::sync::Mutex<Log>,
     log_seq: watch::Sender<u64>,
     log_failed: AtomicBool,
@@ -302,6 +306,7 @@ impl Session {
                 namespace: None,
                 routed: Vec::new(),
                 listed: None,
+                numbered: 0,
             },
         );
         session.start(maps.events);
@@ -420,6 +425,7 @@ impl Session {
                 namespace: None,
                 routed: Vec::new(),
                 listed: None,
+                numbered: 0,
             },
         );
         // A full disk refuses what is dialled; it does not end what runs.
@@ -455,6 +461,7 @@ impl Session {
             change: Mutex::new(()),
             wiring: Mutex::new(()),
             listing: Mutex::new(()),
+            asking: Mutex::new(()),
             log: std::sync::Mutex::new(log),
             log_seq: watch::Sender::new(seq),
             log_failed: AtomicBool::new(false),
@@ -721,29 +728,6 @@ impl Session {
 }
 
 impl State {
-    /// What looks at files as the programs about them do.
-    fn look(&mut self) -> Option<Arc<kernel::Look>> {
-        let programs = self.kernel.as_mut().and_then(Kernel::files);
-        programs.and_then(|programs| programs.look())
-    }
-
-    /// The programs about files hold nowhere any more. A failure leaves them holding in a namespace that nobody is in.
-    fn release_files(&mut self) {
-        self.listed = None;
-        let Some(kernel) = &mut self.kernel else {
-            return;
-        };
-        let files = kernel.files().map(|programs| programs.release());
-        let starts = kernel.starts().map(|program| program.release());
-        for released in [files, starts].into_iter().flatten() {
-            if let Err(error) = released {
-                tracing::error!(%error, "the programs about files still hold in a namespace that is gone");
-                return;
-            }
-        }
-        self.namespace = None;
-    }
-
     fn save(&self) -> Result<(), StoreError> {
         self.store
             .as_ref()

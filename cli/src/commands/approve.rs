@@ -89,13 +89,15 @@ async fn always(
     let allows = change.allows().to_owned();
     if args.write {
         // First: what cannot be written is not allowed either. The question was open a moment ago.
-        change.write()?;
-        let answered = question::answer(enforcer, &args.id, true, true).await;
-        answered.map_err(|failure| {
-            failure.help(format!(
-                "{file} was changed, and nothing allowed in the session"
-            ))
-        })?;
+        let written = change.write()?;
+        if let Err(failure) = question::answer(enforcer, &args.id, true, true).await {
+            // What is refused now is not what the next run begins with either.
+            let now = match written.take_back() {
+                Ok(()) => "is as it was",
+                Err(_) => "was changed",
+            };
+            return Err(failure.help(format!("{file} {now}, and nothing allowed in the session")));
+        }
     }
     if as_json {
         report::out_json(&json!({

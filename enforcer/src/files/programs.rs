@@ -353,6 +353,34 @@ fn is_akin(one: &Path, other: &Path) -> bool {
     one.starts_with(&other) || other.starts_with(&one)
 }
 
+/// Whether a rule that denies has this very place by its path, the links on the way there followed: also where nothing was there when the
+/// container started.
+pub fn denies(
+    pid: u32,
+    network: (u64, u64),
+    rules: &[ProgramRule],
+    program: &ProgramName,
+) -> Result<bool, FilesError> {
+    let paths = || {
+        rules
+            .iter()
+            .filter_map(|rule| rule.name.path().map(Path::new))
+    };
+    let (Some(place), true) = (program.path().map(Path::new), paths().next().is_some()) else {
+        return Ok(false);
+    };
+    let inside = Inside::of(pid, network)?;
+    for path in paths().filter(|path| path.file_name() == place.file_name()) {
+        match inside.follow(path.parent().unwrap_or(Path::new(""))) {
+            Ok(above) if Some(above.as_path()) == place.parent() => return Ok(true),
+            Ok(_) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(io_error("look at", shown(path))(error)),
+        }
+    }
+    Ok(false)
+}
+
 fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

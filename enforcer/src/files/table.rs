@@ -10,8 +10,6 @@ use enforcer_common::files::{
 };
 use policy::FileRight;
 
-use crate::kernel::Image;
-
 /// Most states of the automaton before it is turned around.
 const MAX_STATES: usize = 4096;
 /// Most steps that making a table may take: init waits for it.
@@ -143,16 +141,13 @@ impl Table {
         })
     }
 
-    /// For the programs, in the namespace that it is to hold in.
-    pub fn settings(&self, mount_namespace: u32, image: Image) -> Settings {
+    /// For the programs, with what they work by besides.
+    pub fn settings(&self, besides: Settings) -> Settings {
         Settings {
-            image_device: image.device,
-            image_until: image.until,
-            _pad: 0,
-            mount_namespace,
             classes: self.classes,
             globs: self.globs.len() as u32,
             listed: self.listed.into(),
+            ..besides
         }
     }
 }

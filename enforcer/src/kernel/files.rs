@@ -247,8 +247,14 @@ impl FilePrograms {
         let maps = &mut self.maps;
         maps.half.set(0, 0, 0).map_err(map_error(HALF))?;
         maps.fill(0, table)?;
+        let besides = Settings {
+            mount_namespace: namespace,
+            image_device: image.device,
+            image_until: image.until,
+            ..Settings::default()
+        };
         maps.settings
-            .set(0, table.settings(namespace, image), 0)
+            .set(0, table.settings(besides), 0)
             .map_err(map_error(FILES))
     }
 
@@ -265,13 +271,9 @@ impl FilePrograms {
         let half = maps.half.get(&0, 0).map_err(map_error(HALF))?;
         let other = 1 - half.min(1);
         let now = maps.settings.get(&half, 0).map_err(map_error(FILES))?;
-        let image = Image {
-            device: now.image_device,
-            until: now.image_until,
-        };
         maps.fill(other, table)?;
         maps.settings
-            .set(other, table.settings(now.mount_namespace, image), 0)
+            .set(other, table.settings(now), 0)
             .map_err(map_error(FILES))?;
         maps.half.set(0, other, 0).map_err(map_error(HALF))
     }

@@ -216,6 +216,9 @@ impl Session {
                 }
             });
         }
+        if let Some(start) = question.request.start() {
+            self.deny_start(&question, start).await;
+        }
         let taken = self.broker.take(id)?;
         let settled = self
             .settle(taken, outcome, answer.by)

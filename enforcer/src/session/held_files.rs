@@ -13,10 +13,10 @@ use enforcer_common::counter;
 use nix::poll::{PollFd, PollFlags, poll};
 use policy::EffectivePolicy;
 
-use super::Session;
 use super::listed::Listed;
+use super::{Session, State};
 use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, When};
-use crate::kernel::{Carrier, Image, Kernel, KernelError};
+use crate::kernel::{Carrier, Image, Kernel, KernelError, Look};
 use crate::process;
 
 /// How often, in milliseconds, it is asked where the kernel says nothing: a file that was removed and comes back is no change of mounts.
@@ -307,6 +307,31 @@ impl Session {
             held.new
         ));
         let _ = self.write(event);
+    }
+}
+
+impl State {
+    /// What looks at files as the programs about them do.
+    pub(super) fn look(&mut self) -> Option<Arc<Look>> {
+        let programs = self.kernel.as_mut().and_then(Kernel::files);
+        programs.and_then(|programs| programs.look())
+    }
+
+    /// The programs about files hold nowhere any more. A failure leaves them holding in a namespace that nobody is in.
+    pub(super) fn release_files(&mut self) {
+        self.listed = None;
+        let Some(kernel) = &mut self.kernel else {
+            return;
+        };
+        let files = kernel.files().map(|programs| programs.release());
+        let starts = kernel.starts().map(|program| program.release());
+        for released in [files, starts].into_iter().flatten() {
+            if let Err(error) = released {
+                tracing::error!(%error, "the programs about files still hold in a namespace that is gone");
+                return;
+            }
+        }
+        self.namespace = None;
     }
 }
 

@@ -7,7 +7,7 @@ use aya::maps::{MapData, RingBuf};
 use enforcer_common as abi;
 use tokio::io::unix::AsyncFd;
 
-use super::Session;
+use super::{Session, listed};
 use crate::events::{self, Limiter, Record};
 
 /// Records taken out of the ring buffer before they are handled.
@@ -58,6 +58,17 @@ impl Session {
             for record in batch {
                 let event = match record {
                     Record::Socket(event) => event,
+                    // Beside everything else, which is not to wait for it.
+                    Record::File(event)
+                        if listed::asks(&event) && limiter.admit(Instant::now()) =>
+                    {
+                        let session = Arc::clone(&self);
+                        tokio::spawn(async move {
+                            let record = session.decided(&event).await;
+                            let _ = session.write(record);
+                        });
+                        continue;
+                    }
                     Record::File(event) if limiter.admit(Instant::now()) => {
                         // A denial stands whether or not it could be written; `write` has said so.
                         let record = self.decided(&event).await;

@@ -2,8 +2,9 @@
 //! it. An answer puts that one path into the table that the kernel looks up in, beside what was listed when the container started: first so
 //! that nobody inside changes it any more, and once it is found to be what was asked about, so that it is started while it is that very file.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::v1::{self, to_gateway};
 use audit::{Event, Kind, Verdict};
@@ -17,7 +18,7 @@ use super::{Session, State, wait_for_running_programs};
 use crate::approvals::{NoQuestion, Outcome, Question, Request, Start, What};
 use crate::events;
 use crate::files::table::{Rule, Say};
-use crate::files::{Begun, FilesError, Seen, Unfit};
+use crate::files::{self, Begun, FilesError, Seen, Unfit};
 use crate::kernel::Kernel;
 use crate::process;
 
@@ -34,8 +35,8 @@ pub(super) struct Listed {
     network: (u64, u64),
     begun: Arc<Begun>,
     approved: Vec<Approved>,
-    /// The last number that something was given.
-    last: u16,
+    /// What a person said no to, and until when nobody is asked again.
+    denied: HashMap<ProgramName, Instant>,
 }
 
 /// What a person's answer is about.
@@ -62,6 +63,8 @@ enum Unasked {
     Restarted,
     #[error("the container's answers allow as much as they may")]
     Full,
+    #[error("a person said no a moment ago")]
+    Refused,
     #[error(transparent)]
     Unfit(#[from] Unfit),
     #[error("looking at it took too long")]
@@ -79,8 +82,15 @@ impl Listed {
             network,
             begun: Arc::new(begun),
             approved: Vec::new(),
-            last: 0,
+            denied: HashMap::new(),
         }
+    }
+
+    /// Whether a person said no to it, so lately that nobody is asked again.
+    fn is_denied(&mut self, program: &ProgramName) -> bool {
+        let now = Instant::now();
+        self.denied.retain(|_, until| *until > now);
+        self.denied.contains_key(program)
     }
 
     fn numbers(&self) -> impl Iterator<Item = u16> {
@@ -92,14 +102,14 @@ impl Listed {
             })
     }
 
-    /// A number that nothing has.
-    fn number(&mut self) -> u16 {
+    /// A number that nothing has, after the last one that something was given.
+    fn number(&self, last: &mut u16) -> u16 {
         let taken = |number| self.numbers().any(|other| other == number);
-        let mut next = self.last;
+        let mut next = *last;
         loop {
             next = next.checked_add(1).unwrap_or(1);
             if !taken(next) {
-                self.last = next;
+                *last = next;
                 return next;
             }
         }
@@ -118,15 +128,18 @@ impl Approved {
     }
 }
 
+/// Whether a person may be asked about it, which takes a while.
+pub(super) fn asks(event: &FileEvent) -> bool {
+    let reasons = [FileReason::NotListed, FileReason::Changed];
+    let asked = reasons.iter().any(|reason| *reason as u8 == event.reason);
+    asked && event.act == Act::Execute as u8
+}
+
 impl Session {
     /// The record of what the programs about files decided; a person is asked where a rule wants that.
     pub(super) async fn decided(self: &Arc<Self>, event: &FileEvent) -> Event {
         let mut record = events::file_record(event);
-        if event.act != Act::Execute as u8 {
-            return record;
-        }
-        let asks = [FileReason::NotListed, FileReason::Changed];
-        if asks.iter().any(|reason| *reason as u8 == event.reason) {
+        if asks(event) {
             match self.ask_to_start(event, &record).await {
                 Ok((question, rule)) => {
                     record.approval = Some(question);
@@ -148,31 +161,31 @@ impl Session {
         event: &FileEvent,
         record: &Event,
     ) -> Result<(String, audit::Rule), Unasked> {
-        let (document, generation, masked, listed) = {
-            let mut state = self.state.lock().await;
-            let look = state.look();
-            let listed = state.listed.as_ref().zip(look);
-            let listed = listed
-                .map(|(listed, look)| (listed.pid, listed.network, listed.approved.clone(), look));
-            let current = &state.current;
-            let masked = state.record.masked.clone();
-            (
-                Arc::clone(&current.document),
-                current.number,
-                masked,
-                listed,
-            )
-        };
+        let document = Arc::clone(&self.state.lock().await.current.document);
         if document.programs.require_approval.is_none() {
             return Err(policy::NotAsked::NoRule.into());
         }
         let program = askable(event, record)?;
         let origin = document.programs.asks(&program)?;
-        if masked.iter().any(|place| place.is_at(&program)) {
-            return Err(policy::NotAsked::Denied.into());
-        }
         if document.unasked.is_some() {
             return Err(Unasked::Nobody);
+        }
+        // One after the other: what is asked about by the first is not looked at by the next.
+        let _one = self.asking.lock().await;
+        let (generation, masked, listed) = {
+            let mut state = self.state.lock().await;
+            let look = state.look();
+            let generation = state.current.number;
+            let masked = state.record.masked.clone();
+            let listed = state.listed.as_mut().zip(look).map(|(listed, look)| {
+                let refused = listed.is_denied(&program);
+                let approved = listed.approved.clone();
+                (listed.pid, listed.network, approved, look, refused)
+            });
+            (generation, masked, listed)
+        };
+        if masked.iter().any(|place| place.is_at(&program)) {
+            return Err(policy::NotAsked::Denied.into());
         }
         let rule = audit::Rule {
             name: policy::text::PROGRAMS_ASKED.to_owned(),
@@ -185,7 +198,7 @@ impl Session {
         if let Some(waits) = self.broker.find(self.id.as_str(), same).pop() {
             return Ok((waits, rule));
         }
-        let (pid, network, approved, look) = listed.ok_or(Unasked::Restarted)?;
+        let (pid, network, approved, look, refused) = listed.ok_or(Unasked::Restarted)?;
         // It is being answered about at this moment.
         let frozen = |one: &&Approved| one.program == program && matches!(one.say, Say::Right(_));
         if let Some(answered) = approved.iter().find(frozen) {
@@ -194,9 +207,19 @@ impl Session {
         if approved.len() >= MAX_APPROVED {
             return Err(Unasked::Full);
         }
+        if refused {
+            return Err(Unasked::Refused);
+        }
+        self.broker
+            .begin(self.id.as_str())
+            .map_err(Unasked::Outcome)?;
         let (asker, parent) = (event.process.tgid, event.parent);
-        let looked_for = program.clone();
-        let looking = tokio::task::spawn_blocking(move || {
+        let (looked_for, rules) = (program.clone(), Arc::clone(&document));
+        let looking = tokio::task::spawn_blocking(move || -> Result<_, Unasked> {
+            let denied = &rules.programs.denied;
+            if files::denies(pid, network, denied, &looked_for).map_err(Unfit::Files)? {
+                return Err(policy::NotAsked::Denied.into());
+            }
             let inside = process::mount_namespace(pid).unwrap_or_default();
             let own = process::mount_namespace(asker) == Some(inside);
             let line = if own {
@@ -205,7 +228,8 @@ impl Session {
                 Vec::new()
             };
             let parents = process::ancestors(parent, inside);
-            Seen::of(pid, network, &looked_for, &look).map(|seen| (seen, line, parents))
+            let seen = Seen::of(pid, network, &looked_for, &look)?;
+            Ok((seen, line, parents))
         });
         let looked = timeout(LOOK, looking).await;
         let looked = looked.map_err(|_| Unasked::Slow)?;
@@ -246,7 +270,7 @@ impl Session {
             };
             tokio::spawn(async move { session.show(to_gateway::Message::Over(over)).await });
         });
-        let question = self.broker.ask(request, limit, record, reply);
+        let question = self.broker.put(request, limit, record, reply);
         let question = question.map_err(Unasked::Outcome)?;
         let request = &question.request;
         let refused = v1::Refused {
@@ -266,6 +290,18 @@ impl Session {
             session.expire();
         });
         Ok(question)
+    }
+
+    /// Nobody is asked again about what a person said no to, for as long as a question waits: a loop over one program would be a prompt without end.
+    pub(super) async fn deny_start(&self, question: &Question, start: &Start) {
+        let limit = question.until - question.since;
+        let mut state = self.state.lock().await;
+        if let Some(listed) = &mut state.listed
+            && listed.denied.len() < MAX_APPROVED
+        {
+            let until = Instant::now() + limit;
+            listed.denied.insert(start.program.clone(), until);
+        }
     }
 
     /// Has what a person allowed be started. It is allowed only as it was when it was asked about. The question waits until that is known, so
@@ -345,11 +381,16 @@ impl Session {
     async fn thaw(&self, approved: &mut Approved, start: &Start) -> Result<(), FilesError> {
         let number = {
             let mut state = self.state.lock().await;
-            let State { listed, kernel, .. } = &mut *state;
-            let listed = listed.as_mut().ok_or(FilesError::NoContainer)?;
+            let State {
+                listed,
+                kernel,
+                numbered,
+                ..
+            } = &mut *state;
+            let listed = listed.as_ref().ok_or(FilesError::NoContainer)?;
             let programs = kernel.as_mut().and_then(Kernel::files);
             let programs = programs.ok_or(FilesError::NotAsked)?;
-            let number = listed.number();
+            let number = listed.number(numbered);
             programs
                 .approve(number, start.seen.identity, approved.once)
                 .map_err(|error| FilesError::Kernel(error.to_string()))?;

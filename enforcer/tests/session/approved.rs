@@ -168,7 +168,11 @@ async fn a_start_that_nothing_lists_is_denied_and_asked_about_and_an_answer_is_a
  {
     let case = with_programs("ask");
     let broker = Arc::new(Broker::default());
-    let Some(session) = open(&case, 60, &["absent"], &broker).await else {
+    // One is denied through a link, and is not there when the container starts.
+    std::fs::create_dir(case.workspace.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", case.workspace.join("alias")).unwrap();
+    let later = case.at("alias/later");
+    let Some(session) = open(&case, 60, &["absent", &later], &broker).await else {
         return;
     };
     let person = Person::answers(
@@ -199,15 +203,18 @@ for n in range(3):
     pids.append(pid)
 for pid in pids: os.waitpid(pid, 0)
 print(len(open("ran").read()), run("/usr/bin/printf", "two"), run("/usr/bin/env"))
-# A denial wins: nobody is asked about a program of that name.
-os.mkdir("elsewhere"); put("elsewhere/absent", "#!/bin/bash\necho OPEN\n"); print(run("elsewhere/absent"))
+# A denial wins: nobody is asked about a program of that name, or at that place.
+for name in ("elsewhere/absent", "elsewhere/later"): put(name, "#!/bin/bash\necho OPEN\n"); print(run(name))
 # Nor about what has no name.
 fd = os.memfd_create("m"); os.write(fd, open("/usr/bin/env", "rb").read()); print(run("/proc/self/fd/%d" % fd, pass_fds=[fd]))
 P"##
     );
     let path = format!("{}:/usr/bin:/bin", case.at("bin"));
     let text = said(&case.inside_with(&session, &script, &[("PATH", path)]));
-    assert_eq!(text, "None 0 0 0\nNone None\n1 None None\nNone\nNone\n");
+    assert_eq!(
+        text,
+        "None 0 0 0\nNone None\n1 None None\nNone\nNone\nNone\n"
+    );
     let asked = person.asked();
     let programs: Vec<&str> = asked
         .iter()
@@ -218,9 +225,16 @@ P"##
     assert!(
         !programs
             .iter()
-            .any(|program| program.ends_with("/absent") || program.contains("memfd")),
+            .any(|program| program.contains("/elsewhere/") || program.contains("memfd")),
         "{programs:?}"
     );
+    // Who said no is not asked again at once.
+    assert_eq!(person.about("/usr/bin/env").len(), 1, "{programs:?}");
+    happens(&case, |event| {
+        event.binary.as_deref() == Some("/usr/bin/env")
+            && event.detail.as_deref()
+                == Some("execute; nobody is asked: a person said no a moment ago")
+    });
     let question = person.about("/usr/bin/id").remove(0);
     let request = &question.request;
     let start = request.start().unwrap();
@@ -254,12 +268,14 @@ P"##
     recorded("approval-allowed-session", Verdict::Allow, "/usr/bin/id");
     recorded("approved-once", Verdict::Allow, "/usr/bin/printf");
     recorded("approval-denied", Verdict::Deny, "/usr/bin/env");
-    let nobody = case.at("elsewhere/absent");
-    happens(&case, |event| {
-        event.binary.as_ref() == Some(&nobody)
-            && event.approval.is_none()
-            && event.detail.as_deref() == Some("execute; nobody is asked: a rule denies it")
-    });
+    for name in ["elsewhere/absent", "elsewhere/later"] {
+        let nobody = case.at(name);
+        happens(&case, |event| {
+            event.binary.as_ref() == Some(&nobody)
+                && event.approval.is_none()
+                && event.detail.as_deref() == Some("execute; nobody is asked: a rule denies it")
+        });
+    }
     happens(&case, |event| event.reason == "nameless");
     session.close("test").await.unwrap();
 }
