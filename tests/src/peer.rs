@@ -187,10 +187,10 @@ impl Authority {
         };
         let names: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
         let script = format!(
-            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=agentcontainer tests' -keyout ca.key -out ca.pem
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 20 -subj '/CN=agentcontainer tests' -keyout ca.key -out ca.pem
              openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=server -keyout server.key -out server.csr
              printf 'subjectAltName={}\\nextendedKeyUsage=serverAuth\\n' >server.ext
-             openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out server.pem",
+             openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 20 -extfile server.ext -out server.pem",
             names.join(",")
         );
         let made = Command::new("bash")

@@ -16,7 +16,7 @@ import http.client, os, ssl, sys, time
 kept = http.client.HTTPSConnection(sys.argv[1], context=ssl.create_default_context())
 for n in range(4):
     while not os.path.exists(f"ask-{n}"): time.sleep(0.05)
-    kept.request("GET", f"/kept-{n}")
+    kept.request("GET", f"/hello?kept-{n}")
     answer = kept.getresponse()
     answer.read()
     open("part", "w").write(str(answer.status))
@@ -79,7 +79,7 @@ fn what_is_open_goes_on_and_what_is_new_is_trusted_when_the_clock_is_set() {
     let directory = workspace.path();
     let code = |name: &str| {
         let words =
-            format!("curl -s -o /dev/null -w '%{{http_code}}' --max-time 60 https://{name}/new");
+            format!("curl -s -o /dev/null -w '%{{http_code}}' --max-time 60 https://{name}/hello?new");
         session.inside(&words).stdout
     };
     // Ahead by more than a leaf is good for, back again to where that is not good yet, and ahead once more.
