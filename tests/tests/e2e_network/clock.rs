@@ -78,8 +78,9 @@ fn what_is_open_goes_on_and_what_is_new_is_trusted_when_the_clock_is_set() {
         .status(0);
     let directory = workspace.path();
     let code = |name: &str| {
-        let words =
-            format!("curl -s -o /dev/null -w '%{{http_code}}' --max-time 60 https://{name}/hello?new");
+        let words = format!(
+            "curl -s -o /dev/null -w '%{{http_code}}' --max-time 60 https://{name}/hello?new"
+        );
         session.inside(&words).stdout
     };
     // Ahead by more than a leaf is good for, back again to where that is not good yet, and ahead once more.
