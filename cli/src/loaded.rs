@@ -2,11 +2,12 @@
 //! anything else happens; every mistake in them is reported at its place.
 
 use api::v1;
+use engine::git::{Outside, Repository};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use policy::EffectivePolicy;
 use policy::organisation::{Limits, Requirements};
+use policy::{EffectivePolicy, Review};
 use schema::config::{Config, Wanted, discover};
 use schema::diag::Diagnostic;
 use schema::hostconfig::{self, HostConfig};
@@ -34,6 +35,8 @@ pub struct Loaded {
     pub workspace: PathBuf,
     /// The workspace's owner.
     pub owner: (u32, u32),
+    /// Where its git repository is.
+    pub repository: Repository,
     pub config: Config,
     pub host: HostConfig,
     /// The policies above both.
@@ -143,6 +146,7 @@ impl Loaded {
         Ok(Self {
             places,
             owner: (meta.uid(), meta.gid()),
+            repository: Repository::of(&workspace),
             workspace,
             config,
             host,
@@ -155,6 +159,12 @@ impl Loaded {
             ungranted,
             offline: false,
         })
+    }
+
+    /// What a person is asked to approve: the config, and what of this machine comes with the workspace.
+    pub fn review(&self) -> Review {
+        let outside = self.repository.outside();
+        Review::of(&self.config).with(outside.map(Outside::asked))
     }
 
     /// For what only shows: under the workspace's own policy, where its lockfile pins one that is here. `run` fetches it and does not
