@@ -13,6 +13,7 @@ use schema::diag::Diagnostic;
 use schema::hostconfig::{self, HostConfig};
 use schema::lockfile::Lockfile;
 use schema::organisation::Organisation;
+use schema::remote::Remote;
 
 use crate::grants;
 use crate::organisation;
@@ -71,8 +72,14 @@ pub fn host() -> Result<HostConfig, Failure> {
 /// The same with what a person granted to this workspace.
 pub fn host_for(places: &Places, workspace: &Path) -> Result<HostConfig, Failure> {
     let mut host = host()?;
+    host.remote = remote_of(workspace);
     grants::add_to(&mut host, places, workspace)?;
     Ok(host)
+}
+
+/// The repository that a workspace's remote `origin` names, as its own configuration has it: nothing that this includes or rewrites counts.
+pub fn remote_of(workspace: &Path) -> Option<Remote> {
+    Remote::parse(&engine::git::origin(workspace)?)
 }
 
 impl Loaded {
@@ -164,7 +171,8 @@ impl Loaded {
     /// What a person is asked to approve: the config, and what of this machine comes with the workspace.
     pub fn review(&self) -> Review {
         let outside = self.repository.outside();
-        Review::of(&self.config).with(outside.map(Outside::asked))
+        let scoped = crate::credentials::scoped(&self.host, &self.policy);
+        Review::of(&self.config).with(outside.map(Outside::asked).into_iter().chain(scoped))
     }
 
     /// For what only shows: under the workspace's own policy, where its lockfile pins one that is here. `run` fetches it and does not
