@@ -13,11 +13,14 @@ use std::time::Duration;
 
 use api::v1;
 use engine::request::CreateRequest;
-use policy::{Credential, EffectivePolicy, Secret};
+use policy::{Credential, EffectivePolicy, Granted, Secret};
+use schema::config::agent::Domain;
 use schema::config::secret::DIRECTORY;
 use schema::credential::Source;
 use schema::diag::Diagnostic;
-use schema::hostconfig::HostConfig;
+use schema::hostconfig::{Grant, HostConfig};
+use schema::remote::Remote;
+use schema::request::PathGlob;
 use secrets::{EXEC_DEADLINE, Fetched, Input};
 use serde_json::Value;
 
@@ -335,6 +338,51 @@ pub fn source(source: &Source) -> String {
         Source::Exec { program, .. } => format!("exec://{}", program.display()),
         other => other.to_string(),
     }
+}
+
+/// Where a grant lets its credential go, host by host, each with its paths where they are not all.
+pub fn places(name: &str, grant: &Grant, remote: Option<&Remote>) -> Vec<String> {
+    let one = |host: &Domain| {
+        let alone = Grant {
+            hosts: vec![host.clone()],
+            ..grant.clone()
+        };
+        let granted = Granted::of(name, &alone, remote);
+        match granted.places.first() {
+            None => format!(
+                "{host} (nowhere: no remote origin of the workspace names a repository there)"
+            ),
+            Some(place) if place.paths.is_empty() => host.to_string(),
+            Some(place) => {
+                let paths: Vec<&str> = place.paths.iter().map(PathGlob::as_str).collect();
+                format!("{host} ({})", paths.join(" "))
+            }
+        }
+    };
+    grant.hosts.iter().map(one).collect()
+}
+
+/// What of the policy's credentials is for the workspace's own repository, in the lines of a review: another remote is another question.
+pub fn scoped(host: &HostConfig, policy: &EffectivePolicy) -> Vec<String> {
+    let mut lines = Vec::new();
+    for credential in &policy.credentials {
+        let said = host.credentials.get(credential.name.as_str());
+        if said.is_none_or(|grant| !grant.value.paths.is_empty()) {
+            continue;
+        }
+        for place in credential
+            .places
+            .iter()
+            .filter(|place| !place.paths.is_empty())
+        {
+            lines.push(format!(
+                "credential {} for the repository that the remote origin names: {}",
+                credential.name,
+                place.shown()
+            ));
+        }
+    }
+    lines
 }
 
 #[cfg(test)]

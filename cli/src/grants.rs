@@ -13,6 +13,7 @@ use schema::credential::{CredentialName, MAX_CREDENTIALS, MAX_HOSTS};
 use schema::diag::Position;
 use schema::digest::Digest;
 use schema::hostconfig::{Grant, HostConfig, SecretGrant, Setting};
+use schema::request::{MAX_IN_RULE, PathGlob};
 use serde::{Deserialize, Serialize};
 
 use crate::credentials;
@@ -41,6 +42,8 @@ struct Kept {
     name: String,
     source: String,
     hosts: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    paths: Vec<String>,
     header: String,
     format: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -231,7 +234,8 @@ pub fn shown(loaded: &Loaded) -> Vec<String> {
             return None;
         }
         let grant = loaded.host.credentials.get(credential.name.as_str())?;
-        let hosts: Vec<String> = grant.value.hosts.iter().map(ToString::to_string).collect();
+        let remote = loaded.host.remote.as_ref();
+        let hosts = credentials::places(&credential.name, &grant.value, remote);
         let by = by(loaded, &grant.file, grant.at);
         Some(format!(
             "credential {} is granted by {by}: {} for {}",
@@ -364,6 +368,7 @@ impl Kept {
             name: name.to_string(),
             source: grant.source.to_string(),
             hosts: grant.hosts.iter().map(ToString::to_string).collect(),
+            paths: grant.paths.iter().map(ToString::to_string).collect(),
             header: grant.header.to_string(),
             format: grant.format.to_string(),
             query: grant.query.as_ref().map(ToString::to_string),
@@ -378,11 +383,14 @@ impl Kept {
         }
         let hosts: Option<Vec<Domain>> = self.hosts.iter().map(|host| parsed(host)).collect();
         let hosts = hosts.filter(|hosts| (1..=MAX_HOSTS).contains(&hosts.len()))?;
+        let paths: Option<Vec<PathGlob>> = self.paths.iter().map(|path| parsed(path)).collect();
+        let paths = paths.filter(|paths| paths.len() <= MAX_IN_RULE)?;
         Some(Granted {
             name: parsed(&self.name)?,
             grant: Grant {
                 source: parsed(&self.source)?,
                 hosts,
+                paths,
                 header: parsed(&self.header)?,
                 format: parsed(&self.format)?,
                 query: match &self.query {
@@ -418,6 +426,7 @@ mod tests {
         Grant {
             source: source.parse().unwrap(),
             hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
+            paths: vec!["/a/**".parse().unwrap()],
             header: Default::default(),
             format: Default::default(),
             query: Some("key".parse().unwrap()),

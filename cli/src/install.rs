@@ -271,6 +271,7 @@ fn alone(loaded: &Loaded, install: &Install) -> Result<Loaded, Failure> {
     held.limits.clone().apply(&mut config);
     Ok(Loaded {
         places: loaded.places.clone(),
+        repository: Default::default(),
         workspace,
         owner: loaded.owner,
         config,

@@ -2,16 +2,18 @@
 //! anything else happens; every mistake in them is reported at its place.
 
 use api::v1;
+use engine::git::{Outside, Repository};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use policy::EffectivePolicy;
 use policy::organisation::{Limits, Requirements};
+use policy::{EffectivePolicy, Review};
 use schema::config::{Config, Wanted, discover};
 use schema::diag::Diagnostic;
 use schema::hostconfig::{self, HostConfig};
 use schema::lockfile::Lockfile;
 use schema::organisation::Organisation;
+use schema::remote::Remote;
 
 use crate::grants;
 use crate::organisation;
@@ -34,6 +36,8 @@ pub struct Loaded {
     pub workspace: PathBuf,
     /// The workspace's owner.
     pub owner: (u32, u32),
+    /// Where its git repository is.
+    pub repository: Repository,
     pub config: Config,
     pub host: HostConfig,
     /// The policies above both.
@@ -68,8 +72,14 @@ pub fn host() -> Result<HostConfig, Failure> {
 /// The same with what a person granted to this workspace.
 pub fn host_for(places: &Places, workspace: &Path) -> Result<HostConfig, Failure> {
     let mut host = host()?;
+    host.remote = remote_of(workspace);
     grants::add_to(&mut host, places, workspace)?;
     Ok(host)
+}
+
+/// The repository that a workspace's remote `origin` names, as its own configuration has it: nothing that this includes or rewrites counts.
+pub fn remote_of(workspace: &Path) -> Option<Remote> {
+    Remote::parse(&engine::git::origin(workspace)?)
 }
 
 impl Loaded {
@@ -143,6 +153,7 @@ impl Loaded {
         Ok(Self {
             places,
             owner: (meta.uid(), meta.gid()),
+            repository: Repository::of(&workspace),
             workspace,
             config,
             host,
@@ -155,6 +166,13 @@ impl Loaded {
             ungranted,
             offline: false,
         })
+    }
+
+    /// What a person is asked to approve: the config, and what of this machine comes with the workspace.
+    pub fn review(&self) -> Review {
+        let outside = self.repository.outside();
+        let scoped = crate::credentials::scoped(&self.host, &self.policy);
+        Review::of(&self.config).with(outside.map(Outside::asked).into_iter().chain(scoped))
     }
 
     /// For what only shows: under the workspace's own policy, where its lockfile pins one that is here. `run` fetches it and does not

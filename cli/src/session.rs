@@ -1,13 +1,14 @@
 //! The end of a session, the same whoever calls for it (`run` itself, `stop`, `rm`, `gc`): container, then what the enforcer
 //! holds, then `.git`, then our own files. Each step is tried even if the one before it failed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use api::v1;
 use engine::Engine;
 use engine::{control, git};
 
 use crate::channel::{self, Enforcer};
+use crate::loaded::Loaded;
 use crate::places::Places;
 use crate::record::{self, Record};
 use crate::report::{self, Failure};
@@ -83,27 +84,11 @@ async fn finish_workspace(
     record: &mut Record,
 ) -> Result<(), Failure> {
     let dir = record.dir(places);
-    let workspace = record.workspace.display().to_string();
     // Whoever begins one meanwhile takes the places anew.
     let _hold = control::Hold::take(&dir)?;
-    let begun = record::all(places).iter().any(|r| {
-        r.session != record.session
-            && r.workspace == record.workspace
-            && r.ended.is_none()
-            && r.holder.is_some_and(record::Process::is_alive)
-    });
-    let others = begun
-        || match engine {
-            Some(engine) => engine
-                .sessions()
-                .await?
-                .iter()
-                .any(|c| c.workspace == workspace && c.session != record.session.as_str()),
-            // Nobody can say; what holds a place for another stays.
-            None => true,
-        };
+    let others = others(engine, places, record).await?;
     let merged = git::finish(&record.workspace, &dir, others)?;
-    if !others {
+    if !others.workspace {
         control::release(&record.workspace)?;
     }
     for entry in &merged.applied {
@@ -114,6 +99,74 @@ async fn finish_workspace(
     record.left = bounded(left);
     discard(&dir);
     Ok(())
+}
+
+/// Who else is in the same workspace, or in another working tree of its repository.
+async fn others(
+    engine: Option<&Engine>,
+    places: &Places,
+    record: &Record,
+) -> Result<git::Others, Failure> {
+    // Nobody can say without an engine; what holds a place for another stays.
+    let Some(engine) = engine else {
+        return Ok(git::Others {
+            workspace: true,
+            repository: true,
+        });
+    };
+    let repository = git::repository(&record.workspace, &record.dir(places));
+    let mut others = git::Others::NOBODY;
+    for (workspace, dir) in neighbours(engine, places, record).await? {
+        others.workspace |= workspace == record.workspace;
+        others.repository |= git::repository(&workspace, &dir) == repository;
+    }
+    Ok(others)
+}
+
+/// Other sessions that have not ended: each with its workspace and its directory.
+async fn neighbours(
+    engine: &Engine,
+    places: &Places,
+    record: &Record,
+) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
+    let begun = record::all(places).into_iter().filter(|other| {
+        other.ended.is_none() && other.holder.is_some_and(record::Process::is_alive)
+    });
+    let begun = begun.map(|other| (other.session.to_string(), other.workspace));
+    let there = engine.sessions().await?.into_iter();
+    let there = there.map(|container| (container.session, PathBuf::from(container.workspace)));
+    Ok(begun
+        .chain(there)
+        .filter(|(session, _)| session != record.session.as_str())
+        .map(|(session, workspace)| (workspace, places.session(&session)))
+        .collect())
+}
+
+/// What of a repository outside is mounted by its path must not be something else by then: no session may be at work around it.
+pub async fn check_neighbours(
+    engine: &Engine,
+    loaded: &Loaded,
+    record: &Record,
+) -> Result<(), Failure> {
+    let Some(outside) = loaded.repository.outside() else {
+        return Ok(());
+    };
+    let others = neighbours(engine, &loaded.places, record).await?;
+    match others
+        .iter()
+        .find(|(workspace, dir)| !git::leaves_alone(workspace, dir, outside))
+    {
+        None => Ok(()),
+        Some((workspace, _)) => Err(Failure::new(
+            "repository-in-use",
+            format!(
+                "a session in {} could put something else in the place of {} while this one starts",
+                workspace.display(),
+                outside.common.display()
+            ),
+        )
+        .help("end that session first; begun after this one, it is in nobody's way")),
+    }
 }
 
 /// What a person has to know of what a session left.

@@ -27,7 +27,7 @@ use crate::progress::Progress;
 use crate::record::{self, Record};
 use crate::report::{self, Failure};
 use crate::roots;
-use crate::terminal;
+use crate::{session, terminal};
 
 /// What `run` was asked for, beyond what the config says.
 #[derive(Clone, Debug, Default)]
@@ -109,6 +109,7 @@ pub async fn prepare(
         info.check()?;
         check_engine(loaded, &info)?;
         let _ = found.send(engine.clone());
+        session::check_neighbours(&engine, loaded, record).await?;
         let image = resolve(&engine, loaded, &mut cancelled).await?;
         let contents = engine.contents(&image, &loaded.places.images()).await?;
         check(&cancelled)?;
@@ -355,6 +356,7 @@ impl Draft<'_> {
             engine: self.info,
             workspace: &loaded.workspace,
             owner: loaded.owner,
+            repository: &loaded.repository,
             session: &self.record.session,
             name: self.asked.name.as_deref(),
             session_dir: &self.record.dir(&loaded.places),

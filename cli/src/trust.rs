@@ -154,7 +154,7 @@ fn damaged(path: &Path) -> Failure {
 /// Lets a workspace through that was approved, asks about one that was not.
 pub fn require(loaded: &Loaded, yes: bool) -> Result<(), Failure> {
     let mut approvals = Approvals::load(&loaded.places, &loaded.workspace)?;
-    let review = Review::of(&loaded.config);
+    let review = loaded.review();
     let exists = |path: &str| engine::control::is_there(&loaded.workspace, path);
     let verdict = approvals.judge(&review, &exists);
     let shown = match &verdict {
@@ -198,7 +198,7 @@ pub fn require(loaded: &Loaded, yes: bool) -> Result<(), Failure> {
 /// Has what was approved be no more than what is asked now.
 pub fn approve(loaded: &Loaded) -> Result<(), Failure> {
     let mut approvals = Approvals::load(&loaded.places, &loaded.workspace)?;
-    approvals.approve(Review::of(&loaded.config));
+    approvals.approve(loaded.review());
     approvals.save(&loaded.places)
 }
 

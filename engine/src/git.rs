@@ -2,12 +2,15 @@
 //! obey read-only. git inside is led by `commondir` to a directory of the session's, whose `config` is a private copy that
 //! it can replace as it likes, and whose other names are links back (`common`). When the session ends, keys of the copy
 //! that can do no harm are merged back. git on the host runs what config and hooks name at the next `git status`; hence all
-//! of this.
+//! of this. Where `.git` is a file, the repository lies outside (`outside`), and is bound in the same way at a place of its own (`lent`).
 
 pub mod before;
+mod beneath;
 mod common;
 pub mod config;
+mod lent;
 mod obeyed;
+mod outside;
 pub mod planted;
 
 use std::fs::{self, OpenOptions};
@@ -22,6 +25,8 @@ use crate::control;
 use crate::look::{self, Seen};
 use crate::request::Mount;
 use before::{Before, Own};
+use beneath::Dir;
+pub use outside::{Outside, Repository, Unusable};
 
 /// The largest `.git/config` that is copied, in bytes.
 pub const MAX_CONFIG: u64 = 1024 * 1024;
@@ -40,6 +45,9 @@ pub struct Git {
     pub notes: Vec<String>,
     /// In the container: a file with names that git is to ignore, where the repository itself could not say so.
     pub excludes: Option<&'static str>,
+    /// What lies in a repository outside, and leads out of it.
+    pub doors: Vec<PathBuf>,
+    pub closed: Vec<PathBuf>,
 }
 
 /// What the end of a session brought back.
@@ -57,6 +65,12 @@ struct Facts {
     config: (u64, u64),
     config_worktree: bool,
     shallow: bool,
+    /// Device and inode of the directory of other working trees' own, where it was there and therefore is a mount.
+    #[serde(default)]
+    worktrees: Option<(u64, u64)>,
+    /// Of a repository outside: whether what submodules have of their own was there, and therefore is covered.
+    #[serde(default)]
+    modules: bool,
     /// What the configuration names and was not there: paths of the workspace that git would run from or read.
     absent: Vec<PathBuf>,
 }
@@ -110,9 +124,11 @@ impl Doing {
 
 /// Makes ready what the container's mounts need. `session_dir` is ours; `owner` is who works with the copy inside; `masks`
 /// are files of the workspace that are not there, though the container sees some; `seen` is what lay there before anything
-/// was made.
+/// was made; `repository` is what was looked at and approved.
+#[allow(clippy::too_many_arguments)]
 pub fn prepare(
     workspace: &Path,
+    repository: &Repository,
     target: &str,
     session_dir: &Path,
     owner: (u32, u32),
@@ -120,21 +136,53 @@ pub fn prepare(
     seen: &Seen,
     doing: Doing,
 ) -> Result<Git, EngineError> {
-    let (git, own) = bind(workspace, target, session_dir, owner, masks, doing)?;
-    if doing == Doing::Write {
-        // Where a session is under way, the repository is what it was before that one: it may have been changed since.
-        let before = Before::begin(workspace, session_dir, seen, own)?;
-        if let Some(own) = &before.own {
-            doing.write(&session_dir.join(BASE), own.config.as_bytes(), 0o600)?;
-            let facts = serde_json::to_vec(&own.facts).unwrap_or_default();
-            doing.write(&session_dir.join(FACTS), &facts, 0o600)?;
+    if let Some(outside) = repository.outside() {
+        let place = lent::Place {
+            workspace,
+            target,
+            session_dir,
+            owner,
+        };
+        if doing == Doing::Write {
+            Before::begin(workspace, session_dir, seen, None)?;
         }
+        return lent::prepare(&place, outside, masks, doing);
+    }
+    let (git, own) = bind(
+        workspace,
+        repository,
+        target,
+        session_dir,
+        owner,
+        masks,
+        doing,
+    )?;
+    if doing == Doing::Write {
+        begin(workspace, session_dir, seen, own)?;
     }
     Ok(git)
 }
 
+/// Keeps in mind what a repository was like. `root` is what is looked through at the end.
+fn begin(
+    root: &Path,
+    session_dir: &Path,
+    seen: &Seen,
+    own: Option<Own>,
+) -> Result<(), EngineError> {
+    // Where a session is under way, the repository is what it was before that one: it may have been changed since.
+    let before = Before::begin(root, session_dir, seen, own)?;
+    if let Some(own) = &before.own {
+        write_new(&session_dir.join(BASE), own.config.as_bytes(), 0o600)?;
+        let facts = serde_json::to_vec(&own.facts).unwrap_or_default();
+        write_new(&session_dir.join(FACTS), &facts, 0o600)?;
+    }
+    Ok(())
+}
+
 fn bind(
     workspace: &Path,
+    repository: &Repository,
     target: &str,
     session_dir: &Path,
     owner: (u32, u32),
@@ -151,10 +199,18 @@ fn bind(
     };
     if !found.is_dir() {
         control::pin(&mut git.mounts, workspace, target, &dot_git);
-        git.notes.push(
-            ".git is a file (a worktree or submodule): its repository lies outside the workspace and is not there inside"
-                .to_owned(),
-        );
+        git.notes.push(match repository {
+            Repository::Unusable(Unusable::InWorkspace) => format!(
+                ".git is a file that {}: what a session leaves there that git would obey is put aside when it ends",
+                Unusable::InWorkspace
+            ),
+            Repository::Unusable(why) => format!(
+                ".git is a file that {why}: git does not work inside; a clone of its own makes a workspace where it does"
+            ),
+            Repository::Within | Repository::Outside(_) => {
+                ".git is a file that was none a moment ago: git does not work inside".to_owned()
+            }
+        });
         return Ok((git, None));
     }
     let made = doing == Doing::Write;
@@ -184,7 +240,9 @@ fn bind(
         config: identity,
         config_worktree: true,
         shallow: kind(&dot_git.join("shallow"))?.is_some(),
-        absent: Vec::new(),
+        worktrees: worktrees_of(&dot_git),
+        modules: false,
+        absent: alternates(&dot_git).into_iter().collect(),
     };
     let per_worktree = dot_git.join("config.worktree");
     if kind(&per_worktree)?.is_none() {
@@ -229,9 +287,11 @@ fn bind(
     git.mounts.extend(common::make(
         &common::Place {
             dot_git: &dot_git,
-            target,
+            inside: &format!("{target}/.git"),
+            from: &format!("{target}/.git"),
             session_dir,
             owner,
+            trees: &[],
         },
         &base,
         masks,
@@ -239,11 +299,18 @@ fn bind(
     )?);
     let hooks = dot_git.join("hooks").symlink_metadata().ok();
     let own = Own {
+        at: None,
         config: base,
         facts,
         hooks: hooks.map(|meta| (meta.dev(), meta.ino())),
     };
     Ok((git, Some(own)))
+}
+
+/// Where a repository would name another one's objects, which it does not.
+fn alternates(dot_git: &Path) -> Option<PathBuf> {
+    let path = dot_git.join("objects/info/alternates");
+    path.symlink_metadata().is_err().then_some(path)
 }
 
 /// Files and directories in the workspace that the repository's own configuration makes git run or read.
@@ -319,26 +386,144 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), EngineError> {
         .map_err(EngineError::io("write", path))
 }
 
-/// Undoes what `prepare` did, merges harmless keys back, and looks for what was left in any repository. Called when the
-/// container is gone. `others` says that another session has the same workspace: then what holds a place for both stays, and
-/// nothing that it may still change is touched; the last one looks for what any of them left.
-pub fn finish(workspace: &Path, session_dir: &Path, others: bool) -> Result<Merged, EngineError> {
-    let mut merged = Merged::default();
-    let dot_git = workspace.join(".git");
-    if session_dir.join(BASE).symlink_metadata().is_ok() {
-        finish_own(&dot_git, session_dir, others, &mut merged)?;
+/// The address of a workspace's remote `origin`, where it has one: as its own configuration says, of which nothing is followed.
+pub fn origin(workspace: &Path) -> Option<String> {
+    let common = match Repository::of(workspace) {
+        Repository::Within => workspace.join(".git"),
+        Repository::Outside(outside) => outside.common,
+        Repository::Unusable(_) => return None,
+    };
+    let text = Dir::open(&common).ok()?.text("config", MAX_CONFIG).ok()??;
+    let parsed = config::parse(&text);
+    let mut urls = parsed.values("remote", Some("origin"), "url");
+    let only = urls.next().map(str::to_owned);
+    only.filter(|_| urls.next().is_none())
+}
+
+/// Who else is there when a session ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Another session has the same workspace.
+    pub workspace: bool,
+    /// Another has the same repository, in this workspace or in another working tree of it.
+    pub repository: bool,
+}
+
+impl Others {
+    pub const NOBODY: Self = Self {
+        workspace: false,
+        repository: false,
+    };
+}
+
+/// The repository that a workspace's session has, wherever it lies: the directory that all of its working trees have in common.
+pub fn repository(workspace: &Path, session_dir: &Path) -> PathBuf {
+    match lent::of(session_dir) {
+        Some(lent) => lent.outside.common,
+        // A session of another state directory's, or none of a repository outside.
+        None => match Repository::of(workspace) {
+            Repository::Outside(outside) => outside.common,
+            Repository::Within | Repository::Unusable(_) => workspace.join(".git"),
+        },
     }
-    if !others && is_ours(&dot_git.join("commondir")) {
+}
+
+fn worktrees_of(common: &Path) -> Option<(u64, u64)> {
+    let meta = common.join("worktrees").symlink_metadata().ok()?;
+    meta.is_dir().then(|| (meta.dev(), meta.ino()))
+}
+
+/// Whether a session in a workspace cannot put anything else in the place of what of a repository would be mounted in another: it lies
+/// elsewhere, or is the workspace's own, and what is asked for in it is a mount there already.
+pub fn leaves_alone(workspace: &Path, session_dir: &Path, outside: &Outside) -> bool {
+    if !outside.common.starts_with(workspace) {
+        return true;
+    }
+    let facts = fs::read(session_dir.join(FACTS)).ok();
+    let facts: Option<Facts> = facts.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let held = facts.and_then(|facts| facts.worktrees);
+    workspace.join(".git") == outside.common
+        && held.is_some()
+        && held == worktrees_of(&outside.common)
+}
+
+/// Undoes what `prepare` did, merges harmless keys back, and looks for what was left in any repository. Called when the
+/// container is gone. Where others are there, what holds a place for them too stays, and nothing that they may still change is
+/// touched; the last one looks for what any of them left.
+pub fn finish(workspace: &Path, session_dir: &Path, others: Others) -> Result<Merged, EngineError> {
+    let mut merged = Merged::default();
+    let dot_git = repository(workspace, session_dir);
+    let shared = others.workspace || others.repository;
+    if session_dir.join(BASE).symlink_metadata().is_ok() {
+        finish_own(&dot_git, session_dir, shared, &mut merged)?;
+    }
+    lent::finish(session_dir, &mut merged)?;
+    if !shared && is_ours(&dot_git.join("commondir")) {
         let _ = fs::remove_file(dot_git.join("commondir"));
     }
-    if let Some(before) = Before::load(workspace, session_dir)? {
-        let seen = look::through(workspace, look::MAX_ENTRIES);
-        merged.elsewhere = planted::sweep(workspace, &seen, &before, !others);
-        if !others {
-            Before::forget(workspace, session_dir);
+    let mut through = Through {
+        root: workspace,
+        session_dir,
+        merged: &mut merged,
+    };
+    through.look(!others.workspace, |_, _| true)?;
+    through.forget(!others.workspace);
+    // What the sessions of all working trees left in a repository outside of theirs, or are still at.
+    through.root = &dot_git;
+    if let Some(lent) = lent::of(session_dir) {
+        through.look(!others.workspace, |path, _| lent.is_own(path))?;
+    }
+    through.look(!shared, |path, own| {
+        // Where nobody inside could write, it is the host's.
+        let covered = own.is_some_and(|own| own.facts.modules);
+        let is_hosts = path.starts_with(dot_git.join("worktrees"))
+            || covered && path.starts_with(dot_git.join("modules"));
+        !is_hosts
+    })?;
+    through.forget(!shared);
+    Ok(merged)
+}
+
+/// A look through what lies in a directory, at the end of a session.
+struct Through<'a> {
+    root: &'a Path,
+    session_dir: &'a Path,
+    merged: &'a mut Merged,
+}
+
+// === impl Through ===
+
+impl Through<'_> {
+    fn forget(&self, is_last: bool) {
+        if is_last {
+            Before::forget(self.root, self.session_dir);
         }
     }
-    Ok(merged)
+
+    /// Judges those repositories that are meant, where it is known what they were like before.
+    fn look(
+        &mut self,
+        put_aside: bool,
+        is_meant: impl Fn(&Path, Option<&Own>) -> bool,
+    ) -> Result<(), EngineError> {
+        let Self { root, merged, .. } = self;
+        let Some(before) = Before::load(root, self.session_dir)? else {
+            return Ok(());
+        };
+        let mut seen = look::through(root, look::MAX_ENTRIES);
+        seen.repositories
+            .retain(|path| is_meant(path, before.own.as_ref()));
+        let found = planted::sweep(root, &seen, &before, put_aside);
+        let is_outside = before.own.as_ref().is_some_and(|own| own.at.is_some());
+        let said = found.said.into_iter().map(|line| match is_outside {
+            true => format!("in {}: {line}", root.display()),
+            false => line,
+        });
+        merged.elsewhere.said.extend(said);
+        merged.elsewhere.controls.extend(found.controls);
+        merged.elsewhere.cut_off |= found.cut_off;
+        Ok(())
+    }
 }
 
 fn finish_own(
@@ -378,16 +563,7 @@ fn restore(
     if !facts.config_worktree {
         absent.push(dot_git.join("config.worktree"));
     }
-    for path in absent {
-        if path.symlink_metadata().is_ok() {
-            let aside = planted::put_aside(&path).map_err(EngineError::io("put aside", &path))?;
-            merged.left_out.push(format!(
-                "{}, which git here would obey; it is now {}",
-                path.display(),
-                aside.display()
-            ));
-        }
-    }
+    put_absent_aside(&absent, merged)?;
     let path = dot_git.join("config");
     let same = |meta: &fs::Metadata| meta.is_file() && (meta.dev(), meta.ino()) == facts.config;
     if path.symlink_metadata().is_ok_and(|meta| same(&meta)) {
@@ -421,6 +597,21 @@ fn restore(
     }
     merged.applied.extend(merge.applied);
     merged.left_out.extend(merge.left_out);
+    Ok(())
+}
+
+/// What was not there, and git would obey.
+fn put_absent_aside(absent: &[PathBuf], merged: &mut Merged) -> Result<(), EngineError> {
+    for path in absent {
+        if path.symlink_metadata().is_ok() {
+            let aside = planted::put_aside(path).map_err(EngineError::io("put aside", path))?;
+            merged.left_out.push(format!(
+                "{}, which git here would obey; it is now {}",
+                path.display(),
+                aside.display()
+            ));
+        }
+    }
     Ok(())
 }
 

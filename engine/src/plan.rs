@@ -16,7 +16,7 @@ use crate::agent::AgentParts;
 use crate::client::EngineInfo;
 use crate::contents::Contents;
 use crate::control::{self, ControlError, Hold};
-use crate::git::{self, Doing};
+use crate::git::{self, Doing, Repository};
 use crate::identity::{self, Identity, IdentityError};
 use crate::image::Image;
 use crate::look;
@@ -37,6 +37,8 @@ pub struct Plan<'a> {
     pub workspace: &'a Path,
     /// The workspace's owner.
     pub owner: (u32, u32),
+    /// Its repository, as it was approved.
+    pub repository: &'a Repository,
     pub session: &'a SessionId,
     pub name: Option<&'a str>,
     /// Our directory for this session.
@@ -362,7 +364,7 @@ impl Plan<'_> {
             mounts.extend(agent.mounts(self.session_dir, self.doing)?);
         }
         let owner = (identity.uid, identity.gid);
-        let seen = look::through(self.workspace, look::MAX_ENTRIES);
+        let mut seen = look::through(self.workspace, look::MAX_ENTRIES);
         if !read_only && !self.is_alone() {
             let _hold = match self.doing {
                 Doing::Write => Some(Hold::take(self.session_dir)?),
@@ -378,6 +380,7 @@ impl Plan<'_> {
             )?;
             let git = git::prepare(
                 self.workspace,
+                self.repository,
                 target,
                 self.session_dir,
                 owner,
@@ -391,6 +394,13 @@ impl Plan<'_> {
             }
             notes.extend(git.notes);
             excludes = git.excludes;
+            seen.doors.extend(git.doors);
+            seen.closed.extend(git.closed);
+        } else if self.repository.outside().is_some() {
+            notes.push(
+                "the repository lies outside the workspace, which is read-only: git does not work inside"
+                    .to_owned(),
+            );
         }
         if identity.made_up {
             let accounts = self.contents.accounts.with(identity);

@@ -113,6 +113,10 @@ pub struct Stage {
     pub commands: Vec<Vec<String>>,
 }
 
+/// Where the repository of a workspace is that lies outside it: what its working trees have in common, and what is this one's.
+pub const LENT_COMMON: &str = "/.agentcontainer-repository";
+pub const LENT_OWN: &str = "/.agentcontainer-worktree";
+
 /// What may be mounted, and why it is there: the reason decides what is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
@@ -126,6 +130,13 @@ pub enum Mount {
     },
     /// A control file or git directory of the workspace, bound over itself.
     Control {
+        source: String,
+        target: String,
+        #[serde(rename = "readOnly")]
+        read_only: bool,
+    },
+    /// Of the repository outside that the workspace is a working tree of.
+    Repository {
         source: String,
         target: String,
         #[serde(rename = "readOnly")]
@@ -170,6 +181,7 @@ impl Mount {
         match self {
             Self::Workspace { target, .. }
             | Self::Control { target, .. }
+            | Self::Repository { target, .. }
             | Self::Session { target, .. }
             | Self::Trust { target, .. }
             | Self::Inside { target, .. }

@@ -104,6 +104,7 @@ fn places(mounts: &[Mount], path: &str) -> Vec<String> {
         .filter_map(|mount| match mount {
             Mount::Workspace { source, target, .. }
             | Mount::Control { source, target, .. }
+            | Mount::Repository { source, target, .. }
             | Mount::Inside { source, target } => {
                 let rest = path.strip_prefix(source.as_str())?;
                 (rest.is_empty() || rest.starts_with('/')).then(|| format!("{target}{rest}"))

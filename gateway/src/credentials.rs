@@ -188,14 +188,19 @@ impl Credentials {
         if self.held.is_empty() {
             return Ok(applied);
         }
+        let path = parts.uri.path().to_owned();
         for held in &self.held {
-            let fits = scheme == Scheme::Https
-                && matches!(&intent.place, Place::Name(name) if held.rule.fits(name, intent.port));
+            let host = match &intent.place {
+                Place::Name(name) if scheme == Scheme::Https => Some(name),
+                _ => None,
+            };
+            let is_there = host.is_some_and(|name| held.rule.fits(name, intent.port));
+            let fits = host.is_some_and(|name| held.rule.fits_path(name, intent.port, &path));
             let in_target = held.in_target(parts, fits)?;
             if held.in_fields(&mut parts.headers, fits)? || in_target {
                 applied.names.push(held.rule.name.clone());
             }
-            if fits && !held.answers.is_empty() {
+            if is_there && !held.answers.is_empty() {
                 applied.answers = Some(match applied.answers.take() {
                     None => Arc::clone(&held.answers),
                     Some(before) => Arc::new((*before).clone().with(&held.answers)),
@@ -253,12 +258,8 @@ impl Held {
                 },
             )
         } else {
-            let places: Vec<String> = self
-                .rule
-                .places
-                .iter()
-                .map(|place| format!("{}:{}", place.host, place.port))
-                .collect();
+            let places = self.rule.places.iter();
+            let places: Vec<String> = places.map(policy::credential::Place::shown).collect();
             Refusal::Elsewhere(name, places.join(", "))
         }
     }
@@ -426,6 +427,10 @@ mod tests {
     const STAND_IN: &str = "ghp_FakeFakeFakeFakeFake";
 
     fn credentials(env: Option<&str>) -> Credentials {
+        credentials_for(env, &[])
+    }
+
+    fn credentials_for(env: Option<&str>, paths: &[&str]) -> Credentials {
         let origin = policy::Origin {
             file: "agentcontainer.json".into(),
             line: 1,
@@ -436,6 +441,7 @@ mod tests {
             places: vec![policy::credential::Place {
                 host: "api.github.com".parse().unwrap(),
                 port: 443,
+                paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
             }],
             header: "authorization".into(),
             prefix: "Bearer ".into(),
@@ -474,6 +480,52 @@ mod tests {
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
         let applied = credentials.apply(&mut parts, &intent(name), scheme)?;
         Ok((applied.names.first().cloned(), parts.headers))
+    }
+
+    #[test]
+    fn it_goes_to_its_paths_alone_and_to_none_that_is_spelt_in_another_way() {
+        let fields = [("authorization", format!("Bearer {STAND_IN}"))];
+        let fields = fields
+            .each_ref()
+            .map(|(name, value)| (*name, value.as_str()));
+        for (target, goes) in [
+            ("/repos/acme/widget", true),
+            ("/repos/acme/widget/pulls?state=open", true),
+            ("/repos/acme/other", false),
+            ("/repos/acme/widget/../other", false),
+            ("/repos/acme/widget/%2e%2e/other", false),
+            ("/repos/acme/widget/..;/other", false),
+            ("//repos/acme/widget", false),
+            ("/graphql", false),
+            ("/", false),
+        ] {
+            let paths = ["/repos/acme/widget/**"];
+            let named = credentials_for(Some("GITHUB_TOKEN"), &paths);
+            let sent = apply(&named, "api.github.com", Scheme::Https, target, &fields);
+            match sent {
+                Ok((_, headers)) => {
+                    assert!(goes, "{target}");
+                    assert_eq!(headers["authorization"], format!("Bearer {VALUE}"));
+                }
+                Err(refusal) => {
+                    assert!(
+                        !goes && refusal.code() == "credential-elsewhere",
+                        "{target}"
+                    );
+                    assert!(refusal.to_string().contains("(/repos/acme/widget/**)"));
+                }
+            }
+            // One that is written into every request is not written into another.
+            let (_, headers) = apply(
+                &credentials_for(None, &paths),
+                "api.github.com",
+                Scheme::Https,
+                target,
+                &[],
+            )
+            .unwrap();
+            assert_eq!(headers.contains_key("authorization"), goes, "{target}");
+        }
     }
 
     #[test]

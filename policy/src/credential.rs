@@ -4,6 +4,7 @@
 use std::fmt;
 
 use schema::host::{HostName, HostPattern};
+use schema::request::{MAX_IN_RULE, PathGlob, is_canonical};
 use serde::{Deserialize, Serialize};
 
 use crate::effective::{Origin, PolicyError};
@@ -43,6 +44,30 @@ pub struct Credential {
 pub struct Place {
     pub host: HostPattern,
     pub port: u16,
+    /// The paths it may go to there, where not to all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<PathGlob>,
+}
+
+impl Place {
+    /// For people: with its paths.
+    pub fn shown(&self) -> String {
+        if self.paths.is_empty() {
+            return self.to_string();
+        }
+        let paths: Vec<&str> = self.paths.iter().map(PathGlob::as_str).collect();
+        format!("{self} ({})", paths.join(" "))
+    }
+
+    fn is(&self, name: &HostName, port: u16) -> bool {
+        self.port == port && self.host.matches(name)
+    }
+
+    /// A path that is not spelt in its one way is none that is meant: the server may read it as another.
+    fn admits(&self, path: &str) -> bool {
+        self.paths.is_empty()
+            || is_canonical(path) && self.paths.iter().any(|glob| glob.matches(path))
+    }
 }
 
 impl fmt::Display for Place {
@@ -54,9 +79,13 @@ impl fmt::Display for Place {
 impl Credential {
     /// Whether it may go to that name and port.
     pub fn fits(&self, name: &HostName, port: u16) -> bool {
-        self.places
-            .iter()
-            .any(|place| place.port == port && place.host.matches(name))
+        self.places.iter().any(|place| place.is(name, port))
+    }
+
+    /// Whether it may go with a request for that path there.
+    pub fn fits_path(&self, name: &HostName, port: u16, path: &str) -> bool {
+        let mut there = self.places.iter().filter(|place| place.is(name, port));
+        there.any(|place| place.admits(path))
     }
 
     pub(crate) fn check(&self) -> Result<(), PolicyError> {
@@ -76,7 +105,11 @@ impl Credential {
             && self.query.as_ref().is_none_or(|query| parameter(query))
             && !self.places.is_empty()
             && self.places.len() <= MAX_CREDENTIAL_PLACES
-            && self.places.iter().all(|place| place.port != 0);
+            && self.places.iter().all(|place| place.port != 0)
+            && self
+                .places
+                .iter()
+                .all(|place| place.paths.len() <= MAX_IN_RULE);
         if fine {
             Ok(())
         } else {

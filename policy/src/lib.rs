@@ -38,7 +38,7 @@ pub use explain::path::{PathExplanation, explain_path};
 pub use files::{FileRight, FileRule, Files, MAX_FILE_RULES};
 pub use inspection::Inspection;
 pub use layers::Layers;
-pub use merge::effective;
+pub use merge::{Granted, effective};
 pub use programs::{MAX_PROGRAM_RULES, NotAsked, ProgramRight, ProgramRule, Programs};
 pub use requests::{Permit, RequestDenial, RequestRule, RequestRules};
 pub use review::Review;

@@ -4,6 +4,8 @@
 
 mod credentials;
 
+pub use credentials::Granted;
+
 use std::collections::{BTreeMap, HashMap};
 
 use schema::config::Config;

@@ -90,6 +90,16 @@ impl Review {
         }
     }
 
+    /// With what is asked for by something else than the config: lines that ask for more where they are new.
+    pub fn with(mut self, asked: impl IntoIterator<Item = String>) -> Self {
+        let mut lines = Lines(self.lines);
+        for text in asked {
+            lines.add(Effect::Opens, text);
+        }
+        self.lines = lines.0;
+        self
+    }
+
     /// What the config's profile adds, and the image where the profile brings that; what is installed is known with the image alone.
     pub fn of_profile(config: &Config) -> Vec<String> {
         let Some(added) = &config.profile else {

@@ -11,7 +11,7 @@ use schema::net::Protocol;
 use schema::request::{Method, ProgramPath, Requests};
 
 use crate::ceiling::{Bound, Ceiling};
-use crate::credential::Credential;
+use crate::credential::{Credential, Place};
 use crate::decision::DenyReason;
 use crate::effective::{Action, DomainRule, NetworkRule, Origin, Rule};
 use crate::files::{FileRight, FileRule};
@@ -179,7 +179,7 @@ pub fn network(rule: &NetworkRule) -> String {
 }
 
 pub fn credential(credential: &Credential) -> String {
-    let places: Vec<String> = credential.places.iter().map(ToString::to_string).collect();
+    let places: Vec<String> = credential.places.iter().map(Place::shown).collect();
     format!(
         "credentials \"{}\" to {} in {}: {}{{}}{}{}",
         credential.name,
@@ -394,6 +394,7 @@ mod tests {
             places: vec![crate::credential::Place {
                 host: "api.github.com".parse().unwrap(),
                 port: 443,
+                paths: Vec::new(),
             }],
             header: "authorization".into(),
             prefix: "Bearer ".into(),
@@ -406,6 +407,8 @@ mod tests {
             credential(&written),
             r#"credentials "github" to api.github.com:443 in authorization: Bearer {}, by the placeholder in GITHUB_TOKEN"#
         );
+        written.places[0].paths = vec!["/repos/acme/**".parse().unwrap()];
+        assert!(credential(&written).contains("to api.github.com:443 (/repos/acme/**) in "));
         written.query = Some("key".into());
         assert!(credential(&written).ends_with(
             "Bearer {}, or as the query parameter key, by the placeholder in GITHUB_TOKEN"

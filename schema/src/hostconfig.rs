@@ -23,6 +23,8 @@ use crate::host::HostName;
 use crate::image::OciSource;
 use crate::inspection::{Inspector, Level};
 use crate::organisation::values::OrganisationName;
+use crate::remote::Remote;
+use crate::request::{MAX_IN_RULE, PathGlob};
 use crate::signer::{Identity, MAX_IDENTITY_BYTES};
 use crate::toml_tree::{self, MAX_FILE_BYTES};
 
@@ -66,6 +68,9 @@ pub struct HostConfig {
     /// Grants by name, for every workspace that asks for one.
     #[schemars(default, extend("maxProperties" = MAX_CREDENTIALS))]
     pub credentials: BTreeMap<CredentialName, Setting<Grant>>,
+    /// The remote of the workspace that this is read for: not of any file.
+    #[schemars(skip)]
+    pub remote: Option<Remote>,
     /// Grants of files inside by name, for every workspace that asks for one.
     #[schemars(default, extend("maxProperties" = MAX_SECRETS))]
     pub secrets: BTreeMap<CredentialName, Setting<SecretGrant>>,
@@ -182,6 +187,10 @@ pub struct Grant {
     /// (anthropic, claude, openai, gemini, github), whose hosts, header and format are then meant.
     #[schemars(default, length(min = 1, max = MAX_HOSTS))]
     pub hosts: Vec<Domain>,
+    /// Globs of the paths that may see it, at each of the hosts: `/repos/acme/**`. Without any, every path; but for `github`, which
+    /// is then for the repository that the workspace's remote `origin` names, at GitHub's own hosts.
+    #[schemars(default, length(min = 1, max = MAX_IN_RULE))]
+    pub paths: Vec<PathGlob>,
     /// `Authorization` when absent.
     #[schemars(default)]
     pub header: HeaderName,
@@ -334,6 +343,7 @@ impl HostConfig {
                     .or(below.gateway.approval_seconds),
             },
             credentials,
+            remote: self.remote.or(below.remote),
             secrets,
             inspection,
             registries,

@@ -25,6 +25,7 @@ pub mod profile;
 pub mod program;
 pub mod provider;
 pub mod read;
+pub mod remote;
 pub mod request;
 pub mod session;
 pub mod signer;

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,19 @@ pub struct Outcome {
     pub stdout: String,
     pub stderr: String,
     pub took: Duration,
+}
+
+/// Runs a shell on the host, as the person whose workspace it is would.
+#[track_caller]
+pub fn on_host(path: &Path, words: &str) -> String {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-ec", words])
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", "safe.directory")
+        .env("GIT_CONFIG_VALUE_0", "*")
+        .current_dir(path);
+    finish(shell, DEADLINE).ok().to_owned()
 }
 
 /// Runs to the end. Past the deadline its process group is killed and the test fails with what it had said by then.

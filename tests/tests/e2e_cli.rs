@@ -29,3 +29,5 @@ mod registry;
 mod secrets;
 #[path = "e2e_cli/trust.rs"]
 mod trust;
+#[path = "e2e_cli/working_trees.rs"]
+mod working_trees;

@@ -13,6 +13,8 @@ mod clock;
 mod credential_life;
 #[path = "e2e_network/credentials.rs"]
 mod credentials;
+#[path = "e2e_network/github.rs"]
+mod github;
 #[path = "e2e_network/inspection.rs"]
 mod inspection;
 #[path = "e2e_network/packages.rs"]

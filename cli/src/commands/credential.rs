@@ -69,12 +69,11 @@ async fn list(as_json: bool) -> Result<u8, Failure> {
     let (mut found, mut rows) = (Vec::new(), Vec::new());
     for (name, grant) in &host.credentials {
         let problem = problem(&host, Kind::Credential, name.as_str()).await;
-        let hosts: Vec<String> = grant
-            .value
-            .hosts
-            .iter()
-            .map(|host| format!("{}:{}", host.host, host.https_port()))
-            .collect();
+        let mut with_ports = grant.value.clone();
+        for host in &mut with_ports.hosts {
+            host.port = Some(host.https_port());
+        }
+        let hosts = credentials::places(name.as_str(), &with_ports, host.remote.as_ref());
         rows.push(vec![
             name.to_string(),
             credentials::source(&grant.value.source),

@@ -11,6 +11,8 @@ use schema::config::secret::DIRECTORY;
 use schema::config::{Wanted, discover};
 use schema::credential::{CredentialName, MAX_HOSTS, Source};
 use schema::hostconfig::{Grant, SecretGrant};
+use schema::remote::Remote;
+use schema::request::MAX_IN_RULE;
 use serde_json::json;
 
 use super::json;
@@ -29,11 +31,15 @@ pub struct Args {
     #[arg(long, value_name = "URI", requires = "name")]
     source: Option<String>,
     /// It is a secret: a file inside, which the agent can read
-    #[arg(long, requires = "name", conflicts_with_all = ["hosts", "header", "format", "query", "env"])]
+    #[arg(long, requires = "name", conflicts_with_all = ["hosts", "paths", "header", "format", "query", "env"])]
     secret: bool,
     /// The hosts that may see it: name, *.name, name:port; several between commas
     #[arg(long, value_name = "HOST,…", value_delimiter = ',', requires = "name")]
     hosts: Vec<String>,
+    /// The paths that it may go to at those hosts, such as '/repos/acme/**'; several between commas. What is left out is every path, but
+    /// for github, which is for the repository that the workspace's remote origin names
+    #[arg(long, value_name = "GLOB,…", value_delimiter = ',', requires = "name")]
+    paths: Vec<String>,
     /// The workspace it is for; this directory when left out
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
@@ -94,8 +100,8 @@ fn grant(
     name: &CredentialName,
     args: &Args,
 ) -> Result<u8, Failure> {
-    let before = loaded::host_for(places, workspace)?;
-    let before = before.credentials.get(name).map(|grant| &grant.value);
+    let host = loaded::host_for(places, workspace)?;
+    let before = host.credentials.get(name).map(|grant| &grant.value);
     let asked = asked(workspace, name);
     let asked = asked.as_ref();
     let source = match (&args.source, before) {
@@ -123,9 +129,26 @@ fn grant(
             ),
         ));
     }
+    if args.paths.len() > MAX_IN_RULE {
+        return Err(Failure::new(
+            "too-many",
+            format!(
+                "{} paths, the limit of one grant is {MAX_IN_RULE}",
+                args.paths.len()
+            ),
+        ));
+    }
+    let paths = match (args.paths.as_slice(), before) {
+        ([], before) => before.map(|grant| grant.paths.clone()).unwrap_or_default(),
+        (some, _) => some
+            .iter()
+            .map(|path| parsed("credential-path", path))
+            .collect::<Result<_, _>>()?,
+    };
     let granted = Grant {
         source,
         hosts,
+        paths,
         header: match &args.header {
             Some(text) => parsed("credential-header", text)?,
             None => before.map(|grant| grant.header.clone()).unwrap_or_default(),
@@ -147,7 +170,7 @@ fn grant(
     report::out(format!(
         "granted to {}: {name}, {}",
         escape(&workspace.display().to_string()),
-        escape(&words(&granted)),
+        escape(&words(name, &granted, host.remote.as_ref())),
     ));
     Ok(0)
 }
@@ -311,8 +334,8 @@ where
         .map_err(|error: T::Err| Failure::new(code, error.to_string()))
 }
 
-fn words(grant: &Grant) -> String {
-    let hosts: Vec<String> = grant.hosts.iter().map(ToString::to_string).collect();
+fn words(name: &CredentialName, grant: &Grant, remote: Option<&Remote>) -> String {
+    let hosts = credentials::places(name.as_str(), grant, remote);
     let mut words = format!(
         "{} for {} in {} as {:?}",
         credentials::source(&grant.source),
@@ -353,6 +376,7 @@ fn list(places: &Places, as_json: bool) {
     let all = grants::all(places);
     let mut found = Vec::new();
     for (workspace, granted) in &all {
+        let remote = loaded::remote_of(workspace);
         for one in &granted.secrets {
             if as_json {
                 found.push(json!({
@@ -381,6 +405,7 @@ fn list(places: &Places, as_json: bool) {
                     "kind": "credential",
                     "source": credentials::source(&one.grant.source),
                     "hosts": hosts,
+                    "paths": one.grant.paths,
                     "header": one.grant.header,
                     "format": one.grant.format,
                     "query": one.grant.query,
@@ -393,7 +418,7 @@ fn list(places: &Places, as_json: bool) {
                 "{}  {}  {}  {}",
                 escape(&workspace.display().to_string()),
                 one.name,
-                escape(&words(&one.grant)),
+                escape(&words(&one.name, &one.grant, remote.as_ref())),
                 ago(one.at)
             ));
         }

@@ -162,6 +162,7 @@ pub fn grant(dir: &Path, value: &str, hosts: &[&str]) -> Grant {
     std::fs::write(&file, value).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     Grant {
+        paths: Vec::new(),
         source: format!("file://{}", file.display()).parse().unwrap(),
         hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
         header: Default::default(),

@@ -75,7 +75,7 @@ impl Supply {
     }
 }
 
-/// By what a grant is known again: its source, its hosts in any order, header, format and parameter.
+/// By what a grant is known again: its source, its hosts in any order, paths, header, format and parameter.
 pub fn bound(grant: &Grant) -> String {
     let mut hosts: Vec<String> = grant.hosts.iter().map(ToString::to_string).collect();
     hosts.sort();
@@ -88,6 +88,9 @@ pub fn bound(grant: &Grant) -> String {
     // Grants without one are what they were.
     if let (Some(query), Some(parts)) = (&grant.query, parts.as_array_mut()) {
         parts.push(query.to_string().into());
+    }
+    if let (false, Some(parts)) = (grant.paths.is_empty(), parts.as_array_mut()) {
+        parts.push(serde_json::json!({ "paths": grant.paths }));
     }
     Digest::of(parts.to_string().as_bytes()).hex()
 }

@@ -35,10 +35,22 @@ pub struct Before {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Own {
+    /// Where it is not the workspace's `.git`.
+    #[serde(default)]
+    pub at: Option<PathBuf>,
     pub config: String,
     pub facts: Facts,
     /// Device and inode of the directory of hooks.
     pub hooks: Option<(u64, u64)>,
+}
+
+impl Own {
+    pub fn is_at(&self, workspace: &Path, repository: &Path) -> bool {
+        match &self.at {
+            Some(at) => repository == at,
+            None => repository == workspace.join(".git"),
+        }
+    }
 }
 
 /// Where it lies. `session_dir` is any session's.

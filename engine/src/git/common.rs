@@ -6,12 +6,13 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::{Doing, config};
+use super::beneath::Dir;
+use super::{Doing, MAX_CONFIG, config};
 use crate::EngineError;
 use crate::request::Mount;
 
 /// Where it is inside.
-const TARGET: &str = "/.agentcontainer-git";
+pub const TARGET: &str = "/.agentcontainer-git";
 /// Where the names are that git is to ignore, in a container that has no repository yet.
 pub const EXCLUDES: &str = "/.agentcontainer-git-exclude";
 /// In the session's directory.
@@ -40,11 +41,26 @@ const HEAD: &str = "ref: refs/heads/agentcontainer/none\n";
 
 /// Between what and where.
 pub struct Place<'a> {
+    /// The repository's own directory.
     pub dot_git: &'a Path,
-    /// The workspace inside.
-    pub target: &'a str,
+    /// The same inside.
+    pub inside: &'a str,
+    /// Inside: the directory that git is led from, by its `commondir`.
+    pub from: &'a str,
     pub session_dir: &'a Path,
     pub owner: (u32, u32),
+    /// Other working trees, where the repository's own word for them is not there inside.
+    pub trees: &'a [Tree],
+}
+
+/// A working tree, as far as it keeps its branch from being taken by another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    pub name: String,
+    /// What its HEAD says.
+    pub head: String,
+    /// Its `.git`, on the host.
+    pub at: String,
 }
 
 /// The private copy.
@@ -85,34 +101,33 @@ pub fn make(
         },
         Mount::Session {
             source: commondir.display().to_string(),
-            target: format!("{}/.git/commondir", place.target),
+            target: format!("{}/commondir", place.from),
             read_only: true,
         },
     ])
 }
 
 fn fill(place: &Place<'_>, directory: &Path, base: &str, masks: &[&str]) -> std::io::Result<()> {
-    let given = absolute_includes(base, place.target);
+    let given = absolute_includes(base, place.inside);
     fs::write(place.session_dir.join(GIVEN), &given)?;
     fs::create_dir(directory)?;
     fs::create_dir(directory.join("info"))?;
     fs::write(directory.join("config"), &given)?;
     fs::write(directory.join("HEAD"), HEAD)?;
-    let info = place.dot_git.join("info");
-    let exclude = info.join("exclude");
-    let mut excluded = match exclude.symlink_metadata() {
-        Ok(meta) if meta.is_file() && meta.len() < super::MAX_CONFIG => fs::read(&exclude)?,
-        _ => Vec::new(),
-    };
+    // What cannot be read is none: a session of before may have put anything there.
+    let exclude = Dir::open(place.dot_git).and_then(|dir| dir.read("info/exclude", MAX_CONFIG));
+    let mut excluded = exclude.ok().flatten().unwrap_or_default();
     excluded.extend(excludes_of(masks).as_bytes());
     fs::write(directory.join("info/exclude"), excluded)?;
-    let own = format!("{}/.git", place.target);
+    let own = place.inside;
     symlink(
         format!("{own}/info/attributes"),
         directory.join("info/attributes"),
     )?;
+    trees(place, directory)?;
     let there = WHERE_THERE
         .iter()
+        .filter(|name| directory.join(name).symlink_metadata().is_err())
         .filter(|name| place.dot_git.join(name).symlink_metadata().is_ok());
     for name in ALWAYS.iter().chain(there) {
         symlink(format!("{own}/{name}"), directory.join(name))?;
@@ -123,8 +138,35 @@ fn fill(place: &Place<'_>, directory: &Path, base: &str, masks: &[&str]) -> std:
     Ok(())
 }
 
+/// Working trees as git keeps them (gitrepository-layout(5), `worktrees`), locked: their places are not there inside.
+fn trees(place: &Place<'_>, directory: &Path) -> std::io::Result<()> {
+    if place.trees.is_empty() {
+        return Ok(());
+    }
+    let all = directory.join("worktrees");
+    fs::create_dir(&all)?;
+    hand_over(&all, place.owner)?;
+    for tree in place.trees {
+        let one = all.join(&tree.name);
+        fs::create_dir(&one)?;
+        hand_over(&one, place.owner)?;
+        let said = [
+            ("HEAD", tree.head.as_str()),
+            ("gitdir", &tree.at),
+            ("commondir", "../.."),
+            ("locked", "not there inside"),
+        ];
+        for (name, text) in said {
+            let path = one.join(name);
+            fs::write(&path, format!("{text}\n"))?;
+            hand_over(&path, place.owner)?;
+        }
+    }
+    Ok(())
+}
+
 /// Gives something of ours to the user inside: by owner where we may, else by mode (the directory above is closed to others).
-fn hand_over(path: &Path, owner: (u32, u32)) -> std::io::Result<()> {
+pub(super) fn hand_over(path: &Path, owner: (u32, u32)) -> std::io::Result<()> {
     let meta = path.metadata()?;
     let (own, all) = if meta.is_dir() {
         (0o755, 0o777)
@@ -157,7 +199,7 @@ fn excludes_of(masks: &[&str]) -> String {
 }
 
 /// The configuration with relative paths of `include` as git would have taken them from `.git/config`.
-fn absolute_includes(base: &str, target: &str) -> String {
+fn absolute_includes(base: &str, inside: &str) -> String {
     if config::parse(base).included().next().is_none() {
         return base.to_owned();
     }
@@ -174,7 +216,7 @@ fn absolute_includes(base: &str, target: &str) -> String {
             .map(|(_, value)| value.trim().trim_matches('"'))
             .filter(|path| including && !path.starts_with(['/', '~']) && !path.contains('\\'));
         match path {
-            Some(path) => text.push_str(&format!("\tpath = \"{target}/.git/{path}\"\n")),
+            Some(path) => text.push_str(&format!("\tpath = \"{inside}/{path}\"\n")),
             None => text.push_str(line),
         }
     }
@@ -189,14 +231,14 @@ mod tests {
     #[test]
     fn relative_includes_are_taken_from_where_the_file_was() {
         let base = "[user]\n\tpath = x\n[include]\n\tpath = ../.gitconfig\n\tpath = ~/y\n[includeIf \"gitdir:/w\"]\n\tPath = \"z\"\n";
-        let text = absolute_includes(base, "/w");
+        let text = absolute_includes(base, "/w/.git");
         assert_eq!(
             config::parse(&text).included().collect::<Vec<_>>(),
             ["/w/.git/../.gitconfig", "~/y", "/w/.git/z"]
         );
         assert!(text.contains("[user]\n\tpath = x\n"));
         assert_eq!(
-            absolute_includes("[core]\n\tpath=x", "/w"),
+            absolute_includes("[core]\n\tpath=x", "/w/.git"),
             "[core]\n\tpath=x"
         );
     }

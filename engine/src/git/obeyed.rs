@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use schema::digest::Digest;
 
+use super::planted::ASIDE;
 use super::{MAX_CONFIG, NONBLOCK, config, plain, read_config};
 
 /// The most configuration files that one includes.
@@ -29,6 +30,8 @@ pub enum Kind {
     Todo,
     /// What makes an older git run a script of the rebase's own.
     Script,
+    /// A link in place of what git writes, or clears away what is behind it.
+    Link,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +108,33 @@ pub fn state(repository: &Path) -> Vec<Thing> {
         // git before 2.34 reads a shell script of such a rebase.
         add(Kind::Script, rebase.join("rewritten"));
     }
+    for dir in [repository.to_owned(), repository.join("logs")] {
+        things.extend(links(&dir));
+    }
     things
+}
+
+/// Links in a directory that is none itself, but for names that are another thing, or that were put aside.
+fn links(dir: &Path) -> Vec<Thing> {
+    const OTHERS: [&[u8]; 5] = [
+        b"commondir",
+        b"config",
+        b"config.worktree",
+        b"hooks",
+        b"rebase-merge",
+    ];
+    let is_dir = dir.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+    let entries = is_dir.then(|| fs::read_dir(dir).ok()).flatten();
+    let links = entries.into_iter().flatten().flatten().filter(|entry| {
+        let name = entry.file_name();
+        let name = name.as_bytes();
+        let aside = name
+            .windows(ASIDE.len())
+            .any(|part| part == ASIDE.as_bytes());
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        is_link && !aside && !OTHERS.contains(&name)
+    });
+    links.map(|entry| thing(Kind::Link, entry.path())).collect()
 }
 
 /// The files of a directory of hooks.

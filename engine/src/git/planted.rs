@@ -13,7 +13,7 @@ use super::{config, plain, read_bytes, read_config, write_new};
 use crate::look::Seen;
 
 /// What is appended to the name of what is put aside.
-const ASIDE: &str = ".agentcontainer";
+pub(super) const ASIDE: &str = ".agentcontainer";
 
 /// What came of it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -62,7 +62,7 @@ struct Sweep<'a> {
 impl Sweep<'_> {
     fn repository(&mut self, path: &Path) {
         let things = match &self.before.own {
-            Some(own) if path == self.workspace.join(".git") => {
+            Some(own) if own.is_at(self.workspace, path) => {
                 // Its configuration is restored, and its hooks were a mount of their own: what is new in that very directory
                 // came from the host.
                 let hooks = path.join("hooks");
@@ -116,6 +116,7 @@ impl Sweep<'_> {
             }
             Kind::Hooks => self.aside(path, "holds hooks"),
             Kind::Todo => self.todo(path),
+            Kind::Link => self.aside(path, "is a link that git here would write through"),
             Kind::Script => self.aside(path, "may hold a rebase's commands"),
             // In its turn, with its repository.
             Kind::Config => {}

@@ -47,6 +47,7 @@ fn git_is_a_mount_of_its_own_with_hooks_read_only_and_config_a_copy() {
     let at = place(Some("[core]\n\tbare = false\n"));
     let git = prepare(
         &at.workspace,
+        &Repository::of(&at.workspace),
         "/w",
         &at.session,
         (0, 0),
@@ -68,7 +69,7 @@ fn git_is_a_mount_of_its_own_with_hooks_read_only_and_config_a_copy() {
     );
     assert!(at.workspace.join(".git/hooks").is_dir());
     assert_eq!(
-        finish(&at.workspace, &at.session, false).unwrap(),
+        finish(&at.workspace, &at.session, Others::NOBODY).unwrap(),
         Merged::default()
     );
     assert!(!at.workspace.join(".git/commondir").exists());
@@ -88,6 +89,7 @@ fn what_the_configuration_makes_git_run_is_read_only_too() {
     fs::create_dir(at.workspace.join(".git/modules")).unwrap();
     let git = prepare(
         &at.workspace,
+        &Repository::of(&at.workspace),
         "/w",
         &at.session,
         (0, 0),
@@ -121,6 +123,7 @@ fn links_are_refused_and_worktrees_are_bound_as_they_are() {
             matches!(
                 prepare(
                     &at.workspace,
+                    &Repository::of(&at.workspace),
                     "/w",
                     &at.session,
                     (0, 0),
@@ -138,6 +141,7 @@ fn links_are_refused_and_worktrees_are_bound_as_they_are() {
     fs::write(at.workspace.join(".git"), "gitdir: /elsewhere").unwrap();
     let git = prepare(
         &at.workspace,
+        &Repository::of(&at.workspace),
         "/w",
         &at.session,
         (0, 0),
@@ -149,7 +153,7 @@ fn links_are_refused_and_worktrees_are_bound_as_they_are() {
     assert_eq!(targets(&git), [("/w/.git".to_owned(), true)]);
     assert_eq!(git.notes.len(), 1);
     assert_eq!(
-        finish(&at.workspace, &at.session, false).unwrap(),
+        finish(&at.workspace, &at.session, Others::NOBODY).unwrap(),
         Merged::default()
     );
 }
@@ -161,6 +165,7 @@ fn harmless_keys_come_back_and_the_others_are_named() {
     ));
     prepare(
         &at.workspace,
+        &Repository::of(&at.workspace),
         "/w",
         &at.session,
         (0, 0),
@@ -174,7 +179,7 @@ fn harmless_keys_come_back_and_the_others_are_named() {
         "[core]\n\tbare = false\n\tfsmonitor = ./evil\n[remote \"origin\"]\n\turl = https://git.test/a.git\n[branch \"topic\"]\n\tremote = origin\n\tmerge = refs/heads/topic\n",
     )
     .unwrap();
-    let merged = finish(&at.workspace, &at.session, false).unwrap();
+    let merged = finish(&at.workspace, &at.session, Others::NOBODY).unwrap();
     assert_eq!(
         merged.applied,
         [
@@ -193,6 +198,7 @@ fn another_session_keeps_its_place_holder_and_a_large_config_is_refused() {
     let at = place(Some(""));
     prepare(
         &at.workspace,
+        &Repository::of(&at.workspace),
         "/w",
         &at.session,
         (0, 0),
@@ -201,13 +207,22 @@ fn another_session_keeps_its_place_holder_and_a_large_config_is_refused() {
         Doing::Write,
     )
     .unwrap();
-    finish(&at.workspace, &at.session, true).unwrap();
+    finish(
+        &at.workspace,
+        &at.session,
+        Others {
+            workspace: true,
+            repository: true,
+        },
+    )
+    .unwrap();
     assert!(at.workspace.join(".git/commondir").exists());
     let config = |n: u64| {
         let at = place(None);
         fs::write(at.workspace.join(".git/config"), vec![b'\n'; n as usize]).unwrap();
         prepare(
             &at.workspace,
+            &Repository::of(&at.workspace),
             "/w",
             &at.session,
             (0, 0),
@@ -225,6 +240,7 @@ fn prepared(config: &str) -> Place {
     let at = place(Some(config));
     prepare(
         &at.workspace,
+        &Repository::of(&at.workspace),
         "/w",
         &at.session,
         (0, 0),
@@ -245,14 +261,14 @@ fn what_the_container_puts_in_the_way_does_not_keep_the_session_from_ending() {
     )
     .unwrap();
     fs::create_dir(at.workspace.join(".git/config.lock")).unwrap();
-    let merged = finish(&at.workspace, &at.session, false).unwrap();
+    let merged = finish(&at.workspace, &at.session, Others::NOBODY).unwrap();
     assert_eq!((merged.applied.len(), merged.left_out.len()), (0, 1));
 
     let at = prepared("[core]\n\tbare = false\n");
     let copy = common::config(&at.session);
     fs::remove_file(&copy).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", &copy).unwrap();
-    let merged = finish(&at.workspace, &at.session, false).unwrap();
+    let merged = finish(&at.workspace, &at.session, Others::NOBODY).unwrap();
     assert_eq!(merged.left_out.len(), 1);
     assert_eq!(
         fs::read_to_string(at.workspace.join(".git/config")).unwrap(),
@@ -269,7 +285,7 @@ fn a_config_that_was_replaced_meanwhile_keeps_only_what_can_do_no_harm() {
     let text = format!("{base}[branch \"b\"]\n\tremote = origin\n[core]\n\tfsmonitor = ./evil\n");
     fs::write(at.workspace.join(".git/config.lock"), &text).unwrap();
     fs::rename(at.workspace.join(".git/config.lock"), &config).unwrap();
-    let merged = finish(&at.workspace, &at.session, false).unwrap();
+    let merged = finish(&at.workspace, &at.session, Others::NOBODY).unwrap();
     assert_eq!(merged.applied, ["branch.b.remote = origin"]);
     assert!(
         merged
@@ -290,7 +306,7 @@ fn what_the_configuration_names_and_was_not_there_is_put_aside() {
     fs::create_dir(at.workspace.join(".husky")).unwrap();
     fs::write(at.workspace.join(".git/more"), "").unwrap();
     fs::write(at.workspace.join(".git/config.worktree"), "").unwrap();
-    let merged = finish(&at.workspace, &at.session, false).unwrap();
+    let merged = finish(&at.workspace, &at.session, Others::NOBODY).unwrap();
     assert_eq!(merged.left_out.len(), 3);
     for name in [".husky", ".git/more", ".git/config.worktree"] {
         assert!(!at.workspace.join(name).exists(), "{name}");
@@ -304,6 +320,7 @@ fn a_workspace_without_repository_tells_git_what_is_only_a_mask() {
     fs::remove_dir(at.workspace.join(".git")).unwrap();
     let git = prepare(
         &at.workspace,
+        &Repository::of(&at.workspace),
         "/w",
         &at.session,
         (0, 0),
@@ -347,6 +364,7 @@ fn git_itself_works_with_the_directory_that_it_is_led_to() {
     );
     prepare(
         &at.workspace,
+        &Repository::of(&at.workspace),
         &target,
         &at.session,
         (0, 0),
@@ -372,7 +390,7 @@ fn git_itself_works_with_the_directory_that_it_is_led_to() {
     assert_eq!(git("git status --porcelain"), "");
     fs::write(at.workspace.join(".git/commondir"), COMMONDIR).unwrap();
     assert_eq!(git("git log --format=%s"), "second\nfirst\n");
-    let merged = finish(&at.workspace, &at.session, false).unwrap();
+    let merged = finish(&at.workspace, &at.session, Others::NOBODY).unwrap();
     assert_eq!(
         merged.applied[0],
         "remote.fork.url = https://git.test/b.git"
@@ -390,6 +408,7 @@ fn overlapping(at: &Place, meanwhile: impl FnOnce(&Path)) -> Merged {
     for (session, then) in [(&at.session, Some(meanwhile)), (&second, None)] {
         prepare(
             &at.workspace,
+            &Repository::of(&at.workspace),
             "/w",
             session,
             (0, 0),
@@ -402,8 +421,16 @@ fn overlapping(at: &Place, meanwhile: impl FnOnce(&Path)) -> Merged {
             then(&at.workspace);
         }
     }
-    finish(&at.workspace, &at.session, true).unwrap();
-    finish(&at.workspace, &second, false).unwrap()
+    finish(
+        &at.workspace,
+        &at.session,
+        Others {
+            workspace: true,
+            repository: true,
+        },
+    )
+    .unwrap();
+    finish(&at.workspace, &second, Others::NOBODY).unwrap()
 }
 
 #[test]

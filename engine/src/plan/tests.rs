@@ -77,6 +77,7 @@ impl Bench {
             engine: &engine,
             workspace: &self.workspace(),
             owner: (501, 20),
+            repository: &Repository::Within,
             session: &session,
             name: Some("my demo"),
             session_dir: &self.dir.path().join("agentcontainer/sessions/s1"),

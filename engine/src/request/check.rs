@@ -1,7 +1,7 @@
 //! The allow-list a create request is held against before it is sent. It says no to what the closed type still lets one
 //! spell with strings: where mounts come from and go to, which cgroup, which image, and how much of everything.
 
-use super::{CreateRequest, INIT_DIR, Mount};
+use super::{CreateRequest, INIT_DIR, LENT_COMMON, LENT_OWN, Mount};
 use crate::trust;
 use schema::profile;
 
@@ -195,6 +195,13 @@ impl CreateRequest {
                     check_host(source)?;
                     self.check_inside(source)?;
                 }
+                Mount::Repository {
+                    source, read_only, ..
+                } => {
+                    check_host(source)?;
+                    places.check(source)?;
+                    self.check_repository(source, target, *read_only)?;
+                }
                 Mount::Session { source, .. } => {
                     check_session(source, self.session.to_string().as_str())?
                 }
@@ -277,6 +284,36 @@ impl CreateRequest {
             Ok(())
         } else {
             Err(source_violation(source, "lies outside the workspace"))
+        }
+    }
+
+    /// A repository's two directories have one place each, and its hooks are in the one and read-only.
+    fn check_repository(
+        &self,
+        source: &str,
+        target: &str,
+        read_only: bool,
+    ) -> Result<(), Violation> {
+        let common = self.mounts.iter().find_map(|mount| match mount {
+            Mount::Repository { source, target, .. } if target == LENT_COMMON => Some(source),
+            _ => None,
+        });
+        let rest = common.and_then(|common| below(source, common));
+        let good = match (target.strip_prefix(LENT_COMMON), rest) {
+            (Some(""), Some("")) => true,
+            (Some("/hooks"), Some("hooks")) => read_only,
+            (None, Some(rest)) if target == LENT_OWN => rest
+                .strip_prefix("worktrees/")
+                .is_some_and(|name| !name.is_empty() && !name.contains('/')),
+            _ => false,
+        };
+        if good {
+            Ok(())
+        } else {
+            Err(target_violation(
+                target,
+                "is no place for that of a repository",
+            ))
         }
     }
 

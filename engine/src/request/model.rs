@@ -214,6 +214,11 @@ fn to_mount(mount: &Mount) -> Either {
             target,
             read_only,
         }
+        | Mount::Repository {
+            source,
+            target,
+            read_only,
+        }
         | Mount::Session {
             source,
             target,

@@ -20,10 +20,12 @@ pub fn grant(policy: &mut PolicyBuilder, port: u16, env: Option<&str>) {
             Place {
                 host: NAME.parse().unwrap(),
                 port,
+                paths: Vec::new(),
             },
             Place {
                 host: "plain.example.com".parse().unwrap(),
                 port: port ^ 1,
+                paths: Vec::new(),
             },
         ],
         header: "authorization".into(),

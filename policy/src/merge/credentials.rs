@@ -10,6 +10,8 @@ use schema::diag::{Diagnostic, Position, Spanned};
 use schema::host::{HostName, HostPattern};
 use schema::hostconfig::{Grant, HostConfig};
 use schema::net::{Protocol, Transport};
+use schema::provider;
+use schema::remote::Remote;
 
 use crate::compiled::Compiled;
 use crate::credential::{Credential, MAX_CREDENTIAL_PLACES, Place};
@@ -46,7 +48,13 @@ pub fn credentials(
             continue;
         };
         let before = found.len();
-        let places = places(config, name, asked, &grant.value, &traffic, found);
+        let granted = Granted::of(name.as_str(), &grant.value, host.remote.as_ref());
+        if let Some(place) = granted.missing(asked, &traffic) {
+            let remote = host.remote.as_ref();
+            found.push(unscoped(config, name, asked.at, place, remote));
+            continue;
+        }
+        let places = places(config, name, asked, granted.places, &traffic, found);
         if found.len() > before {
             continue;
         }
@@ -147,27 +155,86 @@ fn variable(
     Some(env.as_str().to_owned())
 }
 
+/// Where a grant lets its credential go.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Granted {
+    pub places: Vec<Place>,
+    /// Where it is for the workspace's own repository, and the workspace has none there.
+    pub unscoped: Vec<Place>,
+}
+
+impl Granted {
+    /// To the paths that the grant says, else to those of the workspace's own repository where the provider knows them.
+    pub fn of(name: &str, grant: &Grant, remote: Option<&Remote>) -> Self {
+        let provider = provider::named(name).filter(|_| grant.paths.is_empty());
+        let mut granted = Self::default();
+        for host in &grant.hosts {
+            let mut place = Place {
+                host: host.host.clone(),
+                port: host.https_port(),
+                paths: grant.paths.clone(),
+            };
+            if let Some(provider) = provider.filter(|provider| provider.is_scoped(&host.host)) {
+                let own = remote.map(|remote| provider.paths_of(&host.host, remote));
+                place.paths = own.unwrap_or_default();
+                if place.paths.is_empty() {
+                    granted.unscoped.push(place);
+                    continue;
+                }
+            }
+            granted.places.push(place);
+        }
+        granted
+    }
+
+    /// A place that is asked for and has no paths.
+    fn missing(&self, asked: &agent::Credential, traffic: &Traffic<'_>) -> Option<&Place> {
+        let is_asked = |place: &&Place| match asked.hosts.as_slice() {
+            [] => self.places.is_empty() || traffic.carries(place),
+            some => some.iter().any(|host| {
+                host.https_port() == place.port && host.host.intersect(&place.host).is_some()
+            }),
+        };
+        self.unscoped.iter().find(is_asked)
+    }
+}
+
+fn unscoped(
+    config: &Config,
+    name: &CredentialName,
+    at: Position,
+    place: &Place,
+    remote: Option<&Remote>,
+) -> Diagnostic {
+    let has = match remote {
+        None => "has no remote `origin` that names one".to_owned(),
+        Some(remote) => format!("is {remote} on {} by its remote `origin`", remote.host()),
+    };
+    let message = format!(
+        "credential {name} is at {place} for the workspace's own repository alone, and the workspace {has}"
+    );
+    let help = format!(
+        "`agentcontainer grant {name} --paths '/repos/OWNER/NAME/**'` says what else it is for, `--paths '/**'` that it is for everything (`paths` under [credentials.{name}] in config.toml: for every workspace)"
+    );
+    config
+        .diagnostic(at, "credential-scope", message)
+        .help(help)
+}
+
 fn places(
     config: &Config,
     name: &CredentialName,
     asked: &Spanned<agent::Credential>,
-    grant: &Grant,
+    granted: Vec<Place>,
     traffic: &Traffic<'_>,
     found: &mut Vec<Diagnostic>,
 ) -> Vec<Place> {
-    let granted: Vec<Place> = grant
-        .hosts
-        .iter()
-        .map(|host| Place {
-            host: host.host.clone(),
-            port: host.https_port(),
-        })
-        .collect();
     let mut out = Vec::new();
     for host in &asked.hosts {
         let wanted = Place {
             host: host.host.clone(),
             port: host.https_port(),
+            paths: Vec::new(),
         };
         let within: Vec<Place> = granted
             .iter()
@@ -229,10 +296,14 @@ fn unreachable(
         .help(text::remedy_https(&place.host, place.port))
 }
 
-/// What both places name.
+/// What both places name, as far as the first one's paths go.
 fn both(a: &Place, b: &Place) -> Option<Place> {
     let host = a.host.intersect(&b.host).filter(|_| a.port == b.port)?;
-    Some(Place { host, port: a.port })
+    Some(Place {
+        host,
+        port: a.port,
+        paths: a.paths.clone(),
+    })
 }
 
 /// Whether the gateway would have to write two values into one field.

@@ -40,7 +40,9 @@ fn ceilings(ceilings: &str) -> Organisation {
 
 fn host() -> HostConfig {
     let text = "[credentials.github]\nsource = \"env://GITHUB_TOKEN\"\nhosts = [\"api.github.com\"]\n[secrets.NPM_TOKEN]\nsource = \"env://NPM_TOKEN\"\n";
-    schema::hostconfig::parse(text.as_bytes(), "config.toml").unwrap()
+    let mut host = schema::hostconfig::parse(text.as_bytes(), "config.toml").unwrap();
+    host.remote = schema::remote::Remote::parse("github.com:acme/widget");
+    host
 }
 
 fn problems(config: &Config, document: &Organisation) -> Vec<String> {

@@ -656,7 +656,7 @@ fn rule(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Rule> {
 }
 
 /// A list of methods, paths or programs, with at least one in it.
-pub(super) fn texts<T: FromStr<Err = RequestError>>(
+pub(crate) fn texts<T: FromStr<Err = RequestError>>(
     reader: &mut Reader<'_>,
     node: &Node,
     path: &str,

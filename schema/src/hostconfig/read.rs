@@ -12,7 +12,7 @@ use super::{
     Engine, Files, GatewayConfig, Grant, HostConfig, MAX_APPROVAL_SECONDS, MAX_ENTRIES,
     MAX_SIGNERS, PolicySource, RegistryConfig, SecretGrant, Setting, Signers, SigstoreConfig,
 };
-use crate::config::read::credentials as shared;
+use crate::config::read::{credentials as shared, texts};
 use crate::config::secret::MAX_SECRETS;
 use crate::credential::{CredentialError, CredentialName, MAX_CREDENTIALS};
 use crate::diag::Diagnostic;
@@ -23,6 +23,7 @@ use crate::node::{Node, Value};
 use crate::organisation::identity;
 use crate::provider::{self, Provider};
 use crate::read::Reader;
+use crate::request::PathGlob;
 use crate::signer::MAX_IDENTITY_BYTES;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -98,6 +99,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<HostConfig> {
         policy: policy.into_iter().collect(),
         gateway: gateway.unwrap_or_default(),
         credentials: credentials.unwrap_or_default(),
+        remote: None,
         secrets: secrets.unwrap_or_default(),
         inspection: inspection.unwrap_or_default(),
         registries: registries.unwrap_or_default(),
@@ -454,6 +456,9 @@ fn grant(
             .map(|hosts| hosts.into_iter().map(|host| host.value).collect()),
         (None, provider) => provider.map(Provider::domains),
     };
+    let paths = object.take("paths").map_or_else(Vec::new, |node| {
+        texts::<PathGlob>(reader, node, &format!("{path}.paths"))
+    });
     let header = object
         .take("header")
         .map(|node| unsaid(reader, node, &format!("{path}.header")));
@@ -470,6 +475,7 @@ fn grant(
     Some(Grant {
         source: source?,
         hosts: hosts?,
+        paths,
         header: header
             .unwrap_or_else(|| Some(provider.map_or_else(Default::default, Provider::field)))?,
         format: format

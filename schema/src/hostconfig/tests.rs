@@ -164,7 +164,7 @@ fn a_grant_of_a_known_provider_says_what_is_different() {
     assert_eq!(shown("gemini"), "llm.corp x-key: {}");
     assert_eq!(
         shown("github"),
-        "api.github.com,github.com authorization: token {}"
+        "api.github.com,github.com,uploads.github.com authorization: token {}"
     );
     let error = parse(b"[credentials.other]\nsource = \"env://KEY\"\n", "c.toml").unwrap_err();
     assert!(

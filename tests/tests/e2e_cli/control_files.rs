@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use agentcontainer_tests::docker::{self, Plain};
-use agentcontainer_tests::outcome::{self, DEADLINE};
+use agentcontainer_tests::outcome::{self, DEADLINE, on_host};
 use agentcontainer_tests::place::token;
 use agentcontainer_tests::{Workspace, rig};
 use serde_json::json;
@@ -71,19 +70,6 @@ fn names(path: &Path) -> BTreeSet<String> {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect()
-}
-
-/// Runs a shell on the host, as the person whose workspace it is would.
-#[track_caller]
-fn on_host(path: &Path, words: &str) -> String {
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-ec", words])
-        .env("GIT_CONFIG_COUNT", "1")
-        .env("GIT_CONFIG_KEY_0", "safe.directory")
-        .env("GIT_CONFIG_VALUE_0", "*")
-        .current_dir(path);
-    outcome::finish(shell, DEADLINE).ok().to_owned()
 }
 
 /// A repository with one commit, all of it the person's.

@@ -87,6 +87,36 @@ fn what_git_would_run_is_put_aside_wherever_the_repository_lies() {
 }
 
 #[test]
+fn a_link_that_git_would_write_through_is_put_aside_and_one_that_was_there_stays() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let git = dir.path().join(".git");
+    repository(&git, CLONE);
+    fs::create_dir(git.join("logs")).unwrap();
+    symlink("elsewhere", git.join("annex")).unwrap();
+    let before = before(dir.path());
+    let planted = ["COMMIT_EDITMSG", "logs/HEAD", "modules", "worktrees"];
+    for name in planted {
+        symlink("/home/ada", git.join(name)).unwrap();
+    }
+    let said = since(dir.path(), &before);
+    assert_eq!(said.len(), planted.len(), "{said:?}");
+    for name in planted {
+        assert!(!git.join(name).is_symlink(), "{name}");
+        assert!(
+            git.join(format!("{name}.agentcontainer")).is_symlink(),
+            "{name}"
+        );
+    }
+    assert!(git.join("annex").is_symlink());
+    assert_eq!(
+        since(dir.path(), &before),
+        Vec::<String>::new(),
+        "once is enough"
+    );
+}
+
+#[test]
 fn what_did_not_change_and_what_another_session_may_change_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let git = dir.path().join("sub/.git");
@@ -197,6 +227,7 @@ fn the_workspaces_own_repository_is_not_a_strangers_but_its_modules_may_be() {
     let meta = hooks.metadata().unwrap();
     let mut before = Before::default();
     before.own = Some(Own {
+        at: None,
         config: String::new(),
         facts: super::super::Facts::default(),
         hooks: Some((meta.dev(), meta.ino())),
@@ -230,6 +261,7 @@ fn a_rebase_that_waits_goes_on_without_the_commands_a_session_gave_it() {
         stopped(dir.path(), "x y\nexec touch own\n");
         let mut before = before(dir.path());
         before.own = Some(super::super::before::Own {
+            at: None,
             config: String::new(),
             facts: super::super::Facts::default(),
             hooks: None,

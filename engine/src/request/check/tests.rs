@@ -151,6 +151,51 @@ fn a_session_file_is_in_the_sessions_own_directory() {
 }
 
 #[test]
+fn of_a_repository_outside_each_directory_has_its_place() {
+    let with = |mounts: &[(&str, &str, bool)]| {
+        with(|r| {
+            for (source, target, read_only) in mounts {
+                r.mounts.push(Mount::Repository {
+                    source: (*source).to_owned(),
+                    target: (*target).to_owned(),
+                    read_only: *read_only,
+                });
+            }
+        })
+    };
+    let common = ("/home/ada/main/.git", LENT_COMMON, false);
+    let hooks = "/.agentcontainer-repository/hooks";
+    let good = [
+        common,
+        ("/home/ada/main/.git/hooks", hooks, true),
+        ("/home/ada/main/.git/worktrees/topic", LENT_OWN, false),
+    ];
+    assert_eq!(with(&good), Ok(()));
+    for wrong in [
+        ("/home/ada/main/.git/hooks", hooks, false),
+        ("/home/ada/main/.git/objects", hooks, true),
+        ("/home/ada/hooks", hooks, true),
+        ("/home/ada/main/.git", LENT_OWN, false),
+        ("/home/ada/main/.git/worktrees", LENT_OWN, false),
+        ("/home/ada/main/.git/worktrees/a/b", LENT_OWN, false),
+        ("/home/ada/other/.git/worktrees/a", LENT_OWN, false),
+        ("/home/ada/main/.git/worktrees/../x", LENT_OWN, false),
+        ("/home/ada/main/.git", "/home/ada", false),
+        (
+            "/home/ada/main/.git/config",
+            "/.agentcontainer-repository/config",
+            true,
+        ),
+    ] {
+        assert!(with(&[common, wrong]).is_err(), "{wrong:?}");
+    }
+    assert!(with(&good[1..]).is_err(), "a repository that is not there");
+    for place in ["/", "/etc", "main/.git"] {
+        assert!(with(&[(place, LENT_COMMON, false)]).is_err(), "{place}");
+    }
+}
+
+#[test]
 fn trust_files_are_the_sessions_own_and_go_to_their_places() {
     const OURS: &str = "/home/ada/.local/state/agentcontainer/sessions/k3v9x2";
     let bundle = "/etc/ssl/certs/ca-certificates.crt";

@@ -4,13 +4,25 @@ use crate::merge::effective;
 
 const GRANT: &str = "[credentials.github]\nsource = \"env://GITHUB_TOKEN\"\nhosts = [\"api.github.com\", \"*.corp.example\", \"ghe.corp.example:8443\"]\n";
 
-fn merged(egress: &str, credentials: &str, host: &str) -> Result<EffectivePolicy, Vec<String>> {
+fn egress_config(egress: &str, credentials: &str) -> Config {
     let text = format!(
         r#"{{ "image": "debian", "agent": {{ "capabilities": {{ "network": {{ "egress": {egress} }} }},
 "credentials": {credentials} }} }}"#
     );
-    let config = schema::config::parse(text.as_bytes(), "agentcontainer.json").unwrap();
-    let host = schema::hostconfig::parse(host.as_bytes(), "config.toml").unwrap();
+    schema::config::parse(text.as_bytes(), "agentcontainer.json").unwrap()
+}
+
+fn merged(egress: &str, credentials: &str, host: &str) -> Result<EffectivePolicy, Vec<String>> {
+    merged_at(
+        egress_config(egress, credentials),
+        host,
+        "git@github.com:acme/widget.git",
+    )
+}
+
+fn merged_at(config: Config, host: &str, origin: &str) -> Result<EffectivePolicy, Vec<String>> {
+    let mut host = schema::hostconfig::parse(host.as_bytes(), "config.toml").unwrap();
+    host.remote = Remote::parse(origin);
     effective(&config, &host).map_err(|found| found.iter().map(ToString::to_string).collect())
 }
 
@@ -268,4 +280,68 @@ fn what_the_workspace_says_of_a_profiles_credential_stands() {
     );
     let policy = with_profile("{}", r#"{ "anthropic": {} }"#, PROVIDER).unwrap();
     assert_eq!(policy.credentials[0].env.as_deref(), Some("KEY"));
+}
+
+#[test]
+fn github_is_for_the_workspaces_own_repository_unless_the_person_says_which_paths() {
+    const ASKED: &str = r#"{ "github": { "env": "GITHUB_TOKEN" } }"#;
+    const GITHUB: &str = r#"{ "allowedDomains": ["api.github.com", "github.com"] }"#;
+    const KNOWN: &str = "[credentials.github]\nsource = \"env://GITHUB_TOKEN\"\n";
+    let at = |host: &str, origin: &str| merged_at(egress_config(GITHUB, ASKED), host, origin);
+    let github = |policy: EffectivePolicy| policy.credentials[0].clone();
+    let ours = github(at(KNOWN, "https://github.com/acme/widget").unwrap());
+    let fits = |credential: &Credential, host: &str, path: &str| {
+        credential.fits_path(&HostName::parse(host).unwrap(), 443, path)
+    };
+    for (host, path, yes) in [
+        ("api.github.com", "/repos/acme/widget", true),
+        ("api.github.com", "/repos/acme/widget/pulls/1", true),
+        ("api.github.com", "/repos/acme/widgets", false),
+        ("api.github.com", "/repos/acme/widget/../other", false),
+        ("api.github.com", "/repos/acme/widget/%2e%2e/other", false),
+        ("api.github.com", "/repos/acme//widget", false),
+        ("api.github.com", "/user", false),
+        ("api.github.com", "/graphql", false),
+        ("api.github.com", "/acme/widget.git/info/refs", false),
+        ("github.com", "/acme/widget.git/info/refs", true),
+        ("github.com", "/acme/widget/git-upload-pack", true),
+        ("github.com", "/acme/other.git/info/refs", false),
+        (
+            "uploads.github.com",
+            "/repos/acme/widget/releases/1/assets",
+            false,
+        ),
+    ] {
+        assert_eq!(fits(&ours, host, path), yes, "{host} {path}");
+    }
+    let said = format!("{KNOWN}paths = [\"/user\", \"/repos/acme/**\"]\n");
+    let said = github(at(&said, "nothing").unwrap());
+    assert!(fits(&said, "api.github.com", "/user") && fits(&said, "github.com", "/repos/acme/x"));
+    assert!(!fits(&said, "api.github.com", "/graphql"));
+    let again = EffectivePolicy::from_json(&at(KNOWN, "github.com:a/b").unwrap().to_json());
+    assert!(!again.unwrap().credentials[0].places[0].paths.is_empty());
+    for origin in ["nothing", "https://git.test/acme/widget"] {
+        let found = at(KNOWN, origin).unwrap_err().concat();
+        assert!(
+            found.contains("[credential-scope]") && found.contains("--paths '/**'"),
+            "{found}"
+        );
+    }
+    // A wildcard would go around it; another host is the person's word alone.
+    let wild = format!("{KNOWN}hosts = [\"*.github.com\"]\n");
+    assert!(
+        at(&wild, "github.com:acme/widget")
+            .unwrap_err()
+            .concat()
+            .contains("credential-scope")
+    );
+    let other = merged_at(
+        egress_config(
+            EVERYWHERE,
+            r#"{ "github": { "hosts": ["ghe.corp.example"] } }"#,
+        ),
+        GRANT,
+        "nothing",
+    );
+    assert!(other.unwrap().credentials[0].places[0].paths.is_empty());
 }

@@ -1,0 +1,365 @@
+//! git inside a workspace whose repository lies outside it. The directory that all of its working trees have in common is there at one
+//! place, the working tree's own at another; what git on the host would obey in either is covered by a copy of the session's or by
+//! nothing, and the hooks by themselves, read-only. Of what a session could replace in them nothing is named as the source of a mount.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::before::Own;
+use super::beneath::Dir;
+use super::outside::{MAX_POINTER, Outside};
+use super::{
+    COMMONDIR, Doing, Facts, Git, MAX_CONFIG, Merged, alternates, common, config, config_paths,
+    is_ours, kind, put_absent_aside,
+};
+use crate::EngineError;
+use crate::control;
+use crate::look;
+use crate::request::{LENT_COMMON, LENT_OWN, Mount};
+
+/// In the session's directory: where the repository is.
+const NOTE: &str = "git.outside";
+/// The workspace's `.git`, as it is inside.
+const POINTER: &str = "git.pointer";
+/// An empty directory and an empty file.
+const NOTHING: &str = "git.nothing";
+const EMPTY: &str = "git.empty";
+/// So many other working trees are told of, for git not to take their branches.
+pub const MAX_TREES: usize = 256;
+/// What the main working tree is told of by.
+const MAIN: &str = "main-working-tree";
+
+/// Between what and where.
+pub struct Place<'a> {
+    pub workspace: &'a Path,
+    /// The workspace inside.
+    pub target: &'a str,
+    pub session_dir: &'a Path,
+    pub owner: (u32, u32),
+}
+
+/// What a session has of a repository outside.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Lent {
+    pub outside: Outside,
+    /// What was not there and is this working tree's alone.
+    absent: Vec<PathBuf>,
+}
+
+// === impl Lent ===
+
+impl Lent {
+    /// Whether a repository is what this working tree alone has.
+    pub fn is_own(&self, path: &Path) -> bool {
+        !self.outside.is_submodule() && path.starts_with(&self.outside.own)
+    }
+}
+
+pub fn of(session_dir: &Path) -> Option<Lent> {
+    let bytes = fs::read(session_dir.join(NOTE)).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// Puts aside what a session made and git on the host would obey in its working tree.
+pub fn finish(session_dir: &Path, merged: &mut Merged) -> Result<(), EngineError> {
+    match of(session_dir) {
+        Some(lent) => put_absent_aside(&lent.absent, merged),
+        None => Ok(()),
+    }
+}
+
+/// Makes ready what the mounts need, and keeps in mind what the repository was like.
+pub fn prepare(
+    place: &Place<'_>,
+    outside: &Outside,
+    masks: &[&str],
+    doing: Doing,
+) -> Result<Git, EngineError> {
+    let seen = look::through(&outside.common, look::MAX_ENTRIES);
+    let mut lending = Lending {
+        place,
+        outside,
+        common: open(&outside.common)?,
+        own: open(&outside.own)?,
+        doing,
+        absent: Vec::new(),
+        git: Git {
+            doors: seen.doors.clone(),
+            closed: seen.closed.clone(),
+            ..Git::default()
+        },
+    };
+    let own = lending.lend(masks)?;
+    let git = lending.git;
+    if doing == Doing::Write {
+        let lent = Lent {
+            outside: outside.clone(),
+            absent: lending.absent,
+        };
+        let note = serde_json::to_vec(&lent).unwrap_or_default();
+        doing.write(&place.session_dir.join(NOTE), &note, 0o600)?;
+        super::begin(&outside.common, place.session_dir, &seen, Some(own))?;
+    }
+    Ok(git)
+}
+
+fn open(path: &Path) -> Result<Dir, EngineError> {
+    Dir::open(path).map_err(EngineError::io("open", path))
+}
+
+struct Lending<'a> {
+    place: &'a Place<'a>,
+    outside: &'a Outside,
+    common: Dir,
+    own: Dir,
+    doing: Doing,
+    absent: Vec<PathBuf>,
+    git: Git,
+}
+
+// === impl Lending ===
+
+impl Lending<'_> {
+    fn lend(&mut self, masks: &[&str]) -> Result<Own, EngineError> {
+        let (place, outside) = (self.place, self.outside);
+        let config = outside.common.join("config");
+        let base = self.text(&self.common, &config, "config")?;
+        let base = base.unwrap_or_default();
+        let parsed = config::parse(&base);
+        let per_tree = parsed.get("extensions", None, "worktreeconfig").is_some();
+        let mut facts = Facts {
+            config: identity(&self.common, "config"),
+            config_worktree: true,
+            shallow: self.common.metadata("shallow").is_ok(),
+            worktrees: None,
+            modules: self.common.is_dir("modules"),
+            absent: alternates(&outside.common).into_iter().collect(),
+        };
+        self.configured(&parsed)?;
+
+        self.repository(&outside.common, LENT_COMMON, false);
+        self.hooks()?;
+        // Nobody's but the host's: the copy that git works with inside lies elsewhere.
+        self.copy("config", LENT_COMMON, "config", &base)?;
+        facts.config_worktree = self.tree_config(true, per_tree)?;
+        self.hide(true, LENT_COMMON, &["modules", "worktrees"])?;
+        let holder = outside.common.join("commondir");
+        if kind(&holder)?.is_none() {
+            self.doing.write(&holder, COMMONDIR.as_bytes(), 0o644)?;
+        } else if !is_ours(&holder) {
+            return Err(EngineError::io("lend", &holder)(io::Error::other(
+                "it leads elsewhere",
+            )));
+        }
+        let at = if outside.is_submodule() {
+            LENT_COMMON
+        } else {
+            self.copy("commondir.common", LENT_COMMON, "commondir", COMMONDIR)?;
+            self.main_tree()?;
+            self.repository(&outside.own, LENT_OWN, false);
+            self.hide(false, LENT_OWN, &["modules"])?;
+            let back = format!("{}/.git\n", place.target);
+            self.copy("gitdir", LENT_OWN, "gitdir", &back)?;
+            if !self.tree_config(false, per_tree)? {
+                self.absent.push(outside.own.join("config.worktree"));
+            }
+            LENT_OWN
+        };
+        let pointer = place.session_dir.join(POINTER);
+        let text = format!("gitdir: {at}\n");
+        self.doing.write_readable(&pointer, &text)?;
+        if self.doing == Doing::Write {
+            common::hand_over(&pointer, place.owner)
+                .map_err(EngineError::io("hand over", &pointer))?;
+        }
+        self.session(&pointer, format!("{}/.git", place.target), true);
+        let is_bare = parsed.get("core", None, "bare") == Some("true");
+        let trees = self.trees(!is_bare);
+        let led = common::make(
+            &common::Place {
+                dot_git: &outside.common,
+                inside: LENT_COMMON,
+                from: at,
+                session_dir: place.session_dir,
+                owner: place.owner,
+                trees: &trees,
+            },
+            &base,
+            masks,
+            self.doing,
+        )?;
+        self.git.mounts.extend(led);
+        let shown = outside.common.display();
+        self.git.notes.push(format!(
+            "the repository lies outside the workspace, in {shown}: what git commits inside is there at once"
+        ));
+        let hooks = identity(&self.common, "hooks");
+        Ok(Own {
+            at: Some(outside.common.clone()),
+            config: base,
+            facts,
+            hooks: (hooks != (0, 0)).then_some(hooks),
+        })
+    }
+
+    /// What the configuration names of the workspace: as in a repository that lies there.
+    fn configured(&mut self, parsed: &config::Config) -> Result<(), EngineError> {
+        let workspace = self.place.workspace;
+        for path in config_paths(parsed, workspace, &self.outside.common) {
+            if path.strip_prefix(workspace).is_err() {
+                continue;
+            }
+            if kind(&path)?.is_none() {
+                self.absent.push(path);
+            } else {
+                control::pin(&mut self.git.mounts, workspace, self.place.target, &path);
+            }
+        }
+        Ok(())
+    }
+
+    fn hooks(&mut self) -> Result<(), EngineError> {
+        let hooks = self.outside.common.join("hooks");
+        if kind(&hooks)?.is_none() && self.doing == Doing::Write {
+            let meta = self.common.own_metadata();
+            let meta = meta.map_err(EngineError::io("inspect", &self.outside.common))?;
+            fs::create_dir(&hooks).map_err(EngineError::io("create", &hooks))?;
+            let _ = std::os::unix::fs::lchown(&hooks, Some(meta.uid()), Some(meta.gid()));
+        }
+        self.repository(&hooks, &format!("{LENT_COMMON}/hooks"), true);
+        Ok(())
+    }
+
+    /// A working tree's configuration, for git to read: whether it is there. Where git would obey one that is not, it is made.
+    fn tree_config(&mut self, of_common: bool, per_tree: bool) -> Result<bool, EngineError> {
+        const NAME: &str = "config.worktree";
+        let (dir, path, at) = match of_common {
+            true => (&self.common, self.outside.common.join(NAME), LENT_COMMON),
+            false => (&self.own, self.outside.own.join(NAME), LENT_OWN),
+        };
+        let found = self.text(dir, &path, NAME)?;
+        if found.is_none() && !per_tree {
+            return Ok(false);
+        }
+        if found.is_none() {
+            self.doing.write(&path, b"", 0o644)?;
+        }
+        let mut text = found.unwrap_or_default();
+        if self.outside.is_submodule() && per_tree {
+            // The last word counts: where the working tree is inside.
+            text.push_str(&format!("\n[core]\n\tworktree = {}\n", self.place.target));
+        }
+        let name = if of_common { "tree.common" } else { "tree" };
+        self.copy(name, at, NAME, &text)?;
+        Ok(true)
+    }
+
+    /// The main working tree's own, which is no other's.
+    fn main_tree(&mut self) -> Result<(), EngineError> {
+        if let Some(head) = self.head(&self.common, "HEAD") {
+            self.copy("HEAD", LENT_COMMON, "HEAD", &format!("{head}\n"))?;
+        }
+        if self.common.metadata("index").is_ok() {
+            let empty = self.place.session_dir.join(EMPTY);
+            self.doing.write_readable(&empty, "")?;
+            self.session(&empty, format!("{LENT_COMMON}/index"), true);
+        }
+        Ok(())
+    }
+
+    /// Directories with repositories of others, or configuration of other working trees.
+    fn hide(&mut self, of_common: bool, at: &str, names: &[&str]) -> Result<(), EngineError> {
+        for name in names {
+            let dir = if of_common { &self.common } else { &self.own };
+            if !dir.is_dir(name) {
+                continue;
+            }
+            let nothing = self.place.session_dir.join(NOTHING);
+            if self.doing == Doing::Write && nothing.symlink_metadata().is_err() {
+                self.doing.make_readable(&nothing)?;
+            }
+            self.session(&nothing, format!("{at}/{name}"), true);
+        }
+        Ok(())
+    }
+
+    /// The branches that other working trees have, as far as they can be read.
+    fn trees(&self, has_main: bool) -> Vec<common::Tree> {
+        if self.outside.is_submodule() {
+            return Vec::new();
+        }
+        let mut trees = Vec::new();
+        let main = self.outside.common.display().to_string();
+        if let (true, Some(head)) = (has_main, self.head(&self.common, "HEAD")) {
+            trees.push(common::Tree {
+                name: MAIN.to_owned(),
+                head,
+                at: main,
+            });
+        }
+        let entries = fs::read_dir(self.outside.common.join("worktrees"));
+        for entry in entries.into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if trees.len() >= MAX_TREES || self.outside.own.ends_with(&name) || name == MAIN {
+                continue;
+            }
+            let head = self.head(&self.common, &format!("worktrees/{name}/HEAD"));
+            let at = self.head(&self.common, &format!("worktrees/{name}/gitdir"));
+            if let (Some(head), Some(at)) = (head, at) {
+                trees.push(common::Tree { name, head, at });
+            }
+        }
+        trees
+    }
+
+    /// One line of a file.
+    fn head(&self, dir: &Dir, name: &str) -> Option<String> {
+        let text = dir.text(name, MAX_POINTER).ok()??;
+        let line = text.trim();
+        (!line.is_empty() && !line.contains(char::is_control)).then(|| line.to_owned())
+    }
+
+    fn text(&self, dir: &Dir, path: &Path, name: &str) -> Result<Option<String>, EngineError> {
+        dir.text(name, MAX_CONFIG)
+            .map_err(EngineError::io("read", path))
+    }
+
+    /// A file of the session's in place of one that git on the host reads.
+    fn copy(&mut self, own: &str, at: &str, name: &str, text: &str) -> Result<(), EngineError> {
+        let path = self.place.session_dir.join(format!("git.lent.{own}"));
+        self.doing.write_readable(&path, text)?;
+        self.session(&path, format!("{at}/{name}"), true);
+        Ok(())
+    }
+
+    fn session(&mut self, source: &Path, target: String, read_only: bool) {
+        self.git.mounts.push(Mount::Session {
+            source: source.display().to_string(),
+            target,
+            read_only,
+        });
+    }
+
+    fn repository(&mut self, source: &Path, target: &str, read_only: bool) {
+        self.git.mounts.push(Mount::Repository {
+            source: source.display().to_string(),
+            target: target.to_owned(),
+            read_only,
+        });
+    }
+}
+
+fn identity(dir: &Dir, name: &str) -> (u64, u64) {
+    let meta = dir.metadata(name);
+    meta.map_or((0, 0), |meta| (meta.dev(), meta.ino()))
+}
+
+#[cfg(test)]
+#[path = "lent/tests.rs"]
+mod tests;
