@@ -245,26 +245,32 @@ fn map(file: Pointer) -> i32 {
         return 0;
     }
     let Ok(at) = At::opened(file) else { return EACCES };
-    match identity::is_the_images(at, &rules) {
-        Ok(true) => return 0,
-        Ok(false) => {}
-        Err(()) => return refuse(Act::Map, at, FileReason::Internal, EACCES),
+    // One place that records: the verifier goes through it from each place that it is called from.
+    match may_map(&rules, at) {
+        Ok(()) => 0,
+        Err(reason) => refuse(Act::Map, at, reason, EACCES),
+    }
+}
+
+#[inline(always)]
+fn may_map(rules: &Rules, at: At) -> Result<(), FileReason> {
+    let internal = |()| FileReason::Internal;
+    if identity::is_the_images(at, rules).map_err(internal)? {
+        return Ok(());
     }
     // SAFETY: the helper takes no argument.
     let task = unsafe { bpf_get_current_task() } as Pointer;
     let runs = At::running(task).and_then(At::inode);
     if runs.is_ok() && runs == at.inode() {
-        return 0;
+        return Ok(());
     }
-    let Ok(place) = at.place(&rules) else {
-        return refuse(Act::Map, at, FileReason::Internal, EACCES);
-    };
+    let place = at.place(rules).map_err(internal)?;
     if place.rights & (right::EXECUTE | right::APPROVED | right::DENIED) == right::EXECUTE {
-        return 0;
+        return Ok(());
     }
     match at.is_named() {
-        Ok(true) => refuse(Act::Map, at, FileReason::NotListed, EACCES),
-        _ => refuse(Act::Map, at, FileReason::Nameless, EACCES),
+        Ok(true) => Err(FileReason::NotListed),
+        _ => Err(FileReason::Nameless),
     }
 }
 

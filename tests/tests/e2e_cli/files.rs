@@ -132,7 +132,7 @@ fn what_mounts_cannot_hold_stops_the_start_and_the_host_may_say_that_they_are_en
     let out = workspace.inside("cat .env conf/app/.env; echo later >build/.env; cat build/.env");
     let lsm = has_lsm(&workspace);
     if lsm {
-        out.says("BPF LSM (14 hooks)");
+        out.says("BPF LSM (23 hooks)");
         assert_eq!(out.stdout, "", "{}", out.stderr);
     } else {
         out.status(125)
