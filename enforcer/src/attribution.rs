@@ -1,21 +1,24 @@
-//! Who opened a connection, for its records: the kernel's word of it (FLOWS), put into words from /proc once a connection.
+//! Who opened a connection, for its records: the kernel's word of it (FLOWS), asked for and put into words from /proc once a
+//! connection.
 //! Held by the loop that serves one gateway; a gateway that starts again starts this anew.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use audit::{Event, Kind};
-use enforcer_common::{FlowKey, Process};
+use enforcer_common::Process;
 
 use crate::process::{self, Pinned};
 
-/// Connections whose opener is kept; what comes beyond is looked up again at its end.
+/// Connections whose opener is kept, more than a gateway carries at once: the ends of some are lost. The oldest makes room, and is
+/// looked up again at its end.
 pub const MAX_FLOWS: usize = 8192;
 /// Processes that are held open to be known again; one descriptor each.
 pub const MAX_PROCESSES: usize = 16;
 
 #[derive(Debug, Default)]
 pub struct Attribution {
-    flows: HashMap<FlowKey, (Process, audit::Process)>,
+    /// By the gateway's numbers; of some nobody knows.
+    flows: BTreeMap<u64, Option<audit::Process>>,
     processes: HashMap<u32, Known>,
 }
 
@@ -27,37 +30,34 @@ struct Known {
 }
 
 impl Attribution {
-    /// Says in `event` who opened `flow`. `question`: the event is one that is waited for, as a connection's first is;
-    /// `opener`: what the kernel knows of it now.
+    /// Says in `event` who opened `connection`, a number that no other of the gateway's has. `question`: the event is one that
+    /// is waited for, as a connection's first is; `opener`: what the kernel knows of it now.
     pub fn attribute(
         &mut self,
         event: &mut Event,
-        flow: FlowKey,
+        connection: u64,
         question: bool,
-        opener: Option<Process>,
+        opener: impl FnOnce() -> Option<Process>,
     ) {
-        let begins = question && event.kind == Kind::Connect;
-        let ends = !question && event.kind == Kind::Connect;
-        let kept = match self.flows.get(&flow) {
-            // The same addresses and ports may be another process's by now.
-            Some((who, words)) if !begins && opener.is_none_or(|opener| opener == *who) => {
-                Some(words.clone())
+        if !question && event.kind == Kind::Connect {
+            // Its last.
+            event.process = match self.flows.remove(&connection) {
+                Some(kept) => kept,
+                None => opener().map(|opener| self.describe(&opener)),
+            };
+            return;
+        }
+        if let Some(kept) = self.flows.get(&connection) {
+            event.process.clone_from(kept);
+            return;
+        }
+        event.process = opener().map(|opener| self.describe(&opener));
+        // What is not carried has no end.
+        if question {
+            if self.flows.len() >= MAX_FLOWS {
+                self.flows.pop_first();
             }
-            _ => None,
-        };
-        let known = kept.is_some();
-        event.process = kept.or_else(|| opener.map(|opener| self.describe(&opener)));
-        if ends {
-            self.flows.remove(&flow);
-        } else if !known && self.flows.len() < MAX_FLOWS {
-            match (opener, &event.process) {
-                (Some(opener), Some(words)) => {
-                    self.flows.insert(flow, (opener, words.clone()));
-                }
-                _ => {
-                    self.flows.remove(&flow);
-                }
-            }
+            self.flows.insert(connection, event.process.clone());
         }
     }
 
@@ -115,21 +115,14 @@ mod tests {
         }
     }
 
-    fn flow(port: u16) -> FlowKey {
-        FlowKey {
-            local_port: port,
-            ..FlowKey::default()
-        }
-    }
-
     fn comm(
         attribution: &mut Attribution,
-        port: u16,
+        connection: u64,
         question: bool,
         opener: Option<Process>,
     ) -> Option<String> {
         let mut event = Event::new(Kind::Connect, Verdict::Allow, "allowed");
-        attribution.attribute(&mut event, flow(port), question, opener);
+        attribution.attribute(&mut event, connection, question, || opener);
         event.process.map(|process| process.comm)
     }
 
@@ -144,30 +137,33 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_ports_that_are_used_again_are_the_new_openers() {
+    fn a_connections_opener_is_its_own_whoever_has_its_addresses_and_ports_by_now() {
         let mut attribution = Attribution::default();
         let (a, b) = (Some("a".repeat(16)), Some("b".repeat(16)));
-        // Its end was never heard of.
         assert_eq!(comm(&mut attribution, 1, true, Some(this(b'a'))), a);
-        assert_eq!(comm(&mut attribution, 1, false, Some(this(b'b'))), b);
-        assert_eq!(comm(&mut attribution, 1, true, Some(this(b'a'))), a);
-        assert_eq!(comm(&mut attribution, 1, true, Some(this(b'b'))), b);
-        assert_eq!(comm(&mut attribution, 1, true, None), None);
-        assert_eq!(comm(&mut attribution, 1, false, None), None);
+        // The kernel knows the ports' next user already, and another thread's word of it comes first.
+        assert_eq!(comm(&mut attribution, 2, true, Some(this(b'b'))), b);
+        assert_eq!(comm(&mut attribution, 1, false, Some(this(b'b'))), a);
+        assert_eq!(comm(&mut attribution, 2, false, None), b);
+        // Nobody knew who began it, and nobody else is named.
+        assert_eq!(comm(&mut attribution, 3, true, None), None);
+        assert_eq!(comm(&mut attribution, 3, false, Some(this(b'b'))), None);
     }
 
     #[test]
-    fn the_last_flow_that_has_room_is_kept_and_the_next_is_not() {
+    fn the_last_flow_that_has_room_is_kept_and_the_next_takes_the_place_of_the_first() {
         let mut attribution = Attribution::default();
-        for port in 0..MAX_FLOWS as u16 {
-            comm(&mut attribution, port, true, Some(this(b'a')));
+        let bound = MAX_FLOWS as u64;
+        for connection in 0..bound {
+            comm(&mut attribution, connection, true, Some(this(b'a')));
         }
         assert_eq!(attribution.flows.len(), MAX_FLOWS);
-        comm(&mut attribution, MAX_FLOWS as u16, true, Some(this(b'a')));
+        assert!(attribution.flows.contains_key(&0));
+        comm(&mut attribution, bound, true, Some(this(b'a')));
         assert_eq!(attribution.flows.len(), MAX_FLOWS);
-        let last = MAX_FLOWS as u16 - 1;
-        assert!(comm(&mut attribution, last, false, None).is_some());
-        assert!(comm(&mut attribution, MAX_FLOWS as u16, false, None).is_none());
+        assert!(comm(&mut attribution, bound, false, None).is_some());
+        assert!(comm(&mut attribution, 1, false, None).is_some());
+        assert!(comm(&mut attribution, 0, false, None).is_none());
     }
 
     #[test]

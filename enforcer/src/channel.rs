@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 
 /// Longest message, in bytes; the socket keeps message boundaries.
 pub const MAX_MESSAGE: usize = 64 * 1024;
-/// Messages that are received or sent in one call.
+/// Messages that are received in one call.
 pub const BATCH: usize = 16;
 
 #[derive(Debug)]
@@ -67,28 +67,6 @@ impl Channel {
         }
     }
 
-    /// Messages without descriptors, in order, in as few calls as they need (sendmmsg(2)).
-    pub async fn send_all(&self, messages: &[ToGateway]) -> io::Result<()> {
-        let encoded: Vec<Vec<u8>> = messages.iter().map(ToGateway::encode_to_vec).collect();
-        if encoded.iter().any(|bytes| bytes.len() > MAX_MESSAGE) {
-            return Err(io::Error::other(
-                "a message is longer than the channel carries",
-            ));
-        }
-        let mut left = encoded.as_slice();
-        while !left.is_empty() {
-            let batch = left.get(..BATCH).unwrap_or(left);
-            let sent = self
-                .socket
-                .async_io(Interest::WRITABLE, |socket| {
-                    send_batch(socket.as_raw_fd(), batch)
-                })
-                .await?;
-            left = left.get(sent..).unwrap_or_default();
-        }
-        Ok(())
-    }
-
     /// The messages that have come, at least one, at most [`BATCH`]; none when the gateway is gone.
     pub async fn receive(&self, buffers: &mut Buffers) -> io::Result<Vec<FromGateway>> {
         loop {
@@ -121,29 +99,6 @@ impl Channel {
             return Ok(messages);
         }
     }
-}
-
-/// How many of at most [`BATCH`] messages the socket took, without waiting.
-fn send_batch(socket: i32, messages: &[Vec<u8>]) -> io::Result<usize> {
-    // SAFETY: a message header of zeros is one without name, data and control.
-    let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
-    let mut parts: Vec<libc::iovec> = messages
-        .iter()
-        .take(BATCH)
-        .map(|message| libc::iovec {
-            iov_base: message.as_ptr().cast_mut().cast(),
-            iov_len: message.len(),
-        })
-        .collect();
-    for (header, part) in headers.iter_mut().zip(&mut parts) {
-        header.msg_hdr.msg_iov = part;
-        header.msg_hdr.msg_iovlen = 1;
-    }
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: as many headers as there are parts, each of a live message that sendmmsg only reads.
-    let sent =
-        unsafe { libc::sendmmsg(socket, headers.as_mut_ptr(), parts.len() as u32, flags as _) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
 /// Where a batch of messages is received; the pages of one are touched when a message comes to lie in them.
@@ -274,19 +229,41 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_go_out_in_order_however_many_there_are() {
+    async fn the_answer_about_as_many_events_as_there_may_be_is_one_message() {
         let (channel, theirs) = Channel::pair().unwrap();
-        let count = 3 * BATCH as u64 + 1;
-        let answers: Vec<ToGateway> = (0..count)
-            .map(|id| ToGateway {
-                message: Some(to_gateway::Message::Recorded(v1::Recorded { id, ok: true })),
-            })
-            .collect();
-        channel.send_all(&answers).await.unwrap();
-        let mut buffer = [0; 64];
-        for answer in answers {
-            let length = recv(theirs.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).unwrap();
-            assert_eq!(ToGateway::decode(&buffer[..length]).unwrap(), answer);
-        }
+        let answer = |count: u64| ToGateway {
+            message: Some(to_gateway::Message::Recorded(v1::Recorded {
+                written: (1 << 62..(1 << 62) + count).collect(),
+                refused: vec![7],
+            })),
+        };
+        // A number of nine bytes each.
+        let most = (MAX_MESSAGE as u64 - 16) / 9;
+        channel.send(&answer(most), &[]).await.unwrap();
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let length = recv(theirs.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).unwrap();
+        assert_eq!(ToGateway::decode(&buffer[..length]).unwrap(), answer(most));
+        assert!(channel.send(&answer(most + 2), &[]).await.is_err());
+    }
+
+    #[test]
+    fn events_that_were_sent_one_behind_the_other_are_one_message() {
+        let records = |ids: &[u64]| {
+            let record = |id: &u64| v1::Record {
+                id: *id,
+                ..v1::Record::default()
+            };
+            FromGateway {
+                message: Some(from_gateway::Message::Records(v1::Records {
+                    records: ids.iter().map(record).collect(),
+                })),
+            }
+        };
+        let mut bytes = records(&[1]).encode_to_vec();
+        bytes.extend(records(&[2, 3]).encode_to_vec());
+        assert_eq!(
+            FromGateway::decode(bytes.as_slice()).unwrap(),
+            records(&[1, 2, 3])
+        );
     }
 }

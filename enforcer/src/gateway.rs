@@ -20,14 +20,16 @@ pub const FIRST_UID: u32 = 0x0ac0_0000;
 /// Where gateways stand before the OOM killer.
 const OOM_SCORE: &CStr = c"500";
 
-/// Where the channel is in the gateway's process.
+/// Where the channel is in the gateway's process; its lanes follow.
 const CHANNEL_FD: i32 = 3;
+/// Descriptors of the gateway's are first moved to above this, so that none is overwritten.
+const ASIDE: i32 = 64;
 
 struct Order {
     program: PathBuf,
     uid: u32,
     cgroup: File,
-    channel: OwnedFd,
+    channels: Vec<OwnedFd>,
     answer: Sender<io::Result<Child>>,
 }
 
@@ -54,12 +56,12 @@ impl Drop for Gateway {
     }
 }
 
-/// Starts a gateway in `cgroup`.
+/// Starts a gateway in `cgroup`. The first of `channels` is its control channel, the others are its lanes.
 pub fn spawn(
     program: &Path,
     uid: u32,
     cgroup: &Cgroup,
-    channel_fd: OwnedFd,
+    channels: Vec<OwnedFd>,
 ) -> io::Result<Gateway> {
     static SPAWNER: OnceLock<Sender<Order>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
@@ -82,7 +84,7 @@ pub fn spawn(
             program: program.to_path_buf(),
             uid,
             cgroup: procs,
-            channel: channel_fd,
+            channels,
             answer,
         })
         .map_err(|_| gone())?;
@@ -90,23 +92,34 @@ pub fn spawn(
     Ok(Gateway { child: Some(child) })
 }
 
+/// The words that say where a gateway with so many channels finds its lanes.
+fn lanes(channels: usize) -> Vec<String> {
+    (CHANNEL_FD..)
+        .take(channels)
+        .skip(1)
+        .flat_map(|fd| ["--lane".to_owned(), fd.to_string()])
+        .collect()
+}
+
 fn start(order: Order) -> io::Result<Child> {
     let Order {
         program,
         uid,
         cgroup,
-        channel,
+        channels,
         ..
     } = order;
     let mut command = Command::new(program);
     command
         .arg("--channel")
         .arg(CHANNEL_FD.to_string())
+        .args(lanes(channels.len()))
         .arg("--require-unprivileged")
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null());
+    let mut aside = vec![0; channels.len()];
     // SAFETY: between fork and exec only async-signal-safe system calls are made, on descriptors that are open and on
     // constants.
     unsafe {
@@ -132,7 +145,13 @@ fn start(order: Order) -> io::Result<Child> {
                     as libc::c_int,
             )?;
             check(libc::close(score))?;
-            check(libc::dup2(channel.as_raw_fd(), CHANNEL_FD))?;
+            for (aside, channel) in aside.iter_mut().zip(&channels) {
+                let fd = channel.as_raw_fd();
+                *aside = check_fd(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, ASIDE))?;
+            }
+            for (fd, aside) in (CHANNEL_FD..).zip(&aside) {
+                check(libc::dup2(*aside, fd))?;
+            }
             check(libc::setgroups(0, std::ptr::null()))?;
             check(libc::setresgid(uid, uid, uid))?;
             check(libc::setresuid(uid, uid, uid))?;

@@ -1,13 +1,16 @@
-//! The control channel to the enforcer: one message a datagram, answers matched by id, events that want no answer queued
-//! within a bound. The gateway carries nothing that it cannot record, so every question that goes unanswered is a refusal
-//! and a closed channel ends the process. Made by `run`, used by everything that allocates or records.
+//! The control channel to the enforcer, and the lanes beside it, one for each further thread, that carry events and nothing
+//! else. Answers are matched by id, events gather in a queue within a bound while what was sent before them is being written.
+//! The gateway carries nothing that it cannot record, so every question that goes unanswered is a refusal and a closed
+//! channel ends the process. Made by `run`, used by everything that allocates or records.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use api::v1::{self, FromGateway, ToGateway, from_gateway, to_gateway};
@@ -93,13 +96,27 @@ pub struct Channel {
     waiting: Mutex<HashMap<u64, Waiting>>,
     next_id: AtomicU64,
     allocates: Semaphore,
-    queue: Mutex<VecDeque<Vec<u8>>>,
+    queue: Mutex<VecDeque<Queued>>,
     /// Something is queued that somebody waits for, or enough that nobody does.
     asked: Notify,
     /// Something is queued, or was lost, that nobody waits for.
     posted: Notify,
+    /// Questions were sent that have no answer yet.
+    writing: AtomicBool,
+    /// They have one.
+    written: Notify,
     lost: AtomicU64,
-    denials: Bucket,
+    /// Of the whole gateway.
+    denials: Arc<Bucket>,
+}
+
+/// A message that waits to be sent.
+struct Queued {
+    bytes: Vec<u8>,
+    /// Events can be sent as one message.
+    event: bool,
+    /// Somebody waits for its answer.
+    question: bool,
 }
 
 impl std::fmt::Debug for Channel {
@@ -118,6 +135,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Channel {
     /// Takes over a connected SOCK_SEQPACKET socket. Must be called inside the runtime.
     pub fn new(fd: OwnedFd) -> Result<Self, ChannelError> {
+        let denials = Bucket::new(
+            limits::DENIAL_BURST,
+            limits::DENIALS_PER_SECOND,
+            Instant::now(),
+        );
+        Self::with(fd, Arc::new(denials))
+    }
+
+    /// A lane of this channel: for another thread, inside whose runtime this must be called. The rate of denials is one.
+    pub fn lane(&self, fd: OwnedFd) -> Result<Self, ChannelError> {
+        Self::with(fd, Arc::clone(&self.denials))
+    }
+
+    fn with(fd: OwnedFd, denials: Arc<Bucket>) -> Result<Self, ChannelError> {
         let io = |call| move |source| ChannelError::Io { call, source };
         sys::set_nonblocking(&fd).map_err(io("configure"))?;
         sys::set_cloexec(&fd).map_err(io("configure"))?;
@@ -129,12 +160,10 @@ impl Channel {
             queue: Mutex::default(),
             asked: Notify::new(),
             posted: Notify::new(),
+            writing: AtomicBool::new(false),
+            written: Notify::new(),
             lost: AtomicU64::new(0),
-            denials: Bucket::new(
-                limits::DENIAL_BURST,
-                limits::DENIALS_PER_SECOND,
-                Instant::now(),
-            ),
+            denials,
         })
     }
 
@@ -153,10 +182,7 @@ impl Channel {
                     continue;
                 }
                 Some(to_gateway::Message::Recorded(recorded)) => {
-                    if let Some(Waiting::Record(sender)) = lock(&self.waiting).remove(&recorded.id)
-                    {
-                        let _ = sender.send(recorded.ok);
-                    }
+                    self.recorded(&recorded);
                     continue;
                 }
                 Some(to_gateway::Message::Opened(opened)) => {
@@ -201,6 +227,44 @@ impl Channel {
                 Ok(incoming)
             };
         }
+    }
+
+    /// [`Self::receive`] for a lane, on which nothing else comes than answers about events.
+    pub async fn receive_answers(
+        &self,
+        buffer: &mut Vec<u8>,
+    ) -> Result<std::convert::Infallible, ChannelError> {
+        loop {
+            match self.receive_message(buffer).await? {
+                (
+                    ToGateway {
+                        message: Some(to_gateway::Message::Recorded(recorded)),
+                    },
+                    fds,
+                ) if fds.is_empty() => self.recorded(&recorded),
+                _ => return Err(ChannelError::Malformed("not what a lane is for")),
+            }
+        }
+    }
+
+    fn recorded(&self, recorded: &v1::Recorded) {
+        let answers = [(true, &recorded.written), (false, &recorded.refused)];
+        {
+            let mut waiting = lock(&self.waiting);
+            for (ok, ids) in answers {
+                for id in ids {
+                    if let Some(Waiting::Record(sender)) = waiting.remove(id) {
+                        let _ = sender.send(ok);
+                    }
+                }
+            }
+        }
+        self.done();
+    }
+
+    fn done(&self) {
+        self.writing.store(false, Ordering::Relaxed);
+        self.written.notify_one();
     }
 
     async fn receive_message(
@@ -305,7 +369,7 @@ impl Channel {
         let _forget = Forget { channel: self, id };
         let message = record_message(id, event, flow).ok_or(NotRecorded)?;
         let answer = tokio::time::timeout(limits::RECORD_ANSWER, async {
-            if let Err(message) = self.enqueue(message) {
+            if let Err(message) = self.enqueue(message, true) {
                 self.send(&message).await.ok()?;
             } else {
                 self.asked.notify_one();
@@ -314,14 +378,19 @@ impl Channel {
         });
         match answer.await {
             Ok(Some(true)) => Ok(()),
-            _ => Err(NotRecorded),
+            Ok(_) => Err(NotRecorded),
+            Err(_) => {
+                // What came since has waited long enough.
+                self.done();
+                Err(NotRecorded)
+            }
         }
     }
 
     /// Records an event without waiting. When the queue has no room it is counted as lost, and the count is recorded as
     /// soon as there is room again.
     pub fn post(&self, event: &Event, flow: Option<v1::Flow>) {
-        let queued = record_message(0, event, flow).map(|message| self.enqueue(message));
+        let queued = record_message(0, event, flow).map(|message| self.enqueue(message, false));
         match queued {
             Some(Ok(HELD_EVENTS..)) => self.asked.notify_one(),
             Some(Ok(_)) => self.posted.notify_one(),
@@ -344,33 +413,40 @@ impl Channel {
     }
 
     /// The queue's new length, or the message back when there is no room.
-    fn enqueue(&self, message: Vec<u8>) -> Result<usize, Vec<u8>> {
+    fn enqueue(&self, bytes: Vec<u8>, question: bool) -> Result<usize, Vec<u8>> {
         let mut queue = lock(&self.queue);
         if queue.len() >= limits::QUEUED_EVENTS {
-            return Err(message);
+            return Err(bytes);
         }
-        queue.push_back(message);
+        queue.push_back(Queued {
+            bytes,
+            event: true,
+            question,
+        });
         Ok(queue.len())
     }
 
-    /// Sends what is queued: a question together with what this moment's other connections ask, an event that nobody
-    /// waits for with the next question or after [`HOLD`], so that the enforcer wakes for many at a time. What was lost is
-    /// sent as a count, at most once a second. Runs for as long as the channel.
+    /// Sends what is queued: a question together with what this moment's other connections ask and what comes while the
+    /// questions before are being written, an event that nobody waits for with the next question or after [`HOLD`], so that
+    /// the enforcer wakes for many at a time. What was lost is sent as a count, at most once a second. Runs for as long as the
+    /// channel.
     pub async fn drain(&self) -> Result<std::convert::Infallible, ChannelError> {
         let mut loss_due = None;
         loop {
-            tokio::select! {
+            let asked = tokio::select! {
                 biased;
-                () = self.asked.notified() => {
-                    // After whatever else can run now.
-                    tokio::task::yield_now().await;
-                }
-                () = self.posted.notified() => {
-                    let _ = timeout(HOLD, self.asked.notified()).await;
-                }
+                () = self.asked.notified() => true,
+                () = self.posted.notified() => timeout(HOLD, self.asked.notified()).await.is_ok(),
                 () = sleep_until(loss_due.unwrap_or_else(Instant::now).into()), if loss_due.is_some() => {
                     loss_due = None;
                     self.send_loss().await?;
+                    false
+                }
+            };
+            if asked {
+                behind_the_others().await;
+                while self.writing.load(Ordering::Relaxed) {
+                    self.written.notified().await;
                 }
             }
             self.flush().await?;
@@ -396,11 +472,20 @@ impl Channel {
                 .fd
                 .async_io(Interest::WRITABLE, |fd| {
                     let mut queue = lock(&self.queue);
-                    if queue.is_empty() {
+                    let count = together(&queue);
+                    if count == 0 {
                         return Ok(false);
                     }
-                    let sent = sys::send_all(fd, queue.iter().map(Vec::as_slice))?;
-                    queue.drain(..sent);
+                    let first = || queue.iter().take(count);
+                    // Said first: the answer may come to another thread before this one goes on.
+                    let asks = first().any(|queued| queued.question);
+                    let before = asks && self.writing.swap(true, Ordering::Relaxed);
+                    let sent = sys::send_parts(fd, first().map(|queued| queued.bytes.as_slice()));
+                    if sent.is_err() && asks && !before {
+                        self.done();
+                    }
+                    sent?;
+                    queue.drain(..count);
                     Ok(!queue.is_empty())
                 })
                 .await
@@ -469,10 +554,40 @@ impl Drop for Talk<'_> {
         }
         let Forget { channel, id } = self.forget;
         // Never left out for want of room: as many as may be held is what there may be of them.
-        let message = encode(from_gateway::Message::Withdraw(v1::Withdraw { id }));
-        lock(&channel.queue).push_back(message);
+        let bytes = encode(from_gateway::Message::Withdraw(v1::Withdraw { id }));
+        lock(&channel.queue).push_back(Queued {
+            bytes,
+            event: false,
+            question: false,
+        });
         channel.asked.notify_one();
     }
+}
+
+/// Lets whatever else can run now run before.
+async fn behind_the_others() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if waited {
+            return Poll::Ready(());
+        }
+        waited = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// How many from the front are one message: events, as many as fit, or a single one of another kind.
+fn together(queue: &VecDeque<Queued>) -> usize {
+    let mut room = limits::CHANNEL_MESSAGE;
+    let fits = |queued: &&Queued| {
+        let left = room.checked_sub(queued.bytes.len());
+        room = left.unwrap_or_default();
+        queued.event && left.is_some()
+    };
+    let events = queue.iter().take(sys::PARTS).take_while(fits).count();
+    events.max(queue.len().min(1))
 }
 
 fn encode(message: from_gateway::Message) -> Vec<u8> {
@@ -485,10 +600,39 @@ fn encode(message: from_gateway::Message) -> Vec<u8> {
 /// `None` when the event does not fit in a message; its parts are bounded where they are made.
 fn record_message(id: u64, event: &Event, flow: Option<v1::Flow>) -> Option<Vec<u8>> {
     let event = serde_json::to_vec(event).ok()?;
-    let message = encode(from_gateway::Message::Record(v1::Record {
-        id,
-        event,
-        flow,
-    }));
+    let records = vec![v1::Record { id, event, flow }];
+    let message = encode(from_gateway::Message::Records(v1::Records { records }));
     (message.len() <= limits::CHANNEL_MESSAGE).then_some(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(lengths: &[(usize, bool)]) -> VecDeque<Queued> {
+        let queued = |&(length, event): &(usize, bool)| Queued {
+            bytes: vec![0; length],
+            event,
+            question: false,
+        };
+        lengths.iter().map(queued).collect()
+    }
+
+    #[test]
+    fn one_message_has_as_many_events_as_it_has_room_and_parts_for() {
+        assert_eq!(together(&queue(&[])), 0);
+        assert_eq!(together(&queue(&[(1, true); sys::PARTS])), sys::PARTS);
+        assert_eq!(together(&queue(&[(1, true); sys::PARTS + 1])), sys::PARTS);
+        let half = limits::CHANNEL_MESSAGE / 2;
+        assert_eq!(together(&queue(&[(half, true), (half, true)])), 2);
+        assert_eq!(together(&queue(&[(half, true), (half + 1, true)])), 1);
+        assert_eq!(together(&queue(&[(limits::CHANNEL_MESSAGE, true)])), 1);
+    }
+
+    #[test]
+    fn what_is_no_event_is_a_message_of_its_own() {
+        assert_eq!(together(&queue(&[(1, false), (1, false)])), 1);
+        assert_eq!(together(&queue(&[(1, false), (1, true)])), 1);
+        assert_eq!(together(&queue(&[(1, true), (1, true), (1, false)])), 2);
+    }
 }

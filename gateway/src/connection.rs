@@ -4,15 +4,17 @@
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::ops::{Deref, DerefMut};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::v1::Flow;
 use schema::host::HostName;
 use schema::net::Protocol;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -27,20 +29,26 @@ use crate::limits;
 use crate::plan;
 use crate::relay::{Carried, End, Patience, Pipes, relay, reset};
 use crate::state::{Denied, Entry, Granted, Intent, Place, State};
+use crate::sys;
 use crate::tls;
 use crate::tls::accept::{AcceptError, Ended};
 use crate::tls::authority::Authority;
 use crate::tls::client_hello::{Alert, Assembler, ClientHello, Refusal};
 use crate::wire::Wire;
+use crate::worker::{Accepted, Count, Worker};
 
 /// The original destination of an accepted connection. Steering leaves it in the socket's own address; tests, whose
 /// sockets are on loopback, translate.
 pub type Destination = Arc<dyn Fn(SocketAddrV4) -> SocketAddrV4 + Send + Sync>;
 
-/// What every connection of the session uses.
+/// What every connection of a thread uses; but for lane and pool it is the whole session's.
+#[derive(Clone)]
 pub struct Shared {
     pub state: Arc<State>,
+    /// Where questions go, and the first thread's events.
     pub channel: Arc<Channel>,
+    /// Where this thread's events go.
+    pub lane: Arc<Channel>,
     pub destination: Destination,
     pub pipes: Pipes,
     pub patience: Patience,
@@ -49,7 +57,7 @@ pub struct Shared {
     pub extra: Arc<Semaphore>,
     /// Those that rest between two client connections.
     pub pool: Arc<Pool>,
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
 }
 
 /// A socket whose close is a reset unless it was said otherwise: what breaks off must not look finished.
@@ -94,20 +102,32 @@ impl Drop for Guarded {
     }
 }
 
-/// Accepts for as long as the task lives. A connection beyond the bound waits in the backlog.
-pub async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+/// Accepts for as long as the task lives, each connection for the thread that has the fewest. One beyond the bound waits in
+/// the backlog.
+pub async fn accept(shared: Arc<Shared>, workers: Arc<[Worker]>, listener: AsyncFd<OwnedFd>) {
+    let here = Count::default();
     loop {
         let Ok(slot) = Arc::clone(&shared.slots).acquire_owned().await else {
             return;
         };
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    let _slot = slot;
-                    connection(shared, Guarded::new(stream), peer).await;
-                });
+        match listener.async_io(Interest::READABLE, sys::accept).await {
+            Ok((stream, Some(peer))) => {
+                let there = workers.iter().min_by_key(|worker| worker.count().get());
+                // This thread need not be woken.
+                let there = there.filter(|worker| worker.count().get() < here.get());
+                let counted = there.map_or(&here, Worker::count).one_more();
+                let accepted = Accepted {
+                    stream,
+                    peer,
+                    slot,
+                    counted,
+                };
+                match there {
+                    Some(worker) => worker.carry(accepted),
+                    None => accepted.carry(&shared),
+                }
             }
+            Ok((_, None)) => {}
             // Out of descriptors or memory: the connection stays in the backlog.
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
@@ -125,13 +145,14 @@ impl Drop for Unwinding<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let event = events::unknown(self.local, "internal-error");
-            self.shared.channel.post(&event, Some(self.flow));
+            self.shared.lane.post(&event, Some(self.flow));
         }
     }
 }
 
-async fn connection(shared: Arc<Shared>, stream: Guarded, peer: SocketAddr) {
-    let (SocketAddr::V4(peer), Ok(SocketAddr::V4(local))) = (peer, stream.local_addr()) else {
+/// One accepted connection.
+pub async fn connection(shared: Arc<Shared>, stream: Guarded, peer: SocketAddrV4) {
+    let Ok(SocketAddr::V4(local)) = stream.local_addr() else {
         return;
     };
     let flow = events::flow(peer, local);
@@ -150,7 +171,7 @@ async fn connection(shared: Arc<Shared>, stream: Guarded, peer: SocketAddr) {
             Some(name) => Place::Name(name),
             None => {
                 let event = events::unknown(local, "unknown-address");
-                return shared.channel.post_denial(&event, Some(flow));
+                return shared.lane.post_denial(&event, Some(flow));
             }
         }
     } else {
@@ -158,7 +179,7 @@ async fn connection(shared: Arc<Shared>, stream: Guarded, peer: SocketAddr) {
     };
     let intent = Intent { place, port };
     match shared.state.admit(&intent) {
-        Err(why) => denied(&shared, stream, flow, intent, why).await,
+        Err(why) => Box::pin(denied(&shared, stream, flow, intent, why)).await,
         Ok((granted, mut entry)) => {
             entry.socket = stream.as_raw_fd();
             let entry = Arc::new(entry);
@@ -188,7 +209,7 @@ async fn internal(shared: &Arc<Shared>, stream: Guarded, flow: Flow) {
         site: Site::Internal,
         carried: Arc::default(),
     };
-    http::serve(stream, visit, false).await;
+    Box::pin(http::serve(stream, visit, false)).await;
 }
 
 /// What policy does not allow: words where the client can read them, else a reset.
@@ -200,7 +221,7 @@ async fn denied(
     why: Denied,
 ) {
     let event = events::denied(&intent, &why);
-    shared.channel.post_denial(&event, Some(flow));
+    shared.lane.post_denial(&event, Some(flow));
     let host = intent.place.to_string();
     shared.state.denied(host, Some(intent.port), why.code);
     let visit = |scheme| Visit {
@@ -213,7 +234,7 @@ async fn denied(
     };
     match (&intent.place, intent.port) {
         (Place::Name(_), 80) => {
-            http::serve(stream, visit(Scheme::Http), false).await;
+            Box::pin(http::serve(stream, visit(Scheme::Http), false)).await;
         }
         (Place::Name(name), 443) => {
             let mut raw = Vec::new();
@@ -222,7 +243,7 @@ async fn denied(
                     // Whoever trusts the session's certificate reads the page; to others the handshake's end says no.
                     if let Ok(ended) = end_tls(shared, stream, raw, &intent.place).await {
                         let h2 = ended.is_h2();
-                        http::serve(ended, visit(Scheme::Https), h2).await;
+                        Box::pin(http::serve(ended, visit(Scheme::Https), h2)).await;
                     }
                     return;
                 }
@@ -270,7 +291,8 @@ async fn carry(
                 site: Site::upstream(granted.clone(), entry, shared),
                 carried,
             };
-            ending.reason = http::serve(stream, visit, false).await;
+            // By itself, as below: a connection that is carried unread need not have room for it.
+            ending.reason = Box::pin(http::serve(stream, visit, false)).await;
         }
         Protocol::Https | Protocol::Tls => {
             carry_tls(shared, stream, flow, intent, &granted, &entry).await;
@@ -306,7 +328,8 @@ async fn carry_tls(
     };
     let (code, alert, detail) = match hello {
         _ if in_order && granted.protocol == Protocol::Https => {
-            return carry_https(shared, stream, first, flow, intent, granted, entry).await;
+            let carried = carry_https(shared, stream, first, flow, intent, granted, entry);
+            return Box::pin(carried).await;
         }
         _ if in_order => {
             let bytes = Opaque {
@@ -328,7 +351,7 @@ async fn carry_tls(
         }
     };
     let event = events::refused(intent, granted, code, &detail);
-    shared.channel.post_denial(&event, Some(flow));
+    shared.lane.post_denial(&event, Some(flow));
     let host = intent.place.to_string();
     shared.state.denied(host, Some(intent.port), code);
     if let Some(alert) = alert {
@@ -350,7 +373,7 @@ async fn carry_https(
         Ok(ended) => ended,
         Err(error) => {
             let event = events::failed(intent, granted, error.code(), &error.to_string());
-            return shared.channel.post_denial(&event, Some(flow));
+            return shared.lane.post_denial(&event, Some(flow));
         }
     };
     let carried = Arc::new(Carried::default());
@@ -364,7 +387,7 @@ async fn carry_https(
         carried,
     };
     let h2 = ended.is_h2();
-    ending.reason = http::serve(ended, visit, h2).await;
+    ending.reason = Box::pin(http::serve(ended, visit, h2)).await;
 }
 
 /// A connection that is carried unread, with what was read of it.
@@ -396,7 +419,7 @@ async fn carry_bytes(
         if let Err(refusal) = answer {
             let mut event = events::refused(intent, granted, refusal.code(), &refusal.to_string());
             events::waited(&mut event, Some(&held));
-            shared.channel.post_denial(&event, Some(flow));
+            shared.lane.post_denial(&event, Some(flow));
             let host = intent.place.to_string();
             shared.state.denied(host, Some(intent.port), refusal.code());
             if tls {
@@ -405,7 +428,7 @@ async fn carry_bytes(
             return;
         }
     }
-    let record = shared.channel.record(&event, Some(flow));
+    let record = shared.lane.record(&event, Some(flow));
     let dial = dial(&shared.state, &entry.active, intent);
     let (recorded, dialled) = if entry.active.is_chosen(&intent.place) {
         // The agent's own words go out with the resolution: not before they are on record.
@@ -426,7 +449,7 @@ async fn carry_bytes(
             if let Err(error) = &recorded {
                 // Written when the log takes events again, so that the refusal has a reason.
                 let event = events::refused(intent, granted, "not-recorded", &error.to_string());
-                shared.channel.post_denial(&event, Some(flow));
+                shared.lane.post_denial(&event, Some(flow));
             } else if let Err(error) = dialled {
                 let event = if error.is_refusal() {
                     shared
@@ -436,7 +459,7 @@ async fn carry_bytes(
                 } else {
                     events::failed(intent, granted, error.code(), &error.to_string())
                 };
-                shared.channel.post_denial(&event, Some(flow));
+                shared.lane.post_denial(&event, Some(flow));
             }
             if tls {
                 linger(agent, &Alert::InternalError.record()).await;
@@ -489,7 +512,7 @@ pub fn record_dropped(
 ) {
     if let Some(error) = dropped {
         let event = events::refused(intent, granted, error.code(), &error.to_string());
-        shared.channel.post_denial(&event, Some(flow));
+        shared.lane.post_denial(&event, Some(flow));
     }
 }
 
@@ -533,7 +556,7 @@ impl Drop for Ending<'_> {
             &self.carried,
             self.since,
         );
-        self.shared.channel.post(&event, Some(self.flow));
+        self.shared.lane.post(&event, Some(self.flow));
     }
 }
 

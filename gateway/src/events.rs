@@ -13,11 +13,13 @@ use crate::http::head::Scheme;
 use crate::limits;
 use crate::relay::Carried;
 use crate::state::{Denied, Granted, Intent, Place};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// An accepted connection as the enforcer finds its process by.
+/// An accepted connection as the enforcer finds its process by. Made once for each: it numbers them.
 pub fn flow(peer: SocketAddrV4, local: SocketAddrV4) -> Flow {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
     Flow {
+        connection: NEXT.fetch_add(1, Ordering::Relaxed),
         peer_address: peer.ip().to_bits(),
         peer_port: peer.port().into(),
         local_address: local.ip().to_bits(),
@@ -182,6 +184,10 @@ fn milliseconds(since: Instant) -> u64 {
 
 /// At most `limit` bytes, without control characters and the characters that turn the direction of text.
 pub fn bounded(text: &str, limit: usize) -> String {
+    // What nearly every text is.
+    if text.len() <= limit && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len().min(limit));
     for c in text.chars() {
         let c = if c.is_control() || is_format(c) {

@@ -26,9 +26,11 @@ mod state;
 mod sys;
 pub mod tls;
 mod wire;
+mod worker;
 
 pub use connection::Destination;
 pub use relay::Patience;
 pub use resolve::System;
 pub use run::{Options, RunError, run, serve};
 pub use sys::take_fd;
+pub use worker::Worker;

@@ -106,7 +106,8 @@ pub const H2_SEND_BUFFER: usize = 64 * 1024;
 pub const HTTP1_UPSTREAMS: usize = 8;
 /// Those beyond the first one, in the whole session.
 pub const EXTRA_UPSTREAMS: usize = 512;
-/// No refusal: upstream connections of HTTP/1 that rest between two client connections; the oldest makes room.
+/// No refusal: upstream connections of HTTP/1 that rest between two client connections, an equal part on each thread; the oldest of
+/// the thread's makes room.
 pub const RESTING_UPSTREAMS: usize = 256;
 /// No refusal: how long one rests, shorter than servers keep theirs (Node's: 5 s).
 pub const RESTING_UPSTREAM: Duration = Duration::from_secs(4);
@@ -171,7 +172,8 @@ pub const CHANNEL_ANSWER: Duration = Duration::from_secs(5);
 /// How long it may take to record: a connection waits for this as long as for its upstream, so that a busy machine does
 /// not refuse what policy allows.
 pub const RECORD_ANSWER: Duration = DIAL;
-/// Not tested at its edge. Events without an answer that wait to be sent; what does not fit is counted and reported as lost.
+/// Not tested at its edge. Events that wait on one thread to be sent; one without an answer that does not fit is counted and reported
+/// as lost.
 pub const QUEUED_EVENTS: usize = 1024;
 /// Denials recorded in a burst…
 pub const DENIAL_BURST: u32 = 1000;

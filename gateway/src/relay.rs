@@ -140,10 +140,11 @@ pub async fn relay(
             at: 0,
             moved: &carried.bytes_in,
         };
+        let finished = AtomicBool::new(false);
         let both = async {
             tokio::try_join!(
-                out.run(pipes, &carried.half_closed),
-                back.run(pipes, &carried.half_closed)
+                out.run(pipes, &carried.half_closed, &finished),
+                back.run(pipes, &carried.half_closed, &finished)
             )
         };
         tokio::select! {
@@ -276,7 +277,13 @@ enum Copied {
 }
 
 impl Direction<'_> {
-    async fn run(mut self, pipes: &Pipes, half_closed: &AtomicBool) -> io::Result<()> {
+    /// `finished`: whether the other direction has.
+    async fn run(
+        mut self,
+        pipes: &Pipes,
+        half_closed: &AtomicBool,
+        finished: &AtomicBool,
+    ) -> io::Result<()> {
         let mut bound = limits::SPLICE_AFTER;
         while let Copied::Bulky = poll_fn(|cx| self.poll_copy(cx, bound)).await? {
             match pipes.get() {
@@ -289,6 +296,10 @@ impl Direction<'_> {
             }
         }
         half_closed.store(true, Ordering::Relaxed);
+        if finished.swap(true, Ordering::Relaxed) {
+            // The other direction has finished too: nothing is unread on either side, and both are closed next.
+            return Ok(());
+        }
         match shutdown(self.to.as_ref().as_raw_fd(), Shutdown::Write) {
             // The other side has closed for good, which its own direction reports.
             Ok(()) | Err(Errno::ENOTCONN) => Ok(()),

@@ -12,6 +12,7 @@ use api::v1::{self, SnapshotDocument, from_gateway};
 use audit::{Event, Kind, Verdict};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use prost::Message;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -28,9 +29,7 @@ use crate::sandbox::{self, SandboxError};
 use crate::state::{SnapshotError, State};
 use crate::sys;
 use crate::tls::authority::{Authority, AuthorityError, Lives};
-
-/// Threads that carry bytes.
-const WORKERS: usize = 2;
+use crate::worker::Worker;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -72,6 +71,8 @@ pub struct Options {
     /// Whether the kernel enforces Landlock; if not, that is recorded.
     pub landlocked: bool,
     pub lives: Lives,
+    /// Threads that carry connections beside the one that serves.
+    pub workers: Vec<Worker>,
 }
 
 impl Default for Options {
@@ -83,36 +84,42 @@ impl Default for Options {
             connections: limits::CONNECTIONS,
             landlocked: true,
             lives: Lives::default(),
+            workers: Vec::new(),
         }
     }
 }
 
-/// The whole process: gives up what it does not need, then serves until the channel ends, which is always an error.
+/// The whole process: gives up what it does not need, then serves until the channel ends, which is always an error. It has a
+/// thread more than there are lanes.
 ///
 /// # Errors
 /// Why it ended. The caller has to exit at once.
-pub fn run(channel: OwnedFd, require_unprivileged: bool) -> Result<Infallible, RunError> {
+pub fn run(
+    channel: OwnedFd,
+    lanes: Vec<OwnedFd>,
+    require_unprivileged: bool,
+) -> Result<Infallible, RunError> {
     sandbox::prepare(require_unprivileged)?;
     let system = System::read();
     // A static C library has no getrandom to find at run time: the crate opens a device instead, once, and keeps it open.
     getrandom::fill(&mut [0]).map_err(|e| io_error("get random bytes")(e.into()))?;
     let landlocked = sandbox::landlock()?;
     let connections = sandbox::connections().map_err(io_error("read the descriptor limit"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .thread_name("gateway")
-        .thread_stack_size(512 * 1024)
+    let start = || io_error("start a thread's runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(io_error("start the runtime"))?;
+        .map_err(start())?;
+    let workers = lanes.into_iter().map(Worker::start);
+    let workers = workers.collect::<Result<_, _>>().map_err(start())?;
     sandbox::seccomp()?;
     let options = Options {
         system,
         landlocked,
         connections,
+        workers,
         ..Options::default()
     };
-    // The main thread only waits; connections are the workers'.
     let result = runtime.block_on(async {
         match tokio::spawn(serve(channel, options)).await {
             Ok(result) => result,
@@ -129,20 +136,37 @@ pub fn run(channel: OwnedFd, require_unprivileged: bool) -> Result<Infallible, R
 /// Why it ended; it never ends otherwise.
 pub async fn serve(channel: OwnedFd, options: Options) -> Result<Infallible, RunError> {
     let channel = Arc::new(Channel::new(channel)?);
-    let authority = Authority::new(options.lives)?;
+    let authority = Arc::new(Authority::new(options.lives)?);
     let ca_certificate = authority.certificate().to_vec();
     let extra = Arc::new(Semaphore::new(limits::EXTRA_UPSTREAMS));
-    let shared = Arc::new(Shared {
+    let mut workers = options.workers;
+    let resting = limits::RESTING_UPSTREAMS / (workers.len() + 1);
+    let pools: Vec<_> = (0..=workers.len())
+        .map(|_| Arc::new(Pool::new(Arc::clone(&extra), resting)))
+        .collect();
+    let shared = Shared {
         state: State::new(options.system)?,
         channel: Arc::clone(&channel),
+        lane: Arc::clone(&channel),
         destination: options.destination,
         pipes: Pipes::default(),
         patience: options.patience,
         slots: Arc::new(Semaphore::new(options.connections)),
-        pool: Arc::new(Pool::new(Arc::clone(&extra))),
+        pool: Arc::clone(&pools[0]),
         extra,
         authority,
-    });
+    };
+    let mut tasks = JoinSet::new();
+    for (worker, pool) in workers.iter_mut().zip(&pools[1..]) {
+        let pool = Arc::clone(pool);
+        worker.begin(Shared {
+            pool,
+            ..shared.clone()
+        });
+        let ended = worker.ended();
+        tasks.spawn(async move { Err(ended.await.into()) });
+    }
+    let shared = Arc::new(shared);
     channel
         .tell(from_gateway::Message::Ready(v1::Ready { ca_certificate }))
         .await?;
@@ -154,11 +178,10 @@ pub async fn serve(channel: OwnedFd, options: Options) -> Result<Infallible, Run
     }
     let (sender, receiver) = mpsc::channel(16);
     // Whichever ends first ends the gateway. Each is a task of its own: answers and questions are every connection's.
-    let mut tasks = JoinSet::new();
     let reader = Arc::clone(&shared);
     tasks.spawn(async move { receive(&reader, sender).await });
     tasks.spawn(async move { channel.drain().await.map_err(RunError::from) });
-    tasks.spawn(async move { obey(&shared, receiver).await });
+    tasks.spawn(async move { obey(&shared, &pools, workers.into(), receiver).await });
     match tasks.join_next().await {
         Some(Ok(result)) => result,
         Some(Err(_)) | None => Err(RunError::Server),
@@ -188,6 +211,8 @@ async fn receive(shared: &Shared, sender: mpsc::Sender<Incoming>) -> Result<Infa
 
 async fn obey(
     shared: &Arc<Shared>,
+    pools: &[Arc<Pool>],
+    workers: Arc<[Worker]>,
     mut receiver: mpsc::Receiver<Incoming>,
 ) -> Result<Infallible, RunError> {
     // Stopped when other sockets come.
@@ -207,7 +232,9 @@ async fn obey(
                 let document = read_snapshot(document)?;
                 shared.state.apply(generation, document).await?;
                 let generation = shared.state.active().generation;
-                shared.pool.clear(generation);
+                for pool in pools {
+                    pool.clear(generation);
+                }
                 let applied = from_gateway::Message::Applied(v1::Applied { generation });
                 shared.channel.tell(applied).await?;
             }
@@ -216,11 +243,11 @@ async fn obey(
                 dns_udp,
                 dns_tcp,
             }) => {
-                let listener = tcp_listener(listener)?;
+                let listener = listening(listener)?;
                 let dns_tcp = tcp_listener(dns_tcp)?;
                 let dns_udp = udp_socket(dns_udp)?;
                 servers.shutdown().await;
-                servers.spawn(accept(Arc::clone(shared), listener));
+                servers.spawn(accept(Arc::clone(shared), Arc::clone(&workers), listener));
                 servers.spawn(dns::serve_udp(Arc::clone(shared), dns_udp));
                 servers.spawn(dns::serve_tcp(Arc::clone(shared), dns_tcp));
             }
@@ -255,6 +282,13 @@ fn read_snapshot(document: OwnedFd) -> Result<SnapshotDocument, RunError> {
     SnapshotDocument::decode(bytes.as_slice()).map_err(|_| SnapshotError::Decode.into())
 }
 
+/// The listener whose connections any thread may get.
+fn listening(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, RunError> {
+    sys::set_nonblocking(&fd).map_err(io_error("configure a listener"))?;
+    tune(&fd).map_err(io_error("configure a listener"))?;
+    sys::register(fd).map_err(io_error("register a listener"))
+}
+
 fn tcp_listener(fd: OwnedFd) -> Result<TcpListener, RunError> {
     sys::set_nonblocking(&fd).map_err(io_error("configure a listener"))?;
     tune(&fd).map_err(io_error("configure a listener"))?;
@@ -271,16 +305,20 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use nix::sys::socket::{getsockopt, sockopt};
+    use std::net::SocketAddr;
+    use tokio::io::Interest;
 
     #[tokio::test]
     async fn an_accepted_socket_has_what_its_listener_was_given() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let plain = getsockopt(&listener, sockopt::TcpNoDelay).unwrap();
         assert!(!plain, "the kernel's default is what is asked for");
-        let listener = tcp_listener(listener.into()).unwrap();
         let address = listener.local_addr().unwrap();
-        let _client = std::net::TcpStream::connect(address).unwrap();
-        let (accepted, _) = listener.accept().await.unwrap();
+        let listener = listening(listener.into()).unwrap();
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let accepted = listener.async_io(Interest::READABLE, sys::accept);
+        let (accepted, peer) = accepted.await.unwrap();
+        assert_eq!(peer.map(SocketAddr::V4), Some(client.local_addr().unwrap()));
         assert!(getsockopt(&accepted, sockopt::TcpNoDelay).unwrap());
         assert!(getsockopt(&accepted, sockopt::KeepAlive).unwrap());
         assert_eq!(

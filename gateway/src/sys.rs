@@ -1,6 +1,7 @@
 //! The system calls that need `unsafe` or a raw structure, each once; everywhere else in this room unsafe code is denied.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -8,8 +9,8 @@ use nix::sys::socket::{self, ControlMessageOwned, MsgFlags, UnixAddr};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Datagrams in one call of [`send_all`].
-const SENT_AT_ONCE: usize = 32;
+/// Parts of one datagram that [`send_parts`] sends.
+pub const PARTS: usize = 32;
 
 /// One datagram.
 #[derive(Debug)]
@@ -51,34 +52,52 @@ pub fn receive(fd: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<Received> {
     })
 }
 
-/// Sends datagrams in order without waiting, at most [`SENT_AT_ONCE`] of them, and says how many the socket took.
-pub fn send_all<'a>(
+/// Sends one datagram of at most [`PARTS`] parts, without waiting.
+pub fn send_parts<'a>(
     fd: &impl AsRawFd,
-    messages: impl Iterator<Item = &'a [u8]>,
+    parts: impl Iterator<Item = &'a [u8]>,
 ) -> io::Result<usize> {
-    // SAFETY: a message header of zeros is one without name, data and control.
-    let mut headers: [libc::mmsghdr; SENT_AT_ONCE] = unsafe { std::mem::zeroed() };
-    let mut parts: Vec<libc::iovec> = messages
-        .take(SENT_AT_ONCE)
-        .map(|message| libc::iovec {
-            iov_base: message.as_ptr().cast_mut().cast(),
-            iov_len: message.len(),
-        })
-        .collect();
-    for (header, part) in headers.iter_mut().zip(&mut parts) {
-        header.msg_hdr.msg_iov = part;
-        header.msg_hdr.msg_iovlen = 1;
+    let mut slices = [IoSlice::new(&[]); PARTS];
+    let mut count = 0;
+    for (slice, part) in slices.iter_mut().zip(parts) {
+        *slice = IoSlice::new(part);
+        count += 1;
     }
-    // SAFETY: as many headers as there are parts, each of a message that outlives the call and that sendmmsg only reads.
-    let sent = unsafe {
-        libc::sendmmsg(
-            fd.as_raw_fd(),
-            headers.as_mut_ptr(),
-            parts.len() as libc::c_uint,
-            (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) as _,
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    Ok(socket::sendmsg::<()>(
+        fd.as_raw_fd(),
+        &slices[..count],
+        &[],
+        flags,
+        None,
+    )?)
+}
+
+/// Takes a connection that waits at a listener, without waiting; `None` for one that is not of IPv4.
+pub fn accept(listener: &impl AsRawFd) -> io::Result<(OwnedFd, Option<SocketAddrV4>)> {
+    // SAFETY: an address of zeros is one of no family.
+    let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to the address, and how many it would have written to `length`.
+    let fd = unsafe {
+        libc::accept4(
+            listener.as_raw_fd(),
+            std::ptr::from_mut(&mut address).cast(),
+            &raw mut length,
+            libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
         )
     };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us; nothing else owns it.
+    let stream = unsafe { OwnedFd::from_raw_fd(fd) };
+    let inet = address.sin_family == libc::AF_INET as libc::sa_family_t;
+    let peer = inet.then(|| {
+        let ip = Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr));
+        SocketAddrV4::new(ip, u16::from_be(address.sin_port))
+    });
+    Ok((stream, peer))
 }
 
 /// Registers a descriptor with the runtime, for reading and writing.

@@ -471,14 +471,14 @@ pub struct Allocated {
     #[prost(string, tag = "3")]
     pub refusal: ::prost::alloc::string::String,
 }
-/// Answer to Record: written to the log, or (ok = false) not, and then nothing may be carried.
+/// Answer to Records that want one, by id: in the log, or refused, and then what they are about may not be carried.
 #[allow(clippy::all)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Recorded {
-    #[prost(uint64, tag = "1")]
-    pub id: u64,
-    #[prost(bool, tag = "2")]
-    pub ok: bool,
+    #[prost(uint64, repeated, tag = "1")]
+    pub written: ::prost::alloc::vec::Vec<u64>,
+    #[prost(uint64, repeated, tag = "2")]
+    pub refused: ::prost::alloc::vec::Vec<u64>,
 }
 /// The kernel refused to start a program, and a person is asked about it: for the agent's page.
 #[allow(clippy::all)]
@@ -530,7 +530,7 @@ pub struct Answered {
     pub seconds: u32,
 }
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromGateway {
     #[prost(oneof = "from_gateway::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<from_gateway::Message>,
@@ -538,7 +538,7 @@ pub struct FromGateway {
 /// Nested message and enum types in `FromGateway`.
 pub mod from_gateway {
     #[allow(clippy::all)]
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
         /// sandboxed and listening on the channel
         #[prost(message, tag = "1")]
@@ -548,7 +548,7 @@ pub mod from_gateway {
         #[prost(message, tag = "3")]
         Allocate(super::Allocate),
         #[prost(message, tag = "4")]
-        Record(super::Record),
+        Records(super::Records),
         #[prost(message, tag = "5")]
         Ask(super::Ask),
         #[prost(message, tag = "6")]
@@ -577,6 +577,14 @@ pub struct Allocate {
     pub id: u64,
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
+}
+/// What one moment brought, written in one go. The gateway appends such messages to one another, which is one message of all
+/// their records (protobuf's encoding: the last of a field is merged with those before it, and what repeats is joined).
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Records {
+    #[prost(message, repeated, tag = "1")]
+    pub records: ::prost::alloc::vec::Vec<Record>,
 }
 /// One event. `event` is an audit::Event as JSON without time, seq, session and process; the enforcer adds those,
 /// finding the process by the flow. `id` 0: no answer wanted.
@@ -634,7 +642,8 @@ pub struct Withdraw {
     #[prost(uint64, tag = "1")]
     pub id: u64,
 }
-/// The accepted connection as the gateway's socket sees it: peer = the agent's side, local = what was dialled.
+/// The accepted connection as the gateway's socket sees it: peer = the agent's side, local = what was dialled. `connection` is its
+/// number, which no other has for as long as the gateway lives, whatever addresses and ports are used again.
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Flow {
@@ -646,6 +655,8 @@ pub struct Flow {
     pub local_address: u32,
     #[prost(uint32, tag = "4")]
     pub local_port: u32,
+    #[prost(uint64, tag = "5")]
+    pub connection: u64,
 }
 /// Generated client implementations.
 pub mod enforcer_client {

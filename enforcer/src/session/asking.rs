@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use api::v1;
 use audit::{Event, Kind, Verdict};
-use enforcer_common::FlowKey;
 use schema::host::HostName;
 use schema::net::Protocol;
 use tokio::sync::mpsc;
 
+use super::gateway_link::key;
 use super::listed::NotStarted;
 use super::{Generation, Session};
 use crate::approvals::{Broker, NoQuestion, Outcome, Question, Reach, Request, Taken, What};
@@ -149,14 +149,8 @@ impl Session {
         };
         let mut process = Event::new(Kind::Approval, Verdict::Ask, "");
         if let Some(flow) = flow {
-            let key = FlowKey {
-                local_addr: flow.peer_address,
-                remote_addr: flow.local_address,
-                local_port: flow.peer_port as u16,
-                remote_port: flow.local_port as u16,
-            };
-            let opener = state.maps.process(&key);
-            attribution.attribute(&mut process, key, true, opener);
+            let opener = || state.maps.process(&key(&flow));
+            attribution.attribute(&mut process, flow.connection, true, opener);
         }
         let request = Request {
             session: self.id.to_string(),

@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use api::v1::{self, from_gateway, to_gateway};
@@ -24,6 +25,8 @@ use crate::channel::{Buffers, Channel};
 use crate::gateway;
 use crate::trusted::Trusted;
 
+/// Threads of a gateway beside its first, each with a lane for its events.
+const LANES: usize = 1;
 /// Pause before a gateway that died is started again; grows with each death in a row.
 const RESTART: [Duration; 5] = [
     Duration::from_millis(20),
@@ -135,8 +138,39 @@ impl Link {
     }
 }
 
+/// The first of a gateway's channels.
+const CONTROL: usize = 0;
+
+/// What has come by a gateway's channels, by their numbers: at least one has something, and whatever the others have by then goes
+/// with it.
+async fn come(
+    channel: &Channel,
+    buffers: &mut Buffers,
+    lanes: &mut [(Channel, Buffers)],
+) -> std::io::Result<Vec<(usize, Vec<v1::FromGateway>)>> {
+    let mut receiving = vec![Box::pin(channel.receive(buffers))];
+    let lanes = lanes.iter_mut();
+    receiving.extend(lanes.map(|(lane, buffers)| Box::pin(lane.receive(buffers))));
+    std::future::poll_fn(|cx| {
+        let mut come = Vec::new();
+        for (from, receiving) in receiving.iter_mut().enumerate() {
+            match receiving.as_mut().poll(cx) {
+                Poll::Ready(Ok(messages)) => come.push((from, messages)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
+        }
+        if come.is_empty() {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(come))
+        }
+    })
+    .await
+}
+
 /// A connection as the agent's side of the kernel has it.
-fn key(flow: &v1::Flow) -> FlowKey {
+pub(super) fn key(flow: &v1::Flow) -> FlowKey {
     FlowKey {
         local_addr: flow.peer_address,
         remote_addr: flow.local_address,
@@ -203,27 +237,38 @@ impl Session {
     /// One gateway, from start to end.
     async fn run_gateway(&self) -> std::io::Result<()> {
         let (channel, theirs) = Channel::pair()?;
+        let (mut lanes, mut channels) = (Vec::new(), vec![theirs]);
+        for _ in 0..LANES {
+            let (lane, theirs) = Channel::pair()?;
+            lanes.push((lane, Buffers::default()));
+            channels.push(theirs);
+        }
         let uid = self.state.lock().await.record.gateway_uid;
         let program = &self.places.gateway;
-        let gateway = gateway::spawn(program, uid, &self.gateway_cgroup, theirs)?;
+        let gateway = gateway::spawn(program, uid, &self.gateway_cgroup, channels)?;
         // Whatever ends this, also the session's end from outside: dropping the gateway kills and reaps it.
         let channel = Arc::new(channel);
         tokio::select! {
-            served = self.serve_gateway(&channel, gateway.pid()) => served,
+            served = self.serve_gateway(&channel, lanes, gateway.pid()) => served,
             () = self.link.give_up.notified() => {
                 Err(std::io::Error::other("it did not take a policy in time, and may have taken it since"))
             }
         }
     }
 
-    async fn serve_gateway(&self, channel: &Arc<Channel>, pid: u32) -> std::io::Result<()> {
+    async fn serve_gateway(
+        &self,
+        channel: &Arc<Channel>,
+        mut lanes: Vec<(Channel, Buffers)>,
+        pid: u32,
+    ) -> std::io::Result<()> {
         let mut buffers = Buffers::default();
         let mut attribution = Attribution::default();
         let mut asked = Asked::default();
         loop {
             let end = self.broker().next_end(self.id.as_str());
-            let messages = tokio::select! {
-                messages = channel.receive(&mut buffers) => messages?,
+            let come = tokio::select! {
+                come = come(channel, &mut buffers, &mut lanes) => come?,
                 Some(answered) = asked.told.recv() => {
                     asked.answered(answered.id);
                     self.tell(channel, to_gateway::Message::Answered(answered)).await?;
@@ -234,32 +279,47 @@ impl Session {
                     continue;
                 }
             };
-            if messages.is_empty() {
-                return Ok(());
-            }
             let mut records = Vec::new();
-            for message in messages {
-                match message.message {
-                    Some(from_gateway::Message::Record(record)) => records.push(record),
-                    Some(from_gateway::Message::Ask(ask)) => {
-                        let answered = self.ask(ask, &mut asked, &mut attribution).await;
-                        self.tell(channel, to_gateway::Message::Answered(answered))
-                            .await?;
+            for (from, messages) in come {
+                // Each end of a gateway's is open for as long as it runs.
+                if messages.is_empty() {
+                    return Ok(());
+                }
+                for message in messages {
+                    match message.message {
+                        Some(from_gateway::Message::Records(of)) => {
+                            records.extend(of.records.into_iter().map(|record| (from, record)));
+                        }
+                        _ if from != CONTROL => {
+                            return Err(std::io::Error::other("a lane is for events alone"));
+                        }
+                        Some(from_gateway::Message::Ask(ask)) => {
+                            let answered = self.ask(ask, &mut asked, &mut attribution).await;
+                            self.tell(channel, to_gateway::Message::Answered(answered))
+                                .await?;
+                        }
+                        Some(from_gateway::Message::Opener(opener)) => {
+                            let opened = self.opened(&opener, &mut attribution).await;
+                            self.tell(channel, to_gateway::Message::Opened(opened))
+                                .await?;
+                        }
+                        Some(from_gateway::Message::Withdraw(withdraw)) => {
+                            self.withdraw_asked(withdraw.id, &mut asked);
+                        }
+                        other => self.obey(channel, pid, other).await?,
                     }
-                    Some(from_gateway::Message::Opener(opener)) => {
-                        let opened = self.opened(&opener, &mut attribution).await;
-                        self.tell(channel, to_gateway::Message::Opened(opened))
-                            .await?;
-                    }
-                    Some(from_gateway::Message::Withdraw(withdraw)) => {
-                        self.withdraw_asked(withdraw.id, &mut asked);
-                    }
-                    other => self.obey(channel, pid, other).await?,
                 }
             }
-            if !records.is_empty() {
-                let answers = self.record(records, &mut attribution).await;
-                channel.send_all(&answers).await?;
+            let mut answers = vec![v1::Recorded::default(); lanes.len() + 1];
+            self.record(records, &mut attribution, &mut answers).await;
+            for (from, answer) in answers.into_iter().enumerate() {
+                if answer != v1::Recorded::default() {
+                    let to = match from {
+                        CONTROL => channel,
+                        lane => &lanes[lane - 1].0,
+                    };
+                    self.tell(to, to_gateway::Message::Recorded(answer)).await?;
+                }
             }
         }
     }
@@ -316,7 +376,7 @@ impl Session {
                     .await?;
             }
             Some(
-                Message::Record(_) | Message::Ask(_) | Message::Withdraw(_) | Message::Opener(_),
+                Message::Records(_) | Message::Ask(_) | Message::Withdraw(_) | Message::Opener(_),
             )
             | None => {
                 return Err(std::io::Error::other("the gateway sent an empty message"));
@@ -356,42 +416,47 @@ impl Session {
         }
     }
 
-    /// Writes a gateway's events in one go, each with the process that the kernel saw open the connection, and returns the
-    /// answers to those that are waited for.
+    /// Writes a gateway's events in one go, each with the process that the kernel saw open the connection, and says which of
+    /// those that are waited for are written, in the answer to whichever channel they came by.
     async fn record(
         &self,
-        records: Vec<v1::Record>,
+        records: Vec<(usize, v1::Record)>,
         attribution: &mut Attribution,
-    ) -> Vec<v1::ToGateway> {
-        let mut answers: Vec<(u64, bool)> = Vec::new();
+        answers: &mut [v1::Recorded],
+    ) {
+        if records.is_empty() {
+            return;
+        }
+        let mut ids = Vec::with_capacity(records.len());
         let mut events = Vec::with_capacity(records.len());
         {
             let state = self.state.lock().await;
-            for record in records {
+            for (from, record) in records {
                 let Ok(mut event) = serde_json::from_slice::<Event>(&record.event) else {
                     tracing::warn!(session = %self.id, "the gateway sent what is not an event");
-                    answers.push((record.id, false));
+                    answers[from]
+                        .refused
+                        .extend((record.id != 0).then_some(record.id));
                     continue;
                 };
                 event.process = None;
                 if let Some(flow) = &record.flow {
-                    let key = key(flow);
-                    let opener = state.maps.process(&key);
-                    attribution.attribute(&mut event, key, record.id != 0, opener);
+                    let opener = || state.maps.process(&key(flow));
+                    attribution.attribute(&mut event, flow.connection, record.id != 0, opener);
                 }
-                events.push((record.id, event));
+                ids.push((from, record.id));
+                events.push(event);
             }
         }
-        let (ids, mut events): (Vec<u64>, Vec<Event>) = events.into_iter().unzip();
         let written = self.write_all(&mut events);
-        answers.extend(ids.into_iter().zip(written));
-        answers
-            .into_iter()
-            .filter(|(id, _)| *id != 0)
-            .map(|(id, ok)| v1::ToGateway {
-                message: Some(to_gateway::Message::Recorded(v1::Recorded { id, ok })),
-            })
-            .collect()
+        for ((from, id), written) in ids.into_iter().zip(written) {
+            match (id, written) {
+                // Nobody waits for it.
+                (0, _) => {}
+                (id, true) => answers[from].written.push(id),
+                (id, false) => answers[from].refused.push(id),
+            }
+        }
     }
 
     pub(super) async fn send_snapshot(

@@ -356,19 +356,16 @@ impl Forward {
                 .lease(client, &self.granted, &self.entry, uses)
         };
         let written = async {
-            let connected = self
-                .connected
-                .get_or_init(|| async {
-                    let event = events::allowed(&client.intent, &self.granted);
-                    let record = client.shared.channel.record(&event, Some(client.flow));
-                    record.await.is_ok()
-                })
-                .await;
-            let record = client.shared.channel.record(&event, Some(client.flow));
-            if *connected && record.await.is_ok() {
-                Ok(())
-            } else {
-                Err(Failure::NotRecorded)
+            let connected = self.connected.get_or_init(|| async {
+                let event = events::allowed(&client.intent, &self.granted);
+                let record = client.shared.lane.record(&event, Some(client.flow));
+                record.await.is_ok()
+            });
+            // Queued one behind the other, and both waited for.
+            let record = client.shared.lane.record(&event, Some(client.flow));
+            match tokio::join!(connected, record) {
+                (true, Ok(())) => Ok(()),
+                _ => Err(Failure::NotRecorded),
             }
         };
         let mut leased = if self.entry.active.is_chosen(&client.intent.place) {
@@ -439,7 +436,7 @@ impl Forward {
             recorded,
             exchange,
         );
-        let written = client.shared.channel.record(&event, Some(client.flow));
+        let written = client.shared.lane.record(&event, Some(client.flow));
         written.await.map_err(|_| Failure::NotRecorded)?;
         let (mut parts, _) = upstream.into_parts();
         neighbourly(&mut parts, client.h2);
@@ -527,7 +524,7 @@ impl Forward {
                         since,
                     },
                 );
-                shared.channel.post(&event, Some(flow));
+                shared.lane.post(&event, Some(flow));
             }
         };
         Response::from_parts(
@@ -562,7 +559,7 @@ impl Forward {
         );
         event.status = Some(status);
         event.detail = Some(events::bounded(why, limits::DETAIL));
-        client.shared.channel.post_denial(&event, Some(client.flow));
+        client.shared.lane.post_denial(&event, Some(client.flow));
         if verdict == Verdict::Deny {
             client.shared.state.denied(
                 client.intent.place.to_string(),

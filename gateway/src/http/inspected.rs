@@ -98,11 +98,11 @@ impl Report {
         );
         event.detail = Some(events::bounded(detail, limits::DETAIL));
         if verdict == Verdict::Deny {
-            self.shared.channel.post_denial(&event, Some(self.flow));
+            self.shared.lane.post_denial(&event, Some(self.flow));
             let (place, port) = (self.intent.place.to_string(), self.intent.port);
             self.shared.state.denied(place, Some(port), code);
         } else {
-            self.shared.channel.post(&event, Some(self.flow));
+            self.shared.lane.post(&event, Some(self.flow));
         }
     }
 }

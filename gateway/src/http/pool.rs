@@ -1,4 +1,4 @@
-//! Connections to upstreams that rest between two client connections of the session, HTTP/1 only. One is taken again for the
+//! Connections to upstreams that rest between two client connections of a thread, HTTP/1 only. One is taken again for the
 //! same place, under the same policy and with the same credential, or none, and for nothing else. They rest for less
 //! time than servers keep them, and a new policy closes them all. Filled and asked by `http::upstream`.
 
@@ -34,11 +34,14 @@ pub struct Pool {
     generation: AtomicU32,
     /// Descriptors beyond the one that every client connection has for its upstream.
     extra: Arc<Semaphore>,
+    /// How many may rest.
+    room: usize,
 }
 
 impl Pool {
-    pub fn new(extra: Arc<Semaphore>) -> Self {
+    pub fn new(extra: Arc<Semaphore>, room: usize) -> Self {
         Self {
+            room,
             resting: Mutex::default(),
             generation: AtomicU32::new(0),
             extra,
@@ -77,7 +80,7 @@ impl Pool {
         if what.generation < self.generation.load(Ordering::Relaxed) {
             return;
         }
-        if resting.len() >= limits::RESTING_UPSTREAMS {
+        if resting.len() >= self.room {
             resting.remove(0);
         }
         if resting.is_empty() {

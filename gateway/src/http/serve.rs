@@ -217,7 +217,7 @@ pub async fn respond(client: &Client, site: &Site, request: Request<Incoming>) -
                 client.authority.scheme,
                 Some(&recorded),
             );
-            client.shared.channel.post_denial(&event, Some(client.flow));
+            client.shared.lane.post_denial(&event, Some(client.flow));
             let why = match denied.code {
                 "denied-by-rule" => "a rule denies it",
                 "port-not-listed" => "rules name this host, but not at this port",
@@ -272,7 +272,7 @@ pub fn refuse(client: &Client, site: &Site, refused: &Refused) -> Page {
     );
     event.detail = Some(refused.refusal.to_string());
     event.status = Some(refused.refusal.status());
-    client.shared.channel.post_denial(&event, Some(client.flow));
+    client.shared.lane.post_denial(&event, Some(client.flow));
     client.shared.state.denied(
         client.intent.place.to_string(),
         Some(client.intent.port),

@@ -78,7 +78,10 @@ async fn it_ends_on_a_policy_that_does_not_read() {
 async fn answers_to_nobody_are_ignored() {
     let session = Session::start(PolicyBuilder::default()).await;
     session.send(
-        to_gateway::Message::Recorded(v1::Recorded { id: 99, ok: true }),
+        to_gateway::Message::Recorded(v1::Recorded {
+            written: vec![99],
+            refused: vec![98],
+        }),
         &[],
     );
     session.send(

@@ -49,6 +49,8 @@ pub struct Session {
     pub enforcer: Arc<OwnedFd>,
     pub manners: Arc<Mutex<Manners>>,
     events: Events,
+    /// What came by them is among the session's events.
+    pub lanes: Vec<Lane>,
     pub asks: Asks,
     applied: mpsc::UnboundedReceiver<u32>,
     doors: Doors,
@@ -204,6 +206,44 @@ impl PolicyBuilder {
     }
 }
 
+/// The enforcer's end of a lane, played as the channel's is.
+pub struct Lane {
+    pub fd: Arc<OwnedFd>,
+    pub manners: Arc<Mutex<Manners>>,
+    events: Events,
+}
+
+impl Lane {
+    /// It, and the gateway's end.
+    pub fn new() -> (Self, OwnedFd) {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .unwrap();
+        let lane = Self {
+            fd: Arc::new(ours),
+            manners: Arc::default(),
+            events: Arc::default(),
+        };
+        let (fd, manners, events) = (lane.fd.clone(), lane.manners.clone(), lane.events.clone());
+        std::thread::spawn(move || {
+            // Nothing else comes by a lane than events: whoever waits for these waits in vain.
+            let (ready, _) = mpsc::unbounded_channel();
+            let (applied, _) = mpsc::unbounded_channel();
+            play(&fd, &manners, &events, &Mutex::default(), &ready, &applied);
+        });
+        (lane, theirs)
+    }
+
+    pub fn events(&self) -> Vec<Event> {
+        let events = self.events.lock().unwrap();
+        events.iter().map(|(event, _)| event.clone()).collect()
+    }
+}
+
 impl Session {
     pub async fn start(policy: PolicyBuilder) -> Self {
         Self::start_with(policy, |_| {}).await
@@ -288,6 +328,7 @@ impl Session {
             enforcer,
             manners,
             events,
+            lanes: Vec::new(),
             asks,
             applied,
             doors: Arc::default(),
@@ -395,11 +436,9 @@ impl Session {
     }
 
     pub fn events(&self) -> Vec<Event> {
-        self.events
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|(e, _)| e.clone())
+        let events = self.events.lock().unwrap();
+        let own = events.iter().map(|(event, _)| event.clone());
+        own.chain(self.lanes.iter().flat_map(Lane::events))
             .collect()
     }
 
@@ -591,22 +630,30 @@ fn play(
                 asks.lock().unwrap().1.push(withdraw.id);
                 continue;
             }
-            from_gateway::Message::Record(record) => {
-                if record.id != 0 {
-                    let slow = manners.lock().unwrap().slow;
-                    std::thread::sleep(slow);
+            from_gateway::Message::Records(records) => {
+                let mut recorded = v1::Recorded::default();
+                for record in records.records {
+                    let asked = record.id != 0;
+                    if asked {
+                        let slow = manners.lock().unwrap().slow;
+                        std::thread::sleep(slow);
+                    }
+                    let event: Event = serde_json::from_slice(&record.event).unwrap();
+                    let manners = manners.lock().unwrap();
+                    let ok = !(manners.refuse_record || manners.refuse_asked && asked);
+                    if ok {
+                        events.lock().unwrap().push((event, record.flow));
+                    }
+                    match (asked && !manners.silent, ok) {
+                        (true, true) => recorded.written.push(record.id),
+                        (true, false) => recorded.refused.push(record.id),
+                        (false, _) => {}
+                    }
                 }
-                let event: Event = serde_json::from_slice(&record.event).unwrap();
-                let manners = manners.lock().unwrap();
-                let asked = record.id != 0;
-                let ok = !(manners.refuse_record || manners.refuse_asked && asked);
-                if ok {
-                    events.lock().unwrap().push((event, record.flow));
-                }
-                if record.id == 0 || manners.silent {
+                if recorded == v1::Recorded::default() {
                     continue;
                 }
-                to_gateway::Message::Recorded(v1::Recorded { id: record.id, ok })
+                to_gateway::Message::Recorded(recorded)
             }
         };
         let bytes = ToGateway {

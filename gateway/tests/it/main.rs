@@ -26,3 +26,4 @@ mod speed;
 mod tls;
 mod websocket;
 mod websocket_two;
+mod workers;

@@ -44,10 +44,13 @@ async fn inside() {
     );
     policy.gateway.private_networks = vec!["127.0.0.0/8".parse().unwrap()];
     let mut child = None;
+    let (lane, theirs) = Lane::new();
     let mut session = Session::start_by(policy, |channel| {
-        child = Some(gateway_on(channel.as_raw_fd()).spawn().unwrap());
+        let mut gateway = gateway_on(&[channel.as_raw_fd(), theirs.as_raw_fd()]);
+        child = Some(gateway.spawn().unwrap());
     })
     .await;
+    session.lanes.push(lane);
     let mut child = child.unwrap();
 
     // Without steering, the listener itself stands on the synthetic address.
@@ -84,7 +87,10 @@ async fn inside() {
     for line in ["Seccomp:\t2", "NoNewPrivs:\t1"] {
         assert!(status.contains(line), "{status}");
     }
-    for thread in std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap() {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let threads: Vec<_> = threads.collect();
+    assert_eq!(threads.len(), 2);
+    for thread in threads {
         let path = thread.unwrap().path().join("status");
         assert!(
             std::fs::read_to_string(path)
@@ -122,7 +128,7 @@ fn root_or_a_capability_is_refused_where_none_may_be() {
         nix::sys::socket::SockFlag::SOCK_CLOEXEC,
     )
     .unwrap();
-    let mut command = gateway_on(theirs.as_raw_fd());
+    let mut command = gateway_on(&[theirs.as_raw_fd()]);
     let output = command.arg("--require-unprivileged").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
@@ -137,18 +143,30 @@ fn a_descriptor_that_is_not_there_is_refused() {
             .output()
             .unwrap();
         assert!(matches!(output.status.code(), Some(1 | 2)), "{fd}");
+        let output = Command::new(env!("CARGO_BIN_EXE_agentcontainer-gateway"))
+            .args(["--channel", "999", "--lane", fd])
+            .output()
+            .unwrap();
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{fd}");
     }
 }
 
-/// The binary, with this descriptor as its channel.
-fn gateway_on(fd: i32) -> Command {
+/// The binary, with these descriptors as its channel and its lanes.
+fn gateway_on(fds: &[i32]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_agentcontainer-gateway"));
-    command.args(["--channel", "250"]).stderr(Stdio::piped());
+    command.stderr(Stdio::piped());
+    for at in 0..fds.len() {
+        let word = if at == 0 { "--channel" } else { "--lane" };
+        command.args([word, &(250 + at).to_string()]);
+    }
+    let fds = fds.to_vec();
     // SAFETY: dup2 is async-signal-safe and touches nothing of the parent's.
     unsafe {
         command.pre_exec(move || {
-            if libc::dup2(fd, 250) < 0 {
-                return Err(std::io::Error::last_os_error());
+            for (fd, to) in fds.iter().zip(250..) {
+                if libc::dup2(*fd, to) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
             }
             Ok(())
         });
