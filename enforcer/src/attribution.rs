@@ -9,8 +9,8 @@ use enforcer_common::Process;
 
 use crate::process::{self, Pinned};
 
-/// Connections whose opener is kept, more than a gateway carries at once: the ends of some are lost. The oldest makes room, and is
-/// looked up again at its end.
+/// Connections whose opener is kept, more than a gateway carries at once: the ends of some are lost. The oldest makes room, and nobody is
+/// named at its end: its addresses and ports may be another's by then.
 pub const MAX_FLOWS: usize = 8192;
 /// Processes that are held open to be known again; one descriptor each.
 pub const MAX_PROCESSES: usize = 16;
@@ -19,6 +19,8 @@ pub const MAX_PROCESSES: usize = 16;
 pub struct Attribution {
     /// By the gateway's numbers; of some nobody knows.
     flows: BTreeMap<u64, Option<audit::Process>>,
+    /// The highest of those that made room.
+    forgotten: Option<u64>,
     processes: HashMap<u32, Known>,
 }
 
@@ -39,23 +41,25 @@ impl Attribution {
         question: bool,
         opener: impl FnOnce() -> Option<Process>,
     ) {
-        if !question && event.kind == Kind::Connect {
-            // Its last.
-            event.process = match self.flows.remove(&connection) {
-                Some(kept) => kept,
-                None => opener().map(|opener| self.describe(&opener)),
-            };
+        // Its last says how long it was.
+        let ends = event.kind == Kind::Connect && event.duration_ms.is_some();
+        let kept = match ends {
+            true => self.flows.remove(&connection),
+            false => self.flows.get(&connection).cloned(),
+        };
+        if let Some(kept) = kept {
+            event.process = kept;
             return;
         }
-        if let Some(kept) = self.flows.get(&connection) {
-            event.process.clone_from(kept);
+        if self.forgotten.is_some_and(|last| connection <= last) {
             return;
         }
         event.process = opener().map(|opener| self.describe(&opener));
         // What is not carried has no end.
         if question {
             if self.flows.len() >= MAX_FLOWS {
-                self.flows.pop_first();
+                let oldest = self.flows.pop_first().map(|(number, _)| number);
+                self.forgotten = self.forgotten.max(oldest);
             }
             self.flows.insert(connection, event.process.clone());
         }
@@ -122,6 +126,7 @@ mod tests {
         opener: Option<Process>,
     ) -> Option<String> {
         let mut event = Event::new(Kind::Connect, Verdict::Allow, "allowed");
+        event.duration_ms = (!question).then_some(1);
         attribution.attribute(&mut event, connection, question, || opener);
         event.process.map(|process| process.comm)
     }
@@ -163,7 +168,19 @@ mod tests {
         assert_eq!(attribution.flows.len(), MAX_FLOWS);
         assert!(comm(&mut attribution, bound, false, None).is_some());
         assert!(comm(&mut attribution, 1, false, None).is_some());
-        assert!(comm(&mut attribution, 0, false, None).is_none());
+        // Its ports may be another's by now.
+        assert!(comm(&mut attribution, 0, false, Some(this(b'b'))).is_none());
+    }
+
+    #[test]
+    fn what_is_said_in_the_middle_of_a_connection_is_not_its_end() {
+        let mut attribution = Attribution::default();
+        comm(&mut attribution, 1, true, Some(this(b'a')));
+        let mut event = Event::new(Kind::Connect, Verdict::Deny, "address-refused");
+        attribution.attribute(&mut event, 1, false, || Some(this(b'b')));
+        let a = Some("a".repeat(16));
+        assert_eq!(event.process.map(|process| process.comm), a);
+        assert_eq!(comm(&mut attribution, 1, false, Some(this(b'b'))), a);
     }
 
     #[test]

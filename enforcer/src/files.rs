@@ -83,6 +83,10 @@ pub enum FilesError {
     )]
     Layers,
     #[error(
+        "a list of programs is not held for another container by an enforcer that was started again meanwhile: begin another session"
+    )]
+    TakenUp,
+    #[error(
         "the container that this is about is not there any more, or was started before the enforcer"
     )]
     NoContainer,

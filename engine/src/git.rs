@@ -79,7 +79,15 @@ fn kind(path: &Path) -> Result<Option<fs::FileType>, EngineError> {
     match path.symlink_metadata() {
         Ok(meta) if meta.file_type().is_symlink() => Err(EngineError::GitSymlink(path.to_owned())),
         Ok(meta) => Ok(Some(meta.file_type())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        // Below a `.git` that is a file there is nothing.
+        Err(e)
+            if matches!(
+                e.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(e) => Err(EngineError::io("inspect", path)(e)),
     }
 }

@@ -437,11 +437,7 @@ impl Channel {
                 biased;
                 () = self.asked.notified() => true,
                 () = self.posted.notified() => timeout(HOLD, self.asked.notified()).await.is_ok(),
-                () = sleep_until(loss_due.unwrap_or_else(Instant::now).into()), if loss_due.is_some() => {
-                    loss_due = None;
-                    self.send_loss().await?;
-                    false
-                }
+                () = sleep_until(loss_due.unwrap_or_else(Instant::now).into()), if loss_due.is_some() => false,
             };
             if asked {
                 behind_the_others().await;
@@ -450,6 +446,11 @@ impl Channel {
                 }
             }
             self.flush().await?;
+            // However much else there is to send.
+            if loss_due.is_some_and(|due| due <= Instant::now()) {
+                loss_due = None;
+                self.send_loss().await?;
+            }
             if loss_due.is_none() && self.lost.load(Ordering::Relaxed) > 0 {
                 loss_due = Some(Instant::now() + LOSS);
             }

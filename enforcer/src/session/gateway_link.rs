@@ -27,6 +27,10 @@ use crate::trusted::Trusted;
 
 /// Threads of a gateway beside its first, each with a lane for its events.
 const LANES: usize = 1;
+/// Events in one message of a gateway's, as its own bound is.
+const RECORDS: usize = 32;
+/// For what a gateway that has ended said before.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Pause before a gateway that died is started again; grows with each death in a row.
 const RESTART: [Duration; 5] = [
     Duration::from_millis(20),
@@ -169,6 +173,39 @@ async fn come(
     .await
 }
 
+/// Events, with the number of the channel that they came by; whatever else there is; and whether a channel is at its end.
+type Sorted = (
+    Vec<(usize, v1::Record)>,
+    Vec<Option<from_gateway::Message>>,
+    bool,
+);
+
+/// Tells events from the rest, and refuses what no gateway of ours sends.
+fn sorted(come: Vec<(usize, Vec<v1::FromGateway>)>) -> std::io::Result<Sorted> {
+    let (mut records, mut rest, mut ended) = (Vec::new(), Vec::new(), false);
+    for (from, messages) in come {
+        // Each end of a gateway's is open for as long as it runs.
+        ended |= messages.is_empty();
+        for message in messages {
+            match message.message {
+                Some(from_gateway::Message::Records(of)) if of.records.len() <= RECORDS => {
+                    records.extend(of.records.into_iter().map(|record| (from, record)));
+                }
+                Some(from_gateway::Message::Records(_)) => {
+                    return Err(std::io::Error::other(
+                        "a message of more events than there may be",
+                    ));
+                }
+                _ if from != CONTROL => {
+                    return Err(std::io::Error::other("a lane is for events alone"));
+                }
+                other => rest.push(other),
+            }
+        }
+    }
+    Ok((records, rest, ended))
+}
+
 /// A connection as the agent's side of the kernel has it.
 pub(super) fn key(flow: &v1::Flow) -> FlowKey {
     FlowKey {
@@ -279,39 +316,14 @@ impl Session {
                     continue;
                 }
             };
-            let mut records = Vec::new();
-            for (from, messages) in come {
-                // Each end of a gateway's is open for as long as it runs.
-                if messages.is_empty() {
-                    return Ok(());
-                }
-                for message in messages {
-                    match message.message {
-                        Some(from_gateway::Message::Records(of)) => {
-                            records.extend(of.records.into_iter().map(|record| (from, record)));
-                        }
-                        _ if from != CONTROL => {
-                            return Err(std::io::Error::other("a lane is for events alone"));
-                        }
-                        Some(from_gateway::Message::Ask(ask)) => {
-                            let answered = self.ask(ask, &mut asked, &mut attribution).await;
-                            self.tell(channel, to_gateway::Message::Answered(answered))
-                                .await?;
-                        }
-                        Some(from_gateway::Message::Opener(opener)) => {
-                            let opened = self.opened(&opener, &mut attribution).await;
-                            self.tell(channel, to_gateway::Message::Opened(opened))
-                                .await?;
-                        }
-                        Some(from_gateway::Message::Withdraw(withdraw)) => {
-                            self.withdraw_asked(withdraw.id, &mut asked);
-                        }
-                        other => self.obey(channel, pid, other).await?,
-                    }
-                }
-            }
+            let (records, rest, ended) = sorted(come)?;
             let mut answers = vec![v1::Recorded::default(); lanes.len() + 1];
             self.record(records, &mut attribution, &mut answers).await;
+            if ended {
+                return self
+                    .last_words(channel, &mut buffers, &mut lanes, &mut attribution)
+                    .await;
+            }
             for (from, answer) in answers.into_iter().enumerate() {
                 if answer != v1::Recorded::default() {
                     let to = match from {
@@ -321,7 +333,56 @@ impl Session {
                     self.tell(to, to_gateway::Message::Recorded(answer)).await?;
                 }
             }
+            for message in rest {
+                match message {
+                    Some(from_gateway::Message::Ask(ask)) => {
+                        let answered = self.ask(ask, &mut asked, &mut attribution).await;
+                        self.tell(channel, to_gateway::Message::Answered(answered))
+                            .await?;
+                    }
+                    Some(from_gateway::Message::Opener(opener)) => {
+                        let opened = self.opened(&opener, &mut attribution).await;
+                        self.tell(channel, to_gateway::Message::Opened(opened))
+                            .await?;
+                    }
+                    Some(from_gateway::Message::Withdraw(withdraw)) => {
+                        self.withdraw_asked(withdraw.id, &mut asked);
+                    }
+                    other => self.obey(channel, pid, other).await?,
+                }
+            }
         }
+    }
+
+    /// What a gateway said before its end is recorded: its sockets have it still. Nobody is there to be answered.
+    async fn last_words(
+        &self,
+        channel: &Channel,
+        buffers: &mut Buffers,
+        lanes: &mut [(Channel, Buffers)],
+        attribution: &mut Attribution,
+    ) -> std::io::Result<()> {
+        let sockets = lanes.len() + 1;
+        let rest = async {
+            loop {
+                let come = come(channel, buffers, lanes).await?;
+                let ended = come.iter().filter(|(_, of)| of.is_empty()).count();
+                let (records, _, _) = sorted(come)?;
+                let idle = records.is_empty();
+                let mut answers = vec![v1::Recorded::default(); sockets];
+                self.record(records, attribution, &mut answers).await;
+                if ended == sockets {
+                    return Ok(());
+                }
+                if idle {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        };
+        // One that closed a socket and lives is ended by whoever comes back from here.
+        tokio::time::timeout(LAST_WORDS, rest)
+            .await
+            .unwrap_or(Ok(()))
     }
 
     /// Whatever is no record.
@@ -524,5 +585,39 @@ impl Session {
             wired.dns_tcp.as_fd(),
         ];
         channel.send(&message, &fds).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(message: from_gateway::Message) -> v1::FromGateway {
+        v1::FromGateway {
+            message: Some(message),
+        }
+    }
+
+    fn events(count: usize) -> v1::FromGateway {
+        of(from_gateway::Message::Records(v1::Records {
+            records: vec![v1::Record::default(); count],
+        }))
+    }
+
+    #[test]
+    fn the_last_events_that_a_message_may_have_are_taken_and_one_more_is_not() {
+        let come = |count| vec![(1, vec![events(count)]), (CONTROL, Vec::new())];
+        let Ok((records, rest, ended)) = sorted(come(RECORDS)) else {
+            unreachable!("refused")
+        };
+        assert_eq!((records.len(), rest.len(), ended), (RECORDS, 0, true));
+        assert!(sorted(come(RECORDS + 1)).is_err());
+    }
+
+    #[test]
+    fn a_lane_is_for_events_alone() {
+        let applied = || of(from_gateway::Message::Applied(v1::Applied::default()));
+        assert!(sorted(vec![(1, vec![applied()])]).is_err());
+        assert!(sorted(vec![(CONTROL, vec![applied(), events(1)])]).is_ok());
     }
 }

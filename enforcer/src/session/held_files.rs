@@ -126,13 +126,13 @@ impl Session {
         document: Arc<EffectivePolicy>,
     ) -> Result<Programs, FilesError> {
         let look = self.state.lock().await.look();
-        let look = look.ok_or(FilesError::NotAsked)?;
         let (begun, table, image) = blocking(pid, move || {
             let begun = files::begin(pid, network, &document)?;
             let table = begun.table([])?;
-            let image = match begun.allowed {
-                Some(_) => files::image(pid, network, &look)?,
-                None => Image::default(),
+            let image = match (&begun.allowed, look) {
+                (Some(_), Some(look)) => files::image(pid, network, &look)?,
+                (Some(_), None) => return Err(FilesError::TakenUp),
+                (None, _) => Image::default(),
             };
             Ok((begun, table, image))
         })

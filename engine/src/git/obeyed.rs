@@ -32,6 +32,8 @@ pub enum Kind {
     Script,
     /// A link in place of what git writes, or clears away what is behind it.
     Link,
+    /// What a merge or an apply that waits goes on with.
+    Options,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,10 +110,49 @@ pub fn state(repository: &Path) -> Vec<Thing> {
         // git before 2.34 reads a shell script of such a rebase.
         add(Kind::Script, rebase.join("rewritten"));
     }
-    for dir in [repository.to_owned(), repository.join("logs")] {
-        things.extend(links(&dir));
+    for name in [
+        "rebase-merge/strategy",
+        "sequencer/opts",
+        "rebase-apply/apply-opt",
+    ] {
+        add(Kind::Options, repository.join(name));
+    }
+    things.extend(links(repository));
+    for name in FLAT {
+        things.extend(links(&repository.join(name)));
+    }
+    for name in DEEP {
+        links_below(&repository.join(name), &mut things);
     }
     things
+}
+
+/// Directories in which a link to another would lead git to write or to clear away there.
+const FLAT: [&str; 3] = ["objects", "objects/info", "objects/pack"];
+/// The same with whatever is below them.
+const DEEP: [&str; 8] = [
+    "info",
+    "lfs",
+    "logs",
+    "rebase-apply",
+    "rebase-merge",
+    "refs",
+    "rr-cache",
+    "sequencer",
+];
+
+/// Links in a directory and in all below it.
+fn links_below(dir: &Path, things: &mut Vec<Thing>) {
+    let mut directories = vec![dir.to_owned()];
+    while let Some(dir) = directories.pop() {
+        if !dir.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+            continue;
+        }
+        things.extend(links(&dir));
+        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        directories.extend(below.map(|entry| entry.path()));
+    }
 }
 
 /// Links in a directory that is none itself, but for names that are another thing, or that were put aside.
@@ -213,6 +254,40 @@ pub fn is_command(line: &[u8]) -> bool {
         line.strip_prefix(*word)
             .is_some_and(|rest| rest.first().is_none_or(|b| b" \t\r\n".contains(b)))
     })
+}
+
+/// Whether what a command that waits goes on with has it run nothing but git's own: git starts `git-merge-STRATEGY` for a strategy that it does not
+/// have (sequencer.c, `do_pick_commit`), and an apply writes where it is told to (apply.c, `--build-fake-ancestor`).
+pub fn is_gits_own(path: &Path) -> bool {
+    const STRATEGIES: [&str; 6] = ["octopus", "ort", "ours", "recursive", "resolve", "subtree"];
+    let Ok(text) = read_config(path) else {
+        return false;
+    };
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some("strategy") => STRATEGIES.contains(&text.trim()),
+        Some("opts") => {
+            let options = config::parse(&text);
+            let mut strategies = options.values("options", None, "strategy");
+            strategies.all(|strategy| STRATEGIES.contains(&strategy))
+        }
+        Some("apply-opt") => text.split_whitespace().all(is_harmless_to_apply),
+        _ => false,
+    }
+}
+
+/// A word of `git am`'s options for `git apply`, quoted as for a shell.
+fn is_harmless_to_apply(word: &str) -> bool {
+    let word = word.trim_matches('\'');
+    let number = |rest: &str| rest.bytes().all(|b| b.is_ascii_digit());
+    let name = |rest: &str| rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    match word {
+        "" | "--reject" | "--ignore-space-change" | "--ignore-whitespace" => true,
+        _ => {
+            word.strip_prefix("-C").is_some_and(number)
+                || word.strip_prefix("-p").is_some_and(number)
+                || word.strip_prefix("--whitespace=").is_some_and(name)
+        }
+    }
 }
 
 #[cfg(test)]

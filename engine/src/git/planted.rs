@@ -117,6 +117,11 @@ impl Sweep<'_> {
             Kind::Hooks => self.aside(path, "holds hooks"),
             Kind::Todo => self.todo(path),
             Kind::Link => self.aside(path, "is a link that git here would write through"),
+            Kind::Options => {
+                if !obeyed::is_gits_own(path) {
+                    self.aside(path, "has git run or write what it names when it goes on");
+                }
+            }
             Kind::Script => self.aside(path, "may hold a rebase's commands"),
             // In its turn, with its repository.
             Kind::Config => {}

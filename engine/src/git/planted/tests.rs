@@ -95,8 +95,20 @@ fn a_link_that_git_would_write_through_is_put_aside_and_one_that_was_there_stays
     fs::create_dir(git.join("logs")).unwrap();
     symlink("elsewhere", git.join("annex")).unwrap();
     let before = before(dir.path());
-    let planted = ["COMMIT_EDITMSG", "logs/HEAD", "modules", "worktrees"];
+    let planted = [
+        "COMMIT_EDITMSG",
+        "logs/HEAD",
+        "logs/refs/heads/main",
+        "modules",
+        "objects/ab",
+        "objects/info/packs",
+        "objects/pack",
+        "rebase-merge/done",
+        "refs/tags/v/1",
+        "worktrees",
+    ];
     for name in planted {
+        fs::create_dir_all(git.join(name).parent().unwrap()).unwrap();
         symlink("/home/ada", git.join(name)).unwrap();
     }
     let said = since(dir.path(), &before);
@@ -294,6 +306,64 @@ fn a_waiting_cherry_pick_runs_no_commands_and_stays() {
     shell(dir.path(), "git commit -qm 5; git cherry-pick --continue");
     assert!(!dir.path().join("pwned").exists());
     assert!(dir.path().join(".git/sequencer").exists());
+}
+
+/// A rebase, a cherry-pick and an apply that wait, each with what would have the host run or write something when it goes on.
+#[test]
+fn what_waits_goes_on_with_what_git_has_itself_alone() {
+    let stops = "git init -q -b main .; echo 1 >f; git add f; git commit -qm 1; git checkout -q -b o; echo 2 >f; git commit -qam 2; echo 3 >f; git commit -qam 3; git checkout -q main; echo 4 >f; git commit -qam 4; \
+        printf '#!/bin/sh\ntouch \"$PWNED\"\n' >git-merge-x; mkdir git-merge-; mv git-merge-x git-merge-/e; chmod +x git-merge-/e;";
+    for (waits, planted, goes_on) in [
+        (
+            "git checkout -q o; git rebase -q main || :",
+            "echo /e >.git/rebase-merge/strategy",
+            "echo 5 >f; git add f; GIT_EDITOR=true git rebase --continue",
+        ),
+        (
+            "git cherry-pick o~1 o || :",
+            "printf '[options]\n\tstrategy = /e\n' >.git/sequencer/opts",
+            "echo 5 >f; git add f; git commit -qm 5; git cherry-pick --continue",
+        ),
+    ] {
+        for swept_first in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let pwned = dir.path().join("pwned");
+            let run = |script: &str| {
+                let script = format!("export PWNED={}; {script}", pwned.display());
+                shell(dir.path(), &script);
+            };
+            git(dir.path(), &format!("{stops} {waits}"));
+            let before = before(dir.path());
+            run(planted);
+            if swept_first {
+                assert_eq!(since(dir.path(), &before).len(), 1, "{planted}");
+            }
+            run(goes_on);
+            // The control: it does run.
+            assert_eq!(pwned.exists(), !swept_first, "{planted}");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let git = dir.path().join(".git");
+    repository(&git, CLONE);
+    fs::create_dir(git.join("rebase-apply")).unwrap();
+    let options = git.join("rebase-apply/apply-opt");
+    for (text, stays) in [
+        ("", true),
+        (" '-C3' '--whitespace=fix'", true),
+        (" '--build-fake-ancestor=/home/ada/file'", false),
+        (" '-C3' '--unsafe-paths'", false),
+        (" '--whitespace=fix --directory=/'", false),
+    ] {
+        fs::write(&options, text).unwrap();
+        assert_eq!(swept(dir.path()).is_empty(), stays, "{text}");
+        assert_eq!(options.exists(), stays, "{text}");
+    }
+    for strategy in ["ort\n", "recursive\n"] {
+        fs::create_dir_all(git.join("rebase-merge")).unwrap();
+        fs::write(git.join("rebase-merge/strategy"), strategy).unwrap();
+        assert_eq!(swept(dir.path()), [""; 0]);
+    }
 }
 
 #[test]
