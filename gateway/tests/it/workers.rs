@@ -7,7 +7,8 @@ use std::time::Duration;
 use api::v1::{ToGateway, Wired, to_gateway};
 use audit::{Event, Kind};
 use gateway::Worker;
-use nix::sys::socket::{Shutdown, shutdown};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use prost::Message;
 use schema::net::Protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -109,4 +110,28 @@ async fn the_end_of_a_lane_and_what_it_is_not_for_end_the_gateway() {
         let said = ended.unwrap().unwrap();
         assert!(said.contains(why), "{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_that_takes_the_right_away_closes_the_connections_of_every_thread_before_it_counts_as_applied()
+ {
+    let port = echo().await;
+    let (mut session, lane) = start(tcp(port)).await;
+    let door = session.door("db.example.com", port).await;
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(door).await.unwrap();
+        talk(&mut stream).await.unwrap();
+        open.push(stream);
+    }
+    assert_eq!(connections(&lane.events(), "allowed"), 4);
+    let at_its_end = |stream: &TcpStream| {
+        let read = recv(stream.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_DONTWAIT);
+        read != Err(Errno::EAGAIN)
+    };
+    assert!(!open.iter().any(at_its_end));
+    session.apply(PolicyBuilder::default()).await;
+    // Without waiting for anything more.
+    let ended = open.iter().filter(|stream| at_its_end(stream)).count();
+    assert_eq!(ended, open.len());
 }
