@@ -71,8 +71,14 @@ impl Channel {
     pub async fn receive(&self, buffers: &mut Buffers) -> io::Result<Vec<FromGateway>> {
         loop {
             let mut ready = self.socket.readable().await?;
+            let reset = |e: &io::Error| e.raw_os_error() == Some(libc::ECONNRESET);
             let received = ready.try_io(|socket| match buffers.fill(socket.as_raw_fd()) {
-                Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => Ok(0),
+                // A peer that ended without reading all is told of once, before what it had sent (net/unix/af_unix.c,
+                // unix_release_sock).
+                Err(e) if reset(&e) => match buffers.fill(socket.as_raw_fd()) {
+                    Err(e) if reset(&e) => Ok(0),
+                    other => other,
+                },
                 other => other,
             });
             let Ok(count) = received else { continue };

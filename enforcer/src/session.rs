@@ -478,6 +478,7 @@ impl Session {
 
     fn start(self: &Arc<Self>, events: aya::maps::RingBuf<aya::maps::MapData>) {
         tokio::spawn(Arc::clone(self).read_kernel_events(events));
+        self.link.attend();
         tokio::spawn(Arc::clone(self).supervise_gateway());
         tokio::spawn(Arc::clone(self).watch());
         tokio::spawn(Arc::clone(self).finish());

@@ -8,6 +8,8 @@ mod approved;
 mod files;
 #[path = "session/guarded.rs"]
 mod guarded;
+#[path = "session/last_words.rs"]
+mod last_words;
 #[path = "session/later.rs"]
 mod later;
 #[path = "session/mapped.rs"]

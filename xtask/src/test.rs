@@ -167,9 +167,6 @@ fn end_to_end(arguments: &Arguments, host: &str, counts: &mut Counts) -> Result<
             .args(["--test-threads", suite.threads])
             .args(&arguments.names)
             .env("AGENTCONTAINER_TEST_SKIPS", &skips);
-        if arguments.all {
-            cargo.arg("--include-ignored");
-        }
         packages(suite, host, &mut cargo)?;
         let before = counts.failures.len();
         counts.add(&mut cargo)?;

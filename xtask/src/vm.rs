@@ -29,7 +29,7 @@ pub struct Arguments {
     /// Every end-to-end test, not only those that fit into a few minutes of an emulated machine
     #[arg(long)]
     all: bool,
-    /// Seconds that one machine may take from power-on to its last word
+    /// Seconds that one machine may take from power-on to its last word; without it what its suites may take
     #[arg(long)]
     deadline: Option<u64>,
     /// Do not build: run the binaries that are there
@@ -96,11 +96,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
 
     let engine = suites.iter().any(|suite| suite.needs_engine());
-    let deadline = match (arguments.deadline, arguments.all) {
-        (Some(seconds), _) => Duration::from_secs(seconds),
-        (None, false) => Duration::from_secs(600),
-        (None, true) => Duration::from_secs(3600),
-    };
+    let usual = suites.iter().map(|suite| suite.limit(arguments.all)).sum();
+    let deadline = arguments.deadline.map_or(usual, Duration::from_secs);
     let tree = paths::root();
     let mut failed = Vec::new();
     for line in arguments.kernel.lines() {

@@ -63,6 +63,7 @@ impl Session {
             return Err(error);
         }
         end.over = true;
+        self.link.said_all().await;
         self.release_secrets().await;
         let (lost, removed, stored) = {
             let mut state = self.state.lock().await;

@@ -57,6 +57,8 @@ pub(super) struct Link {
     ca_certificate: StdMutex<Vec<u8>>,
     /// A gateway that may decide by what nobody else does is given up.
     give_up: Notify,
+    /// Whether somebody still sees to the gateway and writes down what it says.
+    attended: watch::Sender<bool>,
 }
 
 impl Default for Link {
@@ -67,6 +69,7 @@ impl Default for Link {
             pid: AtomicU32::new(0),
             ca_certificate: StdMutex::default(),
             give_up: Notify::new(),
+            attended: watch::Sender::new(false),
         }
     }
 }
@@ -81,6 +84,18 @@ impl Link {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .clone()
+    }
+
+    /// From here on somebody sees to the gateway, until the session closes.
+    pub(super) fn attend(&self) {
+        self.attended.send_replace(true);
+    }
+
+    /// Waits until what the session's last gateway said is written down.
+    pub(super) async fn said_all(&self) {
+        let mut attended = self.attended.subscribe();
+        let left = attended.wait_for(|attended| !attended);
+        let _ = tokio::time::timeout(LAST_WORDS * 2, left).await;
     }
 
     fn channel(&self) -> Option<Arc<Channel>> {
@@ -145,32 +160,55 @@ impl Link {
 /// The first of a gateway's channels.
 const CONTROL: usize = 0;
 
-/// What has come by a gateway's channels, by their numbers: at least one has something, and whatever the others have by then goes
-/// with it.
-async fn come(
-    channel: &Channel,
-    buffers: &mut Buffers,
-    lanes: &mut [(Channel, Buffers)],
-) -> std::io::Result<Vec<(usize, Vec<v1::FromGateway>)>> {
-    let mut receiving = vec![Box::pin(channel.receive(buffers))];
-    let lanes = lanes.iter_mut();
-    receiving.extend(lanes.map(|(lane, buffers)| Box::pin(lane.receive(buffers))));
-    std::future::poll_fn(|cx| {
-        let mut come = Vec::new();
-        for (from, receiving) in receiving.iter_mut().enumerate() {
-            match receiving.as_mut().poll(cx) {
-                Poll::Ready(Ok(messages)) => come.push((from, messages)),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {}
+/// The enforcer's ends of a gateway's channels, and who opened the connections that it speaks of.
+struct Ears {
+    /// The control channel, then the lanes.
+    channels: Vec<(Arc<Channel>, Buffers)>,
+    attribution: Attribution,
+    /// What went wrong while another channel had something: told next.
+    failed: Option<std::io::Error>,
+}
+
+impl Ears {
+    fn new(channels: Vec<Channel>) -> Self {
+        let channels = channels.into_iter().map(Arc::new);
+        Self {
+            channels: channels.map(|one| (one, Buffers::default())).collect(),
+            attribution: Attribution::default(),
+            failed: None,
+        }
+    }
+
+    /// What has come by the channels, by their numbers: at least one has something, and whatever the others have by then goes
+    /// with it.
+    async fn come(&mut self) -> std::io::Result<Vec<(usize, Vec<v1::FromGateway>)>> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let failed = &mut self.failed;
+        let channels = self.channels.iter_mut();
+        let mut receiving: Vec<_> = channels
+            .map(|(channel, buffers)| Box::pin(channel.receive(buffers)))
+            .collect();
+        std::future::poll_fn(|cx| {
+            let mut come = Vec::new();
+            for (from, receiving) in receiving.iter_mut().enumerate() {
+                match receiving.as_mut().poll(cx) {
+                    Poll::Ready(Ok(messages)) => come.push((from, messages)),
+                    Poll::Ready(Err(error)) => *failed = Some(error),
+                    Poll::Pending => {}
+                }
             }
-        }
-        if come.is_empty() {
-            Poll::Pending
-        } else {
-            Poll::Ready(Ok(come))
-        }
-    })
-    .await
+            if !come.is_empty() {
+                // What these said is not lost for what another one did.
+                return Poll::Ready(Ok(come));
+            }
+            failed
+                .take()
+                .map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
+        })
+        .await
+    }
 }
 
 /// Events, with the number of the channel that they came by; whatever else there is; and whether a channel is at its end.
@@ -222,18 +260,14 @@ impl Session {
         let mut deaths = 0;
         loop {
             let started = std::time::Instant::now();
-            tokio::select! {
-                result = self.run_gateway() => {
-                    if let Err(error) = result {
-                        tracing::warn!(session = %self.id, %error, "gateway");
-                    }
-                }
-                _ = closing.wait_for(|closing| *closing) => {
-                    self.link.set(None, 0);
-                    return;
-                }
-            }
+            let result = self.run_gateway(&mut closing).await;
             self.link.set(None, 0);
+            if *closing.borrow() {
+                break;
+            }
+            if let Err(error) = result {
+                tracing::warn!(session = %self.id, %error, "gateway");
+            }
             self.withdraw_all();
             self.link.applied.send_replace(0);
             if started.elapsed() > STEADY {
@@ -251,12 +285,13 @@ impl Session {
             deaths += 1;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                _ = closing.wait_for(|closing| *closing) => return,
+                _ = closing.wait_for(|closing| *closing) => break,
             }
             if pause >= PATIENCE {
                 self.reset_waiting().await;
             }
         }
+        self.link.attended.send_replace(false);
     }
 
     /// Resets the connections that waited for a gateway in vain.
@@ -271,44 +306,41 @@ impl Session {
         }
     }
 
-    /// One gateway, from start to end.
-    async fn run_gateway(&self) -> std::io::Result<()> {
-        let (channel, theirs) = Channel::pair()?;
-        let (mut lanes, mut channels) = (Vec::new(), vec![theirs]);
-        for _ in 0..LANES {
-            let (lane, theirs) = Channel::pair()?;
-            lanes.push((lane, Buffers::default()));
-            channels.push(theirs);
+    /// One gateway, from start to end, and then what it had said by then.
+    async fn run_gateway(&self, closing: &mut watch::Receiver<bool>) -> std::io::Result<()> {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..=LANES {
+            let (end, other) = Channel::pair()?;
+            ours.push(end);
+            theirs.push(other);
         }
         let uid = self.state.lock().await.record.gateway_uid;
         let program = &self.places.gateway;
-        let gateway = gateway::spawn(program, uid, &self.gateway_cgroup, channels)?;
-        // Whatever ends this, also the session's end from outside: dropping the gateway kills and reaps it.
-        let channel = Arc::new(channel);
-        tokio::select! {
-            served = self.serve_gateway(&channel, lanes, gateway.pid()) => served,
+        let gateway = gateway::spawn(program, uid, &self.gateway_cgroup, theirs)?;
+        let mut ears = Ears::new(ours);
+        let served = tokio::select! {
+            served = self.serve_gateway(&mut ears, gateway.pid()) => served,
             () = self.link.give_up.notified() => {
                 Err(std::io::Error::other("it did not take a policy in time, and may have taken it since"))
             }
-        }
+            _ = closing.wait_for(|closing| *closing) => Ok(()),
+        };
+        // Killed, whatever ended this: what it has said is in its sockets, and nothing is added to it.
+        drop(gateway);
+        self.last_words(&mut ears).await;
+        served
     }
 
-    async fn serve_gateway(
-        &self,
-        channel: &Arc<Channel>,
-        mut lanes: Vec<(Channel, Buffers)>,
-        pid: u32,
-    ) -> std::io::Result<()> {
-        let mut buffers = Buffers::default();
-        let mut attribution = Attribution::default();
+    async fn serve_gateway(&self, ears: &mut Ears, pid: u32) -> std::io::Result<()> {
         let mut asked = Asked::default();
+        let control = Arc::clone(&ears.channels[CONTROL].0);
         loop {
             let end = self.broker().next_end(self.id.as_str());
             let come = tokio::select! {
-                come = come(channel, &mut buffers, &mut lanes) => come?,
+                come = ears.come() => come?,
                 Some(answered) = asked.told.recv() => {
                     asked.answered(answered.id);
-                    self.tell(channel, to_gateway::Message::Answered(answered)).await?;
+                    self.tell(&control, to_gateway::Message::Answered(answered)).await?;
                     continue;
                 }
                 () = tokio::time::sleep_until(end.unwrap_or_else(std::time::Instant::now).into()), if end.is_some() => {
@@ -317,72 +349,64 @@ impl Session {
                 }
             };
             let (records, rest, ended) = sorted(come)?;
-            let mut answers = vec![v1::Recorded::default(); lanes.len() + 1];
-            self.record(records, &mut attribution, &mut answers).await;
+            let mut answers = vec![v1::Recorded::default(); ears.channels.len()];
+            self.record(records, &mut ears.attribution, &mut answers)
+                .await;
             if ended {
-                return self
-                    .last_words(channel, &mut buffers, &mut lanes, &mut attribution)
-                    .await;
+                return Ok(());
             }
-            for (from, answer) in answers.into_iter().enumerate() {
+            for ((to, _), answer) in ears.channels.iter().zip(answers) {
                 if answer != v1::Recorded::default() {
-                    let to = match from {
-                        CONTROL => channel,
-                        lane => &lanes[lane - 1].0,
-                    };
                     self.tell(to, to_gateway::Message::Recorded(answer)).await?;
                 }
             }
             for message in rest {
                 match message {
                     Some(from_gateway::Message::Ask(ask)) => {
-                        let answered = self.ask(ask, &mut asked, &mut attribution).await;
-                        self.tell(channel, to_gateway::Message::Answered(answered))
+                        let answered = self.ask(ask, &mut asked, &mut ears.attribution).await;
+                        self.tell(&control, to_gateway::Message::Answered(answered))
                             .await?;
                     }
                     Some(from_gateway::Message::Opener(opener)) => {
-                        let opened = self.opened(&opener, &mut attribution).await;
-                        self.tell(channel, to_gateway::Message::Opened(opened))
+                        let opened = self.opened(&opener, &mut ears.attribution).await;
+                        self.tell(&control, to_gateway::Message::Opened(opened))
                             .await?;
                     }
                     Some(from_gateway::Message::Withdraw(withdraw)) => {
                         self.withdraw_asked(withdraw.id, &mut asked);
                     }
-                    other => self.obey(channel, pid, other).await?,
+                    other => self.obey(&control, pid, other).await?,
                 }
             }
         }
     }
 
-    /// What a gateway said before its end is recorded: its sockets have it still. Nobody is there to be answered.
-    async fn last_words(
-        &self,
-        channel: &Channel,
-        buffers: &mut Buffers,
-        lanes: &mut [(Channel, Buffers)],
-        attribution: &mut Attribution,
-    ) -> std::io::Result<()> {
-        let sockets = lanes.len() + 1;
+    /// What a gateway that was killed had said is recorded: its sockets have it still. Nobody is there to be answered.
+    async fn last_words(&self, ears: &mut Ears) {
+        let sockets = ears.channels.len();
         let rest = async {
-            loop {
-                let come = come(channel, buffers, lanes).await?;
-                let ended = come.iter().filter(|(_, of)| of.is_empty()).count();
-                let (records, _, _) = sorted(come)?;
-                let idle = records.is_empty();
-                let mut answers = vec![v1::Recorded::default(); sockets];
-                self.record(records, attribution, &mut answers).await;
-                if ended == sockets {
-                    return Ok(());
-                }
-                if idle {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+            for from in 0..sockets {
+                loop {
+                    let (channel, buffers) = &mut ears.channels[from];
+                    let Ok(messages) = channel.receive(buffers).await else {
+                        // That was no message of ours; there may be more.
+                        continue;
+                    };
+                    if messages.is_empty() {
+                        break;
+                    }
+                    let Ok((records, _, _)) = sorted(vec![(from, messages)]) else {
+                        continue;
+                    };
+                    let mut answers = vec![v1::Recorded::default(); sockets];
+                    self.record(records, &mut ears.attribution, &mut answers)
+                        .await;
                 }
             }
         };
-        // One that closed a socket and lives is ended by whoever comes back from here.
-        tokio::time::timeout(LAST_WORDS, rest)
-            .await
-            .unwrap_or(Ok(()))
+        if tokio::time::timeout(LAST_WORDS, rest).await.is_err() {
+            tracing::warn!(session = %self.id, "a gateway that was killed did not end in time");
+        }
     }
 
     /// Whatever is no record.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -66,6 +67,17 @@ impl Suite {
     /// Whether it runs containers.
     pub fn needs_engine(self) -> bool {
         matches!(self, Self::E2e | Self::Files | Self::Redteam)
+    }
+
+    /// How long a machine may take for it, its start included: about four times what it takes on two cores without acceleration.
+    pub fn limit(self, all: bool) -> Duration {
+        Duration::from_secs(match self {
+            _ if all => 3600,
+            Self::Kernel => 300,
+            Self::Session | Self::E2e => 900,
+            Self::Files => 1200,
+            Self::Redteam => 1500,
+        })
     }
 
     /// Builds what the suite runs.
