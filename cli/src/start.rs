@@ -166,7 +166,8 @@ pub async fn prepare(
                 "the enforcer holds {} and the container was made for {}",
                 opened.cgroup_parent, request.cgroup_parent
             ),
-        ));
+        )
+        .help("was the engine's cgroup driver changed? `agentcontainer enforcer stop` and start again"));
     }
     let session_dir = record.dir(&loaded.places);
     trust::complete(&session_dir, &in_image, &opened.ca_certificate)?;
@@ -361,7 +362,7 @@ impl Draft<'_> {
             name: self.asked.name.as_deref(),
             session_dir: &self.record.dir(&loaded.places),
             init_volume: format!("agentcontainer-init-{}", self.record.enforcer),
-            cgroup_parent: format!("/agentcontainer/{}", self.record.session),
+            cgroup_parent: self.info.cgroup_parent(&self.record.session),
             command: &self.asked.command,
             detached: self.asked.detached,
             env: &self.asked.env,

@@ -41,9 +41,23 @@ impl Cgroup {
         }
         std::fs::create_dir(path).map_err(error("create", path))?;
         if anchored {
-            let anchor = path.join(ANCHOR);
-            std::fs::create_dir(&anchor).map_err(error("create", &anchor))?;
+            anchor(path)?;
         }
+        Self::open(path)
+    }
+
+    /// One that systemd was asked for and has made, or is about to, with its anchor.
+    pub fn made(path: &Path) -> Result<Self, CgroupError> {
+        let mut anchored = anchor(path);
+        for _ in 0..500 {
+            match &anchored {
+                Err(e) if e.source.kind() == io::ErrorKind::NotFound => {}
+                _ => break,
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            anchored = anchor(path);
+        }
+        anchored?;
         Self::open(path)
     }
 
@@ -105,6 +119,11 @@ impl Cgroup {
         }
         result
     }
+}
+
+fn anchor(path: &Path) -> Result<(), CgroupError> {
+    let anchor = path.join(ANCHOR);
+    std::fs::create_dir(&anchor).map_err(error("create", &anchor))
 }
 
 fn collect(path: &Path, pids: &mut Vec<u32>) -> Result<(), CgroupError> {

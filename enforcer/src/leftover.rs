@@ -11,6 +11,7 @@ use schema::session::SessionId;
 use crate::cgroup::{self, Cgroup};
 use crate::kernel;
 use crate::places::Places;
+use crate::slice;
 
 /// What is younger may be on its way to becoming a session.
 pub const AGE: Duration = Duration::from_secs(60);
@@ -18,7 +19,7 @@ pub const AGE: Duration = Duration::from_secs(60);
 /// Takes away what is older than `age` and nobody's; says of how many sessions.
 pub fn sweep(places: &Places, age: Duration) -> usize {
     let found: BTreeSet<String> = [
-        places.session_cgroup(""),
+        places.session_cgroups(),
         places.gateway_cgroup(""),
         places.pins.clone(),
     ]
@@ -26,6 +27,7 @@ pub fn sweep(places: &Places, age: Duration) -> usize {
     .flat_map(|root| std::fs::read_dir(root).into_iter().flatten().flatten())
     .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
     .filter_map(|entry| entry.file_name().into_string().ok())
+    .map(|name| slice::session(&name).unwrap_or(&name).to_owned())
     .filter(|name| SessionId::parse(name).is_ok())
     .collect();
     found
@@ -72,6 +74,9 @@ fn is_let_go(path: &Path) -> bool {
 fn remove(places: &Places, name: &str) -> Result<(), Box<dyn std::error::Error>> {
     cgroup::remove(&places.session_cgroup(name))?;
     cgroup::remove(&places.gateway_cgroup(name))?;
+    if places.slices {
+        slice::stop(name)?;
+    }
     kernel::remove_pins(&places.pins.join(name))?;
     Ok(())
 }

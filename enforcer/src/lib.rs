@@ -23,6 +23,7 @@ pub mod route;
 pub mod secrets;
 pub mod service;
 pub mod session;
+pub mod slice;
 pub mod store;
 pub mod trusted;
 pub mod wire;

@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::slice;
+
 /// Name of the cgroup that all session cgroups live under.
 pub const CGROUP: &str = "agentcontainer";
+/// Name of the slice of the same, where systemd makes cgroups.
+const SLICE: &str = "agentcontainer.slice";
 /// Name of the cgroup that all gateways live under.
 pub const GATEWAY_CGROUP: &str = "agentcontainer.gateway";
 
@@ -34,6 +38,8 @@ pub enum PlacesError {
 pub struct Places {
     /// Mount point of the cgroup v2 hierarchy.
     pub cgroup2: PathBuf,
+    /// Whether systemd makes the engine's cgroups.
+    pub slices: bool,
     /// Directory of this enforcer version's pins, on a bpffs.
     pub pins: PathBuf,
     /// Session records of this enforcer version.
@@ -77,6 +83,8 @@ impl Places {
         };
         let places = Self {
             cgroup2: cgroup2()?,
+            slices: std::env::var_os("AGENTCONTAINER_CGROUPS")
+                .is_some_and(|word| word == "systemd"),
             pins: bpffs.join(CGROUP).join(version),
             sessions: state.join(version).join("sessions"),
             logs: state.join("logs"),
@@ -96,8 +104,33 @@ impl Places {
         Ok(places)
     }
 
+    /// The cgroup that all sessions' cgroups are in.
+    pub fn session_cgroups(&self) -> PathBuf {
+        let name = if self.slices { SLICE } else { CGROUP };
+        self.cgroup2.join(name)
+    }
+
     pub fn session_cgroup(&self, session: &str) -> PathBuf {
-        self.cgroup2.join(CGROUP).join(session)
+        let all = self.session_cgroups();
+        match self.slices {
+            true => all.join(slice::unit(session)),
+            false => all.join(session),
+        }
+    }
+
+    /// A session's cgroup as the engine is told of it.
+    pub fn cgroup_parent(&self, session: &str) -> String {
+        match self.slices {
+            true => slice::unit(session),
+            false => self.proc_cgroup(session),
+        }
+    }
+
+    /// The same as `/proc/PID/cgroup` spells it.
+    pub fn proc_cgroup(&self, session: &str) -> String {
+        let path = self.session_cgroup(session);
+        let below = path.strip_prefix(&self.cgroup2).unwrap_or(&path);
+        format!("/{}", below.display())
     }
 
     pub fn gateway_cgroup(&self, session: &str) -> PathBuf {

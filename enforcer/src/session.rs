@@ -36,8 +36,9 @@ use crate::files;
 use crate::gateway;
 use crate::kernel::{self, Carrier, HookState, Kernel, KernelError, Room, SessionMaps};
 use crate::names::{Known, Names};
-use crate::places::{CGROUP, Places};
+use crate::places::Places;
 use crate::secrets::Secrets;
+use crate::slice;
 use crate::store::{Record, Store, StoreError};
 use crate::trusted::Trusted;
 use crate::wire::Wired;
@@ -54,6 +55,8 @@ const PAGE_PORTS: [u16; 2] = [80, 443];
 pub enum SessionError {
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Slice(#[from] slice::SliceError),
     #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error(transparent)]
@@ -331,7 +334,13 @@ impl Session {
     ) -> Result<(Cgroup, Cgroup, Kernel, crate::kernel::Maps, Log, Record), SessionError> {
         let name = id.as_str();
         let mut log = Log::open(&places.log(name), name)?;
-        let cgroup = Cgroup::create(&places.session_cgroup(name), true)?;
+        let cgroup = match places.slices {
+            true => {
+                slice::start(name)?;
+                Cgroup::made(&places.session_cgroup(name))?
+            }
+            false => Cgroup::create(&places.session_cgroup(name), true)?,
+        };
         cgroup.hold()?;
         let gateway_cgroup = Cgroup::create(&places.gateway_cgroup(name), false)?;
         let pins = places.pins.join(name);
@@ -544,9 +553,9 @@ impl Session {
         self.closing.subscribe()
     }
 
-    /// The cgroup as `/proc/PID/cgroup` and the engine's CgroupParent spell it.
+    /// The cgroup as the engine's CgroupParent spells it.
     pub fn cgroup_parent(&self) -> String {
-        format!("/{CGROUP}/{}", self.id)
+        self.places.cgroup_parent(self.id.as_str())
     }
 
     /// Loads a policy as a new generation and flips to it. When this returns, gate and gateway both decide by it; until

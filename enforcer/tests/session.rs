@@ -82,6 +82,7 @@ impl Rig {
             .unwrap();
         let places = Places {
             cgroup2: cgroup2.split(' ').nth(1).unwrap().into(),
+            slices: false,
             pins: bpffs.join("agentcontainer"),
             sessions: base.join("sessions"),
             logs: base.join("logs"),

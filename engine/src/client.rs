@@ -5,6 +5,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use bollard::Docker;
+use schema::session::SessionId;
 use serde::Serialize;
 
 use crate::error::reason;
@@ -145,10 +146,23 @@ impl EngineInfo {
         if self.cgroup_version != "2" {
             return Err(EngineError::CgroupV1);
         }
-        if self.cgroup_driver != "cgroupfs" {
+        if self.cgroup_driver != "cgroupfs" && !self.slices() {
             return Err(EngineError::CgroupDriver(self.cgroup_driver.clone()));
         }
         Ok(())
+    }
+
+    /// Whether systemd makes its cgroups.
+    pub fn slices(&self) -> bool {
+        self.cgroup_driver == "systemd"
+    }
+
+    /// The parent of a session's container, as it is told of it.
+    pub fn cgroup_parent(&self, session: &SessionId) -> String {
+        match self.slices() {
+            true => format!("agentcontainer-{session}.slice"),
+            false => format!("/agentcontainer/{session}"),
+        }
     }
 }
 
@@ -186,13 +200,21 @@ mod tests {
             cgroup_driver: "systemd".into(),
             ..info()
         };
-        let refused = systemd.check().unwrap_err();
-        assert!(refused.to_string().contains("not supported yet"));
+        assert!(systemd.check().is_ok());
+        let id = SessionId::parse("k3v9x2").unwrap();
+        assert_eq!(systemd.cgroup_parent(&id), "agentcontainer-k3v9x2.slice");
+        assert_eq!(info().cgroup_parent(&id), "/agentcontainer/k3v9x2");
+        let none = EngineInfo {
+            cgroup_driver: "none".into(),
+            ..info()
+        };
+        let refused = none.check().unwrap_err();
+        assert!(refused.to_string().contains("not supported"));
         assert!(
             refused
                 .help()
                 .unwrap()
-                .contains("native.cgroupdriver=cgroupfs")
+                .contains("native.cgroupdriver=systemd")
         );
         let windows = EngineInfo {
             os: "windows".into(),

@@ -28,7 +28,7 @@ pub enum EngineError {
     #[error("the container engine works on cgroup v1; sessions are held by cgroup v2")]
     CgroupV1,
     #[error(
-        "the container engine uses the cgroup driver {0}, which is not supported yet; cgroupfs is"
+        "the container engine uses the cgroup driver {0}, which is not supported; systemd and cgroupfs are"
     )]
     CgroupDriver(String),
     #[error(
@@ -136,7 +136,7 @@ impl EngineError {
                 "boot with systemd.unified_cgroup_hierarchy=1, then restart the engine"
             }
             Self::CgroupDriver(_) => {
-                "set \"exec-opts\": [\"native.cgroupdriver=cgroupfs\"] in /etc/docker/daemon.json and restart the engine"
+                "set \"exec-opts\": [\"native.cgroupdriver=systemd\"] in /etc/docker/daemon.json and restart the engine"
             }
             Self::TooOld { .. } => "install Docker 20.10 or newer",
             Self::Image { .. } => {

@@ -113,7 +113,7 @@ impl Sidecar {
         format!("{}-{}", self.uid, &digest.hex()[..8])
     }
 
-    fn model(&self, image: &str, oom_score_adj: i64) -> models::ContainerCreateBody {
+    fn model(&self, image: &str, slices: bool, oom_score_adj: i64) -> models::ContainerCreateBody {
         let words = |words: &[&str]| words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
         let bind = |source: String, target: &str| models::Mount {
             typ: Some(models::MountType::BIND),
@@ -133,10 +133,23 @@ impl Sidecar {
             }),
             ..Default::default()
         };
+        let mut env = vec![format!("AGENTCONTAINER_UID={}", self.uid)];
+        let mut mounts = vec![
+            bind("/sys/fs/cgroup".to_owned(), "/sys/fs/cgroup"),
+            bind("/sys/fs/bpf".to_owned(), "/sys/fs/bpf"),
+            bind(self.control.display().to_string(), "/run/agentcontainer"),
+            volume(self.state_volume(), "/var/lib/agentcontainer"),
+            volume(self.embedded.init_volume(), "/agentcontainer/bin"),
+        ];
+        if slices {
+            env.push("AGENTCONTAINER_CGROUPS=systemd".to_owned());
+            // The manager's own socket, which another takes the place of when the manager is replaced.
+            mounts.push(bind("/run/systemd".to_owned(), "/run/systemd"));
+        }
         models::ContainerCreateBody {
             image: Some(image.to_owned()),
             labels: Some(self.labels()),
-            env: Some(vec![format!("AGENTCONTAINER_UID={}", self.uid)]),
+            env: Some(env),
             host_config: Some(models::HostConfig {
                 network_mode: Some("bridge".to_owned()),
                 pid_mode: Some("host".to_owned()),
@@ -162,13 +175,7 @@ impl Sidecar {
                     "/tmp".to_owned(),
                     "rw,noexec,nosuid,nodev,size=16m".to_owned(),
                 )])),
-                mounts: Some(vec![
-                    bind("/sys/fs/cgroup".to_owned(), "/sys/fs/cgroup"),
-                    bind("/sys/fs/bpf".to_owned(), "/sys/fs/bpf"),
-                    bind(self.control.display().to_string(), "/run/agentcontainer"),
-                    volume(self.state_volume(), "/var/lib/agentcontainer"),
-                    volume(self.embedded.init_volume(), "/agentcontainer/bin"),
-                ]),
+                mounts: Some(mounts),
                 ..Default::default()
             }),
             ..Default::default()
@@ -243,7 +250,11 @@ impl Engine {
         let image = self.sidecar_image(&sidecar.embedded).await?.to_string();
         // Where the engine itself may not lower a score (it runs without CAP_SYS_RESOURCE), the enforcer can be killed for
         // memory like anything else; what it pinned stays in force.
-        match self.sidecar_create(sidecar, &image, OOM_NEVER).await {
+        let slices = self.info().await?.slices();
+        match self
+            .sidecar_create(sidecar, &image, slices, OOM_NEVER)
+            .await
+        {
             Ok(()) => return Ok(true),
             Err(EngineError::Api { reason, .. }) => {
                 tracing::debug!(reason, "the sidecar did not start with a lowered score");
@@ -254,7 +265,7 @@ impl Engine {
             return Ok(true);
         }
         self.remove(&name).await?;
-        self.sidecar_create(sidecar, &image, 0).await?;
+        self.sidecar_create(sidecar, &image, slices, 0).await?;
         Ok(true)
     }
 
@@ -262,13 +273,14 @@ impl Engine {
         &self,
         sidecar: &Sidecar,
         image: &str,
+        slices: bool,
         oom_score_adj: i64,
     ) -> Result<(), EngineError> {
         let name = sidecar.container_name();
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         match self
             .docker
-            .create_container(Some(options), sidecar.model(image, oom_score_adj))
+            .create_container(Some(options), sidecar.model(image, slices, oom_score_adj))
             .await
         {
             Ok(_) => {}
@@ -465,7 +477,7 @@ mod tests {
             uid: 1000,
             control: "/home/ada/.local/state/agentcontainer/control/x".into(),
         };
-        let model = serde_json::to_value(sidecar.model("sha256:x", OOM_NEVER)).unwrap();
+        let model = serde_json::to_value(sidecar.model("sha256:x", false, OOM_NEVER)).unwrap();
         let host = &model["HostConfig"];
         assert_eq!(host["CapDrop"], serde_json::json!(["ALL"]));
         assert!(host["Privileged"].is_null());
@@ -486,7 +498,11 @@ mod tests {
                 "/agentcontainer/bin"
             ]
         );
-        assert_eq!(model["Env"][0], "AGENTCONTAINER_UID=1000");
+        assert_eq!(model["Env"], serde_json::json!(["AGENTCONTAINER_UID=1000"]));
+        // Where systemd makes cgroups, it is asked for them.
+        let model = serde_json::to_value(sidecar.model("sha256:x", true, OOM_NEVER)).unwrap();
+        assert_eq!(model["Env"][1], "AGENTCONTAINER_CGROUPS=systemd");
+        assert_eq!(model["HostConfig"]["Mounts"][5]["Source"], "/run/systemd");
         assert!(
             sidecar
                 .container_name()

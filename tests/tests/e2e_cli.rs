@@ -11,6 +11,8 @@ mod files;
 mod grants;
 #[path = "e2e_cli/life.rs"]
 mod life;
+#[path = "e2e_cli/limits.rs"]
+mod limits;
 #[path = "e2e_cli/machines.rs"]
 mod machines;
 #[path = "e2e_cli/network_record.rs"]

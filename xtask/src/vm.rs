@@ -38,6 +38,9 @@ pub struct Arguments {
     /// The security modules that the kernel starts with (lsm=… on its command line); without it its own choice but AppArmor
     #[arg(long, value_parser = modules)]
     lsm: Option<String>,
+    /// With systemd as process 1, which makes the engine's cgroups
+    #[arg(long)]
+    systemd: bool,
 }
 
 fn modules(list: &str) -> Result<String, String> {
@@ -115,6 +118,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             jobs: &jobs,
             drive: disk.as_deref().map(|file| Drive { file, keep: false }),
             lsm: arguments.lsm.as_deref(),
+            systemd: arguments.systemd,
             deadline,
         };
         let counts = machine.run()?;

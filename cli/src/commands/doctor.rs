@@ -227,12 +227,12 @@ fn engine_checks(findings: &mut Findings, info: &EngineInfo) {
         format!("cgroup v{}", info.cgroup_version),
         Some("boot with systemd.unified_cgroup_hierarchy=1, then restart the engine"),
     );
-    let driver = info.cgroup_driver == "cgroupfs";
+    let driver = matches!(info.cgroup_driver.as_str(), "cgroupfs" | "systemd");
     findings.add(
         "cgroup driver",
         Some(driver),
-        if driver { "cgroupfs".to_owned() } else { format!("{}, which is not supported yet", info.cgroup_driver) },
-        Some("set \"exec-opts\": [\"native.cgroupdriver=cgroupfs\"] in /etc/docker/daemon.json and restart the engine"),
+        if driver { info.cgroup_driver.clone() } else { format!("{}, which is not supported", info.cgroup_driver) },
+        Some("set \"exec-opts\": [\"native.cgroupdriver=systemd\"] in /etc/docker/daemon.json and restart the engine"),
     );
     findings.add(
         "limits",

@@ -12,6 +12,7 @@ use super::{Session, SessionError};
 use crate::cgroup::Cgroup;
 use crate::kernel;
 use crate::places::Places;
+use crate::slice;
 
 /// Pauses between attempts to end what would not end; the last one again and again.
 const AGAIN: [Duration; 4] = [
@@ -45,11 +46,8 @@ impl Session {
         self.withdraw_all();
         self.broker().forget(self.id.as_str());
         // First what the agent runs, while everything still stands between it and the world.
-        let paths = [&self.cgroup, &self.gateway_cgroup].map(|one| one.path().to_path_buf());
-        let killed = tokio::task::spawn_blocking(move || {
-            let [agents, gateway] = paths.map(|path| destroy(&path));
-            agents.and(gateway)
-        });
+        let (places, id) = (Arc::clone(&self.places), self.id.clone());
+        let killed = tokio::task::spawn_blocking(move || destroy(&places, id.as_str()));
         let killed = killed
             .await
             .unwrap_or_else(|error| Err(SessionError::Task(error.to_string())));
@@ -130,19 +128,27 @@ impl Session {
     }
 }
 
-/// Kills what is in a cgroup and removes it; one that is gone is no error.
-fn destroy(path: &Path) -> Result<(), SessionError> {
-    if path.try_exists().is_ok_and(|there| !there) {
-        return Ok(());
+/// Kills what is in a session's cgroups and removes them; what is gone is no error.
+fn destroy(places: &Places, id: &str) -> Result<(), SessionError> {
+    let one = |path: &Path| -> Result<(), SessionError> {
+        if path.try_exists().is_ok_and(|there| !there) {
+            return Ok(());
+        }
+        Ok(Cgroup::open(path).and_then(Cgroup::destroy)?)
+    };
+    let agents = one(&places.session_cgroup(id));
+    let gateway = one(&places.gateway_cgroup(id));
+    agents.and(gateway)?;
+    if places.slices {
+        slice::stop(id)?;
     }
-    Ok(Cgroup::open(path).and_then(Cgroup::destroy)?)
+    Ok(())
 }
 
 /// Takes away whatever there is of a session that is not, or cannot be, taken up: its processes first. While one lives, what holds it
 /// and its record stay.
 pub fn discard(places: &Places, id: &str) -> Result<(), SessionError> {
-    destroy(&places.session_cgroup(id))?;
-    destroy(&places.gateway_cgroup(id))?;
+    destroy(places, id)?;
     kernel::remove_pins(&places.pins.join(id))?;
     // A log in which nothing was ever written is nobody's.
     let log = places.log(id);

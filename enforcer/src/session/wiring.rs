@@ -241,7 +241,7 @@ impl Session {
         cookie: Option<u64>,
     ) -> Result<(Wired, Vec<Cidr>), WireError> {
         let networks = self.state.lock().await.current.networks();
-        let session = self.cgroup_parent();
+        let session = self.places.proc_cgroup(self.id.as_str());
         let init = self.places.init.clone();
         let work = tokio::task::spawn_blocking(move || {
             let wired = wire::wire(pid, cookie, &session, &init, &networks)?;

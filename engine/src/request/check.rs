@@ -133,7 +133,12 @@ pub struct Checked<'a>(pub(super) &'a CreateRequest);
 impl CreateRequest {
     /// Holds the request against the allow-list.
     pub fn check(&self, places: &HostPlaces) -> Result<Checked<'_>, Violation> {
-        if self.cgroup_parent != format!("/agentcontainer/{}", self.session) {
+        let session = &self.session;
+        let own = [
+            format!("/agentcontainer/{session}"),
+            format!("agentcontainer-{session}.slice"),
+        ];
+        if !own.contains(&self.cgroup_parent) {
             return Err(Violation::CgroupParent(self.cgroup_parent.clone()));
         }
         if !is_volume_name(&self.init_volume)

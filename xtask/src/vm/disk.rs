@@ -50,6 +50,7 @@ pub fn ensure(tree: &Path, kernel: &Kernel) -> Result<PathBuf> {
             keep: true,
         }),
         lsm: None,
+        systemd: false,
         deadline: DEADLINE,
     };
     let filled = machine.run().and_then(|counts| match counts.failed {

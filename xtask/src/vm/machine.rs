@@ -22,6 +22,8 @@ pub struct Machine<'a> {
     pub drive: Option<Drive<'a>>,
     /// The security modules that the kernel is to start with; otherwise its own choice, without AppArmor.
     pub lsm: Option<&'a str>,
+    /// Whether systemd is process 1 there.
+    pub systemd: bool,
     pub deadline: Duration,
 }
 
@@ -94,8 +96,15 @@ impl Machine<'_> {
             script += &format!("export {name}={}\n", quoted(value));
         }
         let guest = self.tree.join("tests/vm/guest");
+        let first = match self.systemd {
+            true => format!(
+                ". {}",
+                quoted(&self.tree.join("tests/vm/systemd").to_string_lossy())
+            ),
+            false => "exec /bin/bash".to_owned(),
+        };
         let mut words = vec![
-            "exec /bin/bash".to_owned(),
+            first,
             quoted(&guest.to_string_lossy()),
             quoted(&self.tree.to_string_lossy()),
             nonce.to_owned(),

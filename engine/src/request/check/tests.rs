@@ -285,6 +285,8 @@ fn a_foreign_cgroup_is_refused() {
         "/agentcontainer/k3v9x2/../other",
         "/system.slice",
         "agentcontainer/k3v9x2",
+        "agentcontainer-other.slice",
+        "agentcontainer.slice",
     ] {
         assert_eq!(
             with(|r| r.cgroup_parent = parent.into()),
