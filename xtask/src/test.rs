@@ -139,6 +139,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.all && !chosen {
         counts.task(&["vm", "6.1"])?;
         counts.task(&["vm", "6.12"])?;
+        counts.task(&["vm", "6.12", "e2e", "--systemd"])?;
     }
     counts.report()
 }
