@@ -9,9 +9,11 @@ mod beneath;
 mod common;
 pub mod config;
 mod lent;
+mod named;
 mod obeyed;
 mod outside;
 pub mod planted;
+mod pointer;
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
@@ -26,6 +28,7 @@ use crate::look::{self, Seen};
 use crate::request::Mount;
 use before::{Before, Own};
 use beneath::Dir;
+use named::From;
 pub use outside::{Outside, Repository, Unusable};
 
 /// The largest `.git/config` that is copied, in bytes.
@@ -59,20 +62,36 @@ pub struct Merged {
 }
 
 /// What has to be known at the end of how it was at the start.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Facts {
     /// Device and inode of `.git/config`: git replaces the file, and a mount over it is gone with the old one.
     config: (u64, u64),
+    /// When that was made: what is removed leaves its number to the next.
+    #[serde(default)]
+    born: u64,
     config_worktree: bool,
     shallow: bool,
     /// Device and inode of the directory of other working trees' own, where it was there and therefore is a mount.
     #[serde(default)]
     worktrees: Option<(u64, u64)>,
-    /// Of a repository outside: whether what submodules have of their own was there, and therefore is covered.
+    #[serde(default)]
+    worktrees_born: u64,
+    /// Whether what submodules have of their own was there, and therefore is covered.
     #[serde(default)]
     modules: bool,
     /// What the configuration names and was not there: paths of the workspace that git would run from or read.
     absent: Vec<PathBuf>,
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// Whether the directory of other working trees' own is the one that was there, and was covered therefore.
+    fn holds_worktrees(&self, common: &Path) -> bool {
+        self.worktrees.is_some()
+            && self.worktrees == worktrees_of(common)
+            && self.worktrees_born == worktrees_born(common)
+    }
 }
 
 fn kind(path: &Path) -> Result<Option<fs::FileType>, EngineError> {
@@ -166,9 +185,32 @@ pub fn prepare(
         doing,
     )?;
     if doing == Doing::Write {
-        begin(workspace, session_dir, seen, own)?;
+        begin_within(workspace, session_dir, seen, own)?;
     }
     Ok(git)
+}
+
+/// What is remembered of the workspace, and the same of its repository by itself: that may be lent to another working tree's session.
+fn begin_within(
+    workspace: &Path,
+    session_dir: &Path,
+    seen: &Seen,
+    own: Option<Own>,
+) -> Result<(), EngineError> {
+    let own = match own {
+        None => None,
+        Some(own) => {
+            let common = workspace.join(".git");
+            let of_common = Own {
+                at: Some(common.clone()),
+                ..own
+            };
+            let before = begin(&common, session_dir, &seen.below(&common), Some(of_common))?;
+            before.own.map(|own| Own { at: None, ..own })
+        }
+    };
+    Before::begin(workspace, session_dir, seen, own)?;
+    Ok(())
 }
 
 /// Keeps in mind what a repository was like. `root` is what is looked through at the end.
@@ -177,15 +219,25 @@ fn begin(
     session_dir: &Path,
     seen: &Seen,
     own: Option<Own>,
-) -> Result<(), EngineError> {
+) -> Result<Before, EngineError> {
+    let held = own
+        .as_ref()
+        .map(|own| own.facts.clone())
+        .unwrap_or_default();
     // Where a session is under way, the repository is what it was before that one: it may have been changed since.
     let before = Before::begin(root, session_dir, seen, own)?;
     if let Some(own) = &before.own {
         write_new(&session_dir.join(BASE), own.config.as_bytes(), 0o600)?;
-        let facts = serde_json::to_vec(&own.facts).unwrap_or_default();
+        // What this session holds is its own.
+        let facts = Facts {
+            worktrees: held.worktrees,
+            worktrees_born: held.worktrees_born,
+            ..own.facts.clone()
+        };
+        let facts = serde_json::to_vec(&facts).unwrap_or_default();
         write_new(&session_dir.join(FACTS), &facts, 0o600)?;
     }
-    Ok(())
+    Ok(before)
 }
 
 fn bind(
@@ -230,7 +282,7 @@ fn bind(
             let _ = std::os::unix::fs::lchown(&path, Some(owner.0), Some(owner.1));
         }
     }
-    let ours = [dot_git.join("hooks"), dot_git.join("config")];
+    let ours = ["hooks", "config", "config.worktree"].map(|name| dot_git.join(name));
     let mut read_only = ours.to_vec();
     read_only.extend(["modules", "worktrees"].map(|name| dot_git.join(name)));
 
@@ -238,32 +290,34 @@ fn bind(
     if kind(&config)?.is_none() {
         doing.write(&config, b"", 0o644)?;
     }
-    let (base, identity) = match config.symlink_metadata() {
-        Ok(meta) => (read_config(&config)?, (meta.dev(), meta.ino())),
+    let (base, identity, born) = match config.symlink_metadata() {
+        Ok(meta) => (read_config(&config)?, (meta.dev(), meta.ino()), born(&meta)),
         // Only where nothing is made.
-        Err(_) => (String::new(), (0, 0)),
+        Err(_) => (String::new(), (0, 0), 0),
     };
-    let parsed = config::parse(&base);
     let mut facts = Facts {
         config: identity,
+        born,
         config_worktree: true,
         shallow: kind(&dot_git.join("shallow"))?.is_some(),
         worktrees: worktrees_of(&dot_git),
-        modules: false,
+        worktrees_born: worktrees_born(&dot_git),
+        modules: kind(&dot_git.join("modules"))?.is_some_and(|kind| kind.is_dir()),
         absent: alternates(&dot_git).into_iter().collect(),
     };
+    // Where it is not there, git begins to obey it as soon as somebody switches such files on.
     let per_worktree = dot_git.join("config.worktree");
-    if kind(&per_worktree)?.is_none() {
-        if parsed.get("extensions", None, "worktreeconfig").is_some() {
+    let mut texts = vec![base.clone()];
+    match kind(&per_worktree)? {
+        None => {
             doing.write(&per_worktree, b"", 0o644)?;
-        } else {
-            facts.config_worktree = false;
+            let _ = std::os::unix::fs::lchown(&per_worktree, Some(owner.0), Some(owner.1));
         }
+        Some(_) => texts.push(read_config(&per_worktree)?),
     }
-    if facts.config_worktree {
-        read_only.push(per_worktree);
-    }
-    for path in config_paths(&parsed, workspace, &dot_git) {
+    let configs: Vec<_> = texts.iter().map(|text| From::of(text, &dot_git)).collect();
+    facts.absent.extend(named::in_git_dir(&configs, &dot_git));
+    for path in named::in_workspace(&configs, workspace) {
         if path.strip_prefix(workspace).is_ok() && kind(&path)?.is_none() {
             facts.absent.push(path);
         } else {
@@ -319,23 +373,6 @@ fn bind(
 fn alternates(dot_git: &Path) -> Option<PathBuf> {
     let path = dot_git.join("objects/info/alternates");
     path.symlink_metadata().is_err().then_some(path)
-}
-
-/// Files and directories in the workspace that the repository's own configuration makes git run or read.
-fn config_paths(parsed: &config::Config, workspace: &Path, dot_git: &Path) -> Vec<PathBuf> {
-    let mut paths = Vec::new();
-    let mut add = |base: &Path, value: &str| {
-        if !value.starts_with('~') && !value.is_empty() {
-            paths.push(plain(&base.join(value)));
-        }
-    };
-    for value in parsed.values("core", None, "hookspath") {
-        add(workspace, value);
-    }
-    for value in parsed.included() {
-        add(dot_git, value);
-    }
-    paths
 }
 
 /// The path without `.` and `..`, by its spelling alone.
@@ -401,7 +438,13 @@ pub fn origin(workspace: &Path) -> Option<String> {
         Repository::Outside(outside) => outside.common,
         Repository::Unusable(_) => return None,
     };
-    let text = Dir::open(&common).ok()?.text("config", MAX_CONFIG).ok()??;
+    let there = Dir::open(&common).ok()?;
+    // Led elsewhere, git reads another one.
+    let holder = there.read("commondir", pointer::MAX_POINTER).ok()?;
+    if holder.is_some_and(|bytes| bytes != COMMONDIR.as_bytes()) {
+        return None;
+    }
+    let text = there.text("config", MAX_CONFIG).ok()??;
     let parsed = config::parse(&text);
     let mut urls = parsed.values("remote", Some("origin"), "url");
     let only = urls.next().map(str::to_owned);
@@ -436,6 +479,22 @@ pub fn repository(workspace: &Path, session_dir: &Path) -> PathBuf {
     }
 }
 
+/// In nanoseconds since 1970; zero where the file system does not say.
+fn born(meta: &fs::Metadata) -> u64 {
+    let since = meta
+        .created()
+        .ok()
+        .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or_default()
+    })
+}
+
+fn worktrees_born(common: &Path) -> u64 {
+    let meta = common.join("worktrees").symlink_metadata();
+    meta.map_or(0, |meta| born(&meta))
+}
+
 fn worktrees_of(common: &Path) -> Option<(u64, u64)> {
     let meta = common.join("worktrees").symlink_metadata().ok()?;
     meta.is_dir().then(|| (meta.dev(), meta.ino()))
@@ -461,35 +520,72 @@ pub fn leaves_alone(workspace: &Path, session_dir: &Path, outside: &Outside) -> 
 pub fn finish(workspace: &Path, session_dir: &Path, others: Others) -> Result<Merged, EngineError> {
     let mut merged = Merged::default();
     let dot_git = repository(workspace, session_dir);
+    let lent = lent::of(session_dir);
     let shared = others.workspace || others.repository;
-    if session_dir.join(BASE).symlink_metadata().is_ok() {
-        finish_own(&dot_git, session_dir, shared, &mut merged)?;
-    }
-    lent::finish(session_dir, &mut merged)?;
-    if !shared && is_ours(&dot_git.join("commondir")) {
-        let _ = fs::remove_file(dot_git.join("commondir"));
+    let is_there = lent.as_ref().is_none_or(lent::Lent::is_there);
+    if is_there {
+        if session_dir.join(BASE).symlink_metadata().is_ok() {
+            finish_own(&dot_git, session_dir, shared, &mut merged)?;
+        }
+        if let Some(lent) = &lent {
+            lent.finish(others, &mut merged)?;
+        }
+        if !shared {
+            give_up(&dot_git);
+        }
+    } else {
+        merged.left_out.push(format!(
+            "{} is not the directory that the session had, and was left alone; look at the one that was there before git runs in it again",
+            dot_git.display()
+        ));
     }
     let mut through = Through {
         root: workspace,
         session_dir,
         merged: &mut merged,
     };
-    through.look(!others.workspace, |_, _| true)?;
+    // What sessions of other working trees may still write, the last of them looks through.
+    through.look(!others.workspace, |path, _| {
+        others.workspace || !others.repository || !path.starts_with(&dot_git)
+    })?;
     through.forget(!others.workspace);
     // What the sessions of all working trees left in a repository outside of theirs, or are still at.
     through.root = &dot_git;
-    if let Some(lent) = lent::of(session_dir) {
+    if is_there && let Some(lent) = &lent {
         through.look(!others.workspace, |path, _| lent.is_own(path))?;
     }
-    through.look(!shared, |path, own| {
-        // Where nobody inside could write, it is the host's.
-        let covered = own.is_some_and(|own| own.facts.modules);
-        let is_hosts = path.starts_with(dot_git.join("worktrees"))
-            || covered && path.starts_with(dot_git.join("modules"));
-        !is_hosts
-    })?;
+    // In the workspace it was looked at just now.
+    let is_seen = lent.is_none() && (others.workspace || !others.repository);
+    if is_there && !is_seen {
+        through.look(!shared, |path, own| {
+            // Where nobody inside could write, it is the host's.
+            let covered = own.is_some_and(|own| own.facts.modules);
+            let held = own.is_some_and(|own| own.facts.holds_worktrees(&dot_git));
+            let is_hosts = held && path.starts_with(dot_git.join("worktrees"))
+                || covered && path.starts_with(dot_git.join("modules"));
+            !is_hosts
+        })?;
+    }
     through.forget(!shared);
     Ok(merged)
+}
+
+/// Takes away what holds a place in a repository that no session has any more.
+fn give_up(dot_git: &Path) {
+    if is_ours(&dot_git.join("commondir")) {
+        let _ = fs::remove_file(dot_git.join("commondir"));
+    }
+    remove_empty(&dot_git.join("config.worktree"));
+}
+
+/// A file that says nothing is as good as none.
+fn remove_empty(path: &Path) {
+    if path
+        .symlink_metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.len() == 0)
+    {
+        let _ = fs::remove_file(path);
+    }
 }
 
 /// A look through what lies in a directory, at the end of a session.
@@ -573,7 +669,11 @@ fn restore(
     }
     put_absent_aside(&absent, merged)?;
     let path = dot_git.join("config");
-    let same = |meta: &fs::Metadata| meta.is_file() && (meta.dev(), meta.ino()) == facts.config;
+    let same = |meta: &fs::Metadata| {
+        let is_it =
+            (meta.dev(), meta.ino(), born(meta)) == (facts.config.0, facts.config.1, facts.born);
+        meta.is_file() && facts.born != 0 && is_it
+    };
     if path.symlink_metadata().is_ok_and(|meta| same(&meta)) {
         return Ok(());
     }
@@ -667,5 +767,7 @@ fn replace(path: &Path, text: &str, in_place: bool) -> Result<(), EngineError> {
     })
 }
 
+#[cfg(test)]
+mod host_tests;
 #[cfg(test)]
 mod tests;

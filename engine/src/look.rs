@@ -33,6 +33,24 @@ pub struct Seen {
     pub cut_off: bool,
 }
 
+// === impl Seen ===
+
+impl Seen {
+    /// As far as git is concerned, what of it lies in one directory.
+    pub fn below(&self, directory: &Path) -> Self {
+        let within = |paths: &[PathBuf]| -> Vec<PathBuf> {
+            let paths = paths.iter().filter(|path| path.starts_with(directory));
+            paths.cloned().collect()
+        };
+        Self {
+            repositories: within(&self.repositories),
+            pointers: within(&self.pointers),
+            cut_off: self.cut_off,
+            ..Self::default()
+        }
+    }
+}
+
 /// Looks at no more than `most` entries.
 pub fn through(workspace: &Path, most: usize) -> Seen {
     let mut look = Look {

@@ -1,6 +1,7 @@
 //! What the repositories of a workspace were like before the first of its sessions that has not been looked through yet: one
 //! file a workspace, beside the sessions' directories. It is written when a session begins and none is there, and goes when
-//! the last one has ended. What it does not know is a session's.
+//! the last one has ended. What it does not know is a session's. One workspace may hold another, or the repository of another: what a session
+//! that is still under way could have left there is nobody's by the time the next begins.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,6 +16,8 @@ use super::obeyed::{self, Kind, Thing};
 use super::{Facts, write_new};
 use crate::EngineError;
 use crate::look::Seen;
+
+const EXTENSION: &str = "before";
 
 /// The most things that are remembered; what is beyond is told by its time.
 pub const MAX_THINGS: usize = 100_000;
@@ -33,7 +36,7 @@ pub struct Before {
     pub(super) own: Option<Own>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Own {
     /// Where it is not the workspace's `.git`.
     #[serde(default)]
@@ -46,17 +49,63 @@ pub(super) struct Own {
 
 impl Own {
     pub fn is_at(&self, workspace: &Path, repository: &Path) -> bool {
+        repository == self.repository(workspace)
+    }
+
+    fn repository(&self, workspace: &Path) -> PathBuf {
         match &self.at {
-            Some(at) => repository == at,
-            None => repository == workspace.join(".git"),
+            Some(at) => at.clone(),
+            None => workspace.join(".git"),
         }
     }
 }
 
+/// What is remembered for sessions of other directories that are still under way, by the name of what each is of.
+#[derive(Default)]
+struct Earlier(BTreeMap<String, Before>);
+
+impl Earlier {
+    fn of(workspace: &Path, session_dir: &Path) -> Result<Self, EngineError> {
+        let own = place(workspace, session_dir);
+        let mut all = BTreeMap::new();
+        let entries = own.parent().map(fs::read_dir).and_then(Result::ok);
+        for entry in entries.into_iter().flatten().flatten() {
+            let path = entry.path();
+            let is_one = path.extension().is_some_and(|is| is == EXTENSION) && path != own;
+            let name = path.file_stem().and_then(|name| name.to_str());
+            if let Some(name) = name.filter(|_| is_one)
+                && let Some(before) = Before::read(&path)?
+            {
+                all.insert(name.to_owned(), before);
+            }
+        }
+        Ok(Self(all))
+    }
+
+    /// Those that looked through a directory in which a path lies.
+    fn in_sight(&self, path: &Path) -> impl Iterator<Item = &Before> {
+        let above = path.ancestors().filter(|_| !self.0.is_empty());
+        above.filter_map(|at| self.0.get(&name(at)))
+    }
+
+    fn all(&self, path: &Path, is: impl Fn(&Before) -> bool) -> bool {
+        self.in_sight(path).all(is)
+    }
+
+    /// When the first of them began.
+    fn since(&self, path: &Path) -> Option<i64> {
+        self.in_sight(path).map(|before| before.since).min()
+    }
+}
+
+/// What a directory is remembered by.
+fn name(root: &Path) -> String {
+    key(root)[..32].to_owned()
+}
+
 /// Where it lies. `session_dir` is any session's.
 fn place(workspace: &Path, session_dir: &Path) -> PathBuf {
-    let name = Digest::of(workspace.as_os_str().as_bytes()).hex();
-    session_dir.with_file_name(format!("{}.before", &name[..32]))
+    session_dir.with_file_name(format!("{}.{EXTENSION}", name(workspace)))
 }
 
 fn key(path: &Path) -> String {
@@ -65,12 +114,18 @@ fn key(path: &Path) -> String {
 
 impl Before {
     /// Looks at what is there now.
+    #[cfg(test)]
     pub fn of(workspace: &Path, seen: &Seen, most: usize) -> Self {
+        Self::beside(workspace, seen, most, &Earlier::default())
+    }
+
+    /// Of what is there now, what everybody knows who began earlier and has it in its sight.
+    fn beside(workspace: &Path, seen: &Seen, most: usize, earlier: &Earlier) -> Self {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
         let mut before = Self {
-            since,
+            since: earlier.since(workspace).unwrap_or(since).min(since),
             partial: seen.cut_off,
             ..Self::default()
         };
@@ -84,7 +139,7 @@ impl Before {
             path: path.clone(),
         });
         for thing in repositories.chain(pointers) {
-            before.add(&thing.path, most);
+            before.add(&thing.path, most, earlier);
             if thing.kind == Kind::Todo
                 && let Ok(bytes) = super::read_bytes(&thing.path)
             {
@@ -93,21 +148,33 @@ impl Before {
                     key(&thing.path),
                     commands
                         .filter(|line| obeyed::is_command(line))
+                        .filter(|line| {
+                            earlier.all(&thing.path, |before| {
+                                before.knows_command(&thing.path, line)
+                            })
+                        })
                         .map(|line| Digest::of(line.trim_ascii()).hex())
                         .collect(),
                 );
             }
         }
+        // These are only ever named, and which are looked at depends on the root.
         for path in &seen.controls {
-            before.add(path, most);
+            before.add(path, most, &Earlier::default());
         }
         before
     }
 
-    fn add(&mut self, path: &Path, most: usize) {
+    fn add(&mut self, path: &Path, most: usize, earlier: &Earlier) {
         let Some(mark) = obeyed::mark(path) else {
             return;
         };
+        if let Some(since) = earlier.since(path) {
+            self.since = self.since.min(since);
+        }
+        if !earlier.all(path, |before| before.knows(path)) {
+            return;
+        }
         if self.marks.len() < most {
             self.marks.insert(key(path), mark);
         } else {
@@ -125,8 +192,13 @@ impl Before {
         if let Some(before) = Self::load(workspace, session_dir)? {
             return Ok(before);
         }
-        let mut before = Self::of(workspace, seen, MAX_THINGS);
-        before.own = own;
+        let earlier = Earlier::of(workspace, session_dir)?;
+        let mut before = Self::beside(workspace, seen, MAX_THINGS, &earlier);
+        // A configuration that one of them made or wrote is judged like any other's.
+        before.own = own.filter(|own| {
+            let config = own.repository(workspace).join("config");
+            earlier.all(&config, |before| before.knows(&config))
+        });
         let path = place(workspace, session_dir);
         let bytes = serde_json::to_vec(&before)
             .map_err(|e| EngineError::io("write", &path)(std::io::Error::other(e)))?;
@@ -140,11 +212,14 @@ impl Before {
     /// `None` where no session of the workspace is left that could have changed anything. One that cannot be read knows
     /// nothing.
     pub fn load(workspace: &Path, session_dir: &Path) -> Result<Option<Self>, EngineError> {
-        let path = place(workspace, session_dir);
-        match fs::read(&path) {
+        Self::read(&place(workspace, session_dir))
+    }
+
+    fn read(path: &Path) -> Result<Option<Self>, EngineError> {
+        match fs::read(path) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).unwrap_or_default())),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(EngineError::io("read", &path)(e)),
+            Err(e) => Err(EngineError::io("read", path)(e)),
         }
     }
 
@@ -223,5 +298,42 @@ mod tests {
         // One that cannot be read knows nothing.
         fs::write(place(&workspace, &session), "{").unwrap();
         assert!(!begin().knows(&config));
+    }
+
+    #[test]
+    fn what_a_session_above_or_below_left_is_not_known_to_the_next_that_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let (outer, session) = (dir.path().join("w"), dir.path().join("sessions/a"));
+        let inner = outer.join("sub");
+        fs::create_dir_all(&session).unwrap();
+        let begin = |root: &Path| {
+            let seen = look::through(root, look::MAX_ENTRIES);
+            Before::begin(root, &session, &seen, None).unwrap()
+        };
+        let git = inner.join("x/.git");
+        fs::create_dir_all(git.join("objects")).unwrap();
+        fs::create_dir_all(git.join("rebase-merge")).unwrap();
+        fs::write(git.join("HEAD"), "").unwrap();
+        let (config, todo) = (git.join("config"), git.join("rebase-merge/git-rebase-todo"));
+        for [first, second] in [[&outer, &inner], [&inner, &outer]] {
+            let _ = fs::remove_file(&config);
+            fs::write(&todo, "exec mine\n").unwrap();
+            let began = begin(first).since;
+            fs::write(&config, "").unwrap();
+            fs::write(&todo, "exec mine\nexec evil\n").unwrap();
+            let before = begin(second);
+            assert!(!before.knows(&config), "{}", second.display());
+            assert!(before.knows_command(&todo, b"exec mine"));
+            assert!(!before.knows_command(&todo, b"exec evil"));
+            assert!(before.since <= began);
+            // One beside it has nothing to say.
+            assert!(begin(&dir.path().join("other")).knows(&outer.join("none")));
+            // The control: when the first has ended, it is what is there.
+            for root in [first, second] {
+                Before::forget(root, &session);
+            }
+            assert!(begin(second).knows(&config));
+            Before::forget(second, &session);
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::beneath::Dir;
 use super::{Doing, MAX_CONFIG, config};
 use crate::EngineError;
-use crate::request::Mount;
+use crate::request::{LENT_COMMON, Mount};
 
 /// Where it is inside.
 pub const TARGET: &str = "/.agentcontainer-git";
@@ -125,8 +125,11 @@ fn fill(place: &Place<'_>, directory: &Path, base: &str, masks: &[&str]) -> std:
         directory.join("info/attributes"),
     )?;
     trees(place, directory)?;
+    // Where the repository's own lies outside, it is covered, and git makes another here.
+    let is_lent = place.inside == LENT_COMMON;
     let there = WHERE_THERE
         .iter()
+        .filter(|name| !(is_lent && **name == "worktrees"))
         .filter(|name| directory.join(name).symlink_metadata().is_err())
         .filter(|name| place.dot_git.join(name).symlink_metadata().is_ok());
     for name in ALWAYS.iter().chain(there) {

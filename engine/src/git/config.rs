@@ -81,7 +81,8 @@ impl Config {
 pub fn parse(text: &str) -> Config {
     let mut config = Config::default();
     let mut section = (String::new(), None);
-    let mut lines = text.lines();
+    // git passes over a mark of the byte order as well.
+    let mut lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines();
     while let Some(line) = lines.next() {
         if config.entries.len() >= MAX_ENTRIES {
             break;

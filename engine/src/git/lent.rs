@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::before::Own;
 use super::beneath::Dir;
-use super::outside::{MAX_POINTER, Outside};
+use super::named::{self, From};
+use super::outside::Outside;
+use super::pointer::MAX_POINTER;
 use super::{
-    COMMONDIR, Doing, Facts, Git, MAX_CONFIG, Merged, alternates, common, config, config_paths,
-    is_ours, kind, put_absent_aside,
+    COMMONDIR, Doing, Facts, Git, MAX_CONFIG, Merged, Others, alternates, born, common, config,
+    is_ours, kind, planted, put_absent_aside, remove_empty, worktrees_born, worktrees_of,
 };
 use crate::EngineError;
 use crate::control;
@@ -30,6 +32,25 @@ const NOTHING: &str = "git.nothing";
 const EMPTY: &str = "git.empty";
 /// So many other working trees are told of, for git not to take their branches.
 pub const MAX_TREES: usize = 256;
+/// What git writes in place at nearly every commit and fetch in the main working tree, through whatever lies there: it is made.
+const HELD: [&str; 2] = ["COMMIT_EDITMSG", "FETCH_HEAD"];
+/// What the main working tree has of its own, where it is there: nobody's inside.
+const MAINS: [&str; 14] = [
+    "AUTO_MERGE",
+    "BISECT_LOG",
+    "CHERRY_PICK_HEAD",
+    "COMMIT_EDITMSG",
+    "FETCH_HEAD",
+    "MERGE_HEAD",
+    "MERGE_MODE",
+    "MERGE_MSG",
+    "MERGE_RR",
+    "ORIG_HEAD",
+    "REVERT_HEAD",
+    "SQUASH_MSG",
+    "gc.log",
+    "index",
+];
 /// What the main working tree is told of by.
 const MAIN: &str = "main-working-tree";
 
@@ -48,6 +69,12 @@ pub struct Lent {
     pub outside: Outside,
     /// What was not there and is this working tree's alone.
     absent: Vec<PathBuf>,
+    /// Device and inode of what all working trees have in common.
+    #[serde(default)]
+    identity: Option<(u64, u64)>,
+    /// As the first of the sessions found the repository.
+    #[serde(default)]
+    facts: Facts,
 }
 
 // === impl Lent ===
@@ -57,19 +84,51 @@ impl Lent {
     pub fn is_own(&self, path: &Path) -> bool {
         !self.outside.is_submodule() && path.starts_with(&self.outside.own)
     }
+
+    /// Whether what lies at its path is the directory that the session had.
+    pub fn is_there(&self) -> bool {
+        let there = Dir::open(&self.outside.common);
+        there.is_ok_and(|dir| {
+            self.identity
+                .is_none_or(|known| known == identity(&dir, "."))
+        })
+    }
+
+    /// Puts aside what a session made and git on the host would obey in its working tree, and takes away what held a place.
+    pub fn finish(&self, others: Others, merged: &mut Merged) -> Result<(), EngineError> {
+        if !others.workspace {
+            put_absent_aside(&self.absent, merged)?;
+            remove_empty(&self.outside.own.join("config.worktree"));
+        }
+        if others.workspace || others.repository {
+            return Ok(());
+        }
+        for name in HELD {
+            remove_empty(&self.outside.common.join(name));
+        }
+        let worktrees = self.outside.common.join("worktrees");
+        if !self.outside.is_submodule() || worktrees.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        // Where it is another than the one that was covered, git on the host took that away, and this one came of a session.
+        if !self.facts.holds_worktrees(&self.outside.common) {
+            let aside = planted::put_aside(&worktrees);
+            let aside = aside.map_err(EngineError::io("put aside", &worktrees))?;
+            merged.left_out.push(format!(
+                "{}, which leads git here to working trees; it is now {}",
+                worktrees.display(),
+                aside.display()
+            ));
+        }
+        // Only where nothing is in it.
+        let _ = fs::remove_dir(&worktrees);
+        Ok(())
+    }
 }
 
 pub fn of(session_dir: &Path) -> Option<Lent> {
     let bytes = fs::read(session_dir.join(NOTE)).ok()?;
     serde_json::from_slice(&bytes).ok()
-}
-
-/// Puts aside what a session made and git on the host would obey in its working tree.
-pub fn finish(session_dir: &Path, merged: &mut Merged) -> Result<(), EngineError> {
-    match of(session_dir) {
-        Some(lent) => put_absent_aside(&lent.absent, merged),
-        None => Ok(()),
-    }
 }
 
 /// Makes ready what the mounts need, and keeps in mind what the repository was like.
@@ -96,13 +155,16 @@ pub fn prepare(
     let own = lending.lend(masks)?;
     let git = lending.git;
     if doing == Doing::Write {
+        let facts = own.facts.clone();
+        let before = super::begin(&outside.common, place.session_dir, &seen, Some(own))?;
         let lent = Lent {
             outside: outside.clone(),
             absent: lending.absent,
+            identity: Some(identity(&lending.common, ".")),
+            facts: before.own.map_or(facts, |own| own.facts),
         };
         let note = serde_json::to_vec(&lent).unwrap_or_default();
         doing.write(&place.session_dir.join(NOTE), &note, 0o600)?;
-        super::begin(&outside.common, place.session_dir, &seen, Some(own))?;
     }
     Ok(git)
 }
@@ -131,21 +193,24 @@ impl Lending<'_> {
         let base = base.unwrap_or_default();
         let parsed = config::parse(&base);
         let per_tree = parsed.get("extensions", None, "worktreeconfig").is_some();
+        self.directory("worktrees")?;
         let mut facts = Facts {
             config: identity(&self.common, "config"),
+            born: self.common.metadata("config").map_or(0, |meta| born(&meta)),
             config_worktree: true,
             shallow: self.common.metadata("shallow").is_ok(),
-            worktrees: None,
+            worktrees: worktrees_of(&outside.common),
+            worktrees_born: worktrees_born(&outside.common),
             modules: self.common.is_dir("modules"),
             absent: alternates(&outside.common).into_iter().collect(),
         };
-        self.configured(&parsed)?;
+        facts.absent.extend(self.configured(&base)?);
 
         self.repository(&outside.common, LENT_COMMON, false);
         self.hooks()?;
         // Nobody's but the host's: the copy that git works with inside lies elsewhere.
         self.copy("config", LENT_COMMON, "config", &base)?;
-        facts.config_worktree = self.tree_config(true, per_tree)?;
+        self.tree_config(true, per_tree)?;
         self.hide(true, LENT_COMMON, &["modules", "worktrees"])?;
         let holder = outside.common.join("commondir");
         if kind(&holder)?.is_none() {
@@ -164,9 +229,7 @@ impl Lending<'_> {
             self.hide(false, LENT_OWN, &["modules"])?;
             let back = format!("{}/.git\n", place.target);
             self.copy("gitdir", LENT_OWN, "gitdir", &back)?;
-            if !self.tree_config(false, per_tree)? {
-                self.absent.push(outside.own.join("config.worktree"));
-            }
+            self.tree_config(false, per_tree)?;
             LENT_OWN
         };
         let pointer = place.session_dir.join(POINTER);
@@ -195,7 +258,7 @@ impl Lending<'_> {
         self.git.mounts.extend(led);
         let shown = outside.common.display();
         self.git.notes.push(format!(
-            "the repository lies outside the workspace, in {shown}: what git commits inside is there at once"
+            "the repository lies outside the workspace, in {shown}: what git commits inside is there at once; leave git that writes alone in its other working trees until the session ends"
         ));
         let hooks = identity(&self.common, "hooks");
         Ok(Own {
@@ -206,10 +269,19 @@ impl Lending<'_> {
         })
     }
 
-    /// What the configuration names of the workspace: as in a repository that lies there.
-    fn configured(&mut self, parsed: &config::Config) -> Result<(), EngineError> {
-        let workspace = self.place.workspace;
-        for path in config_paths(parsed, workspace, &self.outside.common) {
+    /// What the configuration names of the workspace: as in a repository that lies there. And what it names in the repository, by accident,
+    /// where nothing is.
+    fn configured(&mut self, base: &str) -> Result<Vec<PathBuf>, EngineError> {
+        const NAME: &str = "config.worktree";
+        let (workspace, outside) = (self.place.workspace, self.outside);
+        let mut texts = vec![(outside.common.as_path(), base.to_owned())];
+        for (dir, at) in [(&self.common, &outside.common), (&self.own, &outside.own)] {
+            if let Some(text) = self.text(dir, &at.join(NAME), NAME)? {
+                texts.push((at, text));
+            }
+        }
+        let configs: Vec<_> = texts.iter().map(|(at, text)| From::of(text, at)).collect();
+        for path in named::in_workspace(&configs, workspace) {
             if path.strip_prefix(workspace).is_err() {
                 continue;
             }
@@ -219,34 +291,58 @@ impl Lending<'_> {
                 control::pin(&mut self.git.mounts, workspace, self.place.target, &path);
             }
         }
-        Ok(())
+        if !outside.is_submodule() {
+            self.absent
+                .extend(named::in_git_dir(&configs, &outside.own));
+        }
+        Ok(named::in_git_dir(&configs, &outside.common))
     }
 
     fn hooks(&mut self) -> Result<(), EngineError> {
+        self.directory("hooks")?;
         let hooks = self.outside.common.join("hooks");
-        if kind(&hooks)?.is_none() && self.doing == Doing::Write {
-            let meta = self.common.own_metadata();
-            let meta = meta.map_err(EngineError::io("inspect", &self.outside.common))?;
-            fs::create_dir(&hooks).map_err(EngineError::io("create", &hooks))?;
-            let _ = std::os::unix::fs::lchown(&hooks, Some(meta.uid()), Some(meta.gid()));
-        }
         self.repository(&hooks, &format!("{LENT_COMMON}/hooks"), true);
         Ok(())
     }
 
-    /// A working tree's configuration, for git to read: whether it is there. Where git would obey one that is not, it is made.
-    fn tree_config(&mut self, of_common: bool, per_tree: bool) -> Result<bool, EngineError> {
+    /// One that holds a place of its own: made where it is not there.
+    fn directory(&self, name: &str) -> Result<(), EngineError> {
+        let path = self.outside.common.join(name);
+        if kind(&path)?.is_none() && self.doing == Doing::Write {
+            fs::create_dir(&path).map_err(EngineError::io("create", &path))?;
+            self.give(&path)?;
+        }
+        Ok(())
+    }
+
+    /// An empty file that holds a place.
+    fn hold(&self, path: &Path) -> Result<(), EngineError> {
+        self.doing.write(path, b"", 0o644)?;
+        match self.doing {
+            Doing::Look => Ok(()),
+            Doing::Write => self.give(path),
+        }
+    }
+
+    /// What is made in the repository is whose that is.
+    fn give(&self, path: &Path) -> Result<(), EngineError> {
+        let meta = self.common.own_metadata();
+        let meta = meta.map_err(EngineError::io("inspect", &self.outside.common))?;
+        let _ = std::os::unix::fs::lchown(path, Some(meta.uid()), Some(meta.gid()));
+        Ok(())
+    }
+
+    /// A working tree's configuration, for git to read. One that is not there is made: git would obey it as soon as somebody switches such
+    /// files on.
+    fn tree_config(&mut self, of_common: bool, per_tree: bool) -> Result<(), EngineError> {
         const NAME: &str = "config.worktree";
         let (dir, path, at) = match of_common {
             true => (&self.common, self.outside.common.join(NAME), LENT_COMMON),
             false => (&self.own, self.outside.own.join(NAME), LENT_OWN),
         };
         let found = self.text(dir, &path, NAME)?;
-        if found.is_none() && !per_tree {
-            return Ok(false);
-        }
         if found.is_none() {
-            self.doing.write(&path, b"", 0o644)?;
+            self.hold(&path)?;
         }
         let mut text = found.unwrap_or_default();
         if self.outside.is_submodule() && per_tree {
@@ -255,7 +351,7 @@ impl Lending<'_> {
         }
         let name = if of_common { "tree.common" } else { "tree" };
         self.copy(name, at, NAME, &text)?;
-        Ok(true)
+        Ok(())
     }
 
     /// The main working tree's own, which is no other's.
@@ -263,10 +359,20 @@ impl Lending<'_> {
         if let Some(head) = self.head(&self.common, "HEAD") {
             self.copy("HEAD", LENT_COMMON, "HEAD", &format!("{head}\n"))?;
         }
-        if self.common.metadata("index").is_ok() {
-            let empty = self.place.session_dir.join(EMPTY);
-            self.doing.write_readable(&empty, "")?;
-            self.session(&empty, format!("{LENT_COMMON}/index"), true);
+        let empty = self.place.session_dir.join(EMPTY);
+        self.doing.write_readable(&empty, "")?;
+        for name in HELD {
+            let path = self.outside.common.join(name);
+            if kind(&path)?.is_none() {
+                self.hold(&path)?;
+            }
+        }
+        let there = MAINS.iter().filter(|name| {
+            let is_made = self.doing == Doing::Look && HELD.contains(name);
+            is_made || self.common.metadata(name).is_ok_and(|meta| meta.is_file())
+        });
+        for name in there.copied().collect::<Vec<_>>() {
+            self.session(&empty, format!("{LENT_COMMON}/{name}"), true);
         }
         Ok(())
     }

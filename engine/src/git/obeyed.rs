@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use schema::digest::Digest;
@@ -34,6 +34,8 @@ pub enum Kind {
     Link,
     /// What a merge or an apply that waits goes on with.
     Options,
+    /// A lock, or a pipe at which git would wait.
+    Stops,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +119,7 @@ pub fn state(repository: &Path) -> Vec<Thing> {
     ] {
         add(Kind::Options, repository.join(name));
     }
+    things.extend(stops(repository));
     things.extend(links(repository));
     for name in FLAT {
         things.extend(links(&repository.join(name)));
@@ -153,6 +156,24 @@ fn links_below(dir: &Path, things: &mut Vec<Thing>) {
         let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         directories.extend(below.map(|entry| entry.path()));
     }
+}
+
+/// Locks, pipes and sockets at a repository's top level.
+fn stops(repository: &Path) -> Vec<Thing> {
+    let is_dir = repository
+        .symlink_metadata()
+        .is_ok_and(|meta| meta.is_dir());
+    let entries = is_dir.then(|| fs::read_dir(repository).ok()).flatten();
+    let stops = entries.into_iter().flatten().flatten().filter(|entry| {
+        let is = |is: fn(&fs::FileType) -> bool| entry.file_type().as_ref().is_ok_and(is);
+        let is_lock = entry.file_name().as_bytes().ends_with(b".lock");
+        is(FileTypeExt::is_fifo)
+            || is(FileTypeExt::is_socket)
+            || is_lock && is(fs::FileType::is_file)
+    });
+    stops
+        .map(|entry| thing(Kind::Stops, entry.path()))
+        .collect()
 }
 
 /// Links in a directory that is none itself, but for names that are another thing, or that were put aside.
@@ -266,9 +287,11 @@ pub fn is_gits_own(path: &Path) -> bool {
     match path.file_name().and_then(|name| name.to_str()) {
         Some("strategy") => STRATEGIES.contains(&text.trim()),
         Some("opts") => {
-            let options = config::parse(&text);
-            let mut strategies = options.values("options", None, "strategy");
-            strategies.all(|strategy| STRATEGIES.contains(&strategy))
+            // What is not read of it, git may read.
+            let (_, others) = config::keep(&text, |entry| {
+                entry.key != "strategy" || STRATEGIES.contains(&entry.value.as_str())
+            });
+            others.is_empty()
         }
         Some("apply-opt") => text.split_whitespace().all(is_harmless_to_apply),
         _ => false,

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::beneath::Dir;
+use super::lent::MAX_TREES;
+use super::named::{self, From};
+use super::pointer::{self, MAX_POINTER};
 use super::{MAX_CONFIG, NOFOLLOW, NONBLOCK, config, is_ours, plain};
-
-/// The longest of the files that say where something is, in bytes.
-pub const MAX_POINTER: u64 = 4095;
 
 /// What lies outside, each by a path without links.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,16 +101,8 @@ impl Outside {
 }
 
 fn find(workspace: &Path, dot_git: &Path) -> Result<Outside, Unusable> {
-    let text = pointer(dot_git)
-        .map_err(|e| Unusable::Path(e.to_string()))?
-        .ok_or(Unusable::Nothing)?;
-    let to = text
-        .strip_prefix("gitdir:")
-        .ok_or(Unusable::Nothing)?
-        .trim();
-    if to.is_empty() {
-        return Err(Unusable::Nothing);
-    }
+    let bytes = read(dot_git).map_err(|e| Unusable::Path(e.to_string()))?;
+    let to = pointer::gitdir(&bytes).ok_or(Unusable::Nothing)?;
     let own = plain(&workspace.join(to));
     let there = open(&own)?;
     let outside = match said(&there, "commondir")? {
@@ -191,30 +183,79 @@ impl Outside {
         self.check_config(&common)
     }
 
-    /// What its configuration names must not lie where a session can write it.
+    /// What its configuration names must not lie where a session can write it, for git in any of its working trees.
     fn check_config(&self, common: &Dir) -> Result<(), Unusable> {
-        let text = common.text("config", MAX_CONFIG);
-        let text = text
-            .map_err(at(&self.common, "config"))?
-            .ok_or(Unusable::Nothing)?;
-        let parsed = config::parse(&text);
-        let within = |path: PathBuf| path.starts_with(&self.common);
-        if parsed
-            .included()
-            .any(|to| !to.starts_with('~') && within(plain(&self.common.join(to))))
-        {
-            return Err(Unusable::Kind(
-                "includes configuration from its own directory",
-            ));
+        let read = |name: &str| {
+            let text = common.text(name, MAX_CONFIG);
+            text.map_err(at(&self.common, name))
+        };
+        let (mut texts, mut trees) = (Vec::new(), Vec::new());
+        texts.push((
+            self.common.clone(),
+            read("config")?.ok_or(Unusable::Nothing)?,
+        ));
+        if let Some(text) = read("config.worktree")? {
+            texts.push((self.common.clone(), text));
         }
+        for own in self.working_trees() {
+            let name = |name: &str| format!("worktrees/{}/{name}", own.display());
+            let at = self.common.join("worktrees").join(&own);
+            // One of another's that cannot be read is not for this session to be kept back by.
+            if let Ok(Some(bytes)) = common.read(&name("gitdir"), MAX_POINTER)
+                && let Some(to) = pointer::path(&bytes)
+            {
+                trees.extend(plain(&at.join(to)).parent().map(Path::to_owned));
+            }
+            if let Ok(Some(text)) = common.text(&name("config.worktree"), MAX_CONFIG) {
+                texts.push((at, text));
+            }
+        }
+        if self.common.ends_with(".git") {
+            trees.extend(self.common.parent().map(Path::to_owned));
+        }
+        if self.is_submodule()
+            && let Some(tree) = texts.iter().find_map(|(at, text)| {
+                let parsed = config::parse(text);
+                let tree = parsed.get("core", None, "worktree")?;
+                Some(plain(&at.join(tree)))
+            })
+        {
+            trees.push(tree);
+        }
+        let trees: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
         let hooks = self.common.join("hooks");
-        let mut named = parsed.values("core", None, "hookspath");
-        if named.any(|to| within(Path::new(to).to_owned()) && plain(Path::new(to)) != hooks) {
-            return Err(Unusable::Kind(
-                "keeps its hooks in another place of its own directory",
-            ));
+        for (at, text) in &texts {
+            let config = From::of(text, at);
+            if config.included().iter().any(|to| self.holds(to, None)) {
+                return Err(Unusable::Kind(
+                    "includes configuration from its own directory",
+                ));
+            }
+            let named = config.hooks(&trees);
+            if named.iter().any(|to| self.holds(to, Some(&hooks))) {
+                return Err(Unusable::Kind(
+                    "keeps its hooks in another place of its own directory",
+                ));
+            }
         }
         Ok(())
+    }
+
+    /// Whether a path lies in it, however it is spelled, and is not one that is covered.
+    fn holds(&self, path: &Path, covered: Option<&Path>) -> bool {
+        named::spellings(path)
+            .iter()
+            .any(|to| to.starts_with(&self.common) && Some(to.as_path()) != covered)
+    }
+
+    /// The names of what its working trees have of their own.
+    fn working_trees(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.common.join("worktrees"));
+        let names = entries.into_iter().flatten().flatten();
+        names
+            .take(MAX_TREES)
+            .map(|entry| PathBuf::from(entry.file_name()))
+            .collect()
     }
 }
 
@@ -231,28 +272,25 @@ fn at(dir: &Path, name: &str) -> impl Fn(io::Error) -> Unusable {
 
 /// What a file says that leads elsewhere.
 fn said(dir: &Dir, name: &str) -> Result<Option<String>, Unusable> {
-    let text = dir.text(name, MAX_POINTER);
-    let text = text.map_err(|e| Unusable::Path(format!("{name}: {e}")))?;
-    Ok(text.map(|text| text.trim().to_owned()))
+    let bytes = dir.read(name, MAX_POINTER);
+    let Some(bytes) = bytes.map_err(|e| Unusable::Path(format!("{name}: {e}")))? else {
+        return Ok(None);
+    };
+    let path = pointer::path(&bytes).ok_or_else(|| Unusable::Path(format!("{name} holds no path")));
+    Ok(Some(path?.to_owned()))
 }
 
-/// The workspace's own `.git`.
-fn pointer(path: &Path) -> io::Result<Option<String>> {
+/// The workspace's own `.git`, of a file as much as counts.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(NOFOLLOW | NONBLOCK)
         .open(path)?;
     let mut bytes = Vec::new();
-    if !file.metadata()?.is_file() {
-        return Ok(None);
+    if file.metadata()?.is_file() {
+        file.take(MAX_POINTER + 1).read_to_end(&mut bytes)?;
     }
-    file.take(MAX_POINTER + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_POINTER {
-        return Ok(None);
-    }
-    Ok(String::from_utf8(bytes)
-        .ok()
-        .map(|text| text.trim().to_owned()))
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::before::Before;
 use super::obeyed::{self, Kind, Thing};
-use super::{config, plain, read_bytes, read_config, write_new};
+use super::{config, plain, pointer, read_bytes, read_config, write_new};
 use crate::look::Seen;
 
 /// What is appended to the name of what is put aside.
@@ -64,7 +64,8 @@ impl Sweep<'_> {
         let things = match &self.before.own {
             Some(own) if own.is_at(self.workspace, path) => {
                 // Its configuration is restored, and its hooks were a mount of their own: what is new in that very directory
-                // came from the host.
+                // came from the host. Of a file for one working tree the cover is gone once git wrote it anew.
+                self.config(path, &path.join("config.worktree"));
                 let hooks = path.join("hooks");
                 let same = hooks
                     .symlink_metadata()
@@ -93,19 +94,8 @@ impl Sweep<'_> {
             return;
         }
         match thing.kind {
-            Kind::Pointer => {
-                let to = read_config(path).ok().and_then(|text| {
-                    let to = text.strip_prefix("gitdir:")?.trim();
-                    Some(plain(&path.parent()?.join(to)))
-                });
-                self.leads(path, to.as_deref());
-            }
-            Kind::Commondir => {
-                let to = read_config(path)
-                    .ok()
-                    .and_then(|to| Some(plain(&path.parent()?.join(to.trim()))));
-                self.leads(path, to.as_deref());
-            }
+            Kind::Pointer => self.leads(path, pointer::gitdir),
+            Kind::Commondir => self.leads(path, pointer::path),
             Kind::Hook => {
                 let runs = path
                     .symlink_metadata()
@@ -122,6 +112,12 @@ impl Sweep<'_> {
                     self.aside(path, "has git run or write what it names when it goes on");
                 }
             }
+            Kind::Stops => {
+                let shown = self.shown(path);
+                self.found.said.push(format!(
+                    "{shown} was left there, which keeps git from working or waiting for somebody; it is yours to remove"
+                ));
+            }
             Kind::Script => self.aside(path, "may hold a rebase's commands"),
             // In its turn, with its repository.
             Kind::Config => {}
@@ -129,8 +125,11 @@ impl Sweep<'_> {
     }
 
     /// What lies in the workspace is looked at where it lies.
-    fn leads(&mut self, path: &Path, to: Option<&Path>) {
-        if !to.is_some_and(|to| to.starts_with(self.workspace) && !self.is_linked(to)) {
+    fn leads(&mut self, path: &Path, read: impl Fn(&[u8]) -> Option<&str>) {
+        let bytes = read_bytes(path).ok();
+        let to = bytes.as_deref().and_then(read).zip(path.parent());
+        let to = to.map(|(to, base)| plain(&base.join(to)));
+        if !to.is_some_and(|to| to.starts_with(self.workspace) && !self.is_linked(&to)) {
             self.aside(path, "leads git elsewhere");
         }
     }

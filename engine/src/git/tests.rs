@@ -62,6 +62,7 @@ fn git_is_a_mount_of_its_own_with_hooks_read_only_and_config_a_copy() {
             ("/w/.git", false),
             ("/w/.git/hooks", true),
             ("/w/.git/config", true),
+            ("/w/.git/config.worktree", true),
             ("/.agentcontainer-git", false),
             ("/w/.git/commondir", true),
         ]
@@ -305,10 +306,10 @@ fn what_the_configuration_names_and_was_not_there_is_put_aside() {
     let at = prepared("[core]\n\thooksPath = .husky\n[include]\n\tpath = more\n");
     fs::create_dir(at.workspace.join(".husky")).unwrap();
     fs::write(at.workspace.join(".git/more"), "").unwrap();
-    fs::write(at.workspace.join(".git/config.worktree"), "").unwrap();
     let merged = finish(&at.workspace, &at.session, Others::NOBODY).unwrap();
-    assert_eq!(merged.left_out.len(), 3);
-    for name in [".husky", ".git/more", ".git/config.worktree"] {
+    assert_eq!(merged.left_out.len(), 2);
+    assert!(!at.workspace.join(".git/config.worktree").exists());
+    for name in [".husky", ".git/more"] {
         assert!(!at.workspace.join(name).exists(), "{name}");
         assert!(at.workspace.join(format!("{name}.agentcontainer")).exists());
     }

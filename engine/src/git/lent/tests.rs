@@ -111,13 +111,17 @@ fn what_git_would_obey_is_covered_and_nothing_of_it_is_bound_by_its_path() {
     );
     covered.sort_unstable();
     let read_only = [
+        "/.agentcontainer-repository/COMMIT_EDITMSG",
+        "/.agentcontainer-repository/FETCH_HEAD",
         "/.agentcontainer-repository/HEAD",
         "/.agentcontainer-repository/commondir",
         "/.agentcontainer-repository/config",
+        "/.agentcontainer-repository/config.worktree",
         "/.agentcontainer-repository/index",
         "/.agentcontainer-repository/modules",
         "/.agentcontainer-repository/worktrees",
         "/.agentcontainer-worktree/commondir",
+        "/.agentcontainer-worktree/config.worktree",
         "/.agentcontainer-worktree/gitdir",
         "/w/.git",
     ];
@@ -196,11 +200,8 @@ fn what_was_left_in_the_repository_is_put_aside_when_the_last_of_its_sessions_en
             .any(|line| line.contains("exec evil"))
     );
     // What is this working tree's own, or nobody's, is put aside at once.
-    assert!(
-        !bench
-            .at("main/.git/worktrees/tree/config.worktree")
-            .exists()
-    );
+    let per_tree = bench.text("main/.git/worktrees/tree/config.worktree");
+    assert!(!per_tree.contains("evil"));
     assert!(!bench.at("main/.git/objects/info/alternates").exists());
     assert_eq!(bench.text(own), "pick 2\n");
     let last = bench.end("other", false);

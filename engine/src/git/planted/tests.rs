@@ -366,6 +366,55 @@ fn what_waits_goes_on_with_what_git_has_itself_alone() {
     }
 }
 
+/// What git reads of a waiting cherry-pick's options though a lenient reader would not.
+#[test]
+fn options_that_are_not_read_whole_are_put_aside() {
+    use super::super::config::MAX_ENTRIES;
+    let many = |n: usize| {
+        let fill = "\tsignoff = true\n".repeat(n);
+        format!("[options]\n{fill}\tstrategy = /e\n")
+    };
+    for (opts, swept_first) in [
+        ("\u{feff}[options]\n\tstrategy = /e\n".to_owned(), false),
+        ("\u{feff}[options]\n\tstrategy = /e\n".to_owned(), true),
+        ("[Options]Strategy=\\\n/e\n".to_owned(), false),
+        ("[Options]Strategy=\\\n/e\n".to_owned(), true),
+        (many(MAX_ENTRIES), false),
+        (many(MAX_ENTRIES), true),
+        (many(MAX_ENTRIES - 1), true),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        git(
+            dir.path(),
+            "git init -q -b main .; echo 1 >f; git add f; git commit -qm 1; git checkout -q -b o; echo 2 >f; git commit -qam 2; echo 3 >f; git commit -qam 3; git checkout -q main; echo 4 >f; git commit -qam 4
+             mkdir git-merge-; printf '#!/bin/sh\\ntouch pwned\\n' >git-merge-/e; chmod +x git-merge-/e; git cherry-pick o~1 o || :",
+        );
+        let before = before(dir.path());
+        fs::write(dir.path().join(".git/sequencer/opts"), &opts).unwrap();
+        if swept_first {
+            assert_eq!(since(dir.path(), &before).len(), 1);
+        }
+        shell(
+            dir.path(),
+            "echo 5 >f; git add f; git commit -qm 5; git cherry-pick --continue",
+        );
+        assert_eq!(
+            dir.path().join("pwned").exists(),
+            !swept_first,
+            "{:.40}",
+            opts
+        );
+    }
+    // As git writes them.
+    let dir = tempfile::tempdir().unwrap();
+    let git = dir.path().join(".git");
+    repository(&git, CLONE);
+    fs::create_dir(git.join("sequencer")).unwrap();
+    let opts = "[options]\n\tsignoff = true\n\tstrategy = ort\n\tstrategy-option = ours\n";
+    fs::write(git.join("sequencer/opts"), opts).unwrap();
+    assert_eq!(swept(dir.path()), [""; 0]);
+}
+
 #[test]
 fn a_rebases_script_and_a_link_in_its_place_are_put_aside() {
     let dir = tempfile::tempdir().unwrap();
