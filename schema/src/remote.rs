@@ -45,7 +45,7 @@ impl Remote {
             && host
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b".-".contains(&b));
-        (is_host && is_part(owner) && is_part(name)).then(|| Self {
+        (is_host && is_part(owner) && is_part(name) && !is_anothers(name)).then(|| Self {
             host: host.to_ascii_lowercase(),
             owner: owner.to_owned(),
             name: name.to_owned(),
@@ -64,6 +64,12 @@ fn is_part(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// Whether code hosts take a name for another repository's: what ends so once more, and the wiki of one.
+fn is_anothers(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    [".git", ".wiki"].iter().any(|end| name.ends_with(end))
 }
 
 /// `OWNER/NAME`.
@@ -107,6 +113,10 @@ mod tests {
             "https://github.com/../widget",
             "https://github.com/acme/..",
             "https://github.com/acme/.git",
+            "https://github.com/acme/widget.git.git",
+            "https://github.com/acme/widget.GIT",
+            "https://github.com/acme/widget.wiki.git",
+            "https://github.com/acme/widget.wiki",
             "https://github.com/acme/wid%67et",
             "https://github.com/acme/widget?x",
             "https://git hub.com/acme/widget",

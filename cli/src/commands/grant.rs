@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "URI", requires = "name")]
     source: Option<String>,
     /// It is a secret: a file inside, which the agent can read
-    #[arg(long, requires = "name", conflicts_with_all = ["hosts", "paths", "header", "format", "query", "env"])]
+    #[arg(long, requires = "name", conflicts_with_all = ["hosts", "paths", "own_repository", "header", "format", "query", "env"])]
     secret: bool,
     /// The hosts that may see it: name, *.name, name:port; several between commas
     #[arg(long, value_name = "HOST,…", value_delimiter = ',', requires = "name")]
@@ -40,6 +40,9 @@ pub struct Args {
     /// for github, which is for the repository that the workspace's remote origin names
     #[arg(long, value_name = "GLOB,…", value_delimiter = ',', requires = "name")]
     paths: Vec<String>,
+    /// Takes back what --paths said before: for github, the repository that the workspace's remote origin names again
+    #[arg(long, requires = "name", conflicts_with = "paths")]
+    own_repository: bool,
     /// The workspace it is for; this directory when left out
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
@@ -139,6 +142,7 @@ fn grant(
         ));
     }
     let paths = match (args.paths.as_slice(), before) {
+        ([], _) if args.own_repository => Vec::new(),
         ([], before) => before.map(|grant| grant.paths.clone()).unwrap_or_default(),
         (some, _) => some
             .iter()

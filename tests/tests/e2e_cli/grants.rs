@@ -228,3 +228,32 @@ fn grants_that_are_made_at_once_are_all_there() {
     let all: Vec<Value> = serde_json::from_str(listed.ok()).unwrap();
     assert_eq!(all.len(), 12);
 }
+
+#[test]
+fn the_paths_of_a_grant_stay_until_they_are_taken_back() {
+    let workspace = asking();
+    workspace.write();
+    let grant = |more: &[&str]| {
+        let mut words = vec![
+            "grant",
+            "github",
+            "--source",
+            "env://GITHUB_TOKEN",
+            "--hosts",
+            "api.test",
+        ];
+        words.extend(more);
+        workspace.cli(&words).status(0);
+        let listed: Vec<Value> =
+            serde_json::from_str(workspace.cli(&["grant", "--list", "--json"]).ok()).unwrap();
+        let here = json!(workspace.path().canonicalize().unwrap());
+        let ours = listed.iter().find(|one| one["workspace"] == here);
+        ours.unwrap()["paths"].clone()
+    };
+    assert_eq!(
+        grant(&["--paths", "/user,/repos/**"]),
+        json!(["/user", "/repos/**"])
+    );
+    assert_eq!(grant(&[]), json!(["/user", "/repos/**"]));
+    assert_eq!(grant(&["--own-repository"]), json!([]));
+}
