@@ -1,9 +1,10 @@
 """An HTTP/1.1 server, plain or over TLS, that prints one JSON line for each connection and each request.
 
 web.py ADDRESS PORT [CERTIFICATE KEY]. It prints {"port": N} when it listens.
+Below /git/ with --root: git's own server of what lies there (git-http-backend(1)).
 GET /hello, /bytes/N, /chunked, /slow, /forever; /ws is a WebSocket that says everything back; PUT and POST anything: the answer is the digest of the body. Other paths: files below --root, a directory's index.html.
 """
-import argparse, base64, hashlib, http.server, json, os, socketserver, ssl, sys, threading, time
+import argparse, base64, hashlib, http.server, json, os, socketserver, ssl, subprocess, sys, threading, time
 
 lock = threading.Lock()
 BLOCK = hashlib.shake_256(b"agentcontainer").digest(1 << 20)
@@ -43,7 +44,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.heard()
         path = self.path.split("?")[0]
-        if path == "/hello":
+        if options.root and path.startswith("/git/"):
+            self.git(b"")
+        elif path == "/hello":
             self.answer(f"hello from {self.headers.get('Host')}\n".encode())
         elif path.startswith("/bytes/"):
             count = int(path.split("/")[2])
@@ -129,6 +132,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(body)
 
+    def git(self, body):
+        path, _, query = self.path.partition("?")
+        told = {
+            "GIT_PROJECT_ROOT": options.root, "GIT_HTTP_EXPORT_ALL": "1", "REQUEST_METHOD": self.command, "PATH_INFO": path,
+            "QUERY_STRING": query, "CONTENT_LENGTH": str(len(body)), "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""), "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+            "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*",
+        }
+        done = subprocess.run(["git", "http-backend"], input=body, stdout=subprocess.PIPE, env={**os.environ, **told})
+        head, _, body = done.stdout.partition(b"\r\n\r\n")
+        said = dict(line.split(": ", 1) for line in head.decode().splitlines())
+        self.send_response(int(said.pop("Status", "200").split()[0]))
+        for name, value in said.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def pieces(self):
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             while size := int(self.rfile.readline().split(b";")[0], 16):
@@ -149,6 +170,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.headers.get("Expect", "").lower() == "100-continue":
             self.send_response_only(100)
             self.end_headers()
+        if options.root and self.path.startswith("/git/"):
+            self.heard()
+            return self.git(b"".join(self.pieces()))
         digest, count, start = hashlib.sha256(), 0, b""
         for part in self.pieces():
             digest.update(part)

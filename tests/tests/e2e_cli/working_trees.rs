@@ -4,15 +4,20 @@
 use std::fs;
 use std::path::PathBuf;
 
-use agentcontainer_tests::Workspace;
 use agentcontainer_tests::outcome::on_host;
+use agentcontainer_tests::peer::{Authority, Web};
 use agentcontainer_tests::place::token;
+use agentcontainer_tests::{Workspace, rig};
+use serde_json::json;
 
 const AS: &str = "git -c user.name=t -c user.email=t@t";
 
 /// A workspace that is a worktree of `main` beside it, on its branch `topic`.
 fn linked() -> Workspace {
-    let workspace = Workspace::new();
+    linked_in(Workspace::new())
+}
+
+fn linked_in(workspace: Workspace) -> Workspace {
     let above = workspace.path().parent().unwrap().to_owned();
     on_host(
         &above,
@@ -138,10 +143,11 @@ fn what_a_session_leaves_in_the_repository_that_git_would_obey_is_put_aside() {
     let workspace = linked();
     let main = main_of(&workspace);
     let out = workspace.inside(
-        "cd /.agentcontainer-repository; echo '[core] fsmonitor = evil' >config.worktree; echo /tmp >objects/info/alternates
-         mkdir rebase-merge; printf 'exec evil\\npick 1\\n' >rebase-merge/git-rebase-todo; echo '[core] fsmonitor = evil' >/.agentcontainer-worktree/config.worktree",
+        "cd /.agentcontainer-repository; echo '[core] fsmonitor = evil' >config.worktree || echo HELD; echo /tmp >objects/info/alternates
+         mkdir rebase-merge; printf 'exec evil\\npick 1\\n' >rebase-merge/git-rebase-todo
+         echo '[core] fsmonitor = evil' >/.agentcontainer-worktree/config.worktree || echo HELD; echo evil >COMMIT_EDITMSG || ln -sf /tmp COMMIT_EDITMSG || echo HELD",
     );
-    out.says("config.worktree, which git here would obey")
+    out.prints("HELD\nHELD\nHELD")
         .says("objects/info/alternates, which git here would obey")
         .says("rebase-merge/git-rebase-todo would run: exec evil");
     for gone in [
@@ -257,12 +263,12 @@ fn git_works_in_a_submodule() {
         .lines()
         .filter(|line| line.starts_with("DONE"))
         .collect();
-    // No working trees and no submodules of its own: nothing holds their places, and they are nobody's.
+    // No submodules of its own: nothing holds their place, and they are nobody's.
     assert!(
-        done.iter()
-            .all(|line| line.contains("worktrees") || line.contains("modules")),
+        done.iter().all(|line| line.contains("/modules")),
         "{done:?}"
     );
+    assert!(!above.join(".git/modules/ws/worktrees").exists());
     assert_eq!(
         on_host(&workspace.path(), "git log -1 --format=%s"),
         "second"
@@ -329,4 +335,85 @@ fn a_session_that_could_exchange_the_repository_keeps_one_of_its_working_trees_f
         .says("end that session first");
     drop(session);
     workspace.cli(&["run", "--yes", "--", "true"]).status(0);
+}
+
+#[test]
+fn what_one_of_two_overlapping_sessions_planted_is_put_aside_when_the_other_ends() {
+    let (plain, linked) = (Workspace::new(), Workspace::new());
+    let names = [token("m"), token("w")];
+    const REBASE: &str = "git -c sequence.editor='sed -i 1ibreak' -c user.name=t -c user.email=t@t rebase -qi HEAD~1";
+    for workspace in [&plain, &linked] {
+        workspace.write();
+    }
+    let commit = format!("{AS} commit -q --allow-empty -m");
+    on_host(
+        &plain.path(),
+        &format!(
+            "git init -q -b main .; {commit} 1; git worktree add -q --force -b topic {0}; {commit} 2; {REBASE}; chown -R 1000:1000 . {0}",
+            linked.path().display()
+        ),
+    );
+    let first = plain.session(&names[0]);
+    let plant = |at: &str| format!("echo 'exec touch pwned' >{at}/rebase-merge/git-rebase-todo");
+    first.inside(&plant(".git")).ok();
+    let second = linked.session(&names[1]);
+    plain.cli(&["stop", &names[0]]).status(0);
+    drop(first);
+    second.inside(&plant("/.agentcontainer-repository")).ok();
+    linked.cli(&["stop", &names[1]]).status(0);
+    drop(second);
+    let go_on = "git -c user.name=t -c user.email=t@t -c core.editor=true rebase --continue";
+    on_host(&plain.path(), go_on);
+    assert!(!plain.path().join("pwned").exists());
+    // The control: what nobody puts aside runs.
+    on_host(
+        &plain.path(),
+        &format!("{REBASE}; {}; {go_on}", plant(".git")),
+    );
+    assert!(plain.path().join("pwned").exists());
+}
+
+#[test]
+fn a_linked_worktree_is_fetched_into_and_pushed_from_over_https() {
+    let ca = Authority::for_names(&["*.push.test"]);
+    let host = format!("{}.push.test", token("h"));
+    let hub = tempfile::tempdir().unwrap();
+    let server = Web::start(rig().bridge, 0, Some(&ca), Some(hub.path()));
+    let port = server.port;
+    let workspace = linked_in(
+        Workspace::new()
+            .gateway_line(&format!("ca_bundles = [\"{}\"]", ca.root().display()))
+            .host(&host, rig().bridge)
+            .rules(&json!([
+                { "host": host, "ports": [port], "protocol": "https", "methods": ["GET", "POST"], "paths": ["/git/**"] },
+            ])),
+    );
+    on_host(
+        hub.path(),
+        "git init -q --bare -b main git/hub.git; git -C git/hub.git config http.receivepack true",
+    );
+    let url = format!("https://{host}:{port}/git/hub.git");
+    let out = workspace.inside(&format!(
+        "set -e; git config user.name me; git config user.email me@test; git remote add hub {url}
+         head -c 3000000 /dev/urandom >large; git add large; git commit -qm large; git push -q -u hub topic main
+         git clone -q {url} /tmp/clone 2>&1; cd /tmp/clone; git switch -q topic; git -c user.name=t -c user.email=t@t commit -q --allow-empty -m theirs; git push -q; cd - >/dev/null
+         git pull -q; git log -1 --format=%s; git rev-parse HEAD hub/topic | uniq | wc -l"
+    ));
+    assert_eq!(out.ok(), "theirs\n1");
+    out.says("kept from the session: branch.topic.remote = hub");
+    let there = on_host(
+        &hub.path().join("git/hub.git"),
+        "git rev-parse topic; git fsck --no-dangling 2>&1",
+    );
+    assert_eq!(on_host(&workspace.path(), "git rev-parse topic"), there);
+    let posted = server
+        .requests()
+        .iter()
+        .filter(|one| one["method"] == "POST" && one["path"] == "/git/hub.git/git-receive-pack")
+        .count();
+    assert!(posted >= 2, "{posted}");
+    // What the rule does not allow is not pushed to.
+    workspace
+        .inside("git push -q https://$(git remote get-url hub | cut -d/ -f3)/other.git topic 2>&1 || echo REFUSED")
+        .prints("REFUSED");
 }
