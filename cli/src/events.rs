@@ -148,6 +148,13 @@ pub fn denial(event: &Event) -> Option<String> {
     Some(text)
 }
 
+/// What a person is told of a session's begin beside the banner: the workspace's files stay whose they are.
+pub fn remark(event: &Event) -> Option<&str> {
+    (event.reason == "workspace-not-mapped")
+        .then_some(event.detail.as_deref())
+        .flatten()
+}
+
 /// Whether it is a program that was not started.
 fn is_start(event: &Event) -> bool {
     event.verdict == Verdict::Deny && event.kind == Kind::Exec && event.reason == "not-listed"
@@ -158,6 +165,8 @@ fn is_start(event: &Event) -> bool {
 pub struct Denials {
     seen: BTreeMap<String, u64>,
     beyond: u64,
+    /// What waits until the terminal is ours again.
+    pub remarks: Vec<String>,
 }
 
 impl Denials {

@@ -92,14 +92,14 @@ pub async fn prepare(
         };
         // Its volume holds init from now on.
         let _ = up.send(());
-        let opened = open(
-            &mut enforcer,
-            &status,
-            loaded,
-            record,
-            Trusted { roots, credentials },
-        )
-        .await?;
+        let without = asked.agent.as_ref().is_some_and(|agent| agent.alone);
+        let owner = engine::plan::mapped_owner(&loaded.config, loaded.owner);
+        let trusted = Trusted {
+            roots,
+            credentials,
+            owner: owner.filter(|_| !without),
+        };
+        let opened = open(&mut enforcer, &status, loaded, record, trusted).await?;
         Ok::<_, Failure>(Some((enforcer, opened)))
     };
     // Meanwhile the container: made for the session's cgroup, which is named after the session, and not started.
@@ -218,6 +218,8 @@ fn nothing_to_say() -> Failure {
 struct Trusted<'a> {
     roots: Vec<Vec<u8>>,
     credentials: &'a [Resolved],
+    /// Whose files are the container's user's inside.
+    owner: Option<(u32, u32)>,
 }
 
 /// Opens the session, once the kernel is known to carry all of it.
@@ -254,6 +256,7 @@ async fn open(
         roots: trusted.roots,
         secrets: credentials::for_gateway(trusted.credentials),
         files: credentials::for_files(trusted.credentials),
+        owner: trusted.owner.map(|(uid, gid)| v1::Owner { uid, gid }),
     };
     let opened = enforcer
         .open_session(request)

@@ -5,6 +5,8 @@
 mod allowed;
 mod enter;
 mod find;
+mod ids;
+pub mod owner;
 mod plan;
 mod programs;
 mod root;

@@ -241,6 +241,7 @@ impl Enforcer {
                 roots: request.roots,
                 secrets: request.secrets,
                 files: Secrets::new(request.files),
+                owner: request.owner.map(|owner| (owner.uid, owner.gid)),
             },
             index,
             Arc::clone(&self.broker),

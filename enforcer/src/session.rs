@@ -361,6 +361,7 @@ impl Session {
             released: false,
             credentials: trusted.kept(),
             secrets: trusted.files.kept(),
+            owner: trusted.owner,
             masked: Vec::new(),
             listed: Vec::new(),
         };

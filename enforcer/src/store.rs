@@ -55,6 +55,9 @@ pub struct Record {
     /// What is known of the files of its secrets, by name; their values are never written.
     #[serde(default)]
     pub secrets: BTreeMap<String, Secret>,
+    /// Whose the workspace is on the host, where its files are the container's user's inside.
+    #[serde(default)]
+    pub owner: Option<(u32, u32)>,
     /// Where programs are masked, as it was found when the container started.
     #[serde(default)]
     pub masked: Vec<Place>,

@@ -21,6 +21,8 @@ pub struct Trusted {
     pub secrets: Vec<v1::Secret>,
     /// Values of files inside, which are the enforcer's alone.
     pub files: Secrets,
+    /// Whose the workspace is on the host, where its files are to be the container's user's inside.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// What came of handing a value.
@@ -44,6 +46,7 @@ impl Trusted {
             roots,
             secrets: kept.iter().map(secret).collect(),
             files: Secrets::default(),
+            owner: None,
         }
     }
 
@@ -53,6 +56,7 @@ impl Trusted {
             roots: self.roots.clone(),
             secrets: self.secrets.clone(),
             files: Secrets::default(),
+            owner: None,
         }
     }
 
@@ -145,6 +149,7 @@ mod tests {
                 ..Default::default()
             }],
             files: Secrets::default(),
+            owner: None,
         };
         let shown = format!("{trusted:?}");
         assert!(shown.contains("github"), "{shown}");
@@ -163,6 +168,7 @@ mod tests {
             roots: Vec::new(),
             secrets: vec![secret("a", b"value-of-a"), secret("b", b"value-of-b")],
             files: Secrets::default(),
+            owner: None,
         };
         assert_eq!(trusted.hand(secret("a", b"another")), Handed::Renewed);
         assert_eq!(trusted.secrets[0].value, b"another");

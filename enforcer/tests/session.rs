@@ -16,6 +16,8 @@ mod later;
 mod mapped;
 #[path = "session/opener.rs"]
 mod opener;
+#[path = "session/owner.rs"]
+mod owner;
 #[path = "session/programs.rs"]
 mod programs;
 #[path = "session/secrets.rs"]

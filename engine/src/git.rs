@@ -274,12 +274,19 @@ fn bind(
         return Ok((git, None));
     }
     let made = doing == Doing::Write;
+    // On the host they are whose the repository is, unless that is root, whom no user inside stands for.
+    let theirs = dot_git
+        .symlink_metadata()
+        .map(|meta| (meta.uid(), meta.gid()))
+        .ok()
+        .filter(|(uid, _)| *uid != 0)
+        .unwrap_or(owner);
     for name in ["hooks", "logs"] {
         let path = dot_git.join(name);
         if kind(&path)?.is_none() && made {
             fs::create_dir(&path).map_err(EngineError::io("create", &path))?;
             // Another session may have put a link there meanwhile.
-            let _ = std::os::unix::fs::lchown(&path, Some(owner.0), Some(owner.1));
+            let _ = std::os::unix::fs::lchown(&path, Some(theirs.0), Some(theirs.1));
         }
     }
     let ours = ["hooks", "config", "config.worktree"].map(|name| dot_git.join(name));

@@ -125,6 +125,11 @@ impl From<PlanError> for Diagnostic {
     }
 }
 
+/// The workspace's owner, where its files are to be the container's user's inside: never root, for whom a program could be left there.
+pub fn mapped_owner(config: &Config, owner: (u32, u32)) -> Option<(u32, u32)> {
+    (config.maps_owner() && owner.0 != 0).then_some(owner)
+}
+
 fn text(path: &Path) -> Result<&str, PlanError> {
     path.to_str()
         .ok_or_else(|| PlanError::Path(path.to_owned()))
@@ -182,6 +187,7 @@ impl Plan<'_> {
             self.owner,
             &self.contents.accounts,
         )?;
+        let whose = self.whose(&identity);
         let env = self.environment(&first, &identity)?;
         let container_env = |name: &str| {
             env.get(name)
@@ -194,7 +200,7 @@ impl Plan<'_> {
             ..first
         };
 
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = whose.into_iter().collect();
         let (mut mounts, excludes) =
             self.mounts(&variables, &target, read_only, &identity, &mut notes)?;
         let in_image = &self.contents.trust;
@@ -262,6 +268,29 @@ impl Plan<'_> {
             identity,
             notes,
         })
+    }
+
+    /// Where the workspace is somebody else's than the container's user, what becomes of that.
+    fn whose(&self, identity: &Identity) -> Option<String> {
+        let (uid, gid) = self.owner;
+        let user = (identity.uid, identity.gid);
+        if self.is_alone() || user.0 == 0 || user == self.owner {
+            return None;
+        }
+        let inside = format!("{}:{}", user.0, user.1);
+        match mapped_owner(self.config, self.owner) {
+            // The group alone, which is root's.
+            Some(_) if user.0 == uid && gid == 0 => None,
+            Some(_) => Some(format!(
+                "the workspace is {uid}:{gid}'s on this machine and {inside}'s inside: what is made there belongs to {uid}:{gid} here"
+            )),
+            None if uid == 0 => Some(format!(
+                "the workspace is root's, for whom nobody inside stands: {inside} writes in it only what its permissions let everybody write"
+            )),
+            None => Some(format!(
+                "the workspace is {uid}:{gid}'s, inside too, as `updateRemoteUserUID` says: {inside} writes in it only what its permissions let everybody write"
+            )),
+        }
     }
 
     fn is_alone(&self) -> bool {

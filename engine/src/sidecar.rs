@@ -71,7 +71,8 @@ pub struct Listed {
 
 /// What the enforcer needs and nothing else: BPF and cgroups (SYS_ADMIN, NET_ADMIN), other processes' namespaces
 /// (SYS_PTRACE, SYS_CHROOT for those of mounts), port 53 inside the session (NET_BIND_SERVICE), a gateway that runs as nobody (SETUID, SETGID, SETPCAP,
-/// CHOWN, KILL), the control socket in the user's directory (DAC_OVERRIDE, FOWNER), whether anything has a file open to write it (LEASE).
+/// CHOWN, KILL), the control socket in the user's directory (DAC_OVERRIDE, FOWNER), whether anything has a file open to write it (LEASE),
+/// a user namespace that has all ids of this one, root among them (SETFCAP, user_namespaces(7)).
 const CAPABILITIES: &[&str] = &[
     "CHOWN",
     "DAC_OVERRIDE",
@@ -80,6 +81,7 @@ const CAPABILITIES: &[&str] = &[
     "LEASE",
     "NET_ADMIN",
     "NET_BIND_SERVICE",
+    "SETFCAP",
     "SETGID",
     "SETPCAP",
     "SETUID",

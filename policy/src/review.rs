@@ -213,6 +213,12 @@ impl Lines {
         if config.override_command == Some(false) {
             self.add(Effect::Alters, "run the image's own command");
         }
+        if !config.maps_owner() {
+            self.add(
+                Effect::Alters,
+                "the workspace's files keep their owners inside",
+            );
+        }
         if let Some(folder) = &config.workspace_folder {
             self.add(
                 Effect::Alters,

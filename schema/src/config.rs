@@ -67,6 +67,12 @@ pub struct Config {
     /// The same user: two different ones are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_user: Option<Spanned<UserName>>,
+    /// Whether the workspace's files are that user's inside where they are another's on the host; true when absent.
+    #[serde(
+        rename = "updateRemoteUserUID",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub update_remote_user_uid: Option<bool>,
     /// Where the workspace is inside the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace_folder: Option<Spanned<Template>>,
@@ -144,6 +150,11 @@ impl Config {
     /// Who the container runs as: `containerUser`, else `remoteUser`, else the image's own.
     pub fn user(&self) -> Option<&Spanned<UserName>> {
         self.container_user.as_ref().or(self.remote_user.as_ref())
+    }
+
+    /// Whether the workspace's files are the container's user's inside, whoever has them on the host.
+    pub fn maps_owner(&self) -> bool {
+        self.update_remote_user_uid != Some(false)
     }
 
     /// Lifecycle commands in the order they run, by key.

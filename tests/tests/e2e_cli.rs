@@ -21,6 +21,8 @@ mod network_record;
 mod ordinary;
 #[path = "e2e_cli/organisation.rs"]
 mod organisation;
+#[path = "e2e_cli/owner.rs"]
+mod owner;
 #[path = "e2e_cli/programs.rs"]
 mod programs;
 #[path = "e2e_cli/refusals.rs"]

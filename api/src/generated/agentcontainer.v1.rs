@@ -53,6 +53,18 @@ pub struct OpenSessionRequest {
     /// of its secrets
     #[prost(message, repeated, tag = "6")]
     pub files: ::prost::alloc::vec::Vec<SecretFile>,
+    /// the workspace's: its files are the container's user's inside; absent: they are whose they are
+    #[prost(message, optional, tag = "7")]
+    pub owner: ::core::option::Option<Owner>,
+}
+/// A user of this machine and a group.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Owner {
+    #[prost(uint32, tag = "1")]
+    pub uid: u32,
+    #[prost(uint32, tag = "2")]
+    pub gid: u32,
 }
 /// A credential's value, kept in memory alone: by the enforcer for the session, by the gateway for its own life.
 #[allow(clippy::all)]

@@ -394,6 +394,7 @@ async fn try_both(
             roots: Vec::new(),
             secrets: Vec::new(),
             files: Vec::new(),
+            owner: None,
         })
         .await
         .map_err(|status| channel::refused("open the session", &status))?

@@ -273,6 +273,7 @@ async fn detached(mut ready: Ready, record: &Record) -> Result<u8, Failure> {
             .iter()
             .any(|s| s.session == record.session.as_str() && s.wired);
         if wired {
+            remarks(&mut ready.enforcer, record).await;
             return Ok(OURS_TO_KEEP);
         }
         let state = ready.engine.inspect(&ready.container).await?;
@@ -287,6 +288,18 @@ async fn detached(mut ready: Ready, record: &Record) -> Result<u8, Failure> {
             return Err(never_ran(&ready, None).await);
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Says what the beginning of a session had to say, which is on record when it is wired.
+async fn remarks(enforcer: &mut Enforcer, record: &Record) {
+    let Ok(mut stream) = events::open(enforcer, record.session.as_str(), 0, false).await else {
+        return;
+    };
+    while let Ok(Some(line)) = stream.message().await {
+        if let Some(remark) = events::parse(&line).as_ref().and_then(events::remark) {
+            report::warning(remark);
+        }
     }
 }
 
@@ -347,6 +360,7 @@ async fn attached(
         ready.enforcer.clone(),
         record.session.to_string(),
         live,
+        asked.tty,
         told,
         replaced,
     ));
@@ -414,6 +428,7 @@ async fn watch_events(
     mut enforcer: Enforcer,
     session: String,
     live: bool,
+    tty: bool,
     mut told: oneshot::Receiver<()>,
     replaced: watch::Sender<u64>,
 ) -> Denials {
@@ -435,6 +450,11 @@ async fn watch_events(
                 next = event.seq + 1;
                 if event.reason == "gateway-restarted" {
                     replaced.send_modify(|n| *n += 1);
+                }
+                match events::remark(&event) {
+                    Some(remark) if tty => denials.remarks.push(remark.to_owned()),
+                    Some(remark) => report::warning(remark),
+                    None => {}
                 }
                 if let (Some(line), true) = (denials.hear(&event), live) {
                     report::denied(line);
@@ -471,6 +491,7 @@ async fn finish_events(watching: JoinHandle<Denials>, tell: oneshot::Sender<()>,
         && !live
         && report::stderr_is_terminal()
     {
+        denials.remarks.iter().for_each(report::warning);
         for line in denials.summary() {
             report::denied(line);
         }

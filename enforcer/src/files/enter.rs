@@ -33,10 +33,15 @@ pub struct Mount {
     pub id: u64,
     /// The mount that it is on.
     pub parent: u64,
+    /// The filesystem, as `major:minor`, and what of it is mounted, as the kernel writes it.
+    pub device: Vec<u8>,
+    pub root: Vec<u8>,
     /// Where it is, as the kernel writes it.
     pub at: Vec<u8>,
     pub read_only: bool,
     pub shared: bool,
+    /// It shows other owners than its filesystem has (Linux 5.12).
+    pub idmapped: bool,
 }
 
 // === impl Inside ===
@@ -256,15 +261,20 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
     let (id, parent) = (number()?, number()?);
-    let at = fields.nth(2)?.to_vec();
+    let (device, root) = (fields.next()?.to_vec(), fields.next()?.to_vec());
+    let at = fields.next()?.to_vec();
     let options = fields.next()?;
+    let has = |option: &[u8]| options.split(|byte| *byte == b',').any(|o| o == option);
     let optional = fields.take_while(|field| *field != b"-");
     Some(Mount {
         id,
         parent,
+        device,
+        root,
         at,
-        read_only: options.split(|byte| *byte == b',').any(|o| o == b"ro"),
+        read_only: has(b"ro"),
         shared: { optional }.any(|field| field.starts_with(b"shared:")),
+        idmapped: has(b"idmapped"),
     })
 }
 
@@ -281,20 +291,26 @@ mod tests {
             Mount {
                 id: 36,
                 parent: 35,
+                device: b"98:0".to_vec(),
+                root: b"/mnt1".to_vec(),
                 at: br"/mnt\0402/x".to_vec(),
                 read_only: true,
-                shared: true
+                shared: true,
+                idmapped: false
             }
         );
-        let line = br"36 35 98:0 / / rw,romeo - overlay shared:1 ro";
+        let line = br"36 35 98:0 / / rw,romeo,idmapped - overlay shared:1 ro";
         assert_eq!(
             mount(line).unwrap(),
             Mount {
                 id: 36,
                 parent: 35,
+                device: b"98:0".to_vec(),
+                root: b"/".to_vec(),
                 at: b"/".to_vec(),
                 read_only: false,
-                shared: false
+                shared: false,
+                idmapped: true
             }
         );
         assert_eq!(mount(b"36 35"), None);

@@ -92,6 +92,18 @@ pub fn make_writable(mount: &OwnedFd) -> io::Result<()> {
     change(mount, 0, RDONLY, 0, false)
 }
 
+/// Has a mount that is mounted nowhere yet show another owner for each file, as a user namespace maps them; not those below it (EINVAL: the
+/// filesystem cannot; EPERM: it is not ours to say).
+pub fn map_owners(mount: &OwnedFd, userns: &OwnedFd) -> io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::try_from(userns.as_raw_fd()).unwrap_or(u64::MAX),
+    };
+    set(mount, &attr, libc::AT_EMPTY_PATH)
+}
+
 fn change(
     mount: &OwnedFd,
     attr_set: u64,
@@ -109,6 +121,10 @@ fn change(
     if recursive {
         flags |= libc::AT_RECURSIVE;
     }
+    set(mount, &attr, flags)
+}
+
+fn set(mount: &OwnedFd, attr: &libc::mount_attr, flags: libc::c_int) -> io::Result<()> {
     // SAFETY: an empty path that ends in NUL and a mount_attr of the size that is said, alive for the call.
     let status = unsafe {
         libc::syscall(
@@ -116,7 +132,7 @@ fn change(
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     };
@@ -190,6 +206,12 @@ pub fn identity(of: &OwnedFd) -> io::Result<Identity> {
 /// `S_IFMT` of a file.
 pub fn kind(of: &OwnedFd) -> io::Result<u32> {
     Ok(u32::from(stat(of)?.stx_mode) & libc::S_IFMT)
+}
+
+/// Whose a file is: user, group.
+pub fn owner(of: &OwnedFd) -> io::Result<(u32, u32)> {
+    let stat = stat(of)?;
+    Ok((stat.stx_uid, stat.stx_gid))
 }
 
 /// How many names a file has.

@@ -44,6 +44,7 @@ impl Session {
             roots: Vec::new(),
             secrets: self.trusted().secrets.clone(),
             files: Secrets::default(),
+            owner: None,
         };
         // The gateway goes by it whether or not it could be written down, and whoever asked is told that it was not.
         let applied = self.next_generation(document, &told).await;

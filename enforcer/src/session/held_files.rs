@@ -15,6 +15,7 @@ use policy::EffectivePolicy;
 
 use super::listed::Listed;
 use super::{Session, State};
+use crate::files::owner::Mapping;
 use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, When};
 use crate::kernel::{Carrier, Image, Kernel, KernelError, Look};
 use crate::process;
@@ -75,6 +76,18 @@ impl Session {
             )
         })
         .await
+    }
+
+    /// Has the workspace's files be the container's user's, where the CLI asked for that, before init is released.
+    pub(super) async fn map_owner(
+        &self,
+        pid: u32,
+        network: (u64, u64),
+    ) -> Result<Mapping, FilesError> {
+        let Some(owner) = self.state.lock().await.record.owner else {
+            return Ok(Mapping::Needless);
+        };
+        blocking(pid, move || files::owner::map(pid, network, owner)).await
     }
 
     async fn carrier(&self) -> Carrier {

@@ -11,6 +11,7 @@ use schema::net::Cidr;
 
 use super::Session;
 use super::held_files::Programs;
+use crate::files::owner::Mapping;
 use crate::files::{Held, Masked, When};
 use crate::kernel::{Kernel, KernelError};
 use crate::process;
@@ -117,25 +118,16 @@ impl Session {
         }
     }
 
-    /// The secrets, and the rules about files and programs, before anything else is opened to the container: where they do not hold, its init is told why and ends.
+    /// The workspace's owner, the secrets, and the rules about files and programs, before anything else is opened to the container: where they do not hold, its init is told why and ends.
     async fn hold_files(&self, pid: u32, wired: Wired) -> Result<(Wired, Option<Held>), WireError> {
         let document = Arc::clone(&self.state.lock().await.current.document);
-        let unruled = document.files.is_empty() && document.programs.is_empty();
-        if unruled && document.secrets.is_empty() {
-            return Ok((wired, None));
-        }
         let network = wired.netns.identity();
         let network = network.map_err(|source| WireError::Io {
             call: "stat the namespace",
             source,
         })?;
-        // First: what the rules say of the place holds for the secrets too.
-        let held = match self.put_secrets(pid, network, &document).await {
-            Ok(()) if unruled => return Ok((wired, None)),
-            Ok(()) => self.hold_rules(pid, network, document).await,
-            Err(error) => Err(error.into()),
-        };
-        let (masked, held, programs) = match held {
+        let held = self.put_files(pid, network, document).await;
+        let (mapping, held) = match held {
             Ok(held) => held,
             Err(error) => {
                 let reason = error.to_string();
@@ -144,6 +136,12 @@ impl Session {
                 let _ = told.await;
                 return Err(error);
             }
+        };
+        let mounted = matches!(mapping, Mapping::Mapped { .. }) || held.is_some();
+        let wired = Wired { mounted, ..wired };
+        self.say_mapping(&mapping);
+        let Some((masked, held, programs)) = held else {
+            return Ok((wired, None));
         };
         let mut said = vec![("files-held", "mounts", held.to_string())];
         if masked != Masked::default() {
@@ -167,11 +165,38 @@ impl Session {
             event.detail = Some(detail);
             let _ = self.write(event);
         }
-        let wired = Wired {
-            mounted: true,
-            ..wired
-        };
         Ok((wired, Some(held)))
+    }
+
+    /// In this order: rules are mounted upon what is mapped, and what they say of the secrets' place holds for the secrets too.
+    async fn put_files(
+        &self,
+        pid: u32,
+        network: (u64, u64),
+        document: Arc<EffectivePolicy>,
+    ) -> Result<(Mapping, Option<(Masked, Held, Programs)>), WireError> {
+        let mapping = self.map_owner(pid, network).await?;
+        if matches!(mapping, Mapping::Mapped { .. }) {
+            self.alone(pid)?;
+        }
+        self.put_secrets(pid, network, &document).await?;
+        if document.files.is_empty() && document.programs.is_empty() {
+            return Ok((mapping, None));
+        }
+        let held = self.hold_rules(pid, network, document).await?;
+        Ok((mapping, Some(held)))
+    }
+
+    fn say_mapping(&self, mapping: &Mapping) {
+        let (verdict, reason) = match mapping {
+            Mapping::Needless => return,
+            Mapping::Mapped { .. } => (Verdict::Allow, "workspace-mapped"),
+            Mapping::Not { .. } => (Verdict::Flag, "workspace-not-mapped"),
+        };
+        let mut event = Event::new(Kind::Lifecycle, verdict, reason);
+        event.layer = Some("mounts".into());
+        event.detail = Some(mapping.to_string());
+        let _ = self.write(event);
     }
 
     /// By mounts, and by the programs in the kernel where the session has them.

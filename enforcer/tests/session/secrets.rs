@@ -38,6 +38,7 @@ async fn open(case: &Case, files: Vec<v1::SecretFile>, rules: Value) -> Arc<Sess
         roots: Vec::new(),
         secrets: Vec::new(),
         files: Secrets::new(files),
+        owner: None,
     };
     Session::open(
         Arc::clone(&case.rig.places),

@@ -19,6 +19,7 @@ async fn what_is_taken_away_is_gone_from_the_gateway_although_it_cannot_be_writt
         roots: Vec::new(),
         secrets: vec![secret(b"the-value-of-it", false)],
         files: Default::default(),
+        owner: None,
     };
     let session = Session::open(
         Arc::clone(&rig.places),

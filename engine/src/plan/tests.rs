@@ -328,3 +328,35 @@ fn what_stands_for_a_credential_is_set_whatever_else_sets_it() {
     );
     assert_eq!(request.env["GITHUB_TOKEN"].as_deref(), Some("placeholder"));
 }
+
+#[test]
+fn it_is_said_whose_the_workspace_is_where_the_user_is_another() {
+    let said = |config: &str| {
+        let notes = bench().make(config).unwrap().notes;
+        let mut notes = notes.into_iter().filter(|n| n.contains("the workspace is"));
+        notes.next()
+    };
+    // The bench's is 501:20's.
+    for same in [
+        r#"{ "image": "x" }"#,
+        r#"{ "image": "x", "containerUser": "root" }"#,
+    ] {
+        assert_eq!(said(same), None, "{same}");
+    }
+    let mapped = said(r#"{ "image": "x", "containerUser": "node" }"#).unwrap();
+    assert!(
+        mapped.contains("501:20's on this machine and 1000:1000's inside"),
+        "{mapped}"
+    );
+    let left = r#"{ "image": "x", "containerUser": "node", "updateRemoteUserUID": false }"#;
+    let left = said(left).unwrap();
+    assert!(left.contains("as `updateRemoteUserUID` says"), "{left}");
+    let config = |text: &str| schema::config::parse(text.as_bytes(), "f").unwrap();
+    let (on, off) = (
+        config(r#"{ "image": "x", "updateRemoteUserUID": true }"#),
+        config(r#"{ "image": "x", "updateRemoteUserUID": false }"#),
+    );
+    assert_eq!(mapped_owner(&on, (501, 20)), Some((501, 20)));
+    assert_eq!(mapped_owner(&on, (0, 20)), None);
+    assert_eq!(mapped_owner(&off, (501, 20)), None);
+}

@@ -210,6 +210,10 @@ fn only_what_asks_for_more_asks_again() {
         ),
         (
             r#"{ "image": "debian" }"#,
+            r#"{ "image": "debian", "updateRemoteUserUID": false }"#,
+        ),
+        (
+            r#"{ "image": "debian" }"#,
             r#"{ "image": "debian", "workspaceFolder": "/x" }"#,
         ),
         (

@@ -119,12 +119,6 @@ pub const REFUSED: &[Key] = &[
     ),
     key(
         Parent::Root,
-        "updateRemoteUserUID",
-        Accepted::Bool(false),
-        "user ids of the image are not changed by this version; leave the key out, or write false",
-    ),
-    key(
-        Parent::Root,
         "userEnvProbe",
         Accepted::Words(&["none"]),
         "shells are not asked for their environment by this version; write \"none\"",

@@ -74,6 +74,9 @@ fn read(reader: &mut Reader<'_>, root: &Node, flavour: Flavour) -> Option<Config
     let remote_user = object
         .take("remoteUser")
         .and_then(|node| user(reader, node, "remoteUser"));
+    let update_remote_user_uid = object
+        .take("updateRemoteUserUID")
+        .and_then(|node| reader.bool(node, "updateRemoteUserUID"));
     if let (Some(container), Some(remote)) = (&container_user, &remote_user)
         && container != remote
     {
@@ -157,6 +160,7 @@ fn read(reader: &mut Reader<'_>, root: &Node, flavour: Flavour) -> Option<Config
         workspace_mount,
         mounts,
         override_command,
+        update_remote_user_uid,
         on_create_command,
         update_content_command,
         post_create_command,
