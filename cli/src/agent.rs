@@ -14,7 +14,9 @@ use schema::config::agent::Domain;
 use schema::config::{Config, DiscoverError, discover};
 use schema::credential::Source;
 use schema::diag::Position;
+use schema::digest::Digest;
 use schema::hostconfig::{Grant, HostConfig, Setting};
+use schema::lockfile::{self, AgentPin};
 use schema::organisation::Organisation;
 use schema::profile::{
     Added, AddedCredential, INSTRUCTIONS, Install, Key, PROGRAM, Package, Profile,
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::grants;
 use crate::loaded::Loaded;
+use crate::lock;
 use crate::places::{Places, make_private, write_private};
 use crate::report::Failure;
 use crate::trust;
@@ -32,8 +35,9 @@ use crate::trust;
 #[derive(Debug)]
 pub struct Chosen {
     pub profile: &'static Profile,
-    /// What is installed where the image does not have it.
+    /// What is installed where the image does not have it and nothing is pinned.
     pub version: String,
+    pub asked_version: bool,
     pub asked_image: bool,
     /// What runs where the workspace has no config.
     pub image: String,
@@ -59,6 +63,7 @@ struct Installed {
     package: String,
     version: String,
     registry: String,
+    pin: AgentPin,
 }
 
 /// The agent that was named, if one was.
@@ -83,6 +88,7 @@ impl Chosen {
         image: Option<String>,
     ) -> Result<Self, Failure> {
         let pinned = profile.package.as_ref().map(|package| package.version);
+        let asked_version = version.is_some();
         let version = version.unwrap_or_else(|| pinned.unwrap_or_default().to_owned());
         let word = |part: &str| {
             !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -97,6 +103,7 @@ impl Chosen {
         Ok(Self {
             profile,
             version,
+            asked_version,
             asked_image: image.is_some(),
             image: image.unwrap_or_else(|| profile.image.to_owned()),
             brought: false,
@@ -384,17 +391,77 @@ pub async fn settle(
         )
         .help("say so in its /etc/npmrc or the project's .npmrc, `registry=https://…/`, or in the image's NPM_CONFIG_REGISTRY")
     })?;
-    let mut install = install(package, &chosen.version, &url)?;
+    let pin = pinned(chosen, package, loaded)?;
+    let version = pin.as_ref().map_or(&chosen.version, |pin| &pin.version);
+    let mut install = install(package, version, &url)?;
     let id = image.id.to_string();
-    let volume = program_volume(profile, &install, &[&state_dir, &id, &uid, whose]);
+    let of = [state_dir.as_str(), &id, &uid, whose];
+    let mut volume = program_volume(profile, &install, &of);
+    let mut found = installed(&loaded.places, engine, &volume, &install).await?;
+    if let Some(pin) = pin {
+        // What another workspace's lockfile says is no word on what this one's does.
+        if found.as_ref() != Some(&pin) {
+            let digest = Digest::of(&serde_json::to_vec(&pin).unwrap_or_default());
+            let digest = digest.to_string();
+            let of = [&of[..], &[&digest]].concat();
+            volume = program_volume(profile, &install, &of);
+            found = installed(&loaded.places, engine, &volume, &install).await?;
+            found = found.filter(|found| *found == pin);
+        }
+        install.done = found.is_some();
+        install.pin = Some(pin);
+    } else {
+        install.done = found.is_some();
+        install.pin = found;
+    }
     settled.parts.program = Some(ProgramVolume {
         name: volume.clone(),
         writable: false,
+        files: Vec::new(),
     });
     settled.command[0] = format!("{PROGRAM}/node_modules/.bin/{program}");
-    install.done = is_installed(&loaded.places, engine, &volume, &install).await?;
     settled.install = Some((install, volume));
     Ok(settled)
+}
+
+/// What the lockfile says of it; another version can be had by moving the pin alone.
+fn pinned(
+    chosen: &Chosen,
+    package: &Package,
+    loaded: &Loaded,
+) -> Result<Option<AgentPin>, Failure> {
+    let name = chosen.profile.name;
+    let lockfile = match &loaded.lock {
+        Some(lockfile) => Some(lockfile.clone()),
+        // A plan has none.
+        None => lock::read(&lock::path(loaded, chosen.brought))?,
+    };
+    let Some(pin) = lockfile.and_then(|mut lockfile| lockfile.agents.remove(name)) else {
+        return Ok(None);
+    };
+    let wrong = if pin.package != package.name {
+        format!("{name} is {}, and {} is locked", package.name, pin.package)
+    } else if chosen.asked_version && pin.version != chosen.version {
+        format!(
+            "{} {} is locked, and {} was asked for",
+            pin.package, pin.version, chosen.version
+        )
+    } else {
+        return Ok(Some(pin));
+    };
+    Err(Failure::new("agent-version", wrong).help(move_pin(name, chosen.brought)))
+}
+
+/// How a person has the next run pin an agent anew.
+pub fn move_pin(name: &str, brought: bool) -> String {
+    if brought {
+        format!("`agentcontainer run --lock {name}` pins it anew")
+    } else {
+        format!(
+            "`agentcontainer lock --update {}` has the next `agentcontainer run {name}` pin it anew",
+            lockfile::agent_pin(name)
+        )
+    }
 }
 
 /// By what was installed and where from, beside what it is for.
@@ -433,6 +500,7 @@ fn install(package: &Package, version: &str, url: &str) -> Result<Install, Failu
             port: Some(host.https_port()),
             ..host
         },
+        pin: None,
         done: false,
     })
 }
@@ -469,29 +537,32 @@ fn record_of(places: &Places, volume: &str) -> PathBuf {
     places.state.join("agents").join(format!("{volume}.json"))
 }
 
-/// Whether that volume holds that very program, whole.
-pub async fn is_installed(
+/// What that volume holds of that very program, whole; `None` where it does not.
+pub async fn installed(
     places: &Places,
     engine: &Engine,
     volume: &str,
     install: &Install,
-) -> Result<bool, Failure> {
+) -> Result<Option<AgentPin>, Failure> {
     let Ok(bytes) = std::fs::read(record_of(places, volume)) else {
-        return Ok(false);
+        return Ok(None);
     };
     let Ok(known) = serde_json::from_slice::<Installed>(&bytes) else {
-        return Ok(false);
+        return Ok(None);
     };
     let made = engine.volume_made(volume).await?;
-    Ok(made.is_some_and(|made| known == Installed::new(volume, made, install)))
+    let whole =
+        made.is_some_and(|made| known == Installed::new(volume, made, install, known.pin.clone()));
+    Ok(whole.then_some(known.pin))
 }
 
-/// Notes that what lies in the volume is whole.
+/// Notes that what lies in the volume is whole, and what it is.
 pub async fn note_installed(
     places: &Places,
     engine: &Engine,
     volume: &str,
     install: &Install,
+    pin: AgentPin,
 ) -> Result<(), Failure> {
     let Some(made) = engine.volume_made(volume).await? else {
         return Err(Failure::new(
@@ -500,19 +571,28 @@ pub async fn note_installed(
         ));
     };
     make_private(&places.state.join("agents"))?;
-    let installed = Installed::new(volume, made, install);
+    let installed = Installed::new(volume, made, install, pin);
     let bytes = serde_json::to_vec(&installed).unwrap_or_default();
     write_private(&record_of(places, volume), &bytes)
 }
 
+/// Has the config know what was installed.
+pub fn know_pin(loaded: &mut Loaded, pin: Option<AgentPin>) {
+    let added = loaded.config.profile.as_mut();
+    if let Some(install) = added.and_then(|added| added.install.as_mut()) {
+        install.pin = pin;
+    }
+}
+
 impl Installed {
-    fn new(volume: &str, made: String, install: &Install) -> Self {
+    fn new(volume: &str, made: String, install: &Install, pin: AgentPin) -> Self {
         Self {
             volume: volume.to_owned(),
             made,
             package: install.package.clone(),
             version: install.version.clone(),
             registry: install.registry.clone(),
+            pin,
         }
     }
 }
@@ -622,7 +702,13 @@ mod tests {
         let all: std::collections::BTreeSet<_> = others.iter().chain([&ours]).collect();
         assert_eq!(all.len(), 4);
         // Nor is a record of another program, by whatever name, one of this.
-        let known = |install: &Install| Installed::new(&ours, "then".to_owned(), install);
+        let pin = AgentPin {
+            package: install.package.clone(),
+            version: install.version.clone(),
+            packages: Default::default(),
+        };
+        let known =
+            |install: &Install| Installed::new(&ours, "then".to_owned(), install, pin.clone());
         let evil = from("https://evil.example/", "").1;
         assert_ne!(known(&evil), known(&install));
     }

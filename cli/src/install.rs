@@ -10,7 +10,9 @@ use engine::image::Image;
 use schema::config::agent::{Action, Domain, Rule};
 use schema::diag::{Position, Spanned};
 use schema::host::HostPattern;
+use schema::lockfile::AgentPin;
 use schema::profile::{Added, Install, PROGRAM};
+use schema::session::SessionId;
 use tokio::sync::watch;
 
 use crate::agent::{self, Chosen, Settled};
@@ -29,15 +31,19 @@ const SHOWN: usize = 4096;
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 /// npm puts it where the volume is, from the registry that was reviewed: one that the image names for the package's scope would win
-/// over `--registry` alone. Package scripts are off, and what one of them would have done is done by node alone.
+/// over `--registry` alone. What is pinned lies there as npm's own lockfile, which `npm ci` holds to; else npm writes one. Package
+/// scripts are off, and what one of them would have done is done by node alone.
 const SCRIPT: &str = r#"
 set -eu
 cd "$1"
 case "$3" in @*/*) scope="--${3%%/*}:registry=$2" ;; *) scope=--no-audit ;; esac
-npm install --prefix "$1" --cache /tmp/.npm --registry "$2" "$scope" --ignore-scripts --no-audit --no-fund --no-update-notifier \
-  --loglevel error --no-progress "$3@$4"
-if [ -n "$6" ]; then cd "node_modules/$3" && node "$6" && cd "$1"; fi
-test -x "node_modules/.bin/$5"
+if [ -e package-lock.json ]; then set -- "$@" ci; else set -- "$@" install "$3@$4"; fi
+package=$3 program=$5 finish=$6 into=$1 registry=$2
+shift 6
+npm "$@" --prefix "$into" --cache /tmp/.npm --registry "$registry" "$scope" --package-lock --ignore-scripts --no-audit --no-fund \
+  --no-update-notifier --loglevel error --no-progress
+if [ -n "$finish" ]; then cd "node_modules/$package" && node "$finish" && cd "$into"; fi
+test -x "node_modules/.bin/$program"
 "#;
 
 /// Whether anything may be done yet.
@@ -47,9 +53,10 @@ pub enum How {
     Run { yes: bool },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
-    Installed,
+    /// What is there now, if it was npm that put it there.
+    Installed(Option<AgentPin>),
     /// A signal ended it.
     Told(i32),
 }
@@ -118,13 +125,16 @@ pub async fn run(loaded: &Loaded, volume: &str, signals: &mut Signals) -> Result
         .as_ref()
         .and_then(|added| Some((added, added.install.as_ref()?)));
     let Some((added, install)) = wanted else {
-        return Ok(Done::Installed);
+        return Ok(Done::Installed(None));
     };
     let _one = one_at_a_time(loaded, volume)?;
     let engine = Engine::connect(loaded.host.engine().clone()).await?;
     // Another may have, since this one looked.
-    if agent::is_installed(&loaded.places, &engine, volume, install).await? {
-        return Ok(Done::Installed);
+    let found = agent::installed(&loaded.places, &engine, volume, install).await?;
+    if let Some(found) = found
+        && install.pin.as_ref().is_none_or(|pin| *pin == found)
+    {
+        return Ok(Done::Installed(Some(found)));
     }
     if loaded.offline {
         return Err(Failure::new(
@@ -145,6 +155,11 @@ pub async fn run(loaded: &Loaded, volume: &str, signals: &mut Signals) -> Result
             program: Some(ProgramVolume {
                 name: volume.to_owned(),
                 writable: true,
+                files: install
+                    .pin
+                    .as_ref()
+                    .map(|pin| pin.files().to_vec())
+                    .unwrap_or_default(),
             }),
             alone: true,
             ..AgentParts::default()
@@ -185,28 +200,69 @@ pub async fn run(loaded: &Loaded, volume: &str, signals: &mut Signals) -> Result
         "ended",
     )
     .await;
-    let (status, said) = match ended? {
+    let ended = match ended? {
         Ok(ended) => ended,
         Err(number) => return Ok(Done::Told(number)),
     };
     closed?;
-    if status != 0 {
-        return Err(Failure::new(
-            "agent-install",
+    if ended.status != 0 {
+        return Err(failed(added, install, loaded, &ended, &record.session));
+    }
+    let pin = match &install.pin {
+        Some(pin) => pin.clone(),
+        None => {
+            AgentPin::of_npm(&ended.lock, &install.package, &install.version).map_err(|why| {
+                Failure::new(
+                    "agent-install",
+                    format!(
+                        "{} {} cannot be pinned: {why}",
+                        install.package, install.version
+                    ),
+                )
+                .help(format!(
+                    "use an image that has {}, or one with a later npm",
+                    added.profile.name
+                ))
+            })?
+        }
+    };
+    agent::note_installed(&loaded.places, &engine, volume, install, pin.clone()).await?;
+    Ok(Done::Installed(Some(pin)))
+}
+
+/// What npm says where what a registry serves is not what is pinned.
+fn failed(
+    added: &Added,
+    install: &Install,
+    loaded: &Loaded,
+    ended: &Ended,
+    session: &SessionId,
+) -> Failure {
+    let (said, name) = (ended.said.trim(), added.profile.name);
+    if install.pin.is_some() && said.contains("EINTEGRITY") {
+        let brought = loaded.config.file == added.origin();
+        return Failure::new(
+            "agent-pin",
             format!(
-                "npm could not install {} {}: {}",
-                install.package,
-                install.version,
-                said.trim()
+                "{} serves other bytes for {} {}, or for something it needs, than were pinned when it was first installed: {said}",
+                install.registry, install.package, install.version
             ),
         )
         .help(format!(
-            "`agentcontainer logs --network {}` shows what it reached and was refused",
-            record.session
-        )));
+            "nothing was installed; a published version does not change, so ask whoever runs the registry. If you know why: {}",
+            agent::move_pin(name, brought)
+        ));
     }
-    agent::note_installed(&loaded.places, &engine, volume, install).await?;
-    Ok(Done::Installed)
+    Failure::new(
+        "agent-install",
+        format!(
+            "npm could not install {} {}: {said}",
+            install.package, install.version
+        ),
+    )
+    .help(format!(
+        "`agentcontainer logs --network {session}` shows what it reached and was refused"
+    ))
 }
 
 fn one_at_a_time(loaded: &Loaded, volume: &str) -> Result<File, Failure> {
@@ -301,14 +357,22 @@ async fn enforcer_of(loaded: &Loaded) -> Option<Enforcer> {
     Some(running.0)
 }
 
-/// The program's status, and the end of what it said.
+/// How npm ended.
+struct Ended {
+    status: i64,
+    /// The end of what it said.
+    said: String,
+    /// What it wrote down of what it installed.
+    lock: Vec<u8>,
+}
+
 async fn work(
     alone: &Loaded,
     asked: &Asked,
     record: &crate::record::Record,
     stopped: watch::Receiver<bool>,
     up: &mut Option<Enforcer>,
-) -> Result<(i64, String), Failure> {
+) -> Result<Ended, Failure> {
     let ready = start::prepare(alone, asked, &[], record, stopped).await?;
     *up = Some(ready.enforcer.clone());
     let engine = &ready.engine;
@@ -322,7 +386,12 @@ async fn work(
         said.drain(..over);
     }
     let status = engine.wait(&ready.container).await?;
-    Ok((status, String::from_utf8_lossy(&said).into_owned()))
+    let lock = engine.npm_lock(&ready.container).await?;
+    Ok(Ended {
+        status,
+        said: String::from_utf8_lossy(&said).into_owned(),
+        lock: lock.unwrap_or_default(),
+    })
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use schema::config::discover;
 use schema::config::tools::ToolKind;
 use schema::digest::Digest;
 use schema::image::ImageRef;
-use schema::lockfile::{self, Drift, Lockfile, MAX_BYTES, Pin, Platform, Wanted};
+use schema::lockfile::{self, AgentPin, Drift, Lockfile, MAX_BYTES, Pin, Platform, Wanted};
 
 use crate::drift;
 use crate::files;
@@ -209,6 +209,34 @@ async fn make_for_brought(
     Ok(())
 }
 
+/// Writes down what the agent that is run was installed as, where nothing says it yet.
+pub fn keep_agent(loaded: &mut Loaded, brought: bool) -> Result<(), Failure> {
+    let added = loaded.config.profile.as_ref();
+    let installed = added.and_then(|added| Some((added.profile.name, added.install.as_ref()?)));
+    let Some((name, Some(pin))) = installed.map(|(name, install)| (name, &install.pin)) else {
+        return Ok(());
+    };
+    let path = path(loaded, brought);
+    // It may have been written since it was read.
+    let Some(mut lockfile) = read(&path)? else {
+        return Err(not_locked(&path, None));
+    };
+    if lockfile.agents.get(name) == Some(pin) {
+        return Ok(());
+    }
+    report::note(format!(
+        "locked {} {} {} {}",
+        lockfile::agent_pin(name),
+        pin.package,
+        pin.version,
+        pin.integrity()
+    ));
+    lockfile.agents.insert(name.to_owned(), pin.clone());
+    write(&path, &lockfile)?;
+    loaded.lock = Some(lockfile);
+    Ok(())
+}
+
 fn not_locked(path: &Path, drift: Option<&[Drift]>) -> Failure {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match drift {
@@ -277,9 +305,12 @@ pub async fn make(
     let wanted = wanted(loaded);
     let needed = old.iter().flat_map(|old| old.features.keys());
     let named = wanted.pins.iter().map(|(name, _)| name);
+    let agents = old.iter().flat_map(|old| old.agents.keys());
+    let agents: Vec<String> = agents.map(|name| lockfile::agent_pin(name)).collect();
     let names: BTreeSet<&str> = named
         .chain(&wanted.local)
         .chain(needed)
+        .chain(&agents)
         .map(String::as_str)
         .collect();
     for name in &how.update {
@@ -388,6 +419,7 @@ pub async fn make(
         local_features: features.local,
         install_order: features.order,
         policy: named.remove("policy"),
+        agents: kept_agents(old.as_ref(), how),
     };
     let mut held = loaded.clone();
     if let Some(document) = organisation::of_workspace(client, &loaded.config, &lockfile).await? {
@@ -414,6 +446,14 @@ pub async fn make(
     }
     drift::hold(&held, client, old.as_ref(), &lockfile, how.yes).await?;
     Ok((lockfile, changes))
+}
+
+/// What the next run of an agent pins anew is not kept.
+fn kept_agents(old: Option<&Lockfile>, how: &How) -> BTreeMap<String, AgentPin> {
+    let mut agents = old.map(|old| old.agents.clone()).unwrap_or_default();
+    let is_moved = |name: &str| how.update.contains(&lockfile::agent_pin(name));
+    agents.retain(|name, _| !how.update_all && !is_moved(name));
+    agents
 }
 
 /// The same pins as they would be made now; only those of these names, without a name all. What is named by its digest cannot move,

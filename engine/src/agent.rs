@@ -7,6 +7,7 @@ use std::path::Path;
 use bollard::query_parameters::{
     ContainerArchiveInfoOptionsBuilder, UploadToContainerOptionsBuilder,
 };
+use schema::lockfile::agent::MAX_NPM_LOCK;
 use schema::profile::{PROGRAM, PROGRAM_VOLUME, Profile, STATE, VOLUME};
 
 use crate::contents::STANDARD_PATH;
@@ -35,6 +36,8 @@ pub struct ProgramVolume {
     pub name: String,
     /// For the session that installs it, and no other.
     pub writable: bool,
+    /// What that session finds in the directory that npm installs into.
+    pub files: Vec<(&'static str, String)>,
 }
 
 /// A directory of the user's, or a file in one, that a volume has to hold.
@@ -119,11 +122,21 @@ impl Engine {
             }
             self.put(container, VOLUME, &entries, owner).await?;
         }
-        if parts.program.as_ref().is_some_and(|p| p.writable) {
-            let entries = [directory("npm")];
+        if let Some(program) = parts.program.as_ref().filter(|p| p.writable) {
+            let mut entries = vec![directory("npm")];
+            entries.extend(program.files.iter().map(|(name, text)| Entry {
+                path: format!("npm/{name}"),
+                content: Some(text.as_str()),
+            }));
             self.put(container, PROGRAM_VOLUME, &entries, owner).await?;
         }
         Ok(())
+    }
+
+    /// What npm wrote down of what it installed in a container, cut after one byte too many; `None` where it wrote nothing.
+    pub async fn npm_lock(&self, container: &str) -> Result<Option<Vec<u8>>, EngineError> {
+        let path = format!("{PROGRAM}/package-lock.json");
+        self.read_file(container, &path, MAX_NPM_LOCK + 1).await
     }
 
     async fn is_in(&self, container: &str, path: &str) -> Result<bool, EngineError> {
@@ -277,6 +290,7 @@ mod tests {
             program: Some(ProgramVolume {
                 name: "agentcontainer-agent-claude-2".to_owned(),
                 writable,
+                files: Vec::new(),
             }),
             instructions: Some(("CLAUDE.md", "words")),
             alone: false,

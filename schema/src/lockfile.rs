@@ -13,12 +13,16 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use agent::{AgentPin, PackagePin};
+
 use crate::config::Config;
 use crate::config::feature::{FeatureId, FeaturePlace, Options};
 use crate::config::tools::{ToolKind, ToolName};
 use crate::diag::{Diagnostic, Position};
 use crate::digest::Digest;
 use crate::image::ImageRef;
+
+pub mod agent;
 
 /// The file's name, beside the config.
 pub const FILE: &str = "agentcontainer-lock.json";
@@ -28,6 +32,8 @@ pub const VERSION: u32 = 1;
 pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// The most pins of each kind.
 pub const MAX_PINS: usize = 1024;
+/// The most agents.
+pub const MAX_AGENTS: usize = 16;
 /// The most platforms of one pin.
 pub const MAX_PLATFORMS: usize = 64;
 
@@ -86,6 +92,14 @@ pub struct Lockfile {
     /// The workspace's own policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Pin>,
+    /// Agents that `run AGENT` installed, by the name of their profile.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "each_once"
+    )]
+    #[schemars(extend("maxProperties" = MAX_AGENTS))]
+    pub agents: BTreeMap<String, AgentPin>,
 }
 
 /// A feature that lies beside the config.
@@ -256,6 +270,10 @@ impl Lockfile {
             )));
         }
         lockfile.check_names().map_err(&refused)?;
+        for (name, pin) in &lockfile.agents {
+            pin.check()
+                .map_err(|why| refused(format!("{}: {why}", agent_pin(name))))?;
+        }
         for (name, pin) in lockfile.pins() {
             pin.check()
                 .map_err(|why| refused(format!("{name}: {why}")))?;
@@ -277,6 +295,16 @@ impl Lockfile {
             if count > MAX_PINS {
                 return Err(format!("it has more than {MAX_PINS} {what}"));
             }
+        }
+        if self.agents.len() > MAX_AGENTS {
+            return Err(format!("it has more than {MAX_AGENTS} agents"));
+        }
+        let is_word = |name: &&String| {
+            (1..=32).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+        };
+        if let Some(name) = self.agents.keys().find(|name| !is_word(name)) {
+            return Err(format!("{name:?} is no name of an agent"));
         }
         if let Some((name, _)) = self.pins().skip(1).find(|(_, pin)| pin.local) {
             return Err(format!(
@@ -457,6 +485,11 @@ impl Wanted {
 /// The name of a tool's pin.
 pub fn tool_pin(kind: ToolKind, name: &str) -> String {
     format!("{}:{name}", kind.as_str())
+}
+
+/// The name of an agent's pin.
+pub fn agent_pin(name: &str) -> String {
+    format!("agent:{name}")
 }
 
 /// Where the lockfile of a config is.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::config::agent::Domain;
 use crate::config::units::VariableName;
 use crate::credential::{CredentialName, Source};
+use crate::lockfile::AgentPin;
 
 /// Where the volume with an agent's own state is inside; the user's own directory in it is [`STATE`].
 pub const VOLUME: &str = "/var/lib/agentcontainer/agent";
@@ -101,6 +102,8 @@ pub struct Install {
     /// As npm names it: `https://…/`.
     pub registry: String,
     pub host: Domain,
+    /// Where it was installed before: each package and the digest of its bytes.
+    pub pin: Option<AgentPin>,
     /// An earlier session did.
     pub done: bool,
 }

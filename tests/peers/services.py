@@ -17,18 +17,24 @@ def say(**what):
 
 
 @functools.cache
+def described(path, changed):
+    with tarfile.open(path) as tar:
+        manifest = json.load(tar.extractfile("package/package.json"))
+    digest = hashlib.sha512()
+    with open(path, "rb") as content:
+        while part := content.read(1 << 20):
+            digest.update(part)
+    return {**manifest, "dist": {"integrity": "sha512-" + base64.b64encode(digest.digest()).decode()}}
+
+
 def packages():
-    """Name to version to (file, manifest)."""
+    """Name to version to (file, manifest), of the tarballs that are there now."""
     found = {}
     for file in sorted(os.listdir(PACKAGES)):
+        if not file.endswith(".tgz"):
+            continue
         path = os.path.join(PACKAGES, file)
-        with tarfile.open(path) as tar:
-            manifest = json.load(tar.extractfile("package/package.json"))
-        digest = hashlib.sha512()
-        with open(path, "rb") as content:
-            while part := content.read(1 << 20):
-                digest.update(part)
-        manifest["dist"] = {"integrity": "sha512-" + base64.b64encode(digest.digest()).decode()}
+        manifest = described(path, os.stat(path).st_mtime_ns)
         found.setdefault(manifest["name"], {})[manifest["version"]] = (path, manifest)
     return found
 
@@ -133,13 +139,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         versions = packages().get(path)
         if not versions:
             return self.answer(404, "application/json", b'{"error":"not found"}')
-        described = {}
+        all = {}
         for version, (_, manifest) in versions.items():
             url = f"https://{host}/-/tarball/{path}@{version}"
-            described[version] = {**manifest, "dist": {**manifest["dist"], "tarball": url}}
+            all[version] = {**manifest, "dist": {**manifest["dist"], "tarball": url}}
         latest = sorted(versions)[-1]
         self.answer(200, "application/json",
-                    json.dumps({"name": path, "dist-tags": {"latest": latest}, "versions": described}).encode())
+                    json.dumps({"name": path, "dist-tags": {"latest": latest}, "versions": all}).encode())
 
 
 class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):

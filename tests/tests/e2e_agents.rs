@@ -5,6 +5,8 @@
 
 #[path = "e2e_agents/packages.rs"]
 mod packages;
+#[path = "e2e_agents/pins.rs"]
+mod pins;
 #[path = "e2e_agents/profiles.rs"]
 mod profiles;
 #[path = "e2e_agents/real.rs"]

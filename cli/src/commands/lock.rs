@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use schema::lockfile::Platform;
+use schema::lockfile::{Platform, agent_pin};
 use serde_json::json;
 
 use super::json;
@@ -15,7 +15,8 @@ use crate::trust;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Look this one up again: `image`, `policy`, a feature as it is named, `mcp:NAME`, `component:NAME`, `skill:NAME`
+    /// Look this one up again: `image`, `policy`, a feature as it is named, `mcp:NAME`, `component:NAME`, `skill:NAME`; of
+    /// `agent:NAME` the next run
     #[arg(long, value_name = "NAME")]
     update: Vec<String>,
     /// Say whether the lockfile is current, and write nothing: 0 it is, 1 it is not, 2 it could not be read
@@ -51,6 +52,8 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     trust::require(&loaded, args.yes)?;
     let path = lock::path(&loaded, false);
     let client = registries::client(&loaded.places, &loaded.host, args.offline)?;
+    let is_agent = |name: &&String| name.starts_with("agent:");
+    let anew: Vec<String> = args.update.iter().filter(is_agent).cloned().collect();
     let how = How {
         update: args.update,
         update_all: false,
@@ -86,6 +89,21 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     }
     for (name, pin) in &lockfile.local_features {
         report::out(format!("{}  {}", escape(name), pin.digest));
+    }
+    for (name, pin) in &lockfile.agents {
+        report::out(format!(
+            "{}  {} {}  {}",
+            agent_pin(name),
+            escape(&pin.package),
+            escape(&pin.version),
+            pin.integrity()
+        ));
+    }
+    for name in anew {
+        report::note(format!(
+            "{name} has no pin now: the next `agentcontainer run {}` installs and pins it",
+            name.trim_start_matches("agent:")
+        ));
     }
     features::say(&lockfile);
     let kept = changes

@@ -134,10 +134,11 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     let mut signals = Signals::register()?;
     if let Some(volume) = to_install {
         match install::run(&loaded, &volume, &mut signals).await? {
-            Done::Installed => {}
+            Done::Installed(pin) => agent::know_pin(&mut loaded, pin),
             Done::Told(number) => return Ok(by_signal(number)),
         }
     }
+    lock::keep_agent(&mut loaded, brought)?;
     let credentials = credentials::resolve(&loaded, args.detach).await?;
     record.save(&loaded.places)?;
 

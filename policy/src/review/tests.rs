@@ -259,6 +259,7 @@ fn what_a_profile_adds_is_reviewed_with_where_it_is_from() {
             version: "1.2.3".to_owned(),
             registry: "https://npm.example/".to_owned(),
             host: "npm.example:443".parse().unwrap(),
+            pin: None,
             done: !offered,
         }),
     };

@@ -320,3 +320,27 @@ fn a_platform_has_one_spelling() {
         assert!(platform(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn an_agents_pin_is_one_of_a_name_and_of_that_package() {
+    let integrity = format!("sha512-{}==", "A".repeat(86));
+    let with = |name: &str, version: &str, count: usize| {
+        let mut lockfile = parse(&text()).unwrap();
+        let npm = serde_json::json!({ "packages": { "node_modules/a": { "version": "1.0.0", "integrity": integrity } } });
+        let mut pin = AgentPin::of_npm(npm.to_string().as_bytes(), "a", "1.0.0").unwrap();
+        pin.version = version.to_owned();
+        for n in 0..count {
+            let name = format!("{name}{}", "x".repeat(n));
+            lockfile.agents.insert(name, pin.clone());
+        }
+        parse(&lockfile.to_text())
+    };
+    assert_eq!(
+        with("claude", "1.0.0", 1).unwrap().agents["claude"].integrity(),
+        integrity
+    );
+    assert!(with("claude", "1.0.1", 1).is_err());
+    assert!(with("a b", "1.0.0", 1).is_err());
+    assert!(with("a", "1.0.0", MAX_AGENTS).is_ok());
+    assert!(with("a", "1.0.0", MAX_AGENTS + 1).is_err());
+}

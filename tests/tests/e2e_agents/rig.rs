@@ -34,6 +34,8 @@ fetch('https://api.anthropic.com/v1/messages', { method: 'POST', headers: { 'x-a
 
 pub struct Shared {
     pub services: Services,
+    /// What the registry serves.
+    packages: PathBuf,
 }
 
 pub fn shared() -> &'static Shared {
@@ -51,13 +53,21 @@ pub fn shared() -> &'static Shared {
         pack_fake(&packages);
         Shared {
             services: Services::start(&packages),
+            packages,
         }
     })
 }
 
 fn pack_fake(into: &Path) {
+    pack_agent(into, "fake", FAKE, "", &[]);
+    pack_greets(into, "1.0.0");
+}
+
+/// The package that is no agent, with these words in one of its files.
+fn pack_agent(into: &Path, file: &str, version: &str, words: &str, needs: &[(&str, &str)]) {
+    let needs: std::collections::BTreeMap<_, _> = needs.iter().copied().collect();
     let manifest = serde_json::json!({
-        "name": "@anthropic-ai/claude-code", "version": FAKE, "bin": { "claude": "claude.js" },
+        "name": "@anthropic-ai/claude-code", "version": version, "bin": { "claude": "claude.js" }, "dependencies": needs,
         // Scripts of packages are off.
         "scripts": { "postinstall": "touch /tmp/script-ran; exit 1" },
     });
@@ -65,17 +75,50 @@ fn pack_fake(into: &Path) {
     let files = [
         ("package.json", manifest.to_string()),
         ("claude.js", "not finished".to_owned()),
-        ("agent.js", FAKE_AGENT.to_owned()),
+        ("agent.js", format!("{FAKE_AGENT}{words}")),
         ("install.cjs", finish.to_owned()),
     ];
-    pack(into, "fake", &files);
-    let manifest = serde_json::json!({ "name": "greets", "version": "1.0.0", "bin": { "greets": "greets.js" } });
+    pack(into, file, &files);
+}
+
+fn pack_greets(into: &Path, version: &str) {
+    let manifest = serde_json::json!({ "name": "greets", "version": version, "bin": { "greets": "greets.js" } });
     let greets = "#!/usr/bin/env node\nconsole.log('hello from a package')\n";
     let files = [
         ("package.json", manifest.to_string()),
         ("greets.js", greets.to_owned()),
     ];
-    pack(into, "greets", &files);
+    pack(into, &format!("greets-{version}"), &files);
+}
+
+/// A version of the package that is no agent, which needs another, as a registry publishes both; taken back when this value goes.
+pub struct Published(&'static str);
+
+impl Published {
+    pub fn new(version: &'static str) -> Self {
+        let this = Self(version);
+        this.with_bytes("");
+        this
+    }
+
+    /// The same version with other bytes.
+    pub fn with_bytes(&self, words: &str) {
+        let needs = [("greets", "^1.0.0")];
+        pack_agent(&shared().packages, self.0, self.0, words, &needs);
+    }
+
+    /// A later version of what it needs.
+    pub fn with_later(&self) {
+        pack_greets(&shared().packages, "1.1.0");
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        for name in [self.0, "greets-1.1.0"] {
+            let _ = fs::remove_file(shared().packages.join(format!("{name}.tgz")));
+        }
+    }
 }
 
 /// Makes a package's tarball there.
@@ -89,10 +132,12 @@ fn pack(into: &Path, name: &str, files: &[(&str, String)]) {
         .arg("-C")
         .arg(into.join(name))
         .arg("-czf")
-        .arg(into.join(format!("{name}.tgz")))
+        .arg(into.join(format!("{name}.part")))
         .arg("package")
         .status();
     assert!(packed.unwrap().success());
+    let whole = into.join(format!("{name}.tgz"));
+    fs::rename(into.join(format!("{name}.part")), whole).unwrap();
     fs::remove_dir_all(into.join(name)).unwrap();
 }
 
