@@ -342,9 +342,6 @@ fn what_one_of_two_overlapping_sessions_planted_is_put_aside_when_the_other_ends
     let (plain, linked) = (Workspace::new(), Workspace::new());
     let names = [token("m"), token("w")];
     const REBASE: &str = "git -c sequence.editor='sed -i 1ibreak' -c user.name=t -c user.email=t@t rebase -qi HEAD~1";
-    for workspace in [&plain, &linked] {
-        workspace.write();
-    }
     let commit = format!("{AS} commit -q --allow-empty -m");
     on_host(
         &plain.path(),
@@ -368,7 +365,7 @@ fn what_one_of_two_overlapping_sessions_planted_is_put_aside_when_the_other_ends
     // The control: what nobody puts aside runs.
     on_host(
         &plain.path(),
-        &format!("{REBASE}; {}; {go_on}", plant(".git")),
+        &format!("{commit} 3; {REBASE}; {}; {go_on}", plant(".git")),
     );
     assert!(plain.path().join("pwned").exists());
 }
