@@ -58,7 +58,12 @@ impl Cgroup {
             anchored = anchor(path);
         }
         anchored?;
-        Self::open(path)
+        let made = Self::open(path)?;
+        if made.populated()? {
+            let source = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(error("take", path)(source));
+        }
+        Ok(made)
     }
 
     /// Says that a living enforcer has it: the lock goes with this value, or with the process (flock(2)). Others may hold it too.

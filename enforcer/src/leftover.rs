@@ -74,9 +74,9 @@ fn is_let_go(path: &Path) -> bool {
 fn remove(places: &Places, name: &str) -> Result<(), Box<dyn std::error::Error>> {
     cgroup::remove(&places.session_cgroup(name))?;
     cgroup::remove(&places.gateway_cgroup(name))?;
+    kernel::remove_pins(&places.pins.join(name))?;
     if places.slices {
         slice::stop(name)?;
     }
-    kernel::remove_pins(&places.pins.join(name))?;
     Ok(())
 }

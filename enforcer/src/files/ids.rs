@@ -16,6 +16,9 @@ use crate::process;
 /// One beyond the last id: that one is nobody's (include/linux/uidgid.h, INVALID_UID).
 const END: u32 = u32::MAX;
 
+/// The first group that is a person's and no service's (login.defs(5), GID_MIN).
+const FIRST_GROUP: u32 = 1000;
+
 /// Who changes places with whom: on disk, inside. At least one of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Swap {
@@ -26,19 +29,19 @@ pub struct Swap {
 // === impl Swap ===
 
 impl Swap {
-    /// Between the workspace's owner and the container's user, where they differ. Root never takes part as either user, and root's group never as what is on disk: what
-    /// somebody inside makes there would be root's here.
+    /// Between the workspace's owner and the container's user, where they differ. Root never takes part as either user, nor a group of the system's own as
+    /// either group: what somebody inside makes there would be theirs here, with the bit that gives whoever starts it their rights.
     pub fn between(owner: (u32, u32), user: (u32, u32)) -> Option<Self> {
         if owner.0 == 0 || user.0 == 0 {
             return None;
         }
-        let differ = |on_disk: u32, inside: u32| {
-            let may = on_disk != 0 && on_disk != inside && on_disk != END && inside != END;
-            may.then_some((on_disk, inside))
+        let differ = |on_disk: u32, inside: u32, least: u32| {
+            let may = |id: u32| id >= least && id != END;
+            (on_disk != inside && may(on_disk) && may(inside)).then_some((on_disk, inside))
         };
         let swap = Self {
-            user: differ(owner.0, user.0),
-            group: differ(owner.1, user.1),
+            user: differ(owner.0, user.0, 1),
+            group: differ(owner.1, user.1, FIRST_GROUP),
         };
         (swap.user.is_some() || swap.group.is_some()).then_some(swap)
     }
@@ -138,13 +141,12 @@ mod tests {
                 (1000, 1000),
                 swap(Some((1234, 1000)), Some((1234, 1000))),
             ),
-            ((1234, 50), (1234, 1000), swap(None, Some((50, 1000)))),
+            ((1234, 2000), (1234, 1000), swap(None, Some((2000, 1000)))),
+            ((1234, 999), (1234, 1000), None),
+            ((1234, 1000), (1234, 999), None),
+            ((1234, 0), (1234, 0), None),
             ((1234, 0), (1000, 1000), swap(Some((1234, 1000)), None)),
-            (
-                (1234, 1234),
-                (1000, 0),
-                swap(Some((1234, 1000)), Some((1234, 0))),
-            ),
+            ((1234, 1234), (1000, 0), swap(Some((1234, 1000)), None)),
             ((1234, 0), (1234, 1000), None),
             ((1000, 1000), (1000, 1000), None),
             ((0, 0), (1000, 1000), None),

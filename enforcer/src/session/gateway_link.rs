@@ -165,6 +165,8 @@ struct Ears {
     /// The control channel, then the lanes.
     channels: Vec<(Arc<Channel>, Buffers)>,
     attribution: Attribution,
+    /// Events that are out of their sockets and not on record yet, with the numbers of their channels.
+    heard: Vec<(usize, v1::Record)>,
     /// What went wrong while another channel had something: told next.
     failed: Option<std::io::Error>,
 }
@@ -175,6 +177,7 @@ impl Ears {
         Self {
             channels: channels.map(|one| (one, Buffers::default())).collect(),
             attribution: Attribution::default(),
+            heard: Vec::new(),
             failed: None,
         }
     }
@@ -349,9 +352,8 @@ impl Session {
                 }
             };
             let (records, rest, ended) = sorted(come)?;
-            let mut answers = vec![v1::Recorded::default(); ears.channels.len()];
-            self.record(records, &mut ears.attribution, &mut answers)
-                .await;
+            ears.heard.extend(records);
+            let answers = self.record(ears).await;
             if ended {
                 return Ok(());
             }
@@ -383,9 +385,10 @@ impl Session {
 
     /// What a gateway that was killed had said is recorded: its sockets have it still. Nobody is there to be answered.
     async fn last_words(&self, ears: &mut Ears) {
-        let sockets = ears.channels.len();
         let rest = async {
-            for from in 0..sockets {
+            // Whatever ended it may have come between a socket and the record.
+            self.record(ears).await;
+            for from in 0..ears.channels.len() {
                 loop {
                     let (channel, buffers) = &mut ears.channels[from];
                     let Ok(messages) = channel.receive(buffers).await else {
@@ -398,9 +401,8 @@ impl Session {
                     let Ok((records, _, _)) = sorted(vec![(from, messages)]) else {
                         continue;
                     };
-                    let mut answers = vec![v1::Recorded::default(); sockets];
-                    self.record(records, &mut ears.attribution, &mut answers)
-                        .await;
+                    ears.heard.extend(records);
+                    self.record(ears).await;
                 }
             }
         };
@@ -503,20 +505,17 @@ impl Session {
 
     /// Writes a gateway's events in one go, each with the process that the kernel saw open the connection, and says which of
     /// those that are waited for are written, in the answer to whichever channel they came by.
-    async fn record(
-        &self,
-        records: Vec<(usize, v1::Record)>,
-        attribution: &mut Attribution,
-        answers: &mut [v1::Recorded],
-    ) {
-        if records.is_empty() {
-            return;
+    async fn record(&self, ears: &mut Ears) -> Vec<v1::Recorded> {
+        let mut answers = vec![v1::Recorded::default(); ears.channels.len()];
+        if ears.heard.is_empty() {
+            return answers;
         }
-        let mut ids = Vec::with_capacity(records.len());
-        let mut events = Vec::with_capacity(records.len());
+        let mut ids = Vec::with_capacity(ears.heard.len());
+        let mut events = Vec::with_capacity(ears.heard.len());
         {
+            // The one wait: from here on nothing ends this half-way.
             let state = self.state.lock().await;
-            for (from, record) in records {
+            for (from, record) in ears.heard.drain(..) {
                 let Ok(mut event) = serde_json::from_slice::<Event>(&record.event) else {
                     tracing::warn!(session = %self.id, "the gateway sent what is not an event");
                     answers[from]
@@ -527,7 +526,8 @@ impl Session {
                 event.process = None;
                 if let Some(flow) = &record.flow {
                     let opener = || state.maps.process(&key(flow));
-                    attribution.attribute(&mut event, flow.connection, record.id != 0, opener);
+                    ears.attribution
+                        .attribute(&mut event, flow.connection, record.id != 0, opener);
                 }
                 ids.push((from, record.id));
                 events.push(event);
@@ -542,6 +542,7 @@ impl Session {
                 (id, false) => answers[from].refused.push(id),
             }
         }
+        answers
     }
 
     pub(super) async fn send_snapshot(

@@ -201,6 +201,14 @@ impl PackagePin {
         if !self.bin.is_empty() && place != of.place() {
             return Err("programs are the agent's alone".to_owned());
         }
+        if !is_version(&self.version) {
+            return Err("its version is not one".to_owned());
+        }
+        let needed = self.dependencies.values();
+        let mut needed = needed.chain(self.optional_dependencies.values());
+        if let Some(other) = needed.find(|range| !is_range(range, &of.package)) {
+            return Err(format!("it needs what is no version: {other:?}"));
+        }
         let digest = self.integrity.strip_prefix("sha512-");
         let digest = digest.and_then(|text| {
             let decoded = base64::engine::general_purpose::STANDARD.decode(text);
@@ -225,6 +233,26 @@ impl PackagePin {
             ));
         }
         Ok(())
+    }
+}
+
+/// One version and no range, tag, other package or address (semver.org): npm is told nothing else of what it fetches.
+fn is_version(text: &str) -> bool {
+    let numbers = text.split(['-', '+']).next().unwrap_or_default();
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-+.".contains(&b);
+    numbers.split('.').count() == 3 && numbers.split('.').all(number) && text.bytes().all(plain)
+}
+
+/// Versions of the package that is named, or of the agent's own under another name, as its builds for one platform are.
+fn is_range(text: &str, own: &str) -> bool {
+    let alias = text
+        .strip_prefix("npm:")
+        .map(|of| of.strip_prefix(own).and_then(|of| of.strip_prefix('@')));
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b" .-+*^~<>=|".contains(&b);
+    match alias {
+        Some(version) => version.is_some_and(is_version),
+        None => text.bytes().all(plain),
     }
 }
 

@@ -77,6 +77,26 @@ fn what_no_digest_holds_or_stands_for_something_else_is_not_pinned() {
         ),
         ("node_modules/@x/agent-linux", "name", json!("evil")),
         ("node_modules/greets", "version", Value::Null),
+        ("node_modules/greets", "version", json!("npm:evil@1.0.0")),
+        ("node_modules/greets", "version", json!("*")),
+        ("node_modules/greets", "version", json!("1.0.0 || 2.0.0")),
+        (agent, "dependencies", json!({ "greets": "npm:evil@1.0.0" })),
+        (
+            agent,
+            "dependencies",
+            json!({ "greets": "npm:@x/agents@1.0.0" }),
+        ),
+        (agent, "dependencies", json!({ "greets": "file:/etc" })),
+        (
+            agent,
+            "optionalDependencies",
+            json!({ "greets": "https://r.test/x.tgz" }),
+        ),
+        (
+            agent,
+            "optionalDependencies",
+            json!({ "greets": "owner/repository" }),
+        ),
         ("node_modules/greets", "os", json!(["a\nb"])),
         ("node_modules/new", "link", json!(true)),
         ("../out", "version", json!("1.0.0")),
@@ -120,7 +140,8 @@ fn no_more_is_pinned_than_there_may_be() {
     assert!(with(MAX_PACKAGES + 1).is_err());
     let version = |length: usize| {
         let mut lock = npm();
-        lock["packages"]["node_modules/greets"]["version"] = json!("1".repeat(length));
+        lock["packages"]["node_modules/greets"]["version"] =
+            json!(format!("1.0.{}", "1".repeat(length - 4)));
         pinned(&lock)
     };
     assert!(version(MAX_WORD).is_ok());
