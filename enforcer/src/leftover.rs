@@ -76,7 +76,7 @@ fn remove(places: &Places, name: &str) -> Result<(), Box<dyn std::error::Error>>
     cgroup::remove(&places.gateway_cgroup(name))?;
     kernel::remove_pins(&places.pins.join(name))?;
     if places.slices {
-        slice::stop(name)?;
+        slice::let_go(name);
     }
     Ok(())
 }

@@ -75,8 +75,18 @@ pub fn start(session: &str) -> Result<(), SliceError> {
     })
 }
 
+/// Has a slice stopped whose cgroup is gone: what is left is a unit of that name, which holds nothing, and nobody waits for its end.
+pub fn let_go(session: &str) {
+    let session = session.to_owned();
+    std::thread::spawn(move || {
+        if let Err(error) = stop(&session) {
+            tracing::warn!(%session, %error, "the slice of a session that is over");
+        }
+    });
+}
+
 /// Stops it, and with it whatever is below; one that is not there is no error.
-pub fn stop(session: &str) -> Result<(), SliceError> {
+fn stop(session: &str) -> Result<(), SliceError> {
     let unit = unit(session);
     match ask("StopUnit", &(unit.as_str(), "replace")) {
         Err(Refusal::Said(name)) if name == "org.freedesktop.systemd1.NoSuchUnit" => Ok(()),

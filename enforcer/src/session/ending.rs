@@ -139,11 +139,8 @@ fn destroy(places: &Places, id: &str) -> Result<(), SessionError> {
     let agents = one(&places.session_cgroup(id));
     let gateway = one(&places.gateway_cgroup(id));
     agents.and(gateway)?;
-    if places.slices
-        && let Err(error) = slice::stop(id)
-    {
-        // Its cgroup is gone: what is left is a unit of that name, which holds nothing.
-        tracing::warn!(session = %id, %error, "the slice of a session that is over");
+    if places.slices {
+        slice::let_go(id);
     }
     Ok(())
 }
