@@ -15,7 +15,7 @@ mod outside;
 pub mod planted;
 mod pointer;
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use crate::look::{self, Seen};
 use crate::request::Mount;
 use before::{Before, Own};
 use beneath::Dir;
-use named::From;
+use named::{Configs, From};
 pub use outside::{Outside, Repository, Unusable};
 
 /// The largest `.git/config` that is copied, in bytes.
@@ -322,10 +322,11 @@ fn bind(
         }
         Some(_) => texts.push(read_config(&per_worktree)?),
     }
-    let configs: Vec<_> = texts.iter().map(|text| From::of(text, &dot_git)).collect();
+    let own = texts.iter().map(|text| From::of(text, &dot_git));
+    let configs = Configs::of(own.collect()).whole()?;
     facts.absent.extend(named::in_git_dir(&configs, &dot_git));
     for path in named::in_workspace(&configs, workspace) {
-        if path.strip_prefix(workspace).is_ok() && kind(&path)?.is_none() {
+        if kind(&path)?.is_none() {
             facts.absent.push(path);
         } else {
             read_only.push(path);
@@ -403,14 +404,17 @@ fn read_config(path: &Path) -> Result<String, EngineError> {
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, EngineError> {
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .custom_flags(NOFOLLOW | NONBLOCK)
         .open(path)
         .map_err(EngineError::io("open", path))?;
+    read_all(file, path)
+}
+
+fn read_all(file: File, path: &Path) -> Result<Vec<u8>, EngineError> {
     let mut bytes = Vec::new();
-    (&mut file)
-        .take(MAX_CONFIG + 1)
+    file.take(MAX_CONFIG + 1)
         .read_to_end(&mut bytes)
         .map_err(EngineError::io("read", path))?;
     if bytes.len() as u64 > MAX_CONFIG {

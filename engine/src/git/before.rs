@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,7 +14,7 @@ use schema::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::obeyed::{self, Kind, Thing};
-use super::{Facts, write_new};
+use super::{Facts, born, write_new};
 use crate::EngineError;
 use crate::look::Seen;
 
@@ -34,6 +35,9 @@ pub struct Before {
     commands: BTreeMap<String, Vec<String>>,
     /// The workspace's own repository, where it had one that is bound.
     pub(super) own: Option<Own>,
+    /// What that one's configuration names of the workspace and is covered, by the digest of the path: device, inode, when it was made.
+    #[serde(default)]
+    held: BTreeMap<String, (u64, u64, u64)>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -106,6 +110,11 @@ fn name(root: &Path) -> String {
 /// Where it lies. `session_dir` is any session's.
 fn place(workspace: &Path, session_dir: &Path) -> PathBuf {
     session_dir.with_file_name(format!("{}.{EXTENSION}", name(workspace)))
+}
+
+fn identity(path: &Path) -> Option<(u64, u64, u64)> {
+    let meta = path.symlink_metadata().ok()?;
+    Some((meta.dev(), meta.ino(), born(&meta)))
 }
 
 fn key(path: &Path) -> String {
@@ -199,6 +208,13 @@ impl Before {
             let config = own.repository(workspace).join("config");
             earlier.all(&config, |before| before.knows(&config))
         });
+        if let Some(own) = &before.own {
+            let repository = own.repository(workspace);
+            let named = obeyed::included(workspace, &repository).into_iter();
+            let named = named.chain(obeyed::named_hooks(workspace, &repository));
+            let held = named.filter_map(|path| Some((key(&path), identity(&path)?)));
+            before.held = held.collect();
+        }
         let path = place(workspace, session_dir);
         let bytes = serde_json::to_vec(&before)
             .map_err(|e| EngineError::io("write", &path)(std::io::Error::other(e)))?;
@@ -229,7 +245,6 @@ impl Before {
 
     /// Whether what lies at a path now is what lay there then.
     pub fn knows(&self, path: &Path) -> bool {
-        use std::os::unix::fs::MetadataExt;
         let Some(mark) = obeyed::mark(path) else {
             return true;
         };
@@ -241,6 +256,12 @@ impl Before {
             Some(known) => *known == mark,
             None => self.partial && older(),
         }
+    }
+
+    /// Whether what lies at a path is what was covered there.
+    pub fn holds(&self, path: &Path) -> bool {
+        let known = self.held.get(&key(path));
+        known.is_some_and(|known| known.2 != 0 && identity(path) == Some(*known))
     }
 
     /// Whether a rebase that waits had this command then.

@@ -249,6 +249,186 @@ fn what_a_working_trees_own_configuration_names_and_was_not_there_is_put_aside()
     assert!(covers(&host.begin("main"), "/w/.githooks"));
 }
 
+/// Ways by which git in a working tree comes to its directory of hooks, `.githooks`, with a file `.gitconfig` that is tracked or another.
+const INCLUDED: [&str; 5] = [
+    "git config include.path \"$PWD/.gitconfig\"; git config -f .gitconfig core.hooksPath .githooks",
+    "git config \"includeIf.gitdir:${ROOT}.path\" \"$PWD/.gitconfig\"; git config -f .gitconfig core.hooksPath .githooks",
+    "mkdir d/conf; git config include.path \"$PWD/.gitconfig\"; git config -f .gitconfig include.path d/conf/../conf/more; git config -f d/conf/more core.hooksPath .githooks",
+    "git config include.path \"$ROOT/elsewhere\"; git config -f ../elsewhere core.hooksPath .githooks",
+    "ln -s \"$PWD\" ../link; git config core.hooksPath \"$ROOT/link/.githooks\"",
+];
+const HOOK: &str = "mkdir -p .githooks; printf '#!/bin/sh\\ntouch \"$PWNED\"\\n' >.githooks/pre-commit; chmod +x .githooks/pre-commit";
+const COMMIT: &str = "git -c core.fsmonitor= commit -q --allow-empty -m x";
+
+#[test]
+fn hooks_that_an_included_configuration_names_are_not_a_sessions_to_write() {
+    for workspace in ["main", "tree"] {
+        for words in INCLUDED {
+            // What is there is covered.
+            let host = Host::new();
+            host.run(workspace, &format!("{words}; {HOOK}"));
+            host.run(workspace, COMMIT);
+            assert!(host.is_pwned(), "{words}");
+            let git = host.begin(workspace);
+            assert!(covers(&git, "/w/.githooks"), "{workspace} {words}");
+            if words.contains("d/conf") {
+                assert!(covers(&git, "/w/d/conf/more"), "{workspace} {words}");
+            }
+            // What is not there is put aside.
+            for ended in [false, true] {
+                let host = Host::new();
+                host.run(workspace, words);
+                if ended {
+                    host.begin(workspace);
+                }
+                host.run(workspace, HOOK);
+                if ended {
+                    let merged = host.end(workspace, false);
+                    assert_eq!(merged.left_out.len(), 1, "{workspace} {words} {merged:?}");
+                }
+                host.run(workspace, COMMIT);
+                assert_eq!(host.is_pwned(), !ended, "{workspace} {words}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_host_put_in_the_place_of_what_was_covered_is_looked_at_again() {
+    let replaced = "rm -rf .githooks; mkdir .githooks";
+    let evil = "git config -f .gitconfig core.fsmonitor 'touch \"$PWNED\"; false'";
+    for words in INCLUDED {
+        for (meanwhile, remains) in [
+            (format!("{replaced}; {HOOK}"), false),
+            (evil.to_owned(), false),
+            // The very directory that was covered is the host's to change.
+            (HOOK.to_owned(), true),
+            (
+                format!(
+                    "{HOOK}; mv .githooks/pre-commit d/hook; ln -s ../d/hook .githooks/pre-commit"
+                ),
+                false,
+            ),
+        ] {
+            if !words.contains(".gitconfig") && meanwhile == evil {
+                continue;
+            }
+            let host = Host::new();
+            host.run("main", &format!("{words}; mkdir .githooks"));
+            host.begin("main");
+            host.run("main", &meanwhile);
+            host.run("main", "git status; git commit -q --allow-empty -m x");
+            assert!(host.is_pwned(), "{words} {meanwhile}");
+            let merged = host.end("main", false);
+            host.run("main", "git status; git commit -q --allow-empty -m x");
+            assert_eq!(host.is_pwned(), remains, "{words} {meanwhile} {merged:?}");
+        }
+    }
+}
+
+#[test]
+fn an_included_configuration_may_not_name_hooks_in_the_repository_either() {
+    let host = Host::new();
+    host.run("main", "git config include.path \"$ROOT/elsewhere\"; git config -f ../elsewhere include.path more; git config -f ../more core.hooksPath \"$PWD/.git/hk\"; mkdir .git/hk; cd .git/hk; printf '#!/bin/sh\\ntouch \"$PWNED\"\\n' >pre-commit; chmod +x pre-commit");
+    host.run("tree", COMMIT);
+    assert!(host.is_pwned());
+    let found = Repository::of(&host.at("tree"));
+    assert!(
+        matches!(found, Repository::Unusable(Unusable::Kind(_))),
+        "{found:?}"
+    );
+    host.run("main", "git config -f ../more core.hooksPath .git/hooks");
+    let found = Repository::of(&host.at("tree"));
+    assert!(found.outside().is_some(), "{found:?}");
+}
+
+#[test]
+fn what_a_nested_repository_names_is_looked_at_however_it_is_spelled() {
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap());
+    let home = home.canonicalize().unwrap();
+    for (at, value) in [
+        ("main/sub", "~/BELOW/main/.githooks"),
+        ("main/sub", ":(optional)~/BELOW/main/.githooks"),
+        ("main/sub", "ROOT/link/.githooks"),
+        ("main/sub", "../.githooks"),
+        ("main/other", "../.githooks"),
+        ("above/sub", "../.githooks"),
+    ] {
+        for included in [false, true] {
+            for ended in [false, true] {
+                let host = Host::new();
+                let below = host.at("");
+                let below = below.strip_prefix(&home).unwrap().display().to_string();
+                let value = value.replace("BELOW", below.trim_end_matches('/'));
+                let value = value.replace("ROOT", host.at("").to_str().unwrap());
+                let workspace = at.split('/').next().unwrap();
+                host.run("", "ln -s main link; git init -q main/sub; git -C main/sub commit -q --allow-empty -m x; git -C main/sub worktree add -q ../other");
+                let file = if included {
+                    "git config include.path \"$ROOT/elsewhere\"; git config -f \"$ROOT/elsewhere\""
+                } else {
+                    "git config"
+                };
+                host.run(at, &format!("{file} core.hooksPath '{value}'"));
+                if ended {
+                    host.begin(workspace);
+                }
+                host.run(workspace, HOOK);
+                if ended {
+                    host.end(workspace, false);
+                }
+                // git before 2.47 takes the marked spelling as it stands.
+                let is_marked = value.starts_with(':');
+                host.run(at, COMMIT);
+                let ran = host.is_pwned();
+                assert!(ran != ended || is_marked && !ran, "{at} {value} {included}");
+                let hook = host.at(workspace).join(".githooks/pre-commit");
+                assert_eq!(hook.exists(), !ended, "{at} {value} {included}");
+            }
+        }
+    }
+}
+
+#[test]
+fn how_many_files_a_configuration_includes_is_bounded_and_more_is_no_session() {
+    let host = Host::new();
+    let include = |n: usize| {
+        for n in 0..n {
+            fs::write(
+                host.at(&format!("i{n}")),
+                format!("[include]\n\tpath = i{}\n", n + 1),
+            )
+            .unwrap();
+        }
+        fs::write(host.at(&format!("i{n}")), "").unwrap();
+        let _ = fs::remove_file(host.at(&format!("i{}", n + 1)));
+        let at = host.at("main");
+        let session = host.session("main");
+        fs::create_dir_all(&session).unwrap();
+        let seen = look::through(&at, look::MAX_ENTRIES);
+        let repository = Repository::of(&at);
+        let made = prepare(
+            &at,
+            &repository,
+            "/w",
+            &session,
+            (0, 0),
+            &[],
+            &seen,
+            Doing::Look,
+        );
+        made.map(|_| ()).map_err(|e| e.to_string())
+    };
+    host.run("main", "git config include.path ../../i0");
+    assert_eq!(include(named::MAX_INCLUDES - 1), Ok(()));
+    let refused = include(named::MAX_INCLUDES).unwrap_err();
+    assert!(refused.contains("includes more than"), "{refused}");
+    let of_tree = Repository::of(&host.at("tree"));
+    assert!(
+        matches!(of_tree, Repository::Unusable(Unusable::Path(_))),
+        "{of_tree:?}"
+    );
+}
+
 #[test]
 fn a_push_into_the_repository_does_not_find_hooks_that_a_session_made() {
     for ended in [false, true] {

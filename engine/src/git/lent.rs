@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::before::Own;
 use super::beneath::Dir;
-use super::named::{self, From};
+use super::named::{self, Configs, From};
 use super::outside::Outside;
 use super::pointer::MAX_POINTER;
 use super::{
@@ -280,11 +280,9 @@ impl Lending<'_> {
                 texts.push((at, text));
             }
         }
-        let configs: Vec<_> = texts.iter().map(|(at, text)| From::of(text, at)).collect();
+        let own = texts.iter().map(|(at, text)| From::of(text, at));
+        let configs = Configs::of(own.collect()).whole()?;
         for path in named::in_workspace(&configs, workspace) {
-            if path.strip_prefix(workspace).is_err() {
-                continue;
-            }
             if kind(&path)?.is_none() {
                 self.absent.push(path);
             } else {

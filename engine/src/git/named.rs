@@ -1,60 +1,169 @@
 //! What a repository's configuration names that git runs from or reads: a directory of hooks, further configuration. Each is found as git finds
 //! it (git-config(1), "pathname", `core.hooksPath`, `include.path`), wherever it is spelled from.
 
+use std::collections::BTreeSet;
 use std::env;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{User, geteuid};
 
-use super::{config, plain};
+use super::{NONBLOCK, config, plain, read_all};
+use crate::EngineError;
+
+/// The most files that a repository's configuration includes.
+pub const MAX_INCLUDES: usize = 64;
 
 /// The configuration of one file, and the directory that it lies in.
-pub struct From<'a> {
+pub struct From {
     parsed: config::Config,
-    at: &'a Path,
+    at: PathBuf,
+}
+
+/// A repository's configuration: its own files and whatever they include, wherever that lies.
+pub struct Configs {
+    all: Vec<From>,
+    /// What git may read and was not followed.
+    unread: Option<EngineError>,
 }
 
 // === impl From ===
 
-impl<'a> From<'a> {
-    pub fn of(text: &str, at: &'a Path) -> Self {
+impl From {
+    pub fn of(text: &str, at: &Path) -> Self {
         Self {
             parsed: config::parse(text),
-            at,
+            at: at.to_owned(),
         }
     }
 
     /// Included files.
-    pub fn included(&self) -> Vec<PathBuf> {
+    fn included(&self) -> impl Iterator<Item = PathBuf> {
         let named = self.parsed.included();
-        named.flat_map(|value| found(value, &[self.at])).collect()
-    }
-
-    /// Directories of hooks, for git that runs them in any of `places`.
-    pub fn hooks(&self, places: &[&Path]) -> Vec<PathBuf> {
-        let named = self.parsed.values("core", None, "hookspath");
-        named.flat_map(|value| found(value, places)).collect()
+        named.flat_map(|value| found(value, &[self.at.as_path()]))
     }
 }
 
-/// Files and directories that a repository's own configuration makes git in the workspace run or read.
-pub fn in_workspace(configs: &[From<'_>], workspace: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for config in configs {
-        let found = config.hooks(&[workspace]).into_iter();
-        for path in found.chain(config.included()).map(|path| plain(&path)) {
-            if !paths.contains(&path) {
-                paths.push(path);
+// === impl Configs ===
+
+impl Configs {
+    pub fn of(own: Vec<From>) -> Self {
+        let mut configs = Self {
+            all: own,
+            unread: None,
+        };
+        let (mut next, mut followed) = (0, BTreeSet::new());
+        while let Some(config) = configs.all.get(next) {
+            let paths: Vec<PathBuf> = config.included().collect();
+            next += 1;
+            for path in paths {
+                let from = path.parent().unwrap_or(&path);
+                // What it includes in turn is found from where it was named.
+                let same = (path.canonicalize().ok(), from.canonicalize().ok());
+                if followed.contains(&same) {
+                    continue;
+                }
+                match read(&path) {
+                    Ok(None) => {}
+                    Ok(Some(text)) if followed.len() < MAX_INCLUDES => {
+                        configs.all.push(From::of(&text, from));
+                        followed.insert(same);
+                    }
+                    Ok(Some(_)) => {
+                        let why = format!(
+                            "the repository's configuration includes more than {MAX_INCLUDES} files"
+                        );
+                        configs.unread =
+                            Some(EngineError::io("follow", &path)(io::Error::other(why)));
+                        return configs;
+                    }
+                    Err(e) => configs.unread = configs.unread.or(Some(e)),
+                }
             }
+        }
+        configs
+    }
+
+    /// # Errors
+    /// Where something that is included was not followed.
+    pub fn whole(self) -> Result<Self, EngineError> {
+        match self.unread {
+            None => Ok(self),
+            Some(e) => Err(e),
+        }
+    }
+
+    /// Files that are included, there or not.
+    pub fn included(&self) -> impl Iterator<Item = PathBuf> {
+        self.all.iter().flat_map(From::included)
+    }
+
+    /// Directories of hooks, for git that runs them in any of `places`.
+    pub fn hooks(&self, places: &[&Path]) -> impl Iterator<Item = PathBuf> {
+        self.values("hookspath")
+            .flat_map(|value| found(value, places))
+    }
+
+    /// What it says of a key of `core`.
+    pub fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        let all = self.all.iter();
+        all.flat_map(move |config| config.parsed.values("core", None, key))
+    }
+}
+
+/// An included file, if there is one: git goes through links to it.
+fn read(path: &Path) -> Result<Option<String>, EngineError> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(NONBLOCK)
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(e) => return Err(EngineError::io("open", path)(e)),
+    };
+    if !file.metadata().is_ok_and(|meta| meta.is_file()) {
+        return Ok(None);
+    }
+    let text = String::from_utf8(read_all(file, path)?);
+    text.map(Some)
+        .map_err(|_| EngineError::io("read", path)(io::Error::other("it is not UTF-8")))
+}
+
+/// Files and directories of a workspace that a configuration makes git there run or read, each where it lies. A link by which one is named
+/// is named itself.
+pub fn in_workspace(configs: &Configs, workspace: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for path in configs.hooks(&[workspace]).chain(configs.included()) {
+        let [plain, there] = spellings(&path);
+        let is_within = |path: &Path| path.starts_with(workspace);
+        let path = if is_within(&plain) && (plain.is_symlink() || !is_within(&there)) {
+            plain
+        } else {
+            there
+        };
+        if is_within(&path) && !paths.contains(&path) {
+            paths.push(path);
         }
     }
     paths
 }
 
 /// Where git that answers a push would look for hooks, whose path is relative: it runs in its own directory. None is there.
-pub fn in_git_dir(configs: &[From<'_>], dot_git: &Path) -> Vec<PathBuf> {
-    let named = configs.iter().flat_map(|config| config.hooks(&[dot_git]));
-    let mut paths: Vec<PathBuf> = named.map(|path| plain(&path)).collect();
+pub fn in_git_dir(configs: &Configs, dot_git: &Path) -> Vec<PathBuf> {
+    let places = [dot_git];
+    let named = configs.hooks(&places);
+    let mut paths: Vec<PathBuf> = named.flat_map(|path| spellings(&path)).collect();
+    paths.dedup();
     paths.retain(|path| path.starts_with(dot_git) && path.symlink_metadata().is_err());
     paths
 }

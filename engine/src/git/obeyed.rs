@@ -11,11 +11,10 @@ use std::path::{Path, PathBuf};
 
 use schema::digest::Digest;
 
+use super::lent::MAX_TREES;
+use super::named::{self, Configs, From, MAX_INCLUDES};
 use super::planted::ASIDE;
-use super::{MAX_CONFIG, NONBLOCK, config, plain, read_config};
-
-/// The most configuration files that one includes.
-pub const MAX_INCLUDES: usize = 64;
+use super::{MAX_CONFIG, NONBLOCK, config, pointer, read_bytes, read_config};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -48,47 +47,71 @@ fn thing(kind: Kind, path: PathBuf) -> Thing {
     Thing { kind, path }
 }
 
+/// A repository's own files of configuration.
+const OWN: [&str; 2] = ["config", "config.worktree"];
+
+/// A repository's configuration, as far as it can be read.
+fn configuration(repository: &Path) -> Configs {
+    let texts = OWN.map(|name| read_config(&repository.join(name)));
+    let own = texts.into_iter().flatten();
+    Configs::of(own.map(|text| From::of(&text, repository)).collect())
+}
+
 /// The files of a repository's configuration: its own, and what they include of the workspace.
 pub fn configs(workspace: &Path, repository: &Path) -> Vec<Thing> {
-    let mut paths: Vec<PathBuf> = ["config", "config.worktree"]
-        .map(|name| repository.join(name))
-        .into();
-    let mut at = 0;
-    while let Some(path) = paths.get(at).cloned() {
-        at += 1;
-        let (Ok(text), Some(base)) = (read_config(&path), path.parent()) else {
-            continue;
-        };
-        for to in config::parse(&text).included() {
-            let to = plain(&base.join(to));
-            if to.starts_with(workspace) && !paths.contains(&to) && paths.len() < MAX_INCLUDES {
-                paths.push(to);
-            }
+    let own = OWN.map(|name| repository.join(name)).into_iter();
+    let all = own.chain(included(workspace, repository));
+    all.filter(|path| path.symlink_metadata().is_ok())
+        .map(|path| thing(Kind::Config, path))
+        .collect()
+}
+
+/// Those of the workspace that a repository's own include, there, by each of their spellings.
+pub fn included(workspace: &Path, repository: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    let configs = configuration(repository);
+    for path in configs.included().flat_map(|path| named::spellings(&path)) {
+        let is_new = path.starts_with(workspace) && !paths.contains(&path);
+        let is_own = path.parent() == Some(repository) && OWN.iter().any(|own| path.ends_with(own));
+        if is_new && !is_own && path.symlink_metadata().is_ok() && paths.len() < MAX_INCLUDES {
+            paths.push(path);
         }
     }
     paths
-        .into_iter()
-        .filter(|path| path.symlink_metadata().is_ok())
-        .map(|path| thing(Kind::Config, path))
+}
+
+/// Directories of hooks in the workspace that a repository's configuration names beside its own, by each of their spellings.
+pub fn named_hooks(workspace: &Path, repository: &Path) -> BTreeSet<PathBuf> {
+    let configs = configuration(repository);
+    let places = places(repository, &configs);
+    let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
+    let own = repository.join("hooks");
+    configs
+        .hooks(&places)
+        .flat_map(|path| named::spellings(&path))
+        .filter(|path| path.starts_with(workspace) && *path != own)
         .collect()
+}
+
+/// Where git runs a repository's hooks: in its working trees, and in itself where it answers a push.
+fn places(repository: &Path, configs: &Configs) -> Vec<PathBuf> {
+    let mut places = vec![repository.to_owned()];
+    places.extend(repository.parent().map(Path::to_owned));
+    places.extend(configs.values("worktree").map(|to| repository.join(to)));
+    let trees = fs::read_dir(repository.join("worktrees"));
+    let trees = trees.into_iter().flatten().flatten().take(MAX_TREES);
+    for own in trees.map(|tree| tree.path()).chain([repository.to_owned()]) {
+        let bytes = read_bytes(&own.join("gitdir")).unwrap_or_default();
+        let dot_git = pointer::path(&bytes).map(|to| own.join(to));
+        places.extend(dot_git.and_then(|dot_git| Some(dot_git.parent()?.to_owned())));
+    }
+    places
 }
 
 /// Everything else, as the configuration is now.
 pub fn others(workspace: &Path, repository: &Path) -> Vec<Thing> {
     let mut things = hooks(&repository.join("hooks"));
-    let base = repository.parent().unwrap_or(repository);
-    let elsewhere: BTreeSet<PathBuf> = configs(workspace, repository)
-        .iter()
-        .filter_map(|thing| read_config(&thing.path).ok())
-        .flat_map(|text| {
-            config::parse(&text)
-                .values("core", None, "hookspath")
-                .map(|to| plain(&base.join(to)))
-                .collect::<Vec<_>>()
-        })
-        .filter(|to| to.starts_with(workspace))
-        .collect();
-    for to in elsewhere {
+    for to in named_hooks(workspace, repository) {
         things.extend(hooks(&to));
     }
     things.extend(state(repository));

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::beneath::Dir;
 use super::lent::MAX_TREES;
-use super::named::{self, From};
+use super::named::{self, Configs, From};
 use super::pointer::{self, MAX_POINTER};
 use super::{MAX_CONFIG, NOFOLLOW, NONBLOCK, config, is_ours, plain};
 
@@ -224,21 +224,23 @@ impl Outside {
         }
         let trees: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
         let hooks = self.common.join("hooks");
-        for (at, text) in &texts {
-            let config = From::of(text, at);
-            if config.included().iter().any(|to| self.holds(to, None)) {
-                return Err(Unusable::Kind(
-                    "includes configuration from its own directory",
-                ));
-            }
-            let named = config.hooks(&trees);
-            if named.iter().any(|to| self.holds(to, Some(&hooks))) {
-                return Err(Unusable::Kind(
-                    "keeps its hooks in another place of its own directory",
-                ));
-            }
+        let own = texts.iter().map(|(at, text)| From::of(text, at));
+        let configs = Configs::of(own.collect());
+        if configs.included().any(|to| self.holds(&to, None)) {
+            return Err(Unusable::Kind(
+                "includes configuration from its own directory",
+            ));
         }
-        Ok(())
+        if configs
+            .hooks(&trees)
+            .any(|to| self.holds(&to, Some(&hooks)))
+        {
+            return Err(Unusable::Kind(
+                "keeps its hooks in another place of its own directory",
+            ));
+        }
+        let whole = configs.whole();
+        whole.map_err(|e| Unusable::Path(e.to_string())).map(|_| ())
     }
 
     /// Whether a path lies in it, however it is spelled, and is not one that is covered.

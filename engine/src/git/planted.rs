@@ -72,6 +72,7 @@ impl Sweep<'_> {
                     .is_ok_and(|meta| own.hooks == Some((meta.dev(), meta.ino())));
                 let mut things = obeyed::hooks(&hooks);
                 things.retain(|thing| !same || thing.path.is_symlink());
+                things.extend(self.named(path));
                 things.extend(obeyed::state(path));
                 things
             }
@@ -86,6 +87,24 @@ impl Sweep<'_> {
         for thing in &things {
             self.judge(thing);
         }
+    }
+
+    /// What the configuration of a repository that a session had names of the workspace: where it is what was covered, the host changed it, and
+    /// but for links nobody inside did.
+    fn named(&mut self, repository: &Path) -> Vec<Thing> {
+        for path in obeyed::included(self.workspace, repository) {
+            if !self.before.holds(&path) {
+                self.config(repository, &path);
+            }
+        }
+        let mut things = Vec::new();
+        for path in obeyed::named_hooks(self.workspace, repository) {
+            let same = self.before.holds(&path);
+            let mut hooks = obeyed::hooks(&path);
+            hooks.retain(|thing| !same || thing.path.is_symlink());
+            things.extend(hooks);
+        }
+        things
     }
 
     fn judge(&mut self, thing: &Thing) {

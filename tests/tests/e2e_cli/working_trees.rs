@@ -191,6 +191,29 @@ fn hooks_run_inside_and_those_that_the_configuration_names_in_the_worktree_are_n
 }
 
 #[test]
+fn hooks_that_an_included_configuration_names_are_read_only_inside() {
+    let workspace = linked();
+    let included = format!(
+        "git config include.path {}/.gitconfig",
+        workspace.path().display()
+    );
+    on_host(
+        &main_of(&workspace),
+        &format!("{included}; chown -R 1000:1000 .git"),
+    );
+    on_host(
+        &workspace.path(),
+        "printf '[core]\n\thooksPath = .githooks\n' >.gitconfig; mkdir .githooks; chown -R 1000:1000 .gitconfig .githooks",
+    );
+    workspace
+        .inside("! touch .githooks/pre-commit && ! touch .gitconfig && touch made")
+        .status(0)
+        .says("Read-only file system");
+    assert!(workspace.path().join("made").exists());
+    assert!(!workspace.path().join(".githooks/pre-commit").exists());
+}
+
+#[test]
 fn sessions_of_two_working_trees_share_the_repository_and_the_last_gives_its_places_up() {
     let (workspace, name) = (linked(), token("w"));
     let main = main_of(&workspace);
