@@ -351,7 +351,7 @@ fn what_a_nested_repository_names_is_looked_at_however_it_is_spelled() {
         ("main/sub", ":(optional)~/BELOW/main/.githooks"),
         ("main/sub", "ROOT/link/.githooks"),
         ("main/sub", "../.githooks"),
-        ("main/other", "../.githooks"),
+        ("main/a/b/other", "../../../.githooks"),
         ("above/sub", "../.githooks"),
     ] {
         for included in [false, true] {
@@ -362,7 +362,7 @@ fn what_a_nested_repository_names_is_looked_at_however_it_is_spelled() {
                 let value = value.replace("BELOW", below.trim_end_matches('/'));
                 let value = value.replace("ROOT", host.at("").to_str().unwrap());
                 let workspace = at.split('/').next().unwrap();
-                host.run("", "ln -s main link; git init -q main/sub; git -C main/sub commit -q --allow-empty -m x; git -C main/sub worktree add -q ../other");
+                host.run("", "ln -s main link; git init -q main/sub; git -C main/sub commit -q --allow-empty -m x; git -C main/sub worktree add -q ../a/b/other");
                 let file = if included {
                     "git config include.path \"$ROOT/elsewhere\"; git config -f \"$ROOT/elsewhere\""
                 } else {
