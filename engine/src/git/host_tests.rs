@@ -165,6 +165,30 @@ fn what_was_written_into_a_replaced_configuration_is_not_the_next_sessions_to_re
 }
 
 #[test]
+fn what_a_session_around_it_wrote_is_not_a_repositorys_own_to_restore() {
+    for outer_first in [true, false] {
+        let host = Host::new();
+        host.run("main", "git init -q nested");
+        host.begin("main");
+        // There it writes as it likes.
+        host.run(
+            "main/nested",
+            "git config core.fsmonitor 'touch \"$PWNED\"; false'; git status",
+        );
+        assert!(host.is_pwned());
+        host.begin("main/nested");
+        let (first, last) = match outer_first {
+            true => ("main", "main/nested"),
+            false => ("main/nested", "main"),
+        };
+        host.end(first, false);
+        host.end(last, false);
+        host.run("main/nested", "git status");
+        assert!(!host.is_pwned(), "{first}");
+    }
+}
+
+#[test]
 fn hooks_and_includes_in_the_repository_are_refused_however_they_are_spelled() {
     let hook = "mkdir -p .git/hk; printf '#!/bin/sh\\ntouch \"$PWNED\"\\n' >.git/hk/pre-commit; chmod +x .git/hk/pre-commit; printf '[core]\\n\\thooksPath = %s/.git/hk\\n' \"$PWD\" >.git/more";
     let host = Host::new();
@@ -431,15 +455,15 @@ fn how_many_files_a_configuration_includes_is_bounded_and_more_is_no_session() {
 
 #[test]
 fn a_push_into_the_repository_does_not_find_hooks_that_a_session_made() {
-    for ended in [false, true] {
+    for (workspace, ended) in [("tree", false), ("tree", true), ("main", true)] {
         let host = Host::new();
         host.run("main", "git config core.hooksPath .husky");
         if ended {
-            host.begin("tree");
+            host.begin(workspace);
         }
         host.run("main", "mkdir .git/.husky; printf '#!/bin/sh\\ntouch \"$PWNED\"\\n' >.git/.husky/pre-receive; chmod +x .git/.husky/pre-receive");
         if ended {
-            assert_eq!(host.end("tree", false).left_out.len(), 1);
+            assert_eq!(host.end(workspace, false).left_out.len(), 1);
         }
         host.run(
             "above/sub",
