@@ -297,13 +297,13 @@ fn bind(
     if kind(&config)?.is_none() {
         doing.write(&config, b"", 0o644)?;
     }
-    let (base, identity, born) = match config.symlink_metadata() {
-        Ok(meta) => (read_config(&config)?, (meta.dev(), meta.ino()), born(&meta)),
+    let (base, config_is, born) = match config.symlink_metadata() {
+        Ok(meta) => (read_config(&config)?, identity(&meta), born(&meta)),
         // Only where nothing is made.
         Err(_) => (String::new(), (0, 0), 0),
     };
     let mut facts = Facts {
-        config: identity,
+        config: config_is,
         born,
         config_worktree: true,
         shallow: kind(&dot_git.join("shallow"))?.is_some(),
@@ -372,7 +372,7 @@ fn bind(
         at: None,
         config: base,
         facts,
-        hooks: hooks.map(|meta| (meta.dev(), meta.ino())),
+        hooks: hooks.map(|meta| identity(&meta)),
     };
     Ok((git, Some(own)))
 }
@@ -490,6 +490,13 @@ pub fn repository(workspace: &Path, session_dir: &Path) -> PathBuf {
     }
 }
 
+/// What tells something from what else lies at its path, with when it was made: its inode, and its device where the file system does not say
+/// when that was. The number of a device may be another once the machine was restarted.
+fn identity(meta: &fs::Metadata) -> (u64, u64) {
+    let device = if born(meta) == 0 { meta.dev() } else { 0 };
+    (device, meta.ino())
+}
+
 /// In nanoseconds since 1970; zero where the file system does not say.
 fn born(meta: &fs::Metadata) -> u64 {
     let since = meta
@@ -508,7 +515,7 @@ fn worktrees_born(common: &Path) -> u64 {
 
 fn worktrees_of(common: &Path) -> Option<(u64, u64)> {
     let meta = common.join("worktrees").symlink_metadata().ok()?;
-    meta.is_dir().then(|| (meta.dev(), meta.ino()))
+    meta.is_dir().then(|| identity(&meta))
 }
 
 /// Whether a session in a workspace cannot put anything else in the place of what of a repository would be mounted in another: it lies
@@ -681,8 +688,7 @@ fn restore(
     put_absent_aside(&absent, merged)?;
     let path = dot_git.join("config");
     let same = |meta: &fs::Metadata| {
-        let is_it =
-            (meta.dev(), meta.ino(), born(meta)) == (facts.config.0, facts.config.1, facts.born);
+        let is_it = (identity(meta), born(meta)) == (facts.config, facts.born);
         meta.is_file() && facts.born != 0 && is_it
     };
     if path.symlink_metadata().is_ok_and(|meta| same(&meta)) {

@@ -14,7 +14,7 @@ use schema::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::obeyed::{self, Kind, Thing};
-use super::{Facts, born, write_new};
+use super::{Facts, born, identity, write_new};
 use crate::EngineError;
 use crate::look::Seen;
 
@@ -35,9 +35,9 @@ pub struct Before {
     commands: BTreeMap<String, Vec<String>>,
     /// The workspace's own repository, where it had one that is bound.
     pub(super) own: Option<Own>,
-    /// What that one's configuration names of the workspace and is covered, by the digest of the path: device, inode, when it was made.
+    /// What that one's configuration names of the workspace and is covered, by the digest of the path: what it is, and when it was made.
     #[serde(default)]
-    held: BTreeMap<String, (u64, u64, u64)>,
+    held: BTreeMap<String, ((u64, u64), u64)>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -112,9 +112,9 @@ fn place(workspace: &Path, session_dir: &Path) -> PathBuf {
     session_dir.with_file_name(format!("{}.{EXTENSION}", name(workspace)))
 }
 
-fn identity(path: &Path) -> Option<(u64, u64, u64)> {
+fn held(path: &Path) -> Option<((u64, u64), u64)> {
     let meta = path.symlink_metadata().ok()?;
-    Some((meta.dev(), meta.ino(), born(&meta)))
+    Some((identity(&meta), born(&meta)))
 }
 
 fn key(path: &Path) -> String {
@@ -212,8 +212,8 @@ impl Before {
             let repository = own.repository(workspace);
             let named = obeyed::included(workspace, &repository).into_iter();
             let named = named.chain(obeyed::named_hooks(workspace, &repository));
-            let held = named.filter_map(|path| Some((key(&path), identity(&path)?)));
-            before.held = held.collect();
+            let known = named.filter_map(|path| Some((key(&path), held(&path)?)));
+            before.held = known.collect();
         }
         let path = place(workspace, session_dir);
         let bytes = serde_json::to_vec(&before)
@@ -261,7 +261,7 @@ impl Before {
     /// Whether what lies at a path is what was covered there.
     pub fn holds(&self, path: &Path) -> bool {
         let known = self.held.get(&key(path));
-        known.is_some_and(|known| known.2 != 0 && identity(path) == Some(*known))
+        known.is_some_and(|known| known.1 != 0 && held(path) == Some(*known))
     }
 
     /// Whether a rebase that waits had this command then.

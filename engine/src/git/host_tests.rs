@@ -631,6 +631,31 @@ fn another_directory_in_the_repositorys_place_is_left_alone() {
 }
 
 #[test]
+fn a_repository_is_the_same_whatever_number_its_device_has() {
+    let host = Host::new();
+    let meta = host.at("main/.git").metadata().unwrap();
+    let device = format!("[{},", meta.dev());
+    // Where the file system says when something was made, as those do whose devices' numbers change.
+    assert_ne!(born(&meta), 0);
+    for workspace in ["main", "tree"] {
+        host.begin(workspace);
+        let session = host.session(workspace);
+        let beside = fs::read_dir(&session)
+            .unwrap()
+            .chain(fs::read_dir(host.at("sessions")).unwrap());
+        let files = beside
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.is_file());
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(!text.contains(&device), "{}", file.display());
+        }
+        assert!(host.end(workspace, false).left_out.is_empty());
+    }
+}
+
+#[test]
 fn what_keeps_git_from_working_is_named() {
     let host = Host::new();
     host.run("main", "touch .git/mine.lock");

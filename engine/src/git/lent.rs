@@ -69,9 +69,9 @@ pub struct Lent {
     pub outside: Outside,
     /// What was not there and is this working tree's alone.
     absent: Vec<PathBuf>,
-    /// Device and inode of what all working trees have in common.
+    /// What all working trees have in common: what it is, and when it was made.
     #[serde(default)]
-    identity: Option<(u64, u64)>,
+    known: Option<((u64, u64), u64)>,
     /// As the first of the sessions found the repository.
     #[serde(default)]
     facts: Facts,
@@ -89,8 +89,8 @@ impl Lent {
     pub fn is_there(&self) -> bool {
         let there = Dir::open(&self.outside.common);
         there.is_ok_and(|dir| {
-            self.identity
-                .is_none_or(|known| known == identity(&dir, "."))
+            self.known
+                .is_none_or(|known| known == (identity(&dir, "."), made(&dir, ".")))
         })
     }
 
@@ -160,7 +160,7 @@ pub fn prepare(
         let lent = Lent {
             outside: outside.clone(),
             absent: lending.absent,
-            identity: Some(identity(&lending.common, ".")),
+            known: Some((identity(&lending.common, "."), made(&lending.common, "."))),
             facts: before.own.map_or(facts, |own| own.facts),
         };
         let note = serde_json::to_vec(&lent).unwrap_or_default();
@@ -196,7 +196,7 @@ impl Lending<'_> {
         self.directory("worktrees")?;
         let mut facts = Facts {
             config: identity(&self.common, "config"),
-            born: self.common.metadata("config").map_or(0, |meta| born(&meta)),
+            born: made(&self.common, "config"),
             config_worktree: true,
             shallow: self.common.metadata("shallow").is_ok(),
             worktrees: worktrees_of(&outside.common),
@@ -461,7 +461,11 @@ impl Lending<'_> {
 
 fn identity(dir: &Dir, name: &str) -> (u64, u64) {
     let meta = dir.metadata(name);
-    meta.map_or((0, 0), |meta| (meta.dev(), meta.ino()))
+    meta.map_or((0, 0), |meta| super::identity(&meta))
+}
+
+fn made(dir: &Dir, name: &str) -> u64 {
+    dir.metadata(name).map_or(0, |meta| born(&meta))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::before::Before;
 use super::obeyed::{self, Kind, Thing};
-use super::{config, plain, pointer, read_bytes, read_config, write_new};
+use super::{config, identity, plain, pointer, read_bytes, read_config, write_new};
 use crate::look::Seen;
 
 /// What is appended to the name of what is put aside.
@@ -69,7 +69,7 @@ impl Sweep<'_> {
                 let hooks = path.join("hooks");
                 let same = hooks
                     .symlink_metadata()
-                    .is_ok_and(|meta| own.hooks == Some((meta.dev(), meta.ino())));
+                    .is_ok_and(|meta| own.hooks == Some(identity(&meta)));
                 let mut things = obeyed::hooks(&hooks);
                 things.retain(|thing| !same || thing.path.is_symlink());
                 things.extend(self.named(path));

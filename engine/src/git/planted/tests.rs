@@ -241,7 +241,7 @@ fn the_workspaces_own_repository_is_not_a_strangers_but_its_modules_may_be() {
         at: None,
         config: String::new(),
         facts: super::super::Facts::default(),
-        hooks: Some((meta.dev(), meta.ino())),
+        hooks: Some(super::super::identity(&meta)),
     });
     // Into the directory that was bound only the host can have put it.
     hook(&hooks.join("pre-commit"));
