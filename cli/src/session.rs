@@ -86,6 +86,17 @@ async fn finish_workspace(
     let dir = record.dir(places);
     // Whoever begins one meanwhile takes the places anew.
     let _hold = control::Hold::take(&dir)?;
+    // Nobody can say without an engine who else is at work there; it stays begun, for `gc`.
+    if engine.is_none() && git::is_begun(&record.workspace, &dir)? {
+        return Err(Failure::new(
+            "not-looked-through",
+            format!(
+                "the engine does not answer, so what the session left in {} was not looked through",
+                record.workspace.display()
+            ),
+        )
+        .help("`agentcontainer gc` does that once the engine answers; leave git there alone until then"));
+    }
     let others = others(engine, places, record).await?;
     let merged = git::finish(&record.workspace, &dir, others)?;
     if !others.workspace {
@@ -261,6 +272,37 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(here, record);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_no_engine_answers_for_is_not_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (places, mut record) = begun(dir.path());
+        std::fs::create_dir_all(record.workspace.join(".git")).unwrap();
+        let repository = git::Repository::of(&record.workspace);
+        let seen = engine::look::through(&record.workspace, 10);
+        let (at, doing) = (record.dir(&places), git::Doing::Write);
+        git::prepare(
+            &record.workspace,
+            &repository,
+            "/w",
+            &at,
+            (0, 0),
+            &[],
+            &seen,
+            doing,
+        )
+        .unwrap();
+        let refused = end(None, None, &places, &mut record, "ended").await;
+        let said = &refused.unwrap_err().diagnostics[0].message;
+        assert!(said.contains("not looked through"), "{said}");
+        assert!(record.ended.is_none() && record.workspace.join(".git/commondir").exists());
+        // The control: where nothing was begun, nothing is left to look at.
+        git::finish(&record.workspace, &at, git::Others::NOBODY).unwrap();
+        end(None, None, &places, &mut record, "ended")
+            .await
+            .unwrap();
+        assert!(record.ended.is_some());
     }
 
     fn begun(dir: &Path) -> (Places, Record) {

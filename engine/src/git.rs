@@ -462,6 +462,14 @@ pub fn origin(workspace: &Path) -> Option<String> {
     only.filter(|_| urls.next().is_none())
 }
 
+/// Whether any session in a workspace was begun that has not been looked through.
+///
+/// # Errors
+/// Where that cannot be read.
+pub fn is_begun(workspace: &Path, session_dir: &Path) -> Result<bool, EngineError> {
+    Ok(Before::load(workspace, session_dir)?.is_some())
+}
+
 /// Who else is there when a session ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Others {
