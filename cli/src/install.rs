@@ -37,13 +37,47 @@ const SCRIPT: &str = r#"
 set -eu
 cd "$1"
 case "$3" in @*/*) scope="--${3%%/*}:registry=$2" ;; *) scope=--no-audit ;; esac
-if [ -e package-lock.json ]; then set -- "$@" ci; else set -- "$@" install "$3@$4"; fi
-package=$3 program=$5 finish=$6 into=$1 registry=$2
-shift 6
+if [ -e package-lock.json ]; then how=ci; set -- "$@" ci; else how=install; set -- "$@" install "$3@$4"; fi
+package=$3 program=$5 finish=$6 whole=$7 into=$1 registry=$2
+shift 7
 npm "$@" --prefix "$into" --cache /tmp/.npm --registry "$registry" "$scope" --package-lock --ignore-scripts --no-audit --no-fund \
   --no-update-notifier --loglevel error --no-progress
+node -e "$whole" "$how"
 if [ -n "$finish" ]; then cd "node_modules/$package" && node "$finish" && cd "$into"; fi
 test -x "node_modules/.bin/$program"
+"#;
+
+/// Of an optional package whose bytes are refused, or that is not served, npm says nothing: it leaves it out (arborist, `reify.js`). What is
+/// pinned and made for this platform is there, or nothing counts as installed. What npm settled just now leaves out builds for another C
+/// library, about which its lockfile need not say: of what one package could take, one is there.
+const WHOLE: &str = r#"
+const read = (file) => JSON.parse(require("fs").readFileSync(file, "utf8")).packages || {};
+const [wanted, there] = ["package-lock.json", "node_modules/.package-lock.json"].map(read);
+const fits = (list, own) => {
+  const all = [].concat(list || []);
+  const named = all.filter((one) => one[0] !== "!");
+  return !all.includes("!" + own) && (!named.length || named.includes(own) || named.includes("any"));
+};
+const libc = () => {
+  process.report.excludeNetwork = true;
+  const report = process.report.getReport();
+  if (report.header.glibcVersionRuntime) return "glibc";
+  return (report.sharedObjects || []).some((one) => /libc\.musl-|ld-musl-/.test(one)) ? "musl" : "";
+};
+const isOurs = (of) => fits(of.os, process.platform) && fits(of.cpu, process.arch)
+  && (![].concat(of.libc || []).length || fits(of.libc, libc()));
+const ours = Object.keys(wanted).filter((place) => place && isOurs(wanted[place]));
+let absent = ours.filter((place) => !there[place]);
+if (process.argv[1] !== "ci") {
+  const places = (name) => ours.filter((place) => place.endsWith("node_modules/" + name));
+  const needed = Object.values(wanted).map((of) => Object.keys(of.optionalDependencies || {}).flatMap(places));
+  const without = needed.filter((all) => !all.some((place) => there[place])).flat();
+  absent = absent.filter((place) => !wanted[place].optional || without.includes(place));
+}
+if (absent.length) {
+  console.error("NOTWHOLE " + absent.join(", "));
+  process.exit(1);
+}
 "#;
 
 /// Whether anything may be done yet.
@@ -239,6 +273,27 @@ fn failed(
     session: &SessionId,
 ) -> Failure {
     let (said, name) = (ended.said.trim(), added.profile.name);
+    if let Some((_, absent)) = said.rsplit_once("NOTWHOLE ") {
+        let brought = loaded.config.file == added.origin();
+        let (code, why) = match install.pin {
+            Some(_) => (
+                "agent-pin",
+                "other bytes than were pinned when it was first installed, or none",
+            ),
+            None => ("agent-install", "none, or other bytes than it says itself"),
+        };
+        return Failure::new(
+            code,
+            format!(
+                "{} serves {why} for what {} {} needs, and npm left it out: {absent}",
+                install.registry, install.package, install.version
+            ),
+        )
+        .help(format!(
+            "nothing was installed; try again where the registry could not be reached, else ask whoever runs it. If you know why: {}",
+            agent::move_pin(name, brought)
+        ));
+    }
     if install.pin.is_some() && said.contains("EINTEGRITY") {
         let brought = loaded.config.file == added.origin();
         return Failure::new(
@@ -296,6 +351,7 @@ fn command(added: &Added, install: &Install) -> Vec<String> {
         &install.version,
         program,
         finish.unwrap_or_default(),
+        WHOLE,
     ]
     .map(str::to_owned)
     .to_vec()
@@ -426,7 +482,7 @@ mod tests {
                 .env("PATH", path)
                 .args(["-c", SCRIPT, "install"])
                 .arg(dir.path())
-                .args(["https://npm.corp/", package, "1.2.3", "x", ""])
+                .args(["https://npm.corp/", package, "1.2.3", "x", "", ""])
                 .output();
             String::from_utf8(out.unwrap().stdout).unwrap()
         };
@@ -436,5 +492,49 @@ mod tests {
             "{scoped}"
         );
         assert!(said("agent").contains("agent@1.2.3") && !said("agent").contains(":registry="));
+    }
+
+    #[test]
+    fn what_npm_left_out_is_no_whole_installation() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("node_modules")).unwrap();
+        let there = |file: &str, packages: &serde_json::Value| {
+            let whole = serde_json::json!({ "packages": packages }).to_string();
+            std::fs::write(dir.path().join(file), whole).unwrap();
+        };
+        let wanted = serde_json::json!({
+            "": {},
+            "node_modules/a": { "optionalDependencies": { "b": "1", "c": "1" } },
+            "node_modules/b": { "optional": true, "os": ["linux"] },
+            "node_modules/c": { "optional": true, "os": "linux", "cpu": ["!none"] },
+            "node_modules/d": { "optional": true, "os": ["darwin"] },
+            "node_modules/e": { "optional": true, "os": ["!linux"] },
+            "node_modules/f": { "optional": true, "cpu": ["none"] },
+            "node_modules/g": { "optional": true, "libc": ["none"] },
+        });
+        there("package-lock.json", &wanted);
+        let said = |how: &str, installed: &[&str]| {
+            let all = installed.iter().map(|name| format!("node_modules/{name}"));
+            let all: serde_json::Map<_, _> =
+                all.map(|place| (place, serde_json::json!({}))).collect();
+            there("node_modules/.package-lock.json", &all.into());
+            let out = std::process::Command::new("node")
+                .args(["-e", WHOLE, how])
+                .current_dir(dir.path())
+                .output()
+                .unwrap();
+            let said = String::from_utf8(out.stderr).unwrap();
+            assert_eq!(out.status.success(), said.is_empty(), "{said}");
+            said.trim().to_owned()
+        };
+        assert_eq!(said("ci", &["a", "b", "c"]), "");
+        assert_eq!(said("ci", &["a", "b"]), "NOTWHOLE node_modules/c");
+        assert_eq!(said("ci", &["b", "c"]), "NOTWHOLE node_modules/a");
+        assert_eq!(said("install", &["a", "b"]), "");
+        assert_eq!(
+            said("install", &["a"]),
+            "NOTWHOLE node_modules/b, node_modules/c"
+        );
+        assert_eq!(said("install", &["b"]), "NOTWHOLE node_modules/a");
     }
 }

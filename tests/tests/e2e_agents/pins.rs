@@ -128,6 +128,33 @@ fn an_agent_is_installed_again_as_the_lockfile_pins_it_or_not_at_all() {
 }
 
 #[test]
+fn an_optional_package_of_other_bytes_is_not_left_out() {
+    let key = key();
+    let published = Published::new("0.0.3");
+    published.with_builds();
+    let desk = desk();
+    desk.workspace
+        .put("agentcontainer.json", json!({ "image": IMAGE }).to_string());
+    let run = || {
+        desk.cli(
+            Some(&key),
+            &["run", "--yes", "claude", "--agent-version", "0.0.3"],
+        )
+    };
+    run().status(0);
+    forget_programs(&desk);
+    run().status(0);
+    published.with_bytes_of_builds("other bytes");
+    forget_programs(&desk);
+    for _ in 0..2 {
+        run()
+            .status(125)
+            .says("npm left it out: node_modules/builds")
+            .says("lock --update agent:claude");
+    }
+}
+
+#[test]
 fn without_a_config_an_agents_pin_is_in_this_users_state() {
     let key = key();
     let published = Published::new(VERSION);

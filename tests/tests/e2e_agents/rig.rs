@@ -65,9 +65,27 @@ fn pack_fake(into: &Path) {
 
 /// The package that is no agent, with these words in one of its files.
 fn pack_agent(into: &Path, file: &str, version: &str, words: &str, needs: &[(&str, &str)]) {
-    let needs: std::collections::BTreeMap<_, _> = needs.iter().copied().collect();
+    pack_with(into, file, version, words, needs, &[]);
+}
+
+type Needs<'a> = [(&'a str, &'a str)];
+
+fn pack_with(
+    into: &Path,
+    file: &str,
+    version: &str,
+    words: &str,
+    needs: &Needs<'_>,
+    optional: &Needs<'_>,
+) {
+    let [needs, optional] = [needs, optional].map(|all| {
+        all.iter()
+            .copied()
+            .collect::<std::collections::BTreeMap<_, _>>()
+    });
     let manifest = serde_json::json!({
         "name": "@anthropic-ai/claude-code", "version": version, "bin": { "claude": "claude.js" }, "dependencies": needs,
+        "optionalDependencies": optional,
         // Scripts of packages are off.
         "scripts": { "postinstall": "touch /tmp/script-ran; exit 1" },
     });
@@ -94,6 +112,8 @@ fn pack_greets(into: &Path, version: &str) {
 /// A version of the package that is no agent, which needs another, as a registry publishes both; taken back when this value goes.
 pub struct Published(&'static str);
 
+const BUILDS: [(&str, &str); 2] = [("builds", "linux"), ("builds-elsewhere", "darwin")];
+
 impl Published {
     pub fn new(version: &'static str) -> Self {
         let this = Self(version);
@@ -107,6 +127,26 @@ impl Published {
         pack_agent(&shared().packages, self.0, self.0, words, &needs);
     }
 
+    /// With a build for this platform and one for another, which npm may do without.
+    pub fn with_builds(&self) {
+        let needs = [("greets", "^1.0.0")];
+        let builds = BUILDS.map(|(name, _)| (name, "1.0.0"));
+        pack_with(&shared().packages, self.0, self.0, "", &needs, &builds);
+        self.with_bytes_of_builds("");
+    }
+
+    /// The same builds with these words in them.
+    pub fn with_bytes_of_builds(&self, words: &str) {
+        for (name, os) in BUILDS {
+            let manifest = serde_json::json!({ "name": name, "version": "1.0.0", "os": [os] });
+            let files = [
+                ("package.json", manifest.to_string()),
+                ("build", words.to_owned()),
+            ];
+            pack(&shared().packages, name, &files);
+        }
+    }
+
     /// A later version of what it needs.
     pub fn with_later(&self) {
         pack_greets(&shared().packages, "1.1.0");
@@ -115,7 +155,7 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        for name in [self.0, "greets-1.1.0"] {
+        for name in [self.0, "greets-1.1.0", "builds", "builds-elsewhere"] {
             let _ = fs::remove_file(shared().packages.join(format!("{name}.tgz")));
         }
     }
