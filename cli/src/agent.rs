@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use engine::Engine;
 use engine::agent::{AgentParts, ProgramVolume, volume_name};
+use engine::git::Doing;
 use engine::identity;
 use engine::image::Image;
 use engine::npm::{MAX_NPMRC, registry_in};
@@ -14,7 +15,6 @@ use schema::config::agent::Domain;
 use schema::config::{Config, DiscoverError, discover};
 use schema::credential::Source;
 use schema::diag::Position;
-use schema::digest::Digest;
 use schema::hostconfig::{Grant, HostConfig, Setting};
 use schema::lockfile::{self, AgentPin};
 use schema::organisation::Organisation;
@@ -329,6 +329,7 @@ pub async fn settle(
     loaded: &Loaded,
     engine: &Engine,
     image: &Image,
+    doing: Doing,
 ) -> Result<Settled, Failure> {
     let profile = chosen.profile;
     let program = profile.command.first().copied().unwrap_or_default();
@@ -398,11 +399,18 @@ pub async fn settle(
     let of = [state_dir.as_str(), &id, &uid, whose];
     let mut volume = program_volume(profile, &install, &of);
     let mut found = installed(&loaded.places, engine, &volume, &install).await?;
+    if pin.is_none() && lock::agents::is_taken_away(loaded, chosen.brought, profile.name) {
+        // What the pin was taken away from, or older; what is installed in its place is what the registry has now.
+        found = None;
+        if doing == Doing::Write {
+            forget_installed(&loaded.places, &volume)?;
+            lock::agents::give_back(loaded, chosen.brought, profile.name);
+        }
+    }
     if let Some(pin) = pin {
         // What another workspace's lockfile says is no word on what this one's does.
         if found.as_ref() != Some(&pin) {
-            let digest = Digest::of(&serde_json::to_vec(&pin).unwrap_or_default());
-            let digest = digest.to_string();
+            let digest = pin.digest().to_string();
             let of = [&of[..], &[&digest]].concat();
             volume = program_volume(profile, &install, &of);
             found = installed(&loaded.places, engine, &volume, &install).await?;
@@ -554,6 +562,15 @@ pub async fn installed(
     let whole =
         made.is_some_and(|made| known == Installed::new(volume, made, install, known.pin.clone()));
     Ok(whole.then_some(known.pin))
+}
+
+/// Has what lies in the volume be no more than what is to be replaced.
+fn forget_installed(places: &Places, volume: &str) -> Result<(), Failure> {
+    let path = record_of(places, volume);
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failure::io("remove", &path, &e)),
+        _ => Ok(()),
+    }
 }
 
 /// Notes that what lies in the volume is whole, and what it is.

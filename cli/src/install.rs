@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use engine::Engine;
 use engine::agent::{AgentParts, ProgramVolume};
+use engine::git::Doing;
 use engine::image::Image;
 use schema::config::agent::{Action, Domain, Rule};
 use schema::diag::{Position, Spanned};
@@ -104,12 +105,16 @@ pub async fn settle(
     how: How,
 ) -> Result<Option<String>, Failure> {
     let engine = Engine::connect(loaded.host.engine().clone()).await?;
+    let doing = match how {
+        How::Plan => Doing::Look,
+        How::Run { .. } => Doing::Write,
+    };
     let image = image(chosen, loaded, &engine, how).await?;
     let Settled {
         parts,
         mut command,
         install,
-    } = agent::settle(chosen, loaded, &engine, &image).await?;
+    } = agent::settle(chosen, loaded, &engine, &image, doing).await?;
     command.append(&mut asked.command);
     asked.command = command;
     asked.agent = Some(parts);

@@ -1,6 +1,7 @@
 //! What is pinned: the lockfile beside a config (in this user's state where a workspace has none), made by asking the engine
 //! for what only it has and registries for the rest, and held to before anything is started. `lock` and `run` call it.
 
+pub mod agents;
 pub mod features;
 mod shown;
 mod spinner;
@@ -19,7 +20,7 @@ use schema::config::discover;
 use schema::config::tools::ToolKind;
 use schema::digest::Digest;
 use schema::image::ImageRef;
-use schema::lockfile::{self, AgentPin, Drift, Lockfile, MAX_BYTES, Pin, Platform, Wanted};
+use schema::lockfile::{self, Drift, Lockfile, MAX_BYTES, Pin, Platform, Wanted};
 
 use crate::drift;
 use crate::files;
@@ -186,7 +187,10 @@ pub async fn require(
         ..How::default()
     };
     let (lockfile, changes) = make(loaded, &client, found, &how).await?;
+    let one = agents::alone(loaded, &path)?;
+    let lockfile = agents::with_agents_of(lockfile, &read(&path)?, &how);
     write(&path, &lockfile)?;
+    drop(one);
     features::write_devcontainer(loaded, &lockfile)?;
     say(&changes);
     loaded.lock = Some(lockfile);
@@ -201,38 +205,11 @@ async fn make_for_brought(
     how: How,
 ) -> Result<(), Failure> {
     let client = registries::client(&loaded.places, &loaded.host, loaded.offline)?;
-    let (lockfile, changes) = make(loaded, &client, found, &how).await?;
+    let (lockfile, changes) = make(loaded, &client, found.clone(), &how).await?;
     make_private(&loaded.places.locks())?;
+    agents::take_away(loaded, path, found.as_ref(), &lockfile)?;
     write(path, &lockfile)?;
     say(&changes);
-    loaded.lock = Some(lockfile);
-    Ok(())
-}
-
-/// Writes down what the agent that is run was installed as, where nothing says it yet.
-pub fn keep_agent(loaded: &mut Loaded, brought: bool) -> Result<(), Failure> {
-    let added = loaded.config.profile.as_ref();
-    let installed = added.and_then(|added| Some((added.profile.name, added.install.as_ref()?)));
-    let Some((name, Some(pin))) = installed.map(|(name, install)| (name, &install.pin)) else {
-        return Ok(());
-    };
-    let path = path(loaded, brought);
-    // It may have been written since it was read.
-    let Some(mut lockfile) = read(&path)? else {
-        return Err(not_locked(&path, None));
-    };
-    if lockfile.agents.get(name) == Some(pin) {
-        return Ok(());
-    }
-    report::note(format!(
-        "locked {} {} {} {}",
-        lockfile::agent_pin(name),
-        pin.package,
-        pin.version,
-        pin.integrity()
-    ));
-    lockfile.agents.insert(name.to_owned(), pin.clone());
-    write(&path, &lockfile)?;
     loaded.lock = Some(lockfile);
     Ok(())
 }
@@ -419,7 +396,7 @@ pub async fn make(
         local_features: features.local,
         install_order: features.order,
         policy: named.remove("policy"),
-        agents: kept_agents(old.as_ref(), how),
+        agents: agents::kept_agents(old.as_ref(), how),
     };
     let mut held = loaded.clone();
     if let Some(document) = organisation::of_workspace(client, &loaded.config, &lockfile).await? {
@@ -446,14 +423,6 @@ pub async fn make(
     }
     drift::hold(&held, client, old.as_ref(), &lockfile, how.yes).await?;
     Ok((lockfile, changes))
-}
-
-/// What the next run of an agent pins anew is not kept.
-fn kept_agents(old: Option<&Lockfile>, how: &How) -> BTreeMap<String, AgentPin> {
-    let mut agents = old.map(|old| old.agents.clone()).unwrap_or_default();
-    let is_moved = |name: &str| how.update.contains(&lockfile::agent_pin(name));
-    agents.retain(|name, _| !how.update_all && !is_moved(name));
-    agents
 }
 
 /// The same pins as they would be made now; only those of these names, without a name all. What is named by its digest cannot move,

@@ -508,11 +508,18 @@ impl Lines {
             );
         }
         if let Some(install) = &added.install {
+            let pinned = install.pin.as_ref().map(|pin| {
+                let packages = pin.packages.len();
+                format!(", of {packages} packages as pinned ({})", pin.digest())
+            });
             self.add(
                 Effect::Opens,
                 format!(
-                    "run {} {} installed from {} ({from})",
-                    install.package, install.version, install.registry
+                    "run {} {} installed from {}{} ({from})",
+                    install.package,
+                    install.version,
+                    install.registry,
+                    pinned.unwrap_or_default()
                 ),
             );
             self.add(

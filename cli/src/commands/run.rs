@@ -126,19 +126,29 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     lock::hold(&mut loaded, args.yes).await?;
     organisation::hold_variables(&loaded, &env.taken)?;
     loaded.remarks.iter().for_each(report::warning);
+    let mut reviewed = loaded.clone();
     // What was reviewed is what the workspace says; the container is made with what is left of it.
     loaded.limits.clone().apply(&mut loaded.config);
     agent::keep_grant(&mut loaded)?;
     let mut record = start::record_of(&loaded, &asked)?;
     refuse_taken_name(&loaded, &record)?;
     let mut signals = Signals::register()?;
+    let mut is_new = false;
     if let Some(volume) = to_install {
         match install::run(&loaded, &volume, &mut signals).await? {
-            Done::Installed(pin) => agent::know_pin(&mut loaded, pin),
+            Done::Installed(pin) => {
+                agent::know_pin(&mut loaded, pin);
+                is_new = true;
+            }
             Done::Told(number) => return Ok(by_signal(number)),
         }
     }
-    lock::keep_agent(&mut loaded, brought)?;
+    lock::agents::keep(&mut loaded, brought)?;
+    if is_new {
+        // What was approved was to be installed; from now on it is these packages.
+        reviewed.config.profile = loaded.config.profile.clone();
+        trust::approve(&reviewed)?;
+    }
     let credentials = credentials::resolve(&loaded, args.detach).await?;
     record.save(&loaded.places)?;
 

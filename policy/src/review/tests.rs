@@ -294,6 +294,25 @@ fn what_a_profile_adds_is_reviewed_with_where_it_is_from() {
         Review::of(&config).since(&offered).more,
         ["+ run agent 1.2.3 installed from https://evil.example/ (profile claude)"]
     );
+    // Nor are other packages under the same version.
+    let pinned = |package: &str| {
+        let integrity = format!("sha512-{}==", "A".repeat(86));
+        let packages =
+            serde_json::json!({ package: { "version": "1.0.0", "integrity": integrity } });
+        let pin =
+            serde_json::json!({ "package": "agent", "version": "1.2.3", "packages": packages });
+        let mut of = added(false);
+        of.install.as_mut().unwrap().pin = serde_json::from_value(pin).unwrap();
+        config.profile = Some(of);
+        Review::of(&config)
+    };
+    let [of_a, of_b] = ["node_modules/a", "node_modules/b"].map(pinned);
+    let more = of_b.since(&of_a).more;
+    let digest = more[0].split(['(', ';']).nth(1).unwrap();
+    assert!(digest.starts_with("sha256:"), "{more:?}");
+    let line = "+ run agent 1.2.3 installed from https://npm.example/, of 1 packages as pinned";
+    assert!(more.len() == 1 && more[0].starts_with(line), "{more:?}");
+    assert!(of_a.since(&offered).asks_for_more() && !of_a.since(&of_a).asks_for_more());
 }
 
 #[test]

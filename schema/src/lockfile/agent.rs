@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::each_once;
+use crate::digest::Digest;
 
 /// The most packages of one agent.
 pub const MAX_PACKAGES: usize = 512;
@@ -118,6 +119,11 @@ impl AgentPin {
     pub fn integrity(&self) -> &str {
         let own = self.packages.get(&self.place());
         own.map_or("", |own| own.integrity.as_str())
+    }
+
+    /// Of all of it: what another choice of packages or bytes changes.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&serde_json::to_vec(self).unwrap_or_default())
     }
 
     /// What npm is to be given: `package.json` and `package-lock.json`.

@@ -109,6 +109,26 @@ fn an_agent_is_installed_again_as_the_lockfile_pins_it_or_not_at_all() {
     // What is installed already goes on.
     run(&first, &[]).status(0);
     tarballs();
+    // Without its pin it is installed anew, though it is here.
+    first
+        .workspace
+        .cli(&["lock", "--yes", "--update", "agent:claude"])
+        .status(0);
+    let out = run(&first, &["--agent-version", VERSION]);
+    out.status(0);
+    is_first_install(&out);
+    assert_eq!(
+        tarballs(),
+        [format!("{AGENT}@{VERSION}"), "greets@1.1.0".to_owned()]
+    );
+    // What was just installed as it was asked for is asked about no more; another choice of packages is.
+    let key_alone = |words: &[&str]| first.cli(Some(&key), words);
+    key_alone(&["run", "claude"]).status(0);
+    first.workspace.put("agentcontainer-lock.json", &written);
+    key_alone(&["run", "claude"])
+        .status(125)
+        .says(&format!("+ run {AGENT} {VERSION} installed from"))
+        .says("of 2 packages as pinned (sha256:");
 
     second
         .workspace
