@@ -63,7 +63,7 @@ struct Held {
     secret: Option<Secret>,
     /// What stands for it; its value, with what stands for it.
     placeholder: Patterns,
-    answers: Arc<Patterns>,
+    answers: Patterns,
 }
 
 /// The credentials of one generation of the policy.
@@ -72,6 +72,10 @@ pub struct Credentials {
     held: Vec<Held>,
     /// What stands for any of them, to be told where it does not belong.
     placeholders: Arc<Patterns>,
+    /// Every value, as it may come back from a place that one of them goes to.
+    answers: Arc<Patterns>,
+    /// Those of them that are long enough to be looked for in what comes from anywhere.
+    elsewhere: Arc<Patterns>,
 }
 
 /// Why a request is not carried.
@@ -123,6 +127,8 @@ pub struct Applied {
     pub names: Vec<String>,
     /// Values that may come back from there, with what stands for them.
     pub answers: Option<Arc<Patterns>>,
+    /// It is a place that a credential goes to: what cannot be looked through does not come back from there.
+    pub is_own: bool,
     /// What the body may not hold.
     pub body: Option<Arc<Patterns>>,
 }
@@ -130,7 +136,8 @@ pub struct Applied {
 impl Credentials {
     pub fn new(rules: &[Credential], secrets: &[Secret]) -> Self {
         let mut placeholders = Patterns::default();
-        let held = rules
+        let (mut all, mut elsewhere) = (Patterns::default(), Patterns::default());
+        let held: Vec<Held> = rules
             .iter()
             .filter_map(|rule| {
                 // Checked by policy: a name of a field.
@@ -141,7 +148,12 @@ impl Credentials {
                     let text = secret.placeholder.as_bytes();
                     placeholder.add(text, text);
                     for value in secret.previous.iter().chain([&secret.value]) {
-                        answers.add(value, secret.stand_in(value).as_bytes());
+                        let stand_in = secret.stand_in(value);
+                        answers.add(value, stand_in.as_bytes());
+                        // Of a short one the end of every stream would be held back.
+                        if window::is_long(value, stand_in.as_bytes()) {
+                            elsewhere.add(value, stand_in.as_bytes());
+                        }
                         // As it stands in a query that a server repeats.
                         let encoded = Zeroizing::new(percent::encoded(value));
                         if rule.query.is_some() && *encoded != **value {
@@ -150,18 +162,21 @@ impl Credentials {
                     }
                 }
                 placeholders = std::mem::take(&mut placeholders).with(&placeholder);
+                all = std::mem::take(&mut all).with(&answers);
                 Some(Held {
                     rule: rule.clone(),
                     header,
                     secret: secret.cloned(),
                     placeholder,
-                    answers: Arc::new(answers),
+                    answers,
                 })
             })
             .collect();
         Self {
             held,
             placeholders: Arc::new(placeholders),
+            answers: Arc::new(all),
+            elsewhere: Arc::new(elsewhere),
         }
     }
 
@@ -200,13 +215,13 @@ impl Credentials {
             if held.in_fields(&mut parts.headers, fits)? || in_target {
                 applied.names.push(held.rule.name.clone());
             }
-            if is_there && !held.answers.is_empty() {
-                applied.answers = Some(match applied.answers.take() {
-                    None => Arc::clone(&held.answers),
-                    Some(before) => Arc::new((*before).clone().with(&held.answers)),
-                });
-            }
+            applied.is_own |= is_there && !held.answers.is_empty();
         }
+        let answers = match applied.is_own {
+            true => &self.answers,
+            false => &self.elsewhere,
+        };
+        applied.answers = (!answers.is_empty()).then(|| Arc::clone(answers));
         if !self.placeholders.is_empty() {
             applied.body = Some(Arc::clone(&self.placeholders));
         }

@@ -28,17 +28,29 @@ pub struct Patterns {
     pairs: Vec<Pair>,
     /// First bytes of them all.
     starts: [bool; 256],
+    /// First two bytes of them all, a bit each: most of a stream is passed over by these.
+    doubles: Box<[u64; DOUBLES]>,
     longest: usize,
 }
+
+/// Words of a bit for every two bytes.
+const DOUBLES: usize = (1 << 16) / 64;
 
 impl Default for Patterns {
     fn default() -> Self {
         Self {
             pairs: Vec::new(),
             starts: [false; 256],
+            doubles: Box::new([0; DOUBLES]),
             longest: 0,
         }
     }
+}
+
+/// Where the bit of two bytes is.
+fn double(first: u8, second: u8) -> (usize, u64) {
+    let at = usize::from(first) << 8 | usize::from(second);
+    (at / 64, 1 << (at % 64))
 }
 
 impl Patterns {
@@ -48,6 +60,9 @@ impl Patterns {
         self.longest = self.longest.max(other.longest);
         for (start, other) in self.starts.iter_mut().zip(other.starts) {
             *start |= other;
+        }
+        for (word, other) in self.doubles.iter_mut().zip(other.doubles.iter()) {
+            *word |= other;
         }
         self
     }
@@ -61,16 +76,21 @@ impl Patterns {
             if let Some(&first) = from.first()
                 && !self.pairs.iter().any(|known| known.from.as_slice() == from)
             {
-                // What both begin with is known to everybody.
-                let public = from.iter().zip(to).take_while(|(a, b)| a == b).count();
+                let public = public(from, to);
                 let least = if public == from.len() {
                     1
-                } else if public + 2 * UNGUESSED <= from.len() {
+                } else if is_long(from, to) {
                     public + UNGUESSED
                 } else {
                     0
                 };
                 self.starts[usize::from(first)] = true;
+                // One of a single byte begins whatever follows it.
+                let second = from.get(1).map_or(0..=u8::MAX, |&second| second..=second);
+                for second in second {
+                    let (word, bit) = double(first, second);
+                    self.doubles[word] |= bit;
+                }
                 self.longest = self.longest.max(from.len());
                 self.pairs.push(Pair {
                     from: from.to_vec().into(),
@@ -112,13 +132,18 @@ impl Patterns {
 
     /// Where the first one at or behind `from` begins, and which it is.
     fn first(&self, text: &[u8], from: usize) -> Option<(usize, usize)> {
-        (from..text.len())
-            .filter(|&at| self.starts[usize::from(text[at])])
-            .find_map(|at| {
-                let rest = &text[at..];
-                let pair = self.pairs.iter().position(|p| rest.starts_with(&p.from))?;
-                Some((at, pair))
-            })
+        let begins = |at: &usize| match text.get(at + 1) {
+            Some(&second) => {
+                let (word, bit) = double(text[*at], second);
+                self.doubles[word] & bit != 0
+            }
+            None => self.starts[usize::from(text[*at])],
+        };
+        (from..text.len()).filter(begins).find_map(|at| {
+            let rest = &text[at..];
+            let pair = self.pairs.iter().position(|p| rest.starts_with(&p.from))?;
+            Some((at, pair))
+        })
     }
 
     /// Bytes that are held back whatever they are.
@@ -140,6 +165,16 @@ impl Patterns {
             .map_or(0, |at| text.len() - at)
             .max(self.always().min(text.len()))
     }
+}
+
+/// Whether no more of it is held back than what may be one, because a guess of a few characters is little of it.
+pub fn is_long(from: &[u8], to: &[u8]) -> bool {
+    public(from, to) + 2 * UNGUESSED <= from.len()
+}
+
+/// What both begin with is known to everybody.
+fn public(from: &[u8], to: &[u8]) -> usize {
+    from.iter().zip(to).take_while(|(a, b)| a == b).count()
 }
 
 /// The characters of Base64 that a text alone decides when `before` bytes stand before it in its group of three.
@@ -323,6 +358,16 @@ mod tests {
         let guess = [&padding[..], b"hunt"].concat();
         let wrong = [&padding[..], b"huns"].concat();
         assert_eq!(one.push(&guess).0.len(), other.push(&wrong).0.len());
+    }
+
+    #[test]
+    fn one_of_a_single_byte_is_found_before_anything_and_at_the_end() {
+        let mut patterns = Patterns::default();
+        patterns.add(b"a", b"*");
+        let mut text = *b"abca";
+        assert!(patterns.replace(&mut text));
+        assert_eq!(&text, b"*bc*");
+        assert!(!patterns.is_in(b"bcd"));
     }
 
     #[test]

@@ -173,13 +173,18 @@ impl Forward {
                 inspected::request(chain, client, granted, &head, &mut recorded, blocked)
                     .map_err(Failure::Inspected)?;
             let credentials = client.shared.state.credentials();
-            let applied = credentials
+            let mut applied = credentials
                 .apply(&mut head, &client.intent, client.authority.scheme)
                 .map_err(Failure::Credential)?;
             let carried = self.entry.carry(&applied.names);
             carried.map_err(|name| Failure::Credential(credentials::Refusal::Revoked(name)))?;
             recorded.credential = applied.names.last().cloned();
-            if applied.answers.is_some() {
+            if applied.answers.is_some() && !applied.is_own {
+                // What comes back is read as far as it can be.
+                let readable = readable(&head.headers);
+                head.headers.insert(header::ACCEPT_ENCODING, readable);
+            }
+            if applied.is_own {
                 // What comes back is looked through: it has to come as it is.
                 let identity = HeaderValue::from_static("identity");
                 head.headers.insert(header::ACCEPT_ENCODING, identity);
@@ -188,8 +193,8 @@ impl Forward {
                 head.headers.remove(header::IF_RANGE);
             }
             let watch = key.as_ref().and_then(|_| {
-                let placeholders = applied.body.clone();
-                inspected::websocket(chain, client, granted, &recorded, placeholders)
+                let patterns = (applied.body.clone(), applied.answers.clone());
+                inspected::websocket(chain, client, granted, &recorded, patterns)
             });
             if watch.is_some() {
                 // Compressed messages are not read: none is offered.
@@ -226,7 +231,11 @@ impl Forward {
             let gzip = match applied.answers.as_ref().and(encoding(upstream.headers())) {
                 None => false,
                 Some(Encoding::Gzip) => true,
-                Some(Encoding::Other) => return Err(Failure::Encoded),
+                Some(Encoding::Other) if applied.is_own => return Err(Failure::Encoded),
+                Some(Encoding::Other) => {
+                    applied.answers = None;
+                    false
+                }
             };
             if gzip {
                 // It goes on as what it stands for.
@@ -663,6 +672,21 @@ fn encoding(headers: &HeaderMap) -> Option<Encoding> {
         (Some(one), None) if is(one, b"gzip") || is(one, b"x-gzip") => Some(Encoding::Gzip),
         _ => Some(Encoding::Other),
     }
+}
+
+/// What of a client's Accept-Encoding can be read on the way back.
+fn readable(headers: &HeaderMap) -> HeaderValue {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter();
+    let mut codings = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    let takes = codings.any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let none = weight.trim().strip_prefix("q=0");
+        let is_none = none.is_some_and(|rest| rest.trim_matches(['.', '0']).is_empty());
+        name.trim().eq_ignore_ascii_case("gzip") && !is_none
+    });
+    HeaderValue::from_static(if takes { "gzip" } else { "identity" })
 }
 
 /// Removes what is between neighbours, and what Connection says is.

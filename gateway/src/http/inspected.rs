@@ -170,19 +170,20 @@ fn veil<'a>(
     }
 }
 
-/// What looks at the frames of a WebSocket; `None` where nobody does.
+/// What looks at the frames of a WebSocket, those that may not hold what stands for a credential and those that may not hold a
+/// value; `None` where nobody does.
 pub fn websocket(
     chain: &Arc<Chain>,
     client: &Client,
     granted: &Granted,
     recorded: &events::Request,
-    placeholders: Option<Arc<Patterns>>,
+    (placeholders, answers): (Option<Arc<Patterns>>, Option<Arc<Patterns>>),
 ) -> Option<Box<Watch>> {
-    if chain.is_empty() && placeholders.is_none() {
+    if chain.is_empty() && placeholders.is_none() && answers.is_none() {
         return None;
     }
     let report = Report::new(client, granted, recorded);
-    let watch = Watch::new(chain, &destination(client), placeholders, report);
+    let watch = Watch::new(chain, &destination(client), placeholders, report).answered(answers);
     Some(Box::new(watch))
 }
 

@@ -242,6 +242,10 @@ impl Switched {
         carried
             .bytes_out
             .fetch_sub(early.len() as u64, Ordering::Relaxed);
+        if let Some(watch) = self.watch {
+            let first = (early, self.first);
+            return inspected::carry(agent, self.upstream, first, *watch, carried, patience).await;
+        }
         let written = tokio::select! {
             biased;
             written = agent.write_all(&self.first) => written,
@@ -253,9 +257,6 @@ impl Switched {
         carried
             .bytes_in
             .fetch_add(self.first.len() as u64, Ordering::Relaxed);
-        if let Some(watch) = self.watch {
-            return inspected::carry(agent, self.upstream, early, *watch, carried, patience).await;
-        }
         match (agent.plain(), self.upstream) {
             (Ok(mut agent), Leg::Plain(upstream)) => {
                 let mut upstream = Guarded::new(upstream);

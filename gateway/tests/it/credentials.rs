@@ -7,9 +7,9 @@ use policy::credential::Place;
 use schema::net::Protocol;
 
 use crate::harness::*;
-use crate::https::{NAME, Scene, World, origin};
+use crate::https::{NAME, Scene, Seen, World, origin};
 
-const VALUE: &str = "ghp_R3alR3alR3alR3alR3al";
+pub const VALUE: &str = "ghp_R3alR3alR3alR3alR3al";
 pub const STAND_IN: &str = "ghp_Fak3Fak3Fak3Fak3Fak3";
 
 /// Adds the credential for the server's name at that port.
@@ -266,4 +266,54 @@ async fn one_that_nothing_stands_for_is_written_by_the_gateway() {
     // Its server has another name's certificate.
     assert_eq!(got.status, 502);
     assert!(scene.seen.lock().unwrap().is_empty());
+}
+
+/// A place that no credential goes to, whose server has come by the value all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_is_taken_out_of_what_any_other_place_answers() {
+    const MIRROR: &str = "mirror.example.com";
+    let world = World::new();
+    let (port, _) = origin(world.certified(NAME, |_| {}), &["http/1.1"]).await;
+    let (other, seen) = origin(world.certified(MIRROR, |_| {}), &["h2", "http/1.1"]).await;
+    let mut policy = PolicyBuilder::default()
+        .rule(NAME, port, Protocol::Https)
+        .rule(MIRROR, other, Protocol::Https)
+        .host(MIRROR);
+    grant(&mut policy, port, Some("GITHUB_TOKEN"));
+    let mut scene = Scene::of(&world, policy, port, Seen::default()).await;
+    let door = scene.session.door(MIRROR, other).await;
+    let field = format!("Authorization: Bearer {VALUE}");
+    for version in ["--http1.1", "--http2"] {
+        for (takes, asked) in [
+            ("Accept-Encoding: br, gzip;q=0.5", "gzip"),
+            ("Accept-Encoding: br, gzip;q=0.0", "identity"),
+            ("Accept-Encoding:", "identity"),
+        ] {
+            seen.lock().unwrap().clear();
+            let words = [version, "-H", &field, "-H", takes];
+            let got = scene.curl_at(MIRROR, other, door, "/auth", &words).await;
+            assert_eq!(got.status, 200, "{}", got.headers);
+            let told = seen.lock().unwrap().clone();
+            assert_eq!(told[1..3], [format!("Bearer {VALUE}"), asked.to_owned()]);
+            let body = String::from_utf8_lossy(&got.body).into_owned();
+            assert!(
+                !body.contains("R3al") && !got.headers.contains("R3al"),
+                "{body} {}",
+                got.headers
+            );
+            assert!(body.starts_with(&format!("token {STAND_IN} and again {STAND_IN}, or ")));
+        }
+        let words = [version, "-H", &field];
+        let got = scene.curl_at(MIRROR, other, door, "/gzip", &words).await;
+        let body = String::from_utf8_lossy(&got.body).into_owned();
+        assert!(got.status == 200 && body.contains(STAND_IN) && !body.contains("R3al"));
+        // It is no place of the credential's: what cannot be read passes.
+        let got = scene.curl_at(MIRROR, other, door, "/br", &words).await;
+        assert_eq!(got.status, 200);
+        // Nor is it asked for the whole of what a program wants a piece of.
+        let words = [version, "-H", &field, "-r", "0-9"];
+        seen.lock().unwrap().clear();
+        scene.curl_at(MIRROR, other, door, "/auth", &words).await;
+        assert_eq!(seen.lock().unwrap()[3], "bytes=0-9");
+    }
 }

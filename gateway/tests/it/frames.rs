@@ -295,3 +295,61 @@ async fn a_server_that_compresses_unasked_is_a_502() {
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
     session.event("http-upgrade").await;
 }
+
+/// A server's frame of up to 125 bytes.
+fn said_by_server(first: u8, payload: &str) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[first, length], payload.as_bytes()].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_credentials_value_is_taken_out_of_what_a_server_sends() {
+    use crate::credentials::{STAND_IN, VALUE, grant};
+    let messages = |value: &str| {
+        let (one, two) = value.split_at(15);
+        [
+            said_by_server(0x81, &format!("your token is {value}.")),
+            said_by_server(0x01, one),
+            said_by_server(0x89, "are you there"),
+            said_by_server(0x80, two),
+            said_by_server(0x82, value),
+        ]
+        .concat()
+    };
+    // What comes with the 101, at once, and in pieces.
+    for size in [usize::MAX, 1, 10] {
+        let port = upstream(move |mut stream| async move {
+            head(&mut stream).await;
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{ACCEPT}\r\n"
+            );
+            let mut bytes = messages(VALUE);
+            let mut first = answer.into_bytes();
+            if size == usize::MAX {
+                first.append(&mut bytes);
+            }
+            stream.write_all(&first).await.unwrap();
+            for piece in bytes.chunks(size.min(bytes.len().max(1))) {
+                stream.write_all(piece).await.unwrap();
+                stream.flush().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            let _ = stream.read(&mut [0; 64]).await;
+        })
+        .await;
+        let mut policy = rule(port);
+        grant(&mut policy, 9, Some("GITHUB_TOKEN"));
+        let (_session, mut stream, answer) = switched(policy, port).await;
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        let wanted = messages(STAND_IN);
+        let mut got = vec![0; wanted.len()];
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_exact(&mut got));
+        read.await.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&got).into_owned();
+        // In small pieces, fourteen characters of it had passed before the rest of it came.
+        assert!(!text.contains(&VALUE[..15]), "{text}");
+        if size == usize::MAX {
+            assert_eq!(text, String::from_utf8_lossy(&wanted));
+        }
+    }
+}

@@ -1,5 +1,8 @@
-//! A WebSocket whose frames are read: what the agent sends is looked at message by message, and passes as it was. What is blocked
-//! closes both sides with 1008 where a frame can be put between others, and resets them where not. Called by `websocket`.
+//! A WebSocket whose frames are read: what the agent sends is looked at message by message, and passes as it was; credentials' values
+//! are taken out of what the server sends (`answers`). What is blocked closes both sides with 1008 where a frame can be put between
+//! others, and resets them where not. Called by `websocket`.
+
+mod answers;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,6 +10,9 @@ use std::sync::atomic::Ordering;
 use audit::Verdict;
 use schema::inspection::Level;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use answers::Answers;
+use hyper::body::Bytes;
 
 use crate::connection::linger;
 use crate::credentials::window::{Patterns, Window};
@@ -35,6 +41,8 @@ pub struct Watch {
     patterns: Option<Arc<Patterns>>,
     windows: [Option<Window>; 2],
     report: Report,
+    /// Values that may come back, with what stands for them.
+    answers: Option<Arc<Patterns>>,
     /// Not passed on yet: whole or open frames.
     held: Vec<u8>,
     /// Payload of messages among them: where, how long.
@@ -58,10 +66,17 @@ impl Watch {
             patterns,
             windows: [None, None],
             report,
+            answers: None,
             held: Vec::new(),
             payload: Vec::new(),
             open_control: None,
         }
+    }
+
+    /// Has these taken out of what the server sends.
+    pub fn answered(mut self, answers: Option<Arc<Patterns>>) -> Self {
+        self.answers = answers;
+        self
     }
 
     /// Takes what the agent sent and gives what may pass.
@@ -184,11 +199,12 @@ fn misplaced() -> Finding {
     }
 }
 
-/// Carries frames until both sides have finished, or one is blocked. `early`: what the agent sent before its 101.
+/// Carries frames until both sides have finished, or one is blocked. What came early: of the agent before its 101, of the
+/// server with it.
 pub async fn carry(
     mut agent: impl Wire,
     mut upstream: Leg,
-    early: Vec<u8>,
+    (early, first): (Vec<u8>, Bytes),
     mut watch: Watch,
     carried: &Carried,
     patience: Patience,
@@ -196,6 +212,7 @@ pub async fn carry(
     // Where frames end on the way that they were passed on.
     let (mut sent, mut received) = (Frames::new(Side::Client), Frames::new(Side::Server));
     let mut received_well = true;
+    let mut answers = watch.answers.take().map(Answers::new);
     let result = {
         let (mut agent_read, mut agent_write) = tokio::io::split(&mut agent);
         let (mut upstream_read, mut upstream_write) = tokio::io::split(&mut upstream);
@@ -220,18 +237,29 @@ pub async fn carry(
             upstream_write.shutdown().await.map_err(|_| Stop::Io)
         };
         let back = async {
-            let mut bytes = vec![0; limits::EXCHANGE_BUFFER];
+            let mut bytes = first.to_vec();
             loop {
-                let n = upstream_read.read(&mut bytes).await.map_err(|_| Stop::Io)?;
-                if n == 0 {
-                    break;
-                }
+                let read = match &mut answers {
+                    Some(answers) => Some(answers.push(&bytes)?),
+                    None => None,
+                };
                 let mut wrote = |bytes: &[u8]| {
                     received_well &= received.push(bytes, &mut |_| {}).is_ok();
                     let moved = &carried.bytes_in;
                     moved.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 };
-                write(&mut agent_write, &bytes[..n], &mut wrote).await?;
+                let passed = read.as_deref().unwrap_or(&bytes);
+                write(&mut agent_write, passed, &mut wrote).await?;
+                bytes.resize(limits::EXCHANGE_BUFFER, 0);
+                match upstream_read.read(&mut bytes).await.map_err(|_| Stop::Io)? {
+                    0 => break,
+                    n => bytes.truncate(n),
+                }
+            }
+            // What a broken stream leaves open is no value as far as it came.
+            if let Some(answers) = &mut answers {
+                let left = answers.finish();
+                write(&mut agent_write, &left, &mut |_| {}).await?;
             }
             carried.half_close();
             agent_write.shutdown().await.map_err(|_| Stop::Io)
