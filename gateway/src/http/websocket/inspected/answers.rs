@@ -19,6 +19,8 @@ pub struct Answers {
     open: Vec<(usize, usize)>,
     /// Payload of a control frame that is not whole: it is short and waits.
     control: Vec<(usize, usize)>,
+    /// It is no sequence of frames: from then on bytes are looked through as they come.
+    opaque: bool,
 }
 
 impl Answers {
@@ -30,14 +32,18 @@ impl Answers {
             held: Vec::new(),
             open: Vec::new(),
             control: Vec::new(),
+            opaque: false,
         }
     }
 
     /// Takes what the server sent and gives what may pass.
     ///
     /// # Errors
-    /// What is no sequence of frames, and what would have to be held back without end.
+    /// What would have to be held back without end.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Stop> {
+        if self.opaque {
+            return Ok(self.message.push(bytes).0);
+        }
         let start = self.held.len();
         self.held.extend_from_slice(bytes);
         let mut parts = Vec::new();
@@ -45,7 +51,14 @@ impl Answers {
         for part in parts {
             self.part(part, start);
         }
-        read.map_err(Stop::Malformed)?;
+        if read.is_err() {
+            let rest = self.message.finish();
+            self.decide(&rest);
+            self.opaque = true;
+            self.message = Window::new(Arc::clone(&self.patterns));
+            let held = std::mem::take(&mut self.held);
+            return Ok(self.message.push(&held).0);
+        }
         let firsts = [self.open.first(), self.control.first()];
         let end = firsts.into_iter().flatten().map(|(at, _)| *at).min();
         let rest = self.held.split_off(end.unwrap_or(self.held.len()));
@@ -62,6 +75,9 @@ impl Answers {
     /// What was held back, at the end of a stream that broke off.
     pub fn finish(&mut self) -> Vec<u8> {
         let rest = self.message.finish();
+        if self.opaque {
+            return rest;
+        }
         self.decide(&rest);
         std::mem::take(&mut self.held)
     }
@@ -157,7 +173,7 @@ mod tests {
     fn a_value_is_taken_out_however_it_is_cut_into_frames_and_pieces() {
         let (text, binary, rest, last) = (0x01, 0x02, 0x00, 0x80);
         let messages = |value: &[u8]| {
-            let (one, two) = value.split_at(7);
+            let (one, two) = value.split_at(15);
             [
                 frame(text | last, &[b"token ", value, b"."].concat()),
                 // Over three frames, one of them empty, with a ping between that has one as well.
@@ -212,8 +228,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_does_not_pass() {
-        let masked = [0x81, 0x81, 0, 0, 0, 0, b'x'];
-        assert!(matches!(answers().push(&masked), Err(Stop::Malformed(_))));
+    fn what_is_no_frame_is_looked_through_as_it_comes() {
+        // Masked, which no server's frame is.
+        let stream = |value: &[u8]| [&[0x81, 0xa0, 0, 0, 0, 0], value, b" and ", value].concat();
+        for size in [1, 15, 200] {
+            let mut answers = answers();
+            let mut out = Vec::new();
+            for piece in stream(VALUE).chunks(size) {
+                out.extend(answers.push(piece).unwrap());
+            }
+            out.extend(answers.finish());
+            assert_eq!(out.len(), stream(OTHER).len());
+            assert!(!out.windows(20).any(|part| part == &VALUE[..20]), "{size}");
+        }
     }
 }
