@@ -63,7 +63,9 @@ struct Held {
     secret: Option<Secret>,
     /// What stands for it; its value, with what stands for it.
     placeholder: Patterns,
-    answers: Patterns,
+    /// What is taken out of the answers of its own places: with its values, whatever they are, those of others that are long.
+    /// `None`: it has no value that could come back.
+    answers: Option<Arc<Patterns>>,
 }
 
 /// The credentials of one generation of the policy.
@@ -72,9 +74,7 @@ pub struct Credentials {
     held: Vec<Held>,
     /// What stands for any of them, to be told where it does not belong.
     placeholders: Arc<Patterns>,
-    /// Every value, as it may come back from a place that one of them goes to.
-    answers: Arc<Patterns>,
-    /// Those of them that are long enough to be looked for in what comes from anywhere.
+    /// Values that are long enough to be looked for in what comes from anywhere.
     elsewhere: Arc<Patterns>,
 }
 
@@ -136,8 +136,8 @@ pub struct Applied {
 impl Credentials {
     pub fn new(rules: &[Credential], secrets: &[Secret]) -> Self {
         let mut placeholders = Patterns::default();
-        let (mut all, mut elsewhere) = (Patterns::default(), Patterns::default());
-        let held: Vec<Held> = rules
+        let mut elsewhere = Patterns::default();
+        let mut held: Vec<Held> = rules
             .iter()
             .filter_map(|rule| {
                 // Checked by policy: a name of a field.
@@ -148,34 +148,37 @@ impl Credentials {
                     let text = secret.placeholder.as_bytes();
                     placeholder.add(text, text);
                     for value in secret.previous.iter().chain([&secret.value]) {
-                        let stand_in = secret.stand_in(value);
-                        answers.add(value, stand_in.as_bytes());
-                        // Of a short one the end of every stream would be held back.
-                        if window::is_long(value, stand_in.as_bytes()) {
-                            elsewhere.add(value, stand_in.as_bytes());
-                        }
+                        let mut add = |text: &[u8], stand_in: &str| {
+                            answers.add(text, stand_in.as_bytes());
+                            // Of a short one the end of every stream would be held back, and anybody could guess at it.
+                            if window::is_long(text, stand_in.as_bytes()) {
+                                elsewhere.add(text, stand_in.as_bytes());
+                            }
+                        };
+                        add(value, &secret.stand_in(value));
                         // As it stands in a query that a server repeats.
                         let encoded = Zeroizing::new(percent::encoded(value));
                         if rule.query.is_some() && *encoded != **value {
-                            answers.add(&encoded, "*".repeat(encoded.len()).as_bytes());
+                            add(&encoded, &"*".repeat(encoded.len()));
                         }
                     }
                 }
                 placeholders = std::mem::take(&mut placeholders).with(&placeholder);
-                all = std::mem::take(&mut all).with(&answers);
                 Some(Held {
                     rule: rule.clone(),
                     header,
                     secret: secret.cloned(),
                     placeholder,
-                    answers,
+                    answers: (!answers.is_empty()).then(|| Arc::new(answers)),
                 })
             })
             .collect();
+        for own in held.iter_mut().filter_map(|held| held.answers.as_mut()) {
+            *own = Arc::new((**own).clone().with(&elsewhere));
+        }
         Self {
             held,
             placeholders: Arc::new(placeholders),
-            answers: Arc::new(all),
             elsewhere: Arc::new(elsewhere),
         }
     }
@@ -215,13 +218,17 @@ impl Credentials {
             if held.in_fields(&mut parts.headers, fits)? || in_target {
                 applied.names.push(held.rule.name.clone());
             }
-            applied.is_own |= is_there && !held.answers.is_empty();
+            if is_there && let Some(own) = &held.answers {
+                applied.is_own = true;
+                applied.answers = Some(match applied.answers.take() {
+                    None => Arc::clone(own),
+                    Some(before) => Arc::new((*before).clone().with(own)),
+                });
+            }
         }
-        let answers = match applied.is_own {
-            true => &self.answers,
-            false => &self.elsewhere,
-        };
-        applied.answers = (!answers.is_empty()).then(|| Arc::clone(answers));
+        if !applied.is_own && !self.elsewhere.is_empty() {
+            applied.answers = Some(Arc::clone(&self.elsewhere));
+        }
         if !self.placeholders.is_empty() {
             applied.body = Some(Arc::clone(&self.placeholders));
         }
@@ -771,6 +778,38 @@ mod tests {
         ] {
             let refusal = target(query, host, &text).unwrap_err();
             assert_eq!(refusal.code(), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_short_value_is_looked_for_in_what_its_own_places_answer_alone() {
+        const SHORT: &str = "hunter2hunter2";
+        let github = credentials(Some("GITHUB_TOKEN")).held.remove(0).rule;
+        let mut door = github.clone();
+        (door.name, door.env) = ("door".into(), None);
+        door.places[0].host = "door.example".parse().unwrap();
+        let secret = |name: &str, value: &str, placeholder: &str| {
+            Secret::from(api::v1::Secret {
+                credential: name.into(),
+                value: value.into(),
+                placeholder: placeholder.into(),
+                ..Default::default()
+            })
+        };
+        let secrets = [secret("github", VALUE, STAND_IN), secret("door", SHORT, "")];
+        let credentials = Credentials::new(&[github, door], &secrets);
+        for (host, is_own, has_short) in [
+            ("api.github.com", true, false),
+            ("door.example", true, true),
+            ("evil.example", false, false),
+        ] {
+            let (mut parts, ()) = Request::new(()).into_parts();
+            let applied = credentials.apply(&mut parts, &intent(host), Scheme::Https);
+            let applied = applied.unwrap();
+            let answers = applied.answers.unwrap();
+            assert_eq!(applied.is_own, is_own, "{host}");
+            assert!(answers.is_in(VALUE.as_bytes()), "{host}");
+            assert_eq!(answers.is_in(SHORT.as_bytes()), has_short, "{host}");
         }
     }
 

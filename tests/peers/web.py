@@ -2,9 +2,9 @@
 
 web.py ADDRESS PORT [CERTIFICATE KEY]. It prints {"port": N} when it listens.
 Below /git/ with --root: git's own server of what lies there (git-http-backend(1)).
-GET /hello, /bytes/N, /chunked, /slow, /forever; /ws is a WebSocket that says everything back; PUT and POST anything: the answer is the digest of the body. Other paths: files below --root, a directory's index.html.
+GET /hello, /bytes/N, /chunked, /slow, /forever; /ws is a WebSocket that says everything back, /ws/FILE one that says that file (below --root, at most 125 bytes) first, in frames of every kind; PUT and POST anything: the answer is the digest of the body. Other paths: files below --root, a directory's index.html; with ?gzip compressed for who takes it.
 """
-import argparse, base64, hashlib, http.server, json, os, socketserver, ssl, subprocess, sys, threading, time
+import argparse, base64, gzip, hashlib, http.server, json, os, socketserver, ssl, subprocess, sys, threading, time
 
 lock = threading.Lock()
 BLOCK = hashlib.shake_256(b"agentcontainer").digest(1 << 20)
@@ -82,6 +82,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(str(self.headers).encode())
         elif path == "/ws":
             self.websocket()
+        elif options.root and path.startswith("/ws/"):
+            with open(os.path.join(options.root, os.path.basename(path)), "rb") as file:
+                self.websocket(file.read())
         else:
             self.file(path)
 
@@ -97,7 +100,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except OSError:
             say(kind="ended", host=self.headers.get("Host"), path=self.path, at=time.time())
 
-    def websocket(self):
+    def websocket(self, first=b""):
         key = self.headers["Sec-WebSocket-Key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         self.send_response(101)
         self.send_header("Upgrade", "websocket")
@@ -105,6 +108,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key).digest()).decode())
         self.end_headers()
         self.close_connection = True
+        if first:
+            cut = len(first) * 2 // 3
+            for head, part in (0x81, first), (1, first[:cut]), (0x89, first), (0, b""), (0x80, first[cut:]), (0x82, first):
+                self.wfile.write(bytes([head, len(part)]) + part)
         while head := self.rfile.read(2):
             length = head[1] & 127
             if length > 125:
@@ -124,7 +131,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             full = os.path.join(full, "index.html")
         if full and full.startswith(root + "/") and os.path.isfile(full):
             with open(full, "rb") as file:
-                self.answer(file.read(), "text/html" if full.endswith(".html") else "application/octet-stream")
+                body, more = file.read(), {}
+            if self.path.endswith("?gzip") and "gzip" in self.headers.get("Accept-Encoding", ""):
+                body, more = gzip.compress(body), {"Content_Encoding": "gzip"}
+            self.answer(body, "text/html" if full.endswith(".html") else "application/octet-stream", **more)
         else:
             body = b"no such thing\n"
             self.send_response(404)

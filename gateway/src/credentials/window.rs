@@ -56,7 +56,11 @@ fn double(first: u8, second: u8) -> (usize, u64) {
 impl Patterns {
     /// All of both.
     pub fn with(mut self, other: &Self) -> Self {
-        self.pairs.extend(other.pairs.iter().cloned());
+        for pair in &other.pairs {
+            if !self.pairs.iter().any(|known| known.from == pair.from) {
+                self.pairs.push(pair.clone());
+            }
+        }
         self.longest = self.longest.max(other.longest);
         for (start, other) in self.starts.iter_mut().zip(other.starts) {
             *start |= other;
@@ -208,16 +212,16 @@ impl Window {
     pub fn push(&mut self, piece: &[u8]) -> (Vec<u8>, bool) {
         let before = self.passed.len();
         let mut text = std::mem::take(&mut self.passed);
+        text.reserve_exact(self.held.len() + piece.len());
         text.append(&mut self.held);
         text.extend_from_slice(piece);
         let found = self.patterns.replace(&mut text);
         let begun = self.patterns.begun(&text).min(text.len() - before);
         self.held = text.split_off(text.len() - begun);
-        let out = text.split_off(before);
-        text.extend_from_slice(&out);
         let kept = self.patterns.longest.saturating_sub(1).min(text.len());
-        self.passed = text.split_off(text.len() - kept);
-        (out, found)
+        self.passed = text[text.len() - kept..].to_vec();
+        text.drain(..before);
+        (text, found)
     }
 
     pub fn patterns(&self) -> &Patterns {

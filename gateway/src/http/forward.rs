@@ -173,17 +173,12 @@ impl Forward {
                 inspected::request(chain, client, granted, &head, &mut recorded, blocked)
                     .map_err(Failure::Inspected)?;
             let credentials = client.shared.state.credentials();
-            let mut applied = credentials
+            let applied = credentials
                 .apply(&mut head, &client.intent, client.authority.scheme)
                 .map_err(Failure::Credential)?;
             let carried = self.entry.carry(&applied.names);
             carried.map_err(|name| Failure::Credential(credentials::Refusal::Revoked(name)))?;
             recorded.credential = applied.names.last().cloned();
-            if applied.answers.is_some() && !applied.is_own {
-                // What comes back is read as far as it can be.
-                let readable = readable(&head.headers);
-                head.headers.insert(header::ACCEPT_ENCODING, readable);
-            }
             if applied.is_own {
                 // What comes back is looked through: it has to come as it is.
                 let identity = HeaderValue::from_static("identity");
@@ -191,6 +186,10 @@ impl Forward {
                 // In pieces of the agent's choice nothing would be found of it (RFC 9110, 14.2: a server may send the whole).
                 head.headers.remove(header::RANGE);
                 head.headers.remove(header::IF_RANGE);
+            } else if applied.answers.is_some() {
+                // What comes back is read as far as it can be.
+                let readable = readable(&head.headers);
+                head.headers.insert(header::ACCEPT_ENCODING, readable);
             }
             let watch = key.as_ref().and_then(|_| {
                 let patterns = (applied.body.clone(), applied.answers.clone());
@@ -230,12 +229,10 @@ impl Forward {
             response::frame(status, version, upstream.headers_mut()).map_err(Failure::Response)?;
             let gzip = match applied.answers.as_ref().and(encoding(upstream.headers())) {
                 None => false,
-                Some(Encoding::Gzip) => true,
-                Some(Encoding::Other) if applied.is_own => return Err(Failure::Encoded),
-                Some(Encoding::Other) => {
-                    applied.answers = None;
-                    false
-                }
+                // A piece of it stands for nothing.
+                Some(Encoding::Gzip) if status != StatusCode::PARTIAL_CONTENT => true,
+                Some(_) if applied.is_own => return Err(Failure::Encoded),
+                Some(_) => false,
             };
             if gzip {
                 // It goes on as what it stands for.
@@ -674,8 +671,11 @@ fn encoding(headers: &HeaderMap) -> Option<Encoding> {
     }
 }
 
-/// What of a client's Accept-Encoding can be read on the way back.
+/// What of a client's Accept-Encoding can be read on the way back; of a piece nothing can.
 fn readable(headers: &HeaderMap) -> HeaderValue {
+    if headers.contains_key(header::RANGE) {
+        return HeaderValue::from_static("identity");
+    }
     let values = headers.get_all(header::ACCEPT_ENCODING).iter();
     let mut codings = values
         .filter_map(|value| value.to_str().ok())

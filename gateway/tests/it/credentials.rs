@@ -6,6 +6,8 @@ use policy::Credential;
 use policy::credential::Place;
 use schema::net::Protocol;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::harness::*;
 use crate::https::{NAME, Scene, Seen, World, origin};
 
@@ -314,6 +316,38 @@ async fn a_value_is_taken_out_of_what_any_other_place_answers() {
         let words = [version, "-H", &field, "-r", "0-9"];
         seen.lock().unwrap().clear();
         scene.curl_at(MIRROR, other, door, "/auth", &words).await;
-        assert_eq!(seen.lock().unwrap()[3], "bytes=0-9");
+        assert_eq!(seen.lock().unwrap()[2..4], ["identity", "bytes=0-9"]);
+        // A piece of what is compressed is passed as it is, its head is not.
+        let got = scene.curl_at(MIRROR, other, door, "/piece", &words).await;
+        assert_eq!((got.status, &got.body[..]), (206, &b"from within"[..]));
+        assert!(got.headers.contains(&format!("x-echo: Bearer {STAND_IN}")));
+        // Where the credential goes it does not pass.
+        let words = [version, "-H", &format!("Authorization: Bearer {STAND_IN}")];
+        let got = scene.curl("/piece", &words).await;
+        assert!(got.status == 502 && got.headers.contains("response-encoded"));
     }
+    // Without TLS, too.
+    let plain = upstream(|mut stream| async move {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nX-Echo: {VALUE}\r\nConnection: close\r\n\r\ntoken {VALUE}."
+        );
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    let mut policy = PolicyBuilder::default()
+        .rule(NAME, plain, Protocol::Http)
+        .host(NAME);
+    grant(&mut policy, 9, Some("GITHUB_TOKEN"));
+    let mut session = Session::start(policy).await;
+    let door = session.door(NAME, plain).await;
+    let request = format!("GET / HTTP/1.1\r\nHost: {NAME}:{plain}\r\nConnection: close\r\n\r\n");
+    let answer = exchange(door, request.as_bytes()).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+    let stand_in = STAND_IN.to_ascii_lowercase();
+    assert!(
+        answer.contains(&format!("x-echo: {stand_in}\r\n"))
+            && answer.contains(&format!("token {stand_in}.")),
+        "{answer}"
+    );
 }

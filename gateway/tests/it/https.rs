@@ -177,6 +177,13 @@ async fn answer(request: Request<Incoming>, seen: &Seen, connection: u64) -> Ans
                 .body(Full::new(Bytes::from(gzip)).boxed())
                 .unwrap()
         }
+        "/piece" => Response::builder()
+            .status(206)
+            .header("content-encoding", "gzip")
+            .header("content-range", "bytes 4-13/100")
+            .header("x-echo", request.headers()["authorization"].clone())
+            .body(Full::new(Bytes::from("from within")).boxed())
+            .unwrap(),
         "/take" => {
             let mut body = request.into_body();
             let mut taken = Vec::new();

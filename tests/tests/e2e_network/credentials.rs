@@ -206,6 +206,100 @@ fn a_value_that_a_server_sends_back_is_taken_out() {
     assert_eq!(heard, [format!("Bearer {value}")], "the server was told it");
 }
 
+/// What a server has that credentials do not go to, by clients that read it in every way; the same in a session without any credential
+/// is the control.
+#[test]
+fn a_value_is_taken_out_of_what_any_other_place_answers_too() {
+    let (own, other, value) = (name(), name(), value());
+    let file = token("said");
+    let served = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(&file);
+    std::fs::write(&served, format!("your token is {value}.\n")).unwrap();
+    let curl = |words: &str| format!("curl -sS --max-time 30 {words}");
+    let script = [
+        curl(&format!("--http1.1 https://{other}/{file}")),
+        curl(&format!("--http2 https://{other}/{file}")),
+        curl(&format!("http://{other}/{file}")),
+        curl(&format!("--compressed 'https://{other}/{file}?gzip'")),
+        // A piece is no more than was asked for.
+        curl(&format!("-r 0-3 -o /dev/null -w '%{{http_code}}\\n' https://{other}/{file}")),
+        format!("python3 -c \"import requests; print(requests.get('https://{other}/{file}?gzip', timeout=30).text)\""),
+        format!("java Ws.java wss://{other}/ws/{file} ws://{other}/ws/{file}"),
+    ]
+    .join("\n");
+    let listens = "import java.net.URI; import java.net.http.*; import java.nio.ByteBuffer; import java.util.concurrent.*;
+import static java.nio.charset.StandardCharsets.UTF_8;
+class Ws {
+  public static void main(String[] arguments) throws Exception {
+    for (var url : arguments) {
+      var heard = new LinkedBlockingQueue<String>();
+      var listener = new WebSocket.Listener() {
+        StringBuilder text = new StringBuilder();
+        public CompletionStage<?> onText(WebSocket socket, CharSequence part, boolean last) {
+          text.append(part);
+          if (last) { heard.add(\"text \" + text); text.setLength(0); }
+          socket.request(1);
+          return null;
+        }
+        public CompletionStage<?> onBinary(WebSocket socket, ByteBuffer part, boolean last) {
+          heard.add(\"binary \" + UTF_8.decode(part));
+          socket.request(1);
+          return null;
+        }
+        public CompletionStage<?> onPing(WebSocket socket, ByteBuffer part) {
+          heard.add(\"ping \" + UTF_8.decode(part));
+          socket.request(1);
+          return null;
+        }
+        public void onError(WebSocket socket, Throwable error) { heard.add(error.toString()); }
+      };
+      var socket = HttpClient.newHttpClient().newWebSocketBuilder().buildAsync(URI.create(url), listener).get(60, TimeUnit.SECONDS);
+      for (int i = 0; i < 4; i++) System.out.print(heard.poll(60, TimeUnit.SECONDS));
+      socket.sendClose(1000, \"\").get(60, TimeUnit.SECONDS);
+    }
+    System.exit(0);
+  }
+}
+";
+    let heard = |workspace: &agentcontainer_tests::Workspace| {
+        workspace.put("Ws.java", listens);
+        let out = workspace.inside(&script);
+        out.ok();
+        let (texts, others): (Vec<&str>, Vec<&str>) =
+            (out.stdout.lines().filter(|line| !line.is_empty()))
+                .partition(|line| line.contains("your token is"));
+        assert_eq!(others.len(), 1, "{out:?}");
+        for kind in ["text ", "ping ", "binary "] {
+            let count = texts.iter().filter(|line| line.starts_with(kind)).count();
+            assert_eq!(count, if kind == "text " { 4 } else { 2 }, "{out:?}");
+        }
+        assert_eq!(texts.len(), 5 + 8, "{out:?}");
+        texts
+            .iter()
+            .map(|line| line.to_string())
+            .collect::<Vec<_>>()
+    };
+    let said = |texts: &[String], what: &str| {
+        let what = format!("your token is {what}.");
+        texts.iter().all(|line| line.ends_with(&what))
+    };
+    // Without a credential nobody knows it.
+    let control = heard(&workspace().allow(&[&other]));
+    assert!(said(&control, &value), "{control:?}");
+    let workspace = workspace()
+        .allow(&[&own, &other])
+        .credential("github", json!({ "hosts": [own], "env": "GITHUB_TOKEN" }));
+    let source = workspace.put_outside("token", format!("{value}\n"));
+    let grant = format!(
+        "source = \"file://{}\"\nhosts = [\"{own}\"]",
+        source.display()
+    );
+    let workspace = workspace.grant("github", &grant);
+    let texts = heard(&workspace);
+    let stand_in = workspace.inside("printenv GITHUB_TOKEN").ok().to_owned();
+    assert!(said(&texts, &stand_in), "{texts:?}");
+    std::fs::remove_file(served).unwrap();
+}
+
 #[test]
 fn what_a_person_granted_arrives_and_where_nobody_did_nothing_is_sent() {
     let (host, value) = (name(), value());

@@ -238,15 +238,15 @@ pub async fn carry(
         };
         let back = async {
             let mut bytes = first.to_vec();
+            let mut wrote = |bytes: &[u8]| {
+                received_well &= received.push(bytes, &mut |_| {}).is_ok();
+                let moved = &carried.bytes_in;
+                moved.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            };
             loop {
                 let read = match &mut answers {
                     Some(answers) => Some(answers.push(&bytes)?),
                     None => None,
-                };
-                let mut wrote = |bytes: &[u8]| {
-                    received_well &= received.push(bytes, &mut |_| {}).is_ok();
-                    let moved = &carried.bytes_in;
-                    moved.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 };
                 let passed = read.as_deref().unwrap_or(&bytes);
                 write(&mut agent_write, passed, &mut wrote).await?;
@@ -259,7 +259,7 @@ pub async fn carry(
             // What a broken stream leaves open is no value as far as it came.
             if let Some(answers) = &mut answers {
                 let left = answers.finish();
-                write(&mut agent_write, &left, &mut |_| {}).await?;
+                write(&mut agent_write, &left, &mut wrote).await?;
             }
             carried.half_close();
             agent_write.shutdown().await.map_err(|_| Stop::Io)
