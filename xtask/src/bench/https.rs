@@ -1,5 +1,5 @@
 //! Requests through `https`: TLS ends in the gateway and begins anew behind it, against the same load without anything between
-//! and through nginx, haproxy and mitmproxy that do the same. Load, far side and proxies share all CPUs; the peers stand in the
+//! and through nginx, haproxy, hudsucker and mitmproxy that do the same. Load, far side and proxies share all CPUs; the peers stand in the
 //! session's network namespace, so that the load's connections pass the same programs whichever way they go. wrk asks over
 //! HTTP/1.1, h2load over HTTP/2, curl moves one long body.
 
@@ -27,6 +27,8 @@ struct Way {
     h2: bool,
     /// Too slow for a gigabyte in one round.
     slow: bool,
+    /// What goes ahead of the load's own words.
+    ahead: Vec<String>,
 }
 
 pub fn run(rig: &Rig, effort: Effort) -> Result<()> {
@@ -62,6 +64,7 @@ fn ways(peers: &Peers, ours: &[u32]) -> Vec<Way> {
         between,
         h2,
         slow: false,
+        ahead: Vec::new(),
     };
     let mut ways = vec![
         beside("direct", FAR, Vec::new(), true),
@@ -71,6 +74,7 @@ fn ways(peers: &Peers, ours: &[u32]) -> Vec<Way> {
             between: ours.to_vec(),
             h2: true,
             slow: false,
+            ahead: Vec::new(),
         },
         beside("nginx, a log line each", peers::NGINX, peers.nginx(), true),
         beside(
@@ -80,6 +84,13 @@ fn ways(peers: &Peers, ours: &[u32]) -> Vec<Way> {
             true,
         ),
     ];
+    match peers.hudsucker() {
+        Some((pids, ahead)) => ways.push(Way {
+            ahead,
+            ..beside("hudsucker, no log", peers::HUDSUCKER, pids, true)
+        }),
+        None => println!("\nhudsucker cannot be built: its rows are left out"),
+    }
     match peers.mitmproxy() {
         Some(pids) => ways.push(Way {
             slow: true,

@@ -70,6 +70,7 @@ fn wrk_command(
 ) -> Result<Command> {
     let mut command = session.inside()?;
     command
+        .args(&way.ahead)
         .args(["wrk", "--latency", "-t", &threads(connections)])
         .args(["-c", &connections.to_string()])
         .args(["-d", &format!("{seconds}s")])
@@ -86,6 +87,7 @@ pub fn h2load(
 ) -> Result<Measured> {
     let mut command = session.inside()?;
     command
+        .args(&way.ahead)
         .args(["h2load", "-t", &threads(connections)])
         .args(["-c", &connections.to_string(), "-m", &streams.to_string()])
         .args(["-D", &ms.div_ceil(1000).to_string()])
@@ -121,7 +123,7 @@ pub fn h2load(
 /// One body of 1 GiB.
 pub fn curl(session: &Session<'_>, way: &Way, up: bool) -> Result<Measured> {
     let mut command = session.inside()?;
-    command.args(["sh", "-c"]);
+    command.args(&way.ahead).args(["sh", "-c"]);
     let url = format!("https://{}", way.authority);
     // Whom the certificate is by is not what is measured.
     let script = if up {

@@ -10,13 +10,14 @@ use anyhow::{Context, Result};
 
 use super::super::rig::{NAME, Rig, Session, within};
 use super::FAR;
-use crate::sh;
+use crate::{paths, sh};
 
 /// The name of what stands in the session's namespace.
 pub const BESIDE: &str = "beside.bench.test";
 pub const NGINX: u16 = 7444;
 pub const HAPROXY: u16 = 7445;
 pub const MITMPROXY: u16 = 7446;
+pub const HUDSUCKER: u16 = 7447;
 
 /// A root and one leaf for both names, made for the run.
 pub struct Certificates {
@@ -59,6 +60,7 @@ pub struct Peers {
     nginx: Child,
     haproxy: Child,
     mitmproxy: Option<Child>,
+    hudsucker: Option<(Child, PathBuf)>,
     _far: [Child; 2],
 }
 
@@ -146,7 +148,21 @@ impl Peers {
         } else {
             None
         };
+        let hudsucker = match hudsucker() {
+            Ok((program, connect)) => {
+                let at = |file: &str| tls.directory.join(file).display().to_string();
+                let (port, root, key) = (HUDSUCKER.to_string(), at("root.pem"), at("root.key"));
+                let program = program.display().to_string();
+                let words = [program.as_str(), &port, &root, &key];
+                Some((start(&words, None, "hudsucker", true)?, connect))
+            }
+            Err(error) => {
+                eprintln!("{error:#}");
+                None
+            }
+        };
         let mut ports = vec![FAR, NGINX, HAPROXY];
+        ports.extend(hudsucker.as_ref().map(|_| HUDSUCKER));
         ports.extend(mitmproxy.as_ref().map(|_| MITMPROXY));
         for port in ports {
             let probe = || {
@@ -160,6 +176,7 @@ impl Peers {
             nginx,
             haproxy,
             mitmproxy,
+            hudsucker,
             _far: far,
         })
     }
@@ -175,6 +192,18 @@ impl Peers {
         vec![self.haproxy.id()]
     }
 
+    /// With what has a load ask it for the far side.
+    pub fn hudsucker(&self) -> Option<(Vec<u32>, Vec<String>)> {
+        let (child, connect) = self.hudsucker.as_ref()?;
+        let ahead = vec![
+            "env".to_owned(),
+            format!("LD_PRELOAD={}", connect.display()),
+            format!("BENCH_CONNECT={HUDSUCKER}"),
+            format!("BENCH_FAR={BESIDE}:{FAR}"),
+        ];
+        Some((vec![child.id()], ahead))
+    }
+
     pub fn mitmproxy(&self) -> Option<Vec<u32>> {
         let pid = self.mitmproxy.as_ref()?.id();
         Some(std::iter::once(pid).chain(children(pid)).collect())
@@ -184,7 +213,10 @@ impl Peers {
 impl Drop for Peers {
     fn drop(&mut self) {
         let nginx = [&mut self.nginx].into_iter().chain(&mut self._far);
-        let others = std::iter::once(&mut self.haproxy).chain(&mut self.mitmproxy);
+        let hudsucker = self.hudsucker.as_mut().map(|(child, _)| child);
+        let others = std::iter::once(&mut self.haproxy)
+            .chain(&mut self.mitmproxy)
+            .chain(hudsucker);
         for child in nginx {
             // Its workers end with the master's own orderly end alone.
             let _ = sh::run(&mut sh::command("kill", ["-TERM", &child.id().to_string()]));
@@ -195,6 +227,30 @@ impl Drop for Peers {
             let _ = child.wait();
         }
     }
+}
+
+/// Builds it, from a workspace of its own, with what asks it in the name of a load that knows no proxies.
+fn hudsucker() -> Result<(PathBuf, PathBuf)> {
+    let here = paths::root().join("xtask/hudsucker");
+    let target = paths::target().join("hudsucker");
+    sh::run(
+        Command::new("cargo")
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "--quiet",
+                "--manifest-path",
+            ])
+            .arg(here.join("Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&target),
+    )?;
+    let connect = target.join("connect.so");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O2", "-o"]).arg(&connect);
+    sh::run(cc.arg(here.join("connect.c")))?;
+    Ok((target.join("release/bench-hudsucker"), connect))
 }
 
 fn children(pid: u32) -> Vec<u32> {
