@@ -1,5 +1,5 @@
-/* Loaded ahead of a load that knows no proxies: a connection to port $BENCH_CONNECT asks the proxy there for $BENCH_FAR (HTTP's
-   CONNECT) before the load has it. */
+/* Loaded ahead of a load that knows no proxies: what it would connect to $BENCH_FAR (HOST:PORT; told by the port), the proxy at
+   $BENCH_PROXY is asked for (HTTP's CONNECT) before the load has it. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -14,14 +14,19 @@
 int connect(int fd, const struct sockaddr *to, socklen_t length)
 {
     int (*real)(int, const struct sockaddr *, socklen_t) = dlsym(RTLD_NEXT, "connect");
-    const char *port = getenv("BENCH_CONNECT"), *far = getenv("BENCH_FAR");
-    if (!port || !far || to->sa_family != AF_INET || ntohs(((const struct sockaddr_in *)to)->sin_port) != atoi(port))
+    const char *far = getenv("BENCH_FAR"), *proxy = getenv("BENCH_PROXY"), *port = far ? strrchr(far, ':') : NULL;
+    struct sockaddr_in at;
+    if (!port || !proxy || to->sa_family != AF_INET || length < sizeof at)
         return real(fd, to, length);
+    memcpy(&at, to, sizeof at);
+    if (ntohs(at.sin_port) != atoi(port + 1))
+        return real(fd, to, length);
+    at.sin_port = htons(atoi(proxy));
     int flags = fcntl(fd, F_GETFL);
     fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
     char text[512];
     int sent = snprintf(text, sizeof text, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", far, far), got = 0;
-    if (real(fd, to, length) || write(fd, text, sent) != sent)
+    if (real(fd, (struct sockaddr *)&at, sizeof at) || write(fd, text, sent) != sent)
         return -1;
     /* A byte at a time: what is behind the answer is the load's. */
     while (got < 4 || memcmp(text + got - 4, "\r\n\r\n", 4)) {

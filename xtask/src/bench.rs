@@ -113,6 +113,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if !arguments.no_build {
         build()?;
+        if wanted(Section::Https) {
+            https::build();
+        }
     }
     for program in ["curl", "haproxy", "ip", "setpriv", "taskset", "unshare"] {
         ensure!(

@@ -1,7 +1,7 @@
 //! Requests through `https`: TLS ends in the gateway and begins anew behind it, against the same load without anything between
 //! and through nginx, haproxy, hudsucker and mitmproxy that do the same. Load, far side and proxies share all CPUs; the peers stand in the
 //! session's network namespace, so that the load's connections pass the same programs whichever way they go. wrk asks over
-//! HTTP/1.1, h2load over HTTP/2, curl moves one long body.
+//! HTTP/1.1, h2load over HTTP/2, curl moves one long body, and a program of the bench's own waits for the first event of a stream.
 
 mod load;
 mod peers;
@@ -31,6 +31,13 @@ struct Way {
     ahead: Vec<String>,
 }
 
+/// What a session's namespaces, which reach no registry, could not.
+pub fn build() {
+    if let Err(error) = peers::build() {
+        eprintln!("hudsucker cannot be built: {error:#}");
+    }
+}
+
 pub fn run(rig: &Rig, effort: Effort) -> Result<()> {
     let secrets = peers::Certificates::make(&rig.dir)?;
     let mut session = rig.session_that_trusts("https", &policy(), "0-1", &secrets.root_der)?;
@@ -41,6 +48,7 @@ pub fn run(rig: &Rig, effort: Effort) -> Result<()> {
     let ways = ways(&peers, &ours);
     requests(&session, &ways, effort)?;
     streams(&session, &ways, effort)?;
+    events(&session, &ways, effort)?;
     long(&session, &ways, effort)?;
     memory(&session, ways.get(1).context("no gateway")?)
 }
@@ -87,9 +95,10 @@ fn ways(peers: &Peers, ours: &[u32]) -> Vec<Way> {
     match peers.hudsucker() {
         Some((pids, ahead)) => ways.push(Way {
             ahead,
-            ..beside("hudsucker, no log", peers::HUDSUCKER, pids, true)
+            // What is ahead of the load takes it to the proxy.
+            ..beside("hudsucker, no log", FAR, pids, true)
         }),
-        None => println!("\nhudsucker cannot be built: its rows are left out"),
+        None => println!("\nhudsucker is not built: its rows are left out"),
     }
     match peers.mitmproxy() {
         Some(pids) => ways.push(Way {
@@ -131,6 +140,36 @@ fn streams(session: &Session<'_>, ways: &[Way], effort: Effort) -> Result<()> {
         &measured,
         "request",
     );
+    Ok(())
+}
+
+/// The first event of a stream whose second comes later, on a kept connection.
+fn events(session: &Session<'_>, ways: &[Way], effort: Effort) -> Result<()> {
+    let ways: Vec<&Way> = ways.iter().filter(|way| !way.slow).collect();
+    let mut all = vec![(Series::default(), Series::default()); ways.len()];
+    for _ in 0..effort.rounds {
+        for (way, (p50, p99)) in ways.iter().zip(&mut all) {
+            let (median, late) =
+                load::events(session, way, effort.ms as usize / 2).with_context(|| way.name)?;
+            p50.push(median);
+            p99.push(late);
+        }
+    }
+    let columns = ["way", "p50", "to direct", "over direct", "p99"];
+    report::head("First event of a stream, one at a time", &columns);
+    for (at, (way, (p50, p99))) in ways.iter().zip(&all).enumerate() {
+        let over = p50.median() - all[0].0.median();
+        report::row(&[
+            way.name.to_owned(),
+            report::time(p50.median()),
+            p50.ratio(&all[0].0),
+            match at {
+                0 => "–".to_owned(),
+                _ => format!("+{}", report::time(over.max(0.0))),
+            },
+            report::time(p99.median()),
+        ]);
+    }
     Ok(())
 }
 

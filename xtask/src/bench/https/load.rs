@@ -146,6 +146,19 @@ pub fn curl(session: &Session<'_>, way: &Way, up: bool) -> Result<Measured> {
     })
 }
 
+/// Nanoseconds to the first event of a stream: the median and the 99th percentile of as many.
+pub fn events(session: &Session<'_>, way: &Way, count: usize) -> Result<(f64, f64)> {
+    let (host, port) = way.authority.split_once(':').context("no port")?;
+    let mut command = session.inside()?;
+    command
+        .args(&way.ahead)
+        .args(["python3", "-c", include_str!("events/load.py")])
+        .args([host, port, &count.to_string()]);
+    let said = sh::output(&mut command)?;
+    let (p50, p99) = said.trim().split_once(' ').context("no times")?;
+    Ok((p50.parse()?, p99.parse()?))
+}
+
 /// Calls `look` while as many connections ask.
 pub fn while_loaded(
     session: &Session<'_>,

@@ -61,6 +61,7 @@ pub struct Peers {
     haproxy: Child,
     mitmproxy: Option<Child>,
     hudsucker: Option<(Child, PathBuf)>,
+    events: Child,
     _far: [Child; 2],
 }
 
@@ -112,6 +113,10 @@ impl Peers {
                     .spawn()
                     .with_context(|| format!("cannot start {name}"))
             };
+        let script = write("events.py", include_str!("events/far.py").to_owned())?;
+        let events = tls.directory.join("events.sock").display().to_string();
+        let words = ["python3", &script.display().to_string(), &events];
+        let events = start(&words, None, "events", false)?;
         let far_outside = write("far.conf", far(&tls.directory, "far"))?;
         let far_beside = write("far-beside.conf", far(&tls.directory, "far-beside"))?;
         let far = [
@@ -148,18 +153,15 @@ impl Peers {
         } else {
             None
         };
-        let hudsucker = match hudsucker() {
-            Ok((program, connect)) => {
-                let at = |file: &str| tls.directory.join(file).display().to_string();
-                let (port, root, key) = (HUDSUCKER.to_string(), at("root.pem"), at("root.key"));
-                let program = program.display().to_string();
-                let words = [program.as_str(), &port, &root, &key];
-                Some((start(&words, None, "hudsucker", true)?, connect))
-            }
-            Err(error) => {
-                eprintln!("{error:#}");
-                None
-            }
+        let (program, connect) = hudsucker();
+        let hudsucker = if program.exists() && connect.exists() {
+            let at = |file: &str| tls.directory.join(file).display().to_string();
+            let (port, root, key) = (HUDSUCKER.to_string(), at("root.pem"), at("root.key"));
+            let program = program.display().to_string();
+            let words = [program.as_str(), &port, &root, &key];
+            Some((start(&words, None, "hudsucker", true)?, connect))
+        } else {
+            None
         };
         let mut ports = vec![FAR, NGINX, HAPROXY];
         ports.extend(hudsucker.as_ref().map(|_| HUDSUCKER));
@@ -172,11 +174,14 @@ impl Peers {
             within(&format!("somebody listens at {port}"), probe)?;
         }
         TcpStream::connect(("127.0.0.1", FAR)).context("no far side")?;
+        let socket = tls.directory.join("events.sock");
+        within("somebody sends events", || socket.exists())?;
         Ok(Self {
             nginx,
             haproxy,
             mitmproxy,
             hudsucker,
+            events,
             _far: far,
         })
     }
@@ -198,8 +203,8 @@ impl Peers {
         let ahead = vec![
             "env".to_owned(),
             format!("LD_PRELOAD={}", connect.display()),
-            format!("BENCH_CONNECT={HUDSUCKER}"),
             format!("BENCH_FAR={BESIDE}:{FAR}"),
+            format!("BENCH_PROXY={HUDSUCKER}"),
         ];
         Some((vec![child.id()], ahead))
     }
@@ -214,7 +219,8 @@ impl Drop for Peers {
     fn drop(&mut self) {
         let nginx = [&mut self.nginx].into_iter().chain(&mut self._far);
         let hudsucker = self.hudsucker.as_mut().map(|(child, _)| child);
-        let others = std::iter::once(&mut self.haproxy)
+        let others = [&mut self.haproxy, &mut self.events]
+            .into_iter()
             .chain(&mut self.mitmproxy)
             .chain(hudsucker);
         for child in nginx {
@@ -229,10 +235,22 @@ impl Drop for Peers {
     }
 }
 
-/// Builds it, from a workspace of its own, with what asks it in the name of a load that knows no proxies.
-fn hudsucker() -> Result<(PathBuf, PathBuf)> {
+fn target() -> PathBuf {
+    paths::target().join("hudsucker")
+}
+
+/// The proxy, and what asks it in the name of a load that knows no proxies.
+fn hudsucker() -> (PathBuf, PathBuf) {
+    let target = target();
+    (
+        target.join("release/bench-hudsucker"),
+        target.join("connect.so"),
+    )
+}
+
+/// Builds hudsucker, from a workspace of its own.
+pub fn build() -> Result<()> {
     let here = paths::root().join("xtask/hudsucker");
-    let target = paths::target().join("hudsucker");
     sh::run(
         Command::new("cargo")
             .args([
@@ -244,13 +262,12 @@ fn hudsucker() -> Result<(PathBuf, PathBuf)> {
             ])
             .arg(here.join("Cargo.toml"))
             .arg("--target-dir")
-            .arg(&target),
+            .arg(target()),
     )?;
-    let connect = target.join("connect.so");
     let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-O2", "-o"]).arg(&connect);
-    sh::run(cc.arg(here.join("connect.c")))?;
-    Ok((target.join("release/bench-hudsucker"), connect))
+    cc.args(["-shared", "-fPIC", "-O2", "-o"])
+        .arg(hudsucker().1);
+    sh::run(cc.arg(here.join("connect.c")))
 }
 
 fn children(pid: u32) -> Vec<u32> {
@@ -283,6 +300,7 @@ fn far(directory: &Path, name: &str) -> String {
             server {{ listen 0.0.0.0:{FAR} ssl http2 backlog=4096;
               location = / {{ return 200 '0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef'; }}
               location = /long {{ root {at}; }}
+              location = /events {{ proxy_pass http://unix:{at}/events.sock; proxy_http_version 1.1; proxy_buffering off; }}
               location = /up {{ root {at}/sink; dav_methods PUT; }} }} }}"
         )
 }
