@@ -45,7 +45,7 @@ enum Section {
     Gate,
     /// Bytes and connections through the gateway, against none and against haproxy
     Carry,
-    /// Requests through `https`, against none and against nginx, haproxy and mitmproxy
+    /// Requests through `https`, against none and against nginx, haproxy, hudsucker and mitmproxy
     Https,
     /// Enforcer and gateway, idle and with 1,000 connections
     Memory,

@@ -150,7 +150,7 @@ fn events(session: &Session<'_>, ways: &[Way], effort: Effort) -> Result<()> {
     for _ in 0..effort.rounds {
         for (way, (p50, p99)) in ways.iter().zip(&mut all) {
             let (median, late) =
-                load::events(session, way, effort.ms as usize / 2).with_context(|| way.name)?;
+                load::events(session, way, effort.ms as usize / 4).with_context(|| way.name)?;
             p50.push(median);
             p99.push(late);
         }

@@ -1,4 +1,4 @@
-"""What the far side sends as /events: far.py SOCKET. One event, and a second a while later."""
+"""What the far side sends as /events: far.py SOCKET. One event, and a second 20 ms later."""
 import socketserver, sys, time
 
 
@@ -12,7 +12,7 @@ class Handler(socketserver.StreamRequestHandler):
             pass
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
         self.wfile.write(head + chunk(b"data: 1\n\n"))
-        time.sleep(0.005)
+        time.sleep(0.02)
         self.wfile.write(chunk(b"data: 2\n\n") + b"0\r\n\r\n")
 
 
