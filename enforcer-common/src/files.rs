@@ -19,6 +19,8 @@ pub const NEXT_ENTRIES: u32 = 1 << 20;
 pub const MOUNT_ENTRIES: u32 = 4096;
 /// Most names and mounts from a file up to its root; what lies deeper is denied.
 pub const MAX_STEPS: u32 = 512;
+/// Most names and mounts where all places of a file are looked for; beyond, it is denied.
+pub const MAX_SOUGHT: u32 = 1 << 16;
 
 /// Offsets in bytes of what the programs read, from the running kernel's BTF.
 #[repr(C)]
@@ -37,6 +39,7 @@ pub struct Offsets {
     pub path_dentry: u32,
     pub dentry_parent: u32,
     pub dentry_inode: u32,
+    pub dentry_sb: u32,
     /// Its sequence count, which is odd or moves on while it is renamed.
     pub dentry_seq: u32,
     /// `dentry.d_name` and `qstr.name` in one.
@@ -53,6 +56,11 @@ pub struct Offsets {
     pub mount_mountpoint: u32,
     pub mount_ns: u32,
     pub mount_id: u32,
+    /// From one mount of a file system to the next one.
+    pub mount_next: u32,
+    /// Where in a mount such a link leads to: of a ring, whose last one leads to the file system's own. 0: to its beginning, and the last one
+    /// nowhere (since Linux 6.18).
+    pub mount_linked: u32,
     /// `unix_sock.path`: where a socket was bound.
     pub unix_path: u32,
     pub socket_sk: u32,
@@ -75,6 +83,8 @@ pub struct Offsets {
     pub sb_dev: u32,
     pub sb_magic: u32,
     pub sb_flags: u32,
+    /// The first of its mounts.
+    pub sb_mounts: u32,
     pub vfsmount_flags: u32,
     pub task_mm: u32,
     pub mm_exe_file: u32,
@@ -85,8 +95,11 @@ pub struct Offsets {
     pub task_group_leader: u32,
     pub nsproxy_pid_ns: u32,
     pub pid_ns_reaper: u32,
+    pub iattr_valid: u32,
+    /// Not 0: what `inode_setattr` is about comes after whose numbers a mount shows (since Linux 6.9).
+    pub setattr_mapped: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 200);
+const _: () = assert!(size_of::<Offsets>() == 224);
 
 /// Tables there is room for: one that is looked up in, and one that is made beside it. `HALF` says which is which.
 pub const HALVES: u32 = 2;
@@ -105,7 +118,8 @@ pub struct Settings {
     pub listed: u32,
     /// Where the root is no overlay: what is on this device (as the kernel has it) and was not changed since then, in seconds, is the image's.
     pub image_device: u32,
-    pub _pad: u32,
+    /// Of the files of secrets, where only some programs may open one; 0: whoever may read them may.
+    pub secrets_device: u32,
     pub image_until: i64,
 }
 const _: () = assert!(size_of::<Settings>() == 32);
@@ -222,6 +236,23 @@ pub struct Approved {
 }
 const _: () = assert!(size_of::<Approved>() == 48);
 
+/// Bytes of a key of `SECRETS`: a secret's name, with zeroes behind it.
+pub const SECRET_NAME: usize = 72;
+/// Most secrets.
+pub const SECRET_ENTRIES: u32 = 64;
+/// Most programs of all secrets.
+pub const OPENER_ENTRIES: u32 = 4096;
+
+/// Key of `OPENERS`: a program that may open a secret.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opener {
+    pub program: Identity,
+    pub secret: u32,
+    pub _pad: u32,
+}
+const _: () = assert!(size_of::<Opener>() == 48);
+
 /// The state in which a path's last name is read.
 pub const START: u32 = 0;
 
@@ -247,6 +278,8 @@ pub enum Act {
     /// A program or map of the kernel's own.
     Bpf = 76,
     UserNamespace = 77,
+    /// A descriptor that another process opened.
+    Receive = 78,
 }
 
 /// Why.
@@ -272,6 +305,8 @@ pub enum FileReason {
     Changed = 10,
     /// Nobody inside does that, whatever the rules are.
     Never = 11,
+    /// A secret, which is for other programs.
+    NotItsProgram = 12,
 }
 
 /// Bytes of a path that an event carries, its last name first, each ended by 0.

@@ -236,6 +236,8 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for files::Name {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for files::Opener {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for files::Glob {}
     // SAFETY: as above.
     unsafe impl aya::Pod for files::Place {}

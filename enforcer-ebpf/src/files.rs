@@ -1,6 +1,6 @@
 //! Rules about files, at the kernel's own hooks (include/linux/lsm_hook_defs.h; security/security.c says where each is called): they hold for
 //! files that come later, which mounts cannot. Attached to the whole system, as LSM programs are; what runs outside the session's mount
-//! namespace is let through at the first comparison. Minimum kernel 5.17 (`bpf_loop`).
+//! namespace is let through at the first comparison. Minimum kernel 6.1 (`userns_create`, beside them).
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -9,13 +9,15 @@ use aya_ebpf::{
     maps::HashMap,
     programs::LsmContext,
 };
+use core::hint::black_box;
 use enforcer_common::files::{APPROVED_ENTRIES, Act, Approved, FileReason, Place, layer, listed, right};
 
 use crate::{
     identity,
     members::{Pointer, offset, read},
-    place::{At, DIRECTORY, LINK, Rules, changes, rules, socket},
+    place::{At, DIRECTORY, LINK, Rules, UNCLASSED, changes, rules, socket},
     record::{deny_file, record_file},
+    secrets,
 };
 
 /// What a person said may be executed, by the number that its place has.
@@ -25,7 +27,7 @@ static APPROVED: HashMap<u32, Approved> =
 
 /// What a rule answers with, as the mounts that carry the others do: EACCES, EROFS. EXDEV makes `mv` copy instead, file by file.
 pub const EACCES: i32 = -13;
-const EROFS: i32 = -30;
+pub const EROFS: i32 = -30;
 const EXDEV: i32 = -18;
 
 /// include/uapi/asm-generic/mman-common.h
@@ -38,14 +40,15 @@ const LINKED: u32 = CHANGED | right::NAMED;
 #[lsm(hook = "file_open")]
 pub fn file_open(ctx: LsmContext) -> i32 {
     let Some(rules) = rules() else { return 0 };
-    let file: Pointer = ctx.arg(0);
     crate::maps::count(enforcer_common::counter::OPENS);
-    let restricted = match changes(file) {
-        Ok(false) => right::DENIED,
-        Ok(true) => CHANGED,
-        Err(()) => return EACCES,
-    };
-    judge(&rules, Act::Open, At::file(file), restricted)
+    opened(&rules, Act::Open, ctx.arg(0))
+}
+
+/// A descriptor that comes from another process: over a Unix socket, by pidfd_getfd(2), from a seccomp supervisor (fs/file.c).
+#[lsm(hook = "file_receive")]
+pub fn file_receive(ctx: LsmContext) -> i32 {
+    let Some(rules) = rules() else { return 0 };
+    opened(&rules, Act::Receive, ctx.arg(0))
 }
 
 #[lsm(hook = "path_mknod")]
@@ -90,6 +93,45 @@ pub fn path_chmod(ctx: LsmContext) -> i32 {
 #[lsm(hook = "path_chown")]
 pub fn path_chown(ctx: LsmContext) -> i32 {
     itself(&ctx)
+}
+
+#[lsm(hook = "inode_setxattr")]
+pub fn inode_setxattr(ctx: LsmContext) -> i32 {
+    attribute(ctx.arg(1))
+}
+
+#[lsm(hook = "inode_removexattr")]
+pub fn inode_removexattr(ctx: LsmContext) -> i32 {
+    attribute(ctx.arg(1))
+}
+
+/// Since Linux 6.2; before, an access control list was one of the extended attributes.
+#[lsm(hook = "inode_set_acl")]
+pub fn inode_set_acl(ctx: LsmContext) -> i32 {
+    attribute(ctx.arg(1))
+}
+
+/// Since Linux 6.2.
+#[lsm(hook = "inode_remove_acl")]
+pub fn inode_remove_acl(ctx: LsmContext) -> i32 {
+    attribute(ctx.arg(1))
+}
+
+/// Times that somebody sets; the rest of what comes here has hooks with a path.
+#[lsm(hook = "inode_setattr")]
+pub fn inode_setattr(ctx: LsmContext) -> i32 {
+    /// include/linux/fs.h: ATTR_ATIME_SET, ATTR_MTIME_SET, ATTR_TIMES_SET, ATTR_TOUCH.
+    const TIMES: u32 = 1 << 7 | 1 << 8 | 1 << 16 | 1 << 17;
+    // Each read where it is said: the verifier takes no argument whose number is computed.
+    let (entry, change): (Pointer, Pointer) = if offset!(setattr_mapped) == 0 {
+        (black_box(ctx.arg(0)), black_box(ctx.arg(1)))
+    } else {
+        (black_box(ctx.arg(1)), black_box(ctx.arg(2)))
+    };
+    match read::<u32>(change, offset!(iattr_valid)) {
+        Ok(valid) if valid & TIMES == 0 => 0,
+        _ => attribute(entry),
+    }
 }
 
 /// A second name for a file: neither may be one that rules are about.
@@ -149,7 +191,8 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     if link {
         return refuse(Act::Rename, new, FileReason::Linked, EACCES);
     }
-    if old_place.class != new_place.class && (old_kind == DIRECTORY || new_kind == DIRECTORY) {
+    let same = old_place.class == new_place.class && old_place.class != UNCLASSED;
+    if !same && (old_kind == DIRECTORY || new_kind == DIRECTORY) {
         return refuse(Act::Rename, old, FileReason::Moved, EXDEV);
     }
     0
@@ -335,12 +378,33 @@ fn itself(ctx: &LsmContext) -> i32 {
     judge(&rules, Act::Change, At::path(ctx.arg(0)), CHANGED)
 }
 
+/// Hooks with an entry alone: by which mount somebody came to it they do not say, and any may be it.
+#[inline(always)]
+fn attribute(entry: Pointer) -> i32 {
+    let Some(rules) = rules() else { return 0 };
+    judge(&rules, Act::Change, Ok(At::entry(entry)), CHANGED)
+}
+
+/// Hooks with a `struct file`, to be read or written as it was opened.
+#[inline(always)]
+fn opened(rules: &Rules, act: Act, file: Pointer) -> i32 {
+    let restricted = match changes(file) {
+        Ok(false) => right::DENIED,
+        Ok(true) => CHANGED,
+        Err(()) => return EACCES,
+    };
+    match judge(rules, act, At::file(file), restricted) {
+        0 => secrets::opened(rules, act, file),
+        refused => refused,
+    }
+}
+
 /// 0, or the refusal where the place has one of these rights taken away.
 #[inline(always)]
 fn judge(rules: &Rules, act: Act, at: Result<At, ()>, restricted: u32) -> i32 {
     let Ok(at) = at else { return EACCES };
-    match at.place(rules) {
-        Ok(place) => weigh(act, at, place, restricted),
+    match at.placed(rules) {
+        Ok((at, place)) => weigh(act, at, place, restricted),
         Err(()) => refuse(act, at, FileReason::Internal, EACCES),
     }
 }

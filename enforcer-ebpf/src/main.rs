@@ -18,6 +18,7 @@ mod maps;
 mod members;
 mod place;
 mod record;
+mod secrets;
 mod started;
 mod steer;
 mod verdict;

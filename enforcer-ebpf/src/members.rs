@@ -18,6 +18,7 @@ pub static OFFSETS: Offsets = Offsets {
     path_dentry: 0,
     dentry_parent: 0,
     dentry_inode: 0,
+    dentry_sb: 0,
     dentry_seq: 0,
     dentry_name: 0,
     dentry_name_len: 0,
@@ -29,6 +30,8 @@ pub static OFFSETS: Offsets = Offsets {
     mount_mountpoint: 0,
     mount_ns: 0,
     mount_id: 0,
+    mount_next: 0,
+    mount_linked: 0,
     unix_path: 0,
     socket_sk: 0,
     bprm_file: 0,
@@ -47,6 +50,7 @@ pub static OFFSETS: Offsets = Offsets {
     sb_dev: 0,
     sb_magic: 0,
     sb_flags: 0,
+    sb_mounts: 0,
     vfsmount_flags: 0,
     task_mm: 0,
     mm_exe_file: 0,
@@ -56,6 +60,8 @@ pub static OFFSETS: Offsets = Offsets {
     task_group_leader: 0,
     nsproxy_pid_ns: 0,
     pid_ns_reaper: 0,
+    iattr_valid: 0,
+    setattr_mapped: 0,
 };
 
 /// A pointer into the kernel. Never followed but by [`read`].

@@ -13,8 +13,8 @@ use aya_ebpf::{
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use core::ffi::c_void;
 use enforcer_common::files::{
-    Glob, HALVES, MAX_GLOBS, MAX_NAME, MAX_STEPS, NAME_ENTRIES, NEXT_ENTRIES, Name,
-    Place, STATE_ENTRIES, START, Settings,
+    Glob, HALVES, MAX_GLOBS, MAX_NAME, MAX_SOUGHT, MAX_STEPS, NAME_ENTRIES, NEXT_ENTRIES, Name,
+    Place, STATE_ENTRIES, START, Settings, right,
 };
 
 use crate::members::{Pointer, offset, read};
@@ -56,6 +56,8 @@ pub struct Rules {
     /// Of [`Settings`].
     pub image_device: u32,
     pub image_until: i64,
+    /// Of [`Settings`].
+    pub secrets_device: u32,
     namespace: u32,
 }
 
@@ -80,6 +82,7 @@ pub fn rules() -> Option<Rules> {
         listed: settings.listed,
         image_device: settings.image_device,
         image_until: settings.image_until,
+        secrets_device: settings.secrets_device,
         namespace,
     })
 }
@@ -150,6 +153,7 @@ pub fn socket(of: Pointer) -> Result<Pointer, ()> {
 /// A directory entry on a mount.
 #[derive(Clone, Copy)]
 pub struct At {
+    /// Null: by which one is not known.
     pub mount: Pointer,
     pub entry: Pointer,
 }
@@ -181,6 +185,12 @@ impl At {
             return Self::path(file.wrapping_add(path));
         }
         Self::file(file)
+    }
+
+    /// Of a `struct dentry` alone.
+    #[inline(always)]
+    pub fn entry(entry: Pointer) -> Self {
+        Self { mount: core::ptr::null(), entry }
     }
 
     /// The root of a `struct vfsmount`.
@@ -236,11 +246,11 @@ impl At {
         let root: Pointer = read(self.mount, offset!(vfsmount_root))?;
         if self.entry != root {
             let parent: Pointer = read(self.entry, offset!(dentry_parent))?;
-            return if parent == self.entry {
-                Err(())
+            return Ok(if parent == self.entry {
+                Step::Apart
             } else {
-                Ok(Step::Name(self.beside(parent)))
-            };
+                Step::Name(self.beside(parent))
+            });
         }
         let mount = self.mount.wrapping_sub(offset!(mount_mnt));
         let parent: Pointer = read(mount, offset!(mount_parent))?;
@@ -305,10 +315,26 @@ impl At {
     /// What the rules make of it.
     #[inline(always)]
     pub fn place(self, rules: &Rules) -> Result<Place, ()> {
+        self.placed(rules).map(|(_, place)| place)
+    }
+
+    /// The same, with a mount by which it is there where none was known. Of a file that is on no mount of the session's namespace, or whose
+    /// mount is not known, what is taken away at any of its places there is; what such a place would allow to be started is not.
+    #[inline(always)]
+    pub fn placed(self, rules: &Rules) -> Result<(Self, Place), ()> {
+        const TAKEN: u32 = right::DENIED | right::READ_ONLY | right::NAMED;
         let walk = self.walk(rules);
         match walk.end {
-            AT_ROOT => PLACES.get(rules.half * STATE_ENTRIES + walk.state).copied().ok_or(()),
-            NOWHERE => Ok(Place { class: 0, rights: 0 }),
+            AT_ROOT => {
+                let place = PLACES.get(rules.half * STATE_ENTRIES + walk.state).copied().ok_or(())?;
+                Ok((self, place))
+            }
+            SOUGHT => {
+                let mount = if self.mount.is_null() { walk.found } else { self.mount };
+                let place = Place { class: UNCLASSED, rights: walk.rights & TAKEN };
+                Ok((Self { mount, entry: self.entry }, place))
+            }
+            NOWHERE => Ok((self, Place { class: 0, rights: 0 })),
             _ => Err(()),
         }
     }
@@ -323,23 +349,42 @@ impl At {
             globs: rules.globs,
             state: START,
             end: 0,
-            _pad: 0,
+            rights: 0,
+            namespace: core::ptr::null(),
+            sb: core::ptr::null(),
+            link: core::ptr::null(),
+            found: core::ptr::null(),
             name: Name { length: 0, bytes: [0; MAX_NAME] },
             _room: 0,
         };
-        // Pipes, memory, what overlayfs opens for itself: on the kernel's own mounts, to which no path leads.
-        match self.namespace() {
+        // SAFETY: the helper takes no argument.
+        let task = unsafe { bpf_get_current_task() } as Pointer;
+        let Ok(own) = own_namespace(task) else { return walk };
+        let mut steps = MAX_STEPS;
+        let namespace = if self.mount.is_null() { Ok(self.mount) } else { self.namespace() };
+        match namespace {
+            // Pipes, memory, what overlayfs opens for itself: on the kernel's own mounts, to which no path leads.
             Ok(namespace) if (namespace as u64) > MAX_ERROR => {
                 walk.end = NOWHERE;
                 return walk;
             }
-            Ok(_) => {}
+            // What was taken away leads to no root.
+            Ok(namespace) if namespace == own || namespace.is_null() && !self.mount.is_null() => {}
+            Ok(_) => {
+                let Ok(sb) = read(self.entry, offset!(dentry_sb)) else { return walk };
+                walk.sb = sb;
+                walk.namespace = own;
+                if walk.seek().is_err() {
+                    return walk;
+                }
+                steps = MAX_SOUGHT;
+            }
             Err(()) => return walk,
         }
         // SAFETY: the callback has the signature that the helper asks for, and the context outlives the call.
         unsafe {
             bpf_loop(
-                MAX_STEPS,
+                steps,
                 step as *const () as *mut c_void,
                 (&raw mut walk).cast(),
                 0,
@@ -355,6 +400,9 @@ impl At {
     }
 }
 
+/// A class that is no class's equal, not even its own: of what may be at many places.
+pub const UNCLASSED: u32 = u32::MAX;
+
 /// What is above an entry.
 pub enum Step {
     /// The entry has a name; this is its directory.
@@ -362,11 +410,15 @@ pub enum Step {
     /// The entry is a mount's root, which has no name of its own; this is where it is mounted.
     Mount(At),
     Root,
+    /// The entry is its file system's root, and the mount does not reach that far.
+    Apart,
 }
 
 const AT_ROOT: u32 = 1;
 /// On a mount of the kernel's own.
 const NOWHERE: u32 = 2;
+/// By all mounts of its file system in the namespace.
+const SOUGHT: u32 = 3;
 /// Pointers above it are error numbers (include/linux/err.h, `IS_ERR`); the kernel's own mounts have one for a namespace (MNT_NS_INTERNAL).
 const MAX_ERROR: u64 = -4096_i64 as u64;
 
@@ -383,24 +435,90 @@ struct Walk {
     globs: u32,
     state: u32,
     end: u32,
-    _pad: u32,
+    /// All that was found, where all places are looked for.
+    rights: u32,
+    /// Not null: that is what is done, in this namespace, over the mounts of this file system from this link on.
+    namespace: Pointer,
+    sb: Pointer,
+    link: Pointer,
+    /// A mount by which a rule is about it.
+    found: Pointer,
     name: Name,
     /// What the verifier sees a read of 127 bytes reach into.
     _room: u64,
+}
+
+impl Walk {
+    /// From the first of the file system's mounts on, with nothing in hand.
+    #[inline(always)]
+    fn seek(&mut self) -> Result<(), ()> {
+        self.link = read(self.sb, offset!(sb_mounts))?;
+        self.at.mount = core::ptr::null();
+        Ok(())
+    }
+
+    /// The next mount, to be gone up from where it is the namespace's. Mounts come and go meanwhile: where a link is one of a mount that went,
+    /// from the first one again, as often as there are steps.
+    #[inline(always)]
+    fn next(&mut self) -> i64 {
+        let end = if offset!(mount_linked) == 0 {
+            core::ptr::null()
+        } else {
+            self.sb.wrapping_add(offset!(sb_mounts))
+        };
+        if self.link == end {
+            self.end = SOUGHT;
+            return 1;
+        }
+        let mount = self.link.wrapping_sub(offset!(mount_linked));
+        let link: Result<Pointer, ()> = read(mount, offset!(mount_next));
+        let namespace: Result<Pointer, ()> = read(mount, offset!(mount_ns));
+        let (Ok(link), Ok(namespace)) = (link, namespace) else {
+            return i64::from(self.seek().is_err());
+        };
+        self.link = link;
+        if namespace == self.namespace {
+            self.from.mount = mount.wrapping_add(offset!(mount_mnt));
+            self.at = self.from;
+            self.state = START;
+        }
+        0
+    }
+
+    /// At the root: what the rules say there, where there may be more places.
+    #[inline(always)]
+    fn arrive(&mut self) -> i64 {
+        if self.namespace.is_null() {
+            self.end = AT_ROOT;
+            return 1;
+        }
+        let place = PLACES.get(self.half.wrapping_mul(STATE_ENTRIES).wrapping_add(self.state));
+        let Some(place) = place else { return 1 };
+        if place.rights != 0 {
+            self.rights |= place.rights;
+            self.found = self.from.mount;
+        }
+        self.at.mount = core::ptr::null();
+        0
+    }
 }
 
 /// 0 goes on, 1 ends.
 unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
     // SAFETY: `place` hands its own walk.
     let walk = unsafe { &mut *context.cast::<Walk>() };
+    if walk.at.mount.is_null() {
+        return walk.next();
+    }
     let Ok(before) = walk.at.sequence() else { return 1 };
     match walk.at.up() {
-        Ok(Step::Root) => {
-            walk.end = AT_ROOT;
-            1
-        }
+        Ok(Step::Root) => walk.arrive(),
         Ok(Step::Mount(at)) => {
             walk.at = at;
+            0
+        }
+        Ok(Step::Apart) if !walk.namespace.is_null() => {
+            walk.at.mount = core::ptr::null();
             0
         }
         Ok(Step::Name(above)) => {
@@ -423,7 +541,7 @@ unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
             walk.at = above;
             0
         }
-        Err(()) => 1,
+        Ok(Step::Apart) | Err(()) => 1,
     }
 }
 

@@ -179,6 +179,6 @@ unsafe extern "C" fn append(_index: u32, context: *mut c_void) -> i64 {
             naming.at = above;
             0
         }
-        Err(()) => 1,
+        Ok(Step::Apart) | Err(()) => 1,
     }
 }

@@ -51,6 +51,8 @@ struct Type<'a> {
 
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const FUNC: u32 = 12;
+const FUNC_PROTO: u32 = 13;
 /// TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG: names for another type.
 const ALIASES: [u32; 5] = [8, 9, 10, 11, 18];
 
@@ -165,6 +167,14 @@ impl<'a> Btf<'a> {
             structure: structure.to_owned(),
             member: member.to_owned(),
         })
+    }
+
+    /// How many parameters a function has; none where there is no such function.
+    pub fn parameters(&self, function: &str) -> Option<usize> {
+        let is = |t: &&Type<'a>| t.kind() == FUNC && self.is_named(t.name, function.as_bytes());
+        let found = self.types.iter().find(is)?;
+        let proto = self.of_id(found.reference)?;
+        (proto.kind() == FUNC_PROTO).then(|| proto.count())
     }
 
     fn find(
@@ -283,6 +293,39 @@ mod tests {
         bytes.extend(types);
         bytes.extend(strings);
         bytes
+    }
+
+    #[test]
+    fn a_functions_parameters_are_counted() {
+        let strings = b"\0f\0g\0";
+        let words: [u32; 13] = [
+            0,
+            FUNC_PROTO << 24 | 2,
+            0,
+            0,
+            0,
+            0,
+            0, // 1: void (void *, void *)
+            1,
+            FUNC << 24,
+            1, // 2: f, of that kind
+            3,
+            FUNC << 24,
+            2, // 3: g, of none
+        ];
+        let types: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        let mut bytes = MAGIC.to_ne_bytes().to_vec();
+        bytes.extend([1, 0]);
+        let length = types.len() as u32;
+        for w in [24, 0, length, length, strings.len() as u32] {
+            bytes.extend(w.to_ne_bytes());
+        }
+        bytes.extend(types);
+        bytes.extend(strings);
+        let btf = Btf::parse(&bytes).unwrap();
+        assert_eq!(btf.parameters("f"), Some(2));
+        assert_eq!(btf.parameters("g"), None);
+        assert_eq!(btf.parameters("h"), None);
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn path(event: &FileEvent) -> String {
 
 /// The record of what was decided about a file.
 pub fn file_record(event: &FileEvent) -> Event {
-    const REASONS: [(FileReason, &str); 11] = [
+    const REASONS: [(FileReason, &str); 12] = [
         (FileReason::Denied, "file-denied"),
         (FileReason::ReadOnly, "file-read-only"),
         (FileReason::Moved, "rules-would-move"),
@@ -63,8 +63,9 @@ pub fn file_record(event: &FileEvent) -> Event {
         (FileReason::Once, "approved-once"),
         (FileReason::Changed, "changed-since-approved"),
         (FileReason::Never, "never-inside"),
+        (FileReason::NotItsProgram, "secret-of-other-programs"),
     ];
-    const ACTS: [(Act, &str); 14] = [
+    const ACTS: [(Act, &str); 15] = [
         (Act::Open, "open"),
         (Act::Create, "create"),
         (Act::Link, "link"),
@@ -79,6 +80,7 @@ pub fn file_record(event: &FileEvent) -> Event {
         (Act::Mount, "mount"),
         (Act::Bpf, "bpf"),
         (Act::UserNamespace, "make a user namespace"),
+        (Act::Receive, "receive a descriptor"),
     ];
     let reason = REASONS.iter().find(|(r, _)| *r as u8 == event.reason);
     let act = ACTS.iter().find(|(a, _)| *a as u8 == event.act);
@@ -91,7 +93,11 @@ pub fn file_record(event: &FileEvent) -> Event {
         Act::UserNamespace,
     ];
     let execute = ended || about_programs.iter().any(|act| *act as u8 == event.act);
-    let kind = if execute { Kind::Exec } else { Kind::File };
+    let kind = match execute {
+        true => Kind::Exec,
+        false if event.reason == FileReason::NotItsProgram as u8 => Kind::Secret,
+        false => Kind::File,
+    };
     let code = reason.map_or("unknown", |(_, code)| *code);
     let verdict = match event.reason == FileReason::Once as u8 {
         true => Verdict::Allow,

@@ -6,6 +6,7 @@ mod allowed;
 mod enter;
 mod find;
 mod ids;
+mod openers;
 pub mod owner;
 mod plan;
 mod programs;
@@ -28,6 +29,7 @@ pub use allowed::Allowed;
 use enter::{Inside, Mount};
 use plan::{Kind, Step};
 
+pub use openers::Openers;
 pub use programs::{MAX_DIRECTORIES, Masked, Place, denies};
 pub use seen::{Seen, Unfit, image};
 use table::Table;
@@ -85,10 +87,6 @@ pub enum FilesError {
     )]
     Layers,
     #[error(
-        "a list of programs is not held for another container by an enforcer that was started again meanwhile: begin another session"
-    )]
-    TakenUp,
-    #[error(
         "the container that this is about is not there any more, or was started before the enforcer"
     )]
     NoContainer,
@@ -129,6 +127,10 @@ pub enum FilesError {
         "the value of secret {0} is not here any more: `agentcontainer credential rotate {0}` hands it anew, or start the session again"
     )]
     NoValue(String),
+    #[error(
+        "`programs` of a secret has {path}, a script: what runs it is {interpreter}, as which every other script of that one would count too; name a program of its own"
+    )]
+    Script { path: String, interpreter: String },
     #[error("the mount at {path} is shared with other namespaces")]
     Shared { path: String },
     #[error("{path} is not held as the rules say, by the kernel's word: {what}")]
@@ -375,6 +377,25 @@ pub struct Begun {
 // === impl Begun ===
 
 impl Begun {
+    fn of(
+        inside: &Inside,
+        policy: &EffectivePolicy,
+        allowed: Option<Allowed>,
+    ) -> Result<Self, FilesError> {
+        let mut rules = named(policy, &allowed::text(inside.folder())?);
+        for file in allowed.iter().flat_map(|allowed| &allowed.files) {
+            rules.push(table::Rule {
+                path: allowed::text(file)?,
+                say: table::Say::Execute,
+            });
+        }
+        Ok(Self {
+            rules,
+            namespace: inside.namespace()?,
+            allowed,
+        })
+    }
+
     /// As the programs in the kernel take them, with these besides.
     pub fn table(&self, more: impl IntoIterator<Item = table::Rule>) -> Result<Table, FilesError> {
         let mut rules = self.rules.clone();
@@ -388,19 +409,20 @@ pub fn begin(pid: u32, network: (u64, u64), policy: &EffectivePolicy) -> Result<
     let inside = Inside::of(pid, network)?;
     let allowed = policy.programs.allowed.as_ref();
     let allowed = allowed.map(|rules| Allowed::find(&inside, rules));
-    let allowed = allowed.transpose()?;
-    let mut rules = named(policy, &allowed::text(inside.folder())?);
-    for file in allowed.iter().flat_map(|allowed| &allowed.files) {
-        rules.push(table::Rule {
-            path: allowed::text(file)?,
-            say: table::Say::Execute,
-        });
-    }
-    Ok(Begun {
-        rules,
-        namespace: inside.namespace()?,
-        allowed,
-    })
+    Begun::of(&inside, policy, allowed.transpose()?)
+}
+
+/// The same as an earlier run of this enforcer found it, with what it found that may be started.
+pub fn begun(
+    pid: u32,
+    network: (u64, u64),
+    policy: &EffectivePolicy,
+    listed: &[Place],
+) -> Result<Begun, FilesError> {
+    let inside = Inside::of(pid, network)?;
+    let allowed = policy.programs.allowed.as_ref();
+    let allowed = allowed.map(|_| Allowed::at(listed));
+    Begun::of(&inside, policy, allowed)
 }
 
 /// What may be started, as it is now.

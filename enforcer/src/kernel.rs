@@ -130,7 +130,7 @@ const STEER_NEW: &str = "steer_new";
 
 /// Whether a hook of this name is one of the programs about files.
 pub fn is_about_files(hook: &str) -> bool {
-    files::HOOKS.contains(&hook)
+    files::HOOKS.contains(&hook) || files::LATER_HOOKS.contains(&hook)
 }
 
 /// Whether it is the one of the program that sees each start.
@@ -178,7 +178,7 @@ pub fn lsm() -> Result<(), &'static str> {
 
 fn takes_lsm() -> Result<(), KernelError> {
     let mut ebpf = object(Carrier::Lsm, Room::One)?;
-    files::load(&mut ebpf, files::HOOKS[0], &files::btf()?)?;
+    files::load_all(&mut ebpf)?;
     files::is_asked(&mut ebpf)
 }
 

@@ -364,6 +364,8 @@ impl Session {
             owner: trusted.owner,
             masked: Vec::new(),
             listed: Vec::new(),
+            begun: Vec::new(),
+            approved: Vec::new(),
         };
         let mut opened = Event::new(Kind::Lifecycle, Verdict::Allow, "session-opened");
         opened.layer = Some("enforcer".into());

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use api::v1;
 use prost::Message as _;
 use schema::host::HostName;
+use schema::program::ProgramName;
 use serde::{Deserialize, Serialize};
 
 use crate::files::Place;
@@ -64,6 +65,23 @@ pub struct Record {
     /// Programs that may be started, where mounts say that, as they were found then.
     #[serde(default)]
     pub listed: Vec<Place>,
+    /// The same, where LSM programs say it.
+    #[serde(default)]
+    pub begun: Vec<Place>,
+    /// Programs that a person allowed for as long as the container runs.
+    #[serde(default)]
+    pub approved: Vec<Approved>,
+}
+
+/// A program that a person allowed. Which file that is the kernel has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approved {
+    pub program: ProgramName,
+    /// What the kernel has it by.
+    pub number: u16,
+    pub question: String,
+    pub rule: audit::Rule,
 }
 
 /// What is kept of a credential.

@@ -16,10 +16,14 @@ mod later;
 mod mapped;
 #[path = "session/opener.rs"]
 mod opener;
+#[path = "session/openers.rs"]
+mod openers;
 #[path = "session/owner.rs"]
 mod owner;
 #[path = "session/programs.rs"]
 mod programs;
+#[path = "session/received.rs"]
+mod received;
 #[path = "session/secrets.rs"]
 mod secrets;
 #[path = "session/started.rs"]

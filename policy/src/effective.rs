@@ -328,13 +328,15 @@ impl EffectivePolicy {
         let files = files.map(|reason| self.files.not_carried(reason));
         let mut found = files.unwrap_or_default();
         found.extend(self.programs.not_carried(layers));
-        found.extend(self.secrets.not_carried());
+        if let Err(reason) = layers.lsm {
+            found.extend(self.secrets.not_carried(reason));
+        }
         found
     }
 
     /// Whether some of it is for LSM programs, where the kernel takes such.
     pub fn wants_lsm(&self) -> bool {
-        self.files.is_about_later() || self.programs.allowed.is_some()
+        self.files.is_about_later() || self.programs.allowed.is_some() || self.secrets.are_gated()
     }
 
     /// The same with nobody asked, where somebody says so.

@@ -87,15 +87,20 @@ impl Secrets {
         self.all.is_empty()
     }
 
-    /// What no layer carries yet, as errors that say what to do.
-    pub fn not_carried(&self) -> Vec<Diagnostic> {
+    /// Whether only some programs may open one of them.
+    pub fn are_gated(&self) -> bool {
+        self.all.iter().any(|secret| !secret.programs.is_empty())
+    }
+
+    /// What no layer carries where there is no BPF LSM, which is not there for this reason, as errors that say what to do.
+    pub fn not_carried(&self, no_lsm: &str) -> Vec<Diagnostic> {
         let strict = self.mounts_suffice.is_none();
         self.all
             .iter()
             .filter(|secret| strict && !secret.programs.is_empty())
             .map(|secret| {
                 let message = format!(
-                    "`agent.secrets.{}.programs` lets these programs alone open {DIRECTORY}/{}, and nothing here tells programs of one user apart yet",
+                    "`agent.secrets.{}.programs` lets these programs alone open {DIRECTORY}/{}, and what tells programs of one user apart, BPF LSM, is not there: {no_lsm}",
                     secret.name, secret.name
                 );
                 let help = "leave `programs` out: whatever runs as the container's user can then read it; or accept that for every workspace, with files = \"mounts\" in the host's config.toml";

@@ -53,7 +53,15 @@ impl Allowed {
         Ok(allowed)
     }
 
-    /// Its files, each to be on a mount of its own.
+    /// As an earlier run of this enforcer found it.
+    pub(super) fn at(places: &[Place]) -> Self {
+        Self {
+            files: places.iter().map(|place| place.path.clone()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Its files, as they are kept.
     pub fn places(&self) -> Result<Vec<Place>, FilesError> {
         let files = self.files.iter();
         let places = files.map(|file| Place::new(file.clone(), "allowedBinaries"));
@@ -132,7 +140,7 @@ fn one_name(inside: &Inside, file: &Path) -> Result<(), FilesError> {
 }
 
 /// What the kernel starts in place of a script, and what `env` does then; nothing for what is no script.
-fn first_line(inside: &Inside, file: &Path) -> Result<Vec<Vec<u8>>, FilesError> {
+pub(super) fn first_line(inside: &Inside, file: &Path) -> Result<Vec<Vec<u8>>, FilesError> {
     let failed = || io_error("read", shown(file));
     let found = inside.open(file).map_err(failed())?;
     if sys::kind(&found).map_err(failed())? != libc::S_IFREG {

@@ -27,7 +27,7 @@ const FEW: usize = 12;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// Where the rule was written.
     origin: String,
 }

@@ -12,17 +12,20 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::{Btf, Ebpf};
 
 use enforcer_common::files::{
-    Approved, Glob, HALVES, Identity, MAX_GLOBS, NEXT_ENTRIES, Name, Place, STATE_ENTRIES, Settings,
+    Approved, Glob, HALVES, Identity, MAX_GLOBS, NEXT_ENTRIES, Name, Opener, Place, SECRET_NAME,
+    STATE_ENTRIES, Settings,
 };
 
 use super::look::Look;
 use super::query::missed;
-use super::{HookState, KernelError, failed, from_pin, pin_error, take};
+use super::{HookState, KernelError, failed, from_pin, offsets, pin_error, take};
+use crate::files::Openers;
 use crate::files::table::Table;
 
 /// The programs, each by its hook's name.
-pub const HOOKS: [&str; 23] = [
+pub const HOOKS: [&str; 27] = [
     "file_open",
+    "file_receive",
     "path_mknod",
     "path_mkdir",
     "path_symlink",
@@ -33,6 +36,9 @@ pub const HOOKS: [&str; 23] = [
     "path_truncate",
     "path_chmod",
     "path_chown",
+    "inode_setxattr",
+    "inode_removexattr",
+    "inode_setattr",
     "bprm_check_security",
     "unix_stream_connect",
     "unix_may_send",
@@ -46,6 +52,9 @@ pub const HOOKS: [&str; 23] = [
     "bpf",
     "userns_create",
 ];
+
+/// Those that a kernel may be without (before Linux 6.2): what they are about comes by another hook there.
+pub const LATER_HOOKS: [&str; 2] = ["inode_set_acl", "inode_remove_acl"];
 
 /// What counts as the image's where a container's root is no overlay, whose layers say it: what is on this device (as the kernel numbers it),
 /// and was not changed since then, in seconds.
@@ -72,9 +81,11 @@ const GLOB_CLASSES: &str = "GLOB_CLASSES";
 const NEXT: &str = "NEXT";
 const PLACES: &str = "PLACES";
 const APPROVED: &str = "APPROVED";
+const SECRETS: &str = "SECRETS";
+const OPENERS: &str = "OPENERS";
 /// Those of its maps that take much memory, with what one table takes.
 const LARGE: [(&str, u32); 2] = [(NEXT, NEXT_ENTRIES), (PLACES, STATE_ENTRIES)];
-const PINNED: [&str; 8] = [
+const PINNED: [&str; 10] = [
     HALF,
     FILES,
     NAMES,
@@ -83,14 +94,15 @@ const PINNED: [&str; 8] = [
     NEXT,
     PLACES,
     APPROVED,
+    SECRETS,
+    OPENERS,
 ];
 
 /// What holds the programs, and their tables.
 pub struct FilePrograms {
     links: Vec<(&'static str, FdLink)>,
     maps: FileMaps,
-    /// None after a restart of the enforcer: of what runs since before nobody is asked about a program.
-    look: Option<Arc<Look>>,
+    look: Arc<Look>,
 }
 
 impl std::fmt::Debug for FilePrograms {
@@ -108,6 +120,8 @@ struct FileMaps {
     next: Array<MapData, u32>,
     places: Array<MapData, Place>,
     approved: HashMap<MapData, u32, Approved>,
+    secrets: HashMap<MapData, [u8; SECRET_NAME], u32>,
+    openers: HashMap<MapData, Opener, u32>,
 }
 
 // === impl Room ===
@@ -123,7 +137,7 @@ impl Room {
 }
 
 /// The running kernel's types, which say where a hook is.
-pub fn btf() -> Result<Btf, KernelError> {
+fn btf() -> Result<Btf, KernelError> {
     Btf::from_sys_fs().map_err(|e| KernelError::Btf(e.to_string()))
 }
 
@@ -170,7 +184,20 @@ pub(super) fn is_asked(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     }
 }
 
-pub(super) fn load(ebpf: &mut Ebpf, hook: &'static str, btf: &Btf) -> Result<(), KernelError> {
+/// Those that the running kernel has, which may be without the later ones alone.
+fn hooks() -> Result<Vec<&'static str>, KernelError> {
+    let later = offsets::hooks(&LATER_HOOKS).map_err(KernelError::Btf)?;
+    Ok(HOOKS.into_iter().chain(later).collect())
+}
+
+/// Has the kernel look at each of them: one that takes some and not others carries nothing.
+pub(super) fn load_all(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let btf = btf()?;
+    let mut all = hooks()?.into_iter();
+    all.try_for_each(|hook| load(ebpf, hook, &btf))
+}
+
+fn load(ebpf: &mut Ebpf, hook: &'static str, btf: &Btf) -> Result<(), KernelError> {
     program(ebpf, hook)?.load(hook, btf).map_err(failed(hook))
 }
 
@@ -190,7 +217,7 @@ impl FilePrograms {
     pub(super) fn attach(ebpf: &mut Ebpf, pins: &Path) -> Result<Self, KernelError> {
         let btf = btf()?;
         let mut links = Vec::new();
-        for hook in HOOKS {
+        for hook in hooks()? {
             load(ebpf, hook, &btf)?;
             let program = program(ebpf, hook)?;
             let id = program.attach().map_err(failed(hook))?;
@@ -206,7 +233,7 @@ impl FilePrograms {
                 .pin(&path)
                 .map_err(pin_error(&path))?;
         }
-        let look = Some(Arc::new(Look::load(ebpf)?));
+        let look = Arc::new(Look::load(ebpf, pins)?);
         let maps = FileMaps::from(|name| take(ebpf, name))?;
         Ok(Self { links, maps, look })
     }
@@ -222,7 +249,7 @@ impl FilePrograms {
         if !there {
             return Ok(None);
         }
-        let links = HOOKS
+        let links = hooks()?
             .into_iter()
             .map(|hook| {
                 let path = pins.join("links").join(hook);
@@ -237,20 +264,30 @@ impl FilePrograms {
         Ok(Some(Self {
             links,
             maps,
-            look: None,
+            look: Arc::new(Look::adopt(pins)?),
         }))
     }
 
     /// Fills the tables, and has them hold in a mount namespace whose programs have not begun. Until it is done they hold nowhere.
-    pub fn hold(&mut self, table: &Table, namespace: u32, image: Image) -> Result<(), KernelError> {
+    pub fn hold(
+        &mut self,
+        table: &Table,
+        namespace: u32,
+        image: Image,
+        openers: Option<&Openers>,
+    ) -> Result<(), KernelError> {
         self.release()?;
         let maps = &mut self.maps;
         maps.half.set(0, 0, 0).map_err(map_error(HALF))?;
         maps.fill(0, table)?;
+        if let Some(openers) = openers {
+            maps.gate(openers)?;
+        }
         let besides = Settings {
             mount_namespace: namespace,
             image_device: image.device,
             image_until: image.until,
+            secrets_device: openers.map_or(0, |openers| openers.device),
             ..Settings::default()
         };
         maps.settings
@@ -279,8 +316,8 @@ impl FilePrograms {
     }
 
     /// What looks at files as the programs do.
-    pub fn look(&self) -> Option<Arc<Look>> {
-        self.look.clone()
+    pub fn look(&self) -> Arc<Look> {
+        Arc::clone(&self.look)
     }
 
     /// Lets what has this number in the table be executed, as long as it is this very file; `once`: by the first start.
@@ -326,6 +363,15 @@ impl FilePrograms {
             let _ = self.maps.approved.remove(number);
         }
         Ok(())
+    }
+
+    /// The numbers of all that may be executed now.
+    pub fn approved(&self) -> Result<BTreeSet<u16>, KernelError> {
+        let numbers = self.maps.approved.keys().map(|number| {
+            let number = number.map_err(map_error(APPROVED))?;
+            Ok(u16::try_from(number).unwrap_or_default())
+        });
+        numbers.collect()
     }
 
     /// Takes everything back that was to be executed, but what has these numbers.
@@ -398,7 +444,40 @@ impl FileMaps {
             next: map(NEXT)?.try_into().map_err(map_error(NEXT))?,
             places: map(PLACES)?.try_into().map_err(map_error(PLACES))?,
             approved: map(APPROVED)?.try_into().map_err(map_error(APPROVED))?,
+            secrets: map(SECRETS)?.try_into().map_err(map_error(SECRETS))?,
+            openers: map(OPENERS)?.try_into().map_err(map_error(OPENERS))?,
         })
+    }
+
+    /// Writes which programs may open which secret, while nobody looks.
+    fn gate(&mut self, openers: &Openers) -> Result<(), KernelError> {
+        for (name, number) in &openers.secrets {
+            let mut key = [0; SECRET_NAME];
+            for (to, byte) in key.iter_mut().zip(name.bytes()) {
+                *to = byte;
+            }
+            let known = self.secrets.insert(key, number, 0);
+            known.map_err(map_error(SECRETS))?;
+        }
+        let known: Vec<Opener> = self
+            .openers
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(map_error(OPENERS))?;
+        for opener in known {
+            self.openers.remove(&opener).map_err(map_error(OPENERS))?;
+        }
+        for (secret, program) in &openers.programs {
+            let opener = Opener {
+                program: *program,
+                secret: *secret,
+                _pad: 0,
+            };
+            self.openers
+                .insert(opener, 1, 0)
+                .map_err(map_error(OPENERS))?;
+        }
+        Ok(())
     }
 
     /// Writes a table into a half that nobody looks up in.

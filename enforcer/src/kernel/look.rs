@@ -3,15 +3,16 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, Map, MapData};
 use aya::programs::{ProgramFd, RawTracePoint};
 use enforcer_common::files::Looked;
 
 use super::files::map_error;
-use super::{KernelError, failed, take};
+use super::{KernelError, failed, from_pin, pin_error, take};
 
 const LOOK: &str = "look";
 const LOOKED: &str = "LOOKED";
@@ -29,13 +30,34 @@ impl std::fmt::Debug for Look {
 }
 
 impl Look {
-    pub(super) fn load(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+    /// Loads and pins.
+    pub(super) fn load(ebpf: &mut Ebpf, pins: &Path) -> Result<Self, KernelError> {
         let program = ebpf.program_mut(LOOK).ok_or(KernelError::Missing(LOOK))?;
         let program: &mut RawTracePoint = program.try_into().map_err(failed(LOOK))?;
         program.load().map_err(failed(LOOK))?;
-        let held = program.fd().map_err(failed(LOOK))?.try_clone();
-        let program = held.map_err(|source| KernelError::Query { hook: LOOK, source })?;
-        let looked = take(ebpf, LOOKED)?.try_into().map_err(map_error(LOOKED))?;
+        let path = pins.join(LOOK);
+        program.pin(&path).map_err(pin_error(&path))?;
+        let program = held(program)?;
+        let looked = take(ebpf, LOOKED)?;
+        let path = pins.join("maps").join(LOOKED);
+        looked.pin(&path).map_err(pin_error(&path))?;
+        Self::with(program, looked)
+    }
+
+    /// What an earlier enforcer pinned.
+    pub(super) fn adopt(pins: &Path) -> Result<Self, KernelError> {
+        let path = pins.join(LOOK);
+        let program = RawTracePoint::from_pin(&path).map_err(pin_error(&path))?;
+        let program = held(&program)?;
+        let looked = from_pin(&pins.join("maps"), LOOKED)?;
+        Self::with(
+            program,
+            Map::from_map_data(looked).map_err(map_error(LOOKED))?,
+        )
+    }
+
+    fn with(program: ProgramFd, looked: Map) -> Result<Self, KernelError> {
+        let looked = looked.try_into().map_err(map_error(LOOKED))?;
         Ok(Self {
             program,
             looked: Mutex::new(looked),
@@ -55,6 +77,11 @@ impl Look {
             _ => Err(refused(io::Error::other("it cannot be read"))),
         }
     }
+}
+
+fn held(program: &RawTracePoint) -> Result<ProgramFd, KernelError> {
+    let held = program.fd().map_err(failed(LOOK))?.try_clone();
+    held.map_err(|source| KernelError::Query { hook: LOOK, source })
 }
 
 /// Runs a raw tracepoint's program here and now, with this one argument (BPF_PROG_TEST_RUN, kernel net/bpf/test_run.c,

@@ -6,10 +6,22 @@ use enforcer_common::files::Offsets;
 
 use crate::btf::{Btf, BtfError};
 
+fn shown() -> Result<Vec<u8>, String> {
+    let path = Path::new("/sys/kernel/btf/vmlinux");
+    std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Which of these hooks LSM programs have there.
+pub(super) fn hooks(names: &[&'static str]) -> Result<Vec<&'static str>, String> {
+    let bytes = shown()?;
+    let btf = Btf::parse(&bytes).map_err(|e| e.to_string())?;
+    let has = |hook: &&&str| btf.parameters(&format!("bpf_lsm_{hook}")).is_some();
+    Ok(names.iter().filter(has).copied().collect())
+}
+
 /// From the BTF that it shows.
 pub(super) fn of_the_running_kernel() -> Result<Offsets, String> {
-    let path = Path::new("/sys/kernel/btf/vmlinux");
-    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let bytes = shown()?;
     let btf = Btf::parse(&bytes).map_err(|e| e.to_string())?;
     let upper = overlay_upper(&btf);
     let found = offsets(&btf).map_err(|e| e.to_string())?;
@@ -44,10 +56,22 @@ fn changed(btf: &Btf<'_>) -> Result<(u32, u32), BtfError> {
     Ok((time + of("tv_sec")?, time + of("tv_nsec")?))
 }
 
+/// From a mount to the next of the same file system, and where such a link leads to: a ring through members of their own until Linux 6.18.
+fn mounts(btf: &Btf<'_>) -> Result<(u32, u32), BtfError> {
+    match btf.offset("mount", "mnt_next_for_sb") {
+        Ok(next) => Ok((next, 0)),
+        Err(_) => {
+            let ring = btf.offset("mount", "mnt_instance")?;
+            Ok((ring + btf.offset("list_head", "next")?, ring))
+        }
+    }
+}
+
 fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
     let of = |structure, member| btf.offset(structure, member);
     let name = of("dentry", "d_name")?;
     let (inode_changed, inode_changed_nanos) = changed(btf)?;
+    let (mount_next, mount_linked) = mounts(btf)?;
     Ok(Offsets {
         task_nsproxy: of("task_struct", "nsproxy")?,
         task_real_parent: of("task_struct", "real_parent")?,
@@ -61,6 +85,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         path_dentry: of("path", "dentry")?,
         dentry_parent: of("dentry", "d_parent")?,
         dentry_inode: of("dentry", "d_inode")?,
+        dentry_sb: of("dentry", "d_sb")?,
         dentry_seq: of("dentry", "d_seq")?,
         dentry_name: name + of("qstr", "name")?,
         dentry_name_len: name + of("qstr", "len")?,
@@ -72,6 +97,8 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         mount_mountpoint: of("mount", "mnt_mountpoint")?,
         mount_ns: of("mount", "mnt_ns")?,
         mount_id: of("mount", "mnt_id")?,
+        mount_next,
+        mount_linked,
         unix_path: of("unix_sock", "path")?,
         socket_sk: of("socket", "sk")?,
         bprm_file: of("linux_binprm", "file")?,
@@ -90,6 +117,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         sb_dev: of("super_block", "s_dev")?,
         sb_magic: of("super_block", "s_magic")?,
         sb_flags: of("super_block", "s_flags")?,
+        sb_mounts: of("super_block", "s_mounts")?,
         vfsmount_flags: of("vfsmount", "mnt_flags")?,
         task_mm: of("task_struct", "mm")?,
         mm_exe_file: of("mm_struct", "exe_file")?,
@@ -99,6 +127,9 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         task_group_leader: of("task_struct", "group_leader")?,
         nsproxy_pid_ns: of("nsproxy", "pid_ns_for_children")?,
         pid_ns_reaper: of("pid_namespace", "child_reaper")?,
+        iattr_valid: of("iattr", "ia_valid")?,
+        // A kernel without LSM programs may not have it.
+        setattr_mapped: u32::from(btf.parameters("bpf_lsm_inode_setattr") == Some(3)),
     })
 }
 

@@ -16,7 +16,7 @@ use policy::EffectivePolicy;
 use super::listed::Listed;
 use super::{Session, State};
 use crate::files::owner::Mapping;
-use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, When};
+use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, Openers, When};
 use crate::kernel::{Carrier, Image, Kernel, KernelError, Look};
 use crate::process;
 
@@ -31,8 +31,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) enum Programs {
     /// The session has none.
     Nowhere,
-    /// They hold; with what may be started, where that is listed.
-    Holding(Option<Allowed>),
+    /// They hold; with what may be started, where that is listed, and what may open secrets, where that is said.
+    Holding(Option<Allowed>, Option<Openers>),
     /// What is started and not of these is ended.
     Ending(Allowed),
 }
@@ -139,23 +139,27 @@ impl Session {
         document: Arc<EffectivePolicy>,
     ) -> Result<Programs, FilesError> {
         let look = self.state.lock().await.look();
-        let (begun, table, image) = blocking(pid, move || {
+        let look = look.ok_or(FilesError::NotAsked)?;
+        let (begun, table, image, listed, openers) = blocking(pid, move || {
             let begun = files::begin(pid, network, &document)?;
             let table = begun.table([])?;
-            let image = match (&begun.allowed, look) {
-                (Some(_), Some(look)) => files::image(pid, network, &look)?,
-                (Some(_), None) => return Err(FilesError::TakenUp),
-                (None, _) => Image::default(),
+            let image = match &begun.allowed {
+                Some(_) => files::image(pid, network, &look)?,
+                None => Image::default(),
             };
-            Ok((begun, table, image))
+            let listed = begun.allowed.as_ref().map(Allowed::places);
+            let openers = Openers::find(pid, network, &document.secrets, &look)?;
+            Ok((begun, table, image, listed.transpose()?, openers))
         })
         .await?;
         let before = {
             let mut state = self.state.lock().await;
+            state.record.begun = listed.unwrap_or_default();
+            state.record.approved = Vec::new();
             let programs = state.kernel.as_mut().and_then(Kernel::files);
             let programs = programs.ok_or(FilesError::NotAsked)?;
             programs
-                .hold(&table, begun.namespace, image)
+                .hold(&table, begun.namespace, image, openers.as_ref())
                 .map_err(failed)?;
             state.maps.counter(counter::OPENS).map_err(failed)?
         };
@@ -165,7 +169,7 @@ impl Session {
             after if after > before => {
                 let allowed = begun.allowed.clone();
                 state.listed = Some(Listed::new(pid, network, begun));
-                Ok(Programs::Holding(allowed))
+                Ok(Programs::Holding(allowed, openers))
             }
             _ => Err(FilesError::NotAsked),
         }
@@ -267,6 +271,10 @@ impl Session {
         if held.is_none() && self.carrier().await != Carrier::Nobody {
             self.keep_namespace(pid, network).await?;
             self.list_again(pid, network).await?;
+            if let Err(error) = self.ask_again(pid, network).await {
+                // What the kernel holds it holds: nobody is asked about anything else.
+                tracing::error!(session = %self.id, %error, "nobody is asked about programs any more");
+            }
         }
         // Not there from the beginning; what was, and went, is waited for.
         let mut never: Option<BTreeSet<PathBuf>> = held.as_ref().map(|held| held.absent.clone());
@@ -327,7 +335,7 @@ impl State {
     /// What looks at files as the programs about them do.
     pub(super) fn look(&mut self) -> Option<Arc<Look>> {
         let programs = self.kernel.as_mut().and_then(Kernel::files);
-        programs.and_then(|programs| programs.look())
+        programs.map(|programs| programs.look())
     }
 
     /// The programs about files hold nowhere any more. A failure leaves them holding in a namespace that nobody is in.

@@ -58,10 +58,12 @@ impl Session {
             for record in batch {
                 let event = match record {
                     Record::Socket(event) => event,
+                    Record::File(_) if !limiter.admit(Instant::now()) => {
+                        beyond += 1;
+                        continue;
+                    }
                     // Beside everything else, which is not to wait for it.
-                    Record::File(event)
-                        if listed::asks(&event) && limiter.admit(Instant::now()) =>
-                    {
+                    Record::File(event) if listed::asks(&event) => {
                         let session = Arc::clone(&self);
                         tokio::spawn(async move {
                             let record = session.decided(&event).await;
@@ -69,14 +71,10 @@ impl Session {
                         });
                         continue;
                     }
-                    Record::File(event) if limiter.admit(Instant::now()) => {
+                    Record::File(event) => {
                         // A denial stands whether or not it could be written; `write` has said so.
                         let record = self.decided(&event).await;
                         let _ = self.write(record);
-                        continue;
-                    }
-                    Record::File(_) => {
-                        beyond += 1;
                         continue;
                     }
                 };

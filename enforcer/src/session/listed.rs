@@ -21,6 +21,7 @@ use crate::files::table::{Rule, Say};
 use crate::files::{self, Begun, FilesError, Seen, Unfit};
 use crate::kernel::Kernel;
 use crate::process;
+use crate::store;
 
 /// Most programs that a container's answers may add.
 const MAX_APPROVED: usize = 256;
@@ -59,7 +60,7 @@ enum Unasked {
     Nobody,
     #[error("its path is too long, or not one that a rule could have")]
     Path,
-    #[error("the enforcer was restarted since the container was started")]
+    #[error("the enforcer was started again a moment ago")]
     Restarted,
     #[error("the container's answers allow as much as they may")]
     Full,
@@ -128,6 +129,44 @@ impl Approved {
     }
 }
 
+impl From<store::Approved> for Approved {
+    fn from(kept: store::Approved) -> Self {
+        Self {
+            program: kept.program,
+            say: Say::Approved(kept.number),
+            once: false,
+            question: kept.question,
+            rule: kept.rule,
+        }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// For the next enforcer. Where it cannot be written, a person is asked again by that one.
+    fn keep_approved(&mut self) {
+        let kept = |one: &Approved| match one.say {
+            Say::Approved(number) if !one.once => Some(store::Approved {
+                program: one.program.clone(),
+                number,
+                question: one.question.clone(),
+                rule: one.rule.clone(),
+            }),
+            _ => None,
+        };
+        let listed = self.listed.iter().flat_map(|listed| &listed.approved);
+        let approved: Vec<store::Approved> = listed.filter_map(kept).collect();
+        if approved == self.record.approved {
+            return;
+        }
+        self.record.approved = approved;
+        if let Err(error) = self.save() {
+            tracing::error!(%error, "what a person allowed is not kept for the next enforcer");
+        }
+    }
+}
+
 /// Whether a person may be asked about it, which takes a while.
 pub(super) fn asks(event: &FileEvent) -> bool {
     let reasons = [FileReason::NotListed, FileReason::Changed];
@@ -136,6 +175,36 @@ pub(super) fn asks(event: &FileEvent) -> bool {
 }
 
 impl Session {
+    /// After an enforcer's restart: what may be started is known again, as it was found when the container started and as it was answered since.
+    pub(super) async fn ask_again(&self, pid: u32, network: (u64, u64)) -> Result<(), FilesError> {
+        let _one = self.listing.lock().await;
+        let (document, listed, held) = {
+            let state = self.state.lock().await;
+            let held = state.kernel.as_ref().and_then(Kernel::held_namespace);
+            let document = Arc::clone(&state.current.document);
+            (document, state.record.begun.clone(), held)
+        };
+        let known = move || files::begun(pid, network, &document, &listed);
+        let begun = blocking(pid, known).await?;
+        let mut state = self.state.lock().await;
+        let Some(programs) = state.kernel.as_mut().and_then(Kernel::files) else {
+            return Ok(());
+        };
+        if held != Some(begun.namespace) || begun.allowed.is_none() {
+            return Ok(());
+        }
+        let there = programs.approved();
+        let there = there.map_err(|error| FilesError::Kernel(error.to_string()))?;
+        let stays = |kept: &&store::Approved| there.contains(&kept.number);
+        let kept = state.record.approved.iter().filter(stays);
+        let approved: Vec<Approved> = kept.cloned().map(Approved::from).collect();
+        state.numbered = there.last().copied().unwrap_or_default();
+        let mut listed = Listed::new(pid, network, begun);
+        listed.approved = approved;
+        state.listed = Some(listed);
+        Ok(())
+    }
+
     /// The record of what the programs about files decided; a person is asked where a rule wants that.
     pub(super) async fn decided(self: &Arc<Self>, event: &FileEvent) -> Event {
         let mut record = events::file_record(event);
@@ -440,6 +509,7 @@ impl Session {
                 .replace(&table)
                 .map_err(|error| FilesError::Kernel(error.to_string()))?;
             listed.approved = approved;
+            state.keep_approved();
         }
         // Before the next table is put where whoever began before still looks.
         blocking(pid, || {

@@ -149,11 +149,13 @@ impl Session {
         }
         match programs {
             Programs::Nowhere => {}
-            Programs::Holding(allowed) => {
+            Programs::Holding(allowed, openers) => {
                 let words = "all of it, for what comes later too".to_owned();
                 said.push(("files-held", "lsm", words));
                 let allowed = allowed.map(|allowed| ("programs-held", "lsm", allowed.to_string()));
                 said.extend(allowed);
+                let openers = openers.map(|openers| ("secrets-held", "lsm", openers.to_string()));
+                said.extend(openers);
             }
             Programs::Ending(allowed) => {
                 said.push(("programs-held", "tracepoint", allowed.to_string()));
@@ -180,7 +182,8 @@ impl Session {
             self.alone(pid)?;
         }
         self.put_secrets(pid, network, &document).await?;
-        if document.files.is_empty() && document.programs.is_empty() {
+        let ruled = !document.files.is_empty() || !document.programs.is_empty();
+        if !ruled && !document.secrets.are_gated() {
             return Ok((mapping, None));
         }
         let held = self.hold_rules(pid, network, document).await?;

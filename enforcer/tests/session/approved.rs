@@ -548,3 +548,88 @@ P"##,
     });
     session.close("test").await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_held_and_asked_about_by_the_next_enforcer_too() {
+    let case = with_programs("next");
+    let words = "`requireApproval` asks a person about each program";
+    if !carried(&case, asking(60, &[]), words).await {
+        return;
+    }
+    let says = |program: &str, _: usize| {
+        let allowed = ["/usr/bin/id", "/usr/bin/printf"].contains(&program);
+        Some((allowed, true))
+    };
+    // What the first enforcer has begun ends with it.
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (places, id) = (Arc::clone(&case.rig.places), case.id.clone());
+    let opened = threads.spawn(async move {
+        let broker = Arc::new(Broker::default());
+        let id = SessionId::parse(&id).unwrap();
+        let session = Session::open(
+            places,
+            id,
+            "/test".into(),
+            asking(60, &[]),
+            Trusted::default(),
+            0,
+            Arc::clone(&broker),
+        );
+        let session = session.await.unwrap();
+        let person = Person::answers(&session, &broker, says, |_| {});
+        (session, person)
+    });
+    let (first, before) = opened.await.unwrap();
+    let (places, id) = (Arc::clone(&case.rig.places), case.id.clone());
+    let workspace = case.workspace.clone();
+    let host = tokio::spawn(async move {
+        for _ in 0..1200 {
+            if workspace.join("go").exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        threads.shutdown_background();
+        let broker = Arc::new(Broker::default());
+        let id = SessionId::parse(&id).unwrap();
+        let second = Session::adopt(places, id, Arc::clone(&broker))
+            .await
+            .unwrap();
+        let person = Person::answers(&second, &broker, says, |_| {});
+        std::fs::write(workspace.join("taken"), "").unwrap();
+        (second, person)
+    });
+    let script = format!(
+        r##"python3 - <<'P'
+{PYTHON}
+print(run("/usr/bin/id", "-u"), until("/usr/bin/id", "-u"), run("/usr/bin/env"))
+open("go", "w").close(); there("taken")
+# What was allowed is, what nobody allowed is not, and what comes next is asked about.
+print(run("/usr/bin/id", "-u"), run("/usr/bin/uname"), until("/usr/bin/printf", "printf"), run("/usr/bin/id", "-u"), run("/usr/bin/uname"))
+P"##
+    );
+    let path = [("PATH", format!("{}:/usr/bin:/bin", case.at("bin")))];
+    let text = said(&tokio::task::block_in_place(|| {
+        case.inside_with(&first, &script, &path)
+    }));
+    let (second, after) = host.await.unwrap();
+    assert_eq!(text, "None 0 None\n0 None printf 0 None\n");
+    assert_eq!(before.about("/usr/bin/id").len(), 1);
+    assert_eq!(after.about("/usr/bin/id").len(), 0);
+    assert_eq!(after.about("/usr/bin/printf").len(), 1);
+    // Another container of that session is under the list, and what was answered was about the one before.
+    let script = format!(
+        "python3 - <<'P'\n{PYTHON}\nprint(run('/usr/bin/printf', 'x'), run('/usr/bin/uname'), until('/usr/bin/printf', 'again'))\nP"
+    );
+    let text = said(&tokio::task::block_in_place(|| {
+        case.inside_with(&second, &script, &path)
+    }));
+    assert_eq!(text, "None None again\n");
+    assert_eq!(after.about("/usr/bin/printf").len(), 2);
+    drop(first);
+    second.close("test").await.unwrap();
+}

@@ -76,7 +76,8 @@ fn wait_for(path: &std::path::Path) {
 
 /// Tries a list of ways; each must fail.
 const PYTHON: &str = r#"
-import os, ctypes, errno, sys
+import os, ctypes, errno, struct, sys
+ACL = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", tag, 4, -1) for tag in (1, 4, 32))
 libc = ctypes.CDLL(None, use_errno=True)
 def way(name, f):
     try: f(); print("OPEN:", name)
@@ -95,6 +96,9 @@ def attrs(p):
     way("unlink " + p, lambda: os.unlink(p)); way("rename " + p, lambda: os.rename(p, "away"))
     way("over " + p, lambda: os.rename("free", p)); way("exchange " + p, lambda: exchange("free", p)); way("exchange back " + p, lambda: exchange(p, "free"))
     way("link " + p, lambda: os.link(p, "hard")); way("reopen for writing " + p, lambda: reopen(p, os.O_RDWR))
+    way("touch " + p, lambda: os.utime(p)); way("times " + p, lambda: os.utime(p, (1, 1)))
+    for name, value in (("user.x", b"x"), ("system.posix_acl_access", ACL)):
+        way("set " + name + " " + p, lambda: os.setxattr(p, name, value)); way("remove " + name + " " + p, lambda: os.removexattr(p, name))
 def hidden(p):
     way("read " + p, lambda: open(p).read()); way("reopen " + p, lambda: reopen(p, os.O_RDONLY))
     for alias in ("/proc/self/root", "/proc/thread-self/root", "/proc/%d/root" % os.getpid()):
@@ -234,6 +238,12 @@ for p in ("b/other.lock", "b/generated/x", "a/Cargo.lock"):
     attrs(p)
 way("create", lambda: os.open("b/generated/new", os.O_CREAT | os.O_WRONLY)); way("mkdir", lambda: os.mkdir("b/generated/d")); way("rmdir", lambda: os.rmdir("b/generated/tmp"))
 way("new lock", lambda: open("c.lock", "w"))
+# Not by a descriptor either; and what rules are not about has times and attributes.
+with open("b/other.lock") as f:
+    way("times by a descriptor", lambda: os.utime(f.fileno(), (1, 1))); way("attributes by a descriptor", lambda: os.setxattr(f.fileno(), "user.x", b"x"))
+os.utime("free", (1, 1)); assert os.stat("free").st_mtime == 1; os.utime("a", (1, 1)); os.setxattr("free", "system.posix_acl_access", ACL); os.removexattr("free", "system.posix_acl_access")
+try: os.setxattr("free", "user.x", b"x"); os.removexattr("free", "user.x")
+except OSError as e: assert e.errno == errno.EOPNOTSUPP, e
 assert open("b/other.lock").read() == "later\n" and open("b/generated/x").read() == "made\n"
 open("b/generated/tmp/z", "w").write("x"); os.unlink("b/generated/tmp/z")
 print("done")

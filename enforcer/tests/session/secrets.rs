@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::files::{Case, rule, said};
 use crate::policy as parsed;
 
-fn file(name: &str, value: &str, expires: u64) -> v1::SecretFile {
+pub fn file(name: &str, value: &str, expires: u64) -> v1::SecretFile {
     v1::SecretFile {
         name: name.into(),
         value: value.into(),
@@ -58,7 +58,7 @@ fn both() -> Vec<v1::SecretFile> {
 }
 
 /// A container whose `/run` is its own, as that user.
-fn inside(case: &Case, session: &Session, user: &str, script: &str) -> Output {
+pub fn inside(case: &Case, session: &Session, user: &str, script: &str) -> Output {
     let before = format!("mount -t tmpfs -o mode=0755 tmpfs /run && {}", case.prepare);
     case.inside_after(session, &before, user, script)
 }

@@ -134,7 +134,7 @@ fn what_is_not_on_a_list_is_started_by_nobody_where_the_kernel_sees_each_start()
     held(out.status(0));
     let layer = match crate::files::has_lsm(&workspace) {
         true => {
-            out.says("BPF LSM (23 hooks)");
+            out.says(crate::files::lsm_hooks());
             "lsm"
         }
         false => {

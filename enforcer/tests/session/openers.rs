@@ -1,0 +1,171 @@
+//! Secrets that only some programs may open, as the kernel tells programs apart. Where it takes no LSM programs the same policy lets nothing start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit::Verdict;
+use enforcer::secrets::Secrets;
+use enforcer::session::Session;
+use enforcer::trusted::Trusted;
+use policy::EffectivePolicy;
+use schema::session::SessionId;
+use serde_json::json;
+
+use crate::files::{Case, said};
+use crate::later::{carried, happens};
+use crate::policy as parsed;
+use crate::secrets::{file, inside};
+
+/// `A` is for these programs, `B` for all.
+fn gated(programs: &[&str]) -> EffectivePolicy {
+    let origin = json!({ "file": "agentcontainer.json", "line": 2, "column": 3 });
+    parsed(json!({
+        "version": 1, "network": [{}], "gateway": {},
+        "secrets": { "all": [
+            { "name": "A", "programs": programs, "origin": origin },
+            { "name": "B", "origin": origin },
+        ] }
+    }))
+}
+
+async fn open(case: &Case, programs: &[&str]) -> Arc<Session> {
+    let files = vec![file("A", "first-value-of-a", 0), file("B", "value-of-b", 0)];
+    let trusted = Trusted {
+        roots: Vec::new(),
+        secrets: Vec::new(),
+        files: Secrets::new(files),
+    };
+    let id = SessionId::parse(&case.id).unwrap();
+    let places = Arc::clone(&case.rig.places);
+    let policy = gated(programs);
+    Session::open(
+        places,
+        id,
+        "/test".into(),
+        policy,
+        trusted,
+        0,
+        Arc::default(),
+    )
+    .await
+    .unwrap()
+}
+
+fn copy(from: &str, case: &Case, to: &str) {
+    case.put(to, "");
+    std::fs::copy(from, case.workspace.join(to)).unwrap();
+}
+
+const SCRIPT: &str = r##"
+try() { if "$@" 2>/dev/null; then echo " OPEN: $*"; fi; }
+# The program, by whatever name of its file, and by root's link.
+for name in bin/reader bin/link hard /proc/self/root$PWD/bin/reader; do $name /run/secrets/A; echo; done
+# What is for all is, the list too.
+cat /run/secrets/B; echo; ls /run/secrets | tr '\n' ' '; echo
+# Another program, a copy of the same one, one that has its name, and one by the loader.
+cp bin/reader bin/copy; mkdir -p other/bin; cp bin/reader other/bin/reader
+try cat /run/secrets/A; try bin/copy /run/secrets/A; try other/bin/reader /run/secrets/A; try sh -c 'read x < /run/secrets/A'
+try /lib64/ld-linux-x86-64.so.2 bin/reader /run/secrets/A; try bash -c 'exec -a bin/reader cat /run/secrets/A'
+try sh -c 'echo x > /run/secrets/A'; try dd if=/dev/null of=/run/secrets/B
+python3 - <<'P'
+import os, socket, subprocess
+def way(name, f):
+    try: f(); print("OPEN:", name)
+    except OSError: pass
+path = os.open("/run/secrets/A", os.O_PATH)
+way("by its place", lambda: open("/proc/self/fd/%d" % path)); way("by the directory", lambda: os.open("A", os.O_RDONLY, dir_fd=os.open("/run/secrets", os.O_PATH)))
+way("by root", lambda: open("/proc/self/root/run/secrets/A")); way("by the program's path", lambda: subprocess.run(["bin/reader"], stdin=open("/run/secrets/A")))
+# What the program is handed by nobody else it hands on to nobody either.
+own, other = socket.socketpair(); child = subprocess.Popen(["bin/hand", "-c", """
+import os, socket; s = socket.socket(fileno=0); socket.send_fds(s, [b"x"], [os.open("/run/secrets/A", os.O_RDONLY)])"""], stdin=other)
+child.wait(); print("handed", child.returncode, socket.recv_fds(own, 1, 1)[1])
+P
+# It is the same program for as long as it is the same file.
+echo > wait/rotate; for n in $(seq 200); do sleep 0.05; [ "$(bin/reader /run/secrets/A)" = second-value-of-a ] && break; done
+bin/reader /run/secrets/A; echo; try cat /run/secrets/A
+printf x >> bin/reader; try bin/reader /run/secrets/A; echo done
+"##;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_for_one_program_is_opened_by_no_other() {
+    let case = Case::new("gate");
+    copy("/usr/bin/cat", &case, "bin/reader");
+    let python = std::fs::canonicalize("/usr/bin/python3").unwrap();
+    copy(python.to_str().unwrap(), &case, "bin/hand");
+    std::os::unix::fs::symlink("reader", case.workspace.join("bin/link")).unwrap();
+    std::fs::hard_link(
+        case.workspace.join("bin/reader"),
+        case.workspace.join("hard"),
+    )
+    .unwrap();
+    case.put("wait/x", "");
+    let (reader, hand) = (case.at("bin/reader"), case.at("bin/hand"));
+    let programs = [&*reader, &*hand, "/usr/bin/no-such-program"];
+    let words = "`agent.secrets.A.programs` lets these programs alone open /run/secrets/A";
+    if !carried(&case, gated(&programs), words).await {
+        return;
+    }
+    let session = open(&case, &programs).await;
+    let (told, workspace) = (Arc::clone(&session), case.workspace.clone());
+    let rotates = tokio::spawn(async move {
+        for _ in 0..3000 {
+            if workspace.join("wait/rotate").exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let again = vec![file("A", "second-value-of-a", 0)];
+        told.set_secret_files(again).await.unwrap()
+    });
+    let text = said(&tokio::task::block_in_place(|| {
+        inside(&case, &session, "0", SCRIPT)
+    }));
+    assert_eq!(rotates.await.unwrap(), [""; 0]);
+    let first = "first-value-of-a\n".repeat(4);
+    assert_eq!(
+        text,
+        format!("{first}value-of-b\nA B \nhanded 0 []\nsecond-value-of-a\ndone\n")
+    );
+    let recorded = |program: &str, detail: &str| {
+        happens(&case, |event| {
+            event.kind == audit::Kind::Secret
+                && event.verdict == Verdict::Deny
+                && event.reason == "secret-of-other-programs"
+                && event.file.as_deref() == Some("/run/secrets/A")
+                && event.layer.as_deref() == Some("lsm")
+                && event.detail.as_deref() == Some(detail)
+                && event.process.as_ref().is_some_and(|p| p.comm == program)
+        });
+    };
+    recorded("cat", "open");
+    recorded("copy", "open");
+    recorded("python3", "receive a descriptor");
+    happens(&case, |event| {
+        event.reason == "secrets-held"
+            && event.detail.as_deref()
+                == Some(
+                    "A for 2 programs alone; not in the image or the workspace: /usr/bin/no-such-program (A)",
+                )
+    });
+    session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_is_no_program_that_a_secret_could_be_for() {
+    let case = Case::new("gsc");
+    case.put("bin/tool", "#!/usr/bin/env python3\nprint(1)\n");
+    let tool = case.at("bin/tool");
+    let words = "`agent.secrets.A.programs` lets these programs alone open /run/secrets/A";
+    if !carried(&case, gated(&[&tool]), words).await {
+        return;
+    }
+    let session = open(&case, &[&tool]).await;
+    let text = said(&inside(&case, &session, "0", "echo started"));
+    assert!(
+        text.contains(&format!(
+            "{tool}, a script: what runs it is python3, as which"
+        )) && !text.contains("started\n"),
+        "{text}"
+    );
+    session.close("test").await.unwrap();
+}
