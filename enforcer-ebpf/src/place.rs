@@ -453,7 +453,7 @@ impl Walk {
     #[inline(always)]
     fn seek(&mut self) -> Result<(), ()> {
         self.link = read(self.sb, offset!(sb_mounts))?;
-        self.at.mount = core::ptr::null();
+        self.at.mount = nothing();
         Ok(())
     }
 
@@ -501,6 +501,16 @@ impl Walk {
         self.at.mount = core::ptr::null();
         0
     }
+}
+
+/// A null pointer that the verifier does not know to be one. Before Linux 6.7 it goes through a `bpf_loop` callback once, and takes whatever branch
+/// a number that it knows then does not take out of the program, for the rounds after it too.
+#[inline(always)]
+pub fn nothing() -> Pointer {
+    let mut nothing: Pointer = core::ptr::null();
+    // SAFETY: as many bytes as there are. Nothing is readable there, and the helper fills what it could not read with zeroes.
+    unsafe { read_bytes((&raw mut nothing).cast(), size_of::<Pointer>() as u32, core::ptr::null()) };
+    nothing
 }
 
 /// 0 goes on, 1 ends.

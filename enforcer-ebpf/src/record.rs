@@ -11,7 +11,7 @@ use enforcer_common::{Event, Hook, Process, Reason, counter};
 
 use crate::{
     maps::{EVENTS, count},
-    place::{At, Step, parent},
+    place::{At, Step, nothing, parent},
 };
 
 /// Most names and mounts that a record's path is read over.
@@ -116,7 +116,7 @@ pub fn record_file(act: Act, at: At, reason: FileReason) {
         (&raw mut (*record)._pad2).write(0);
         (&raw mut (*record).parent).write(parent());
     }
-    let mut naming = Naming { at, record, length: 0, cut: 1 };
+    let mut naming = Naming { at, record, length: nothing() as u64, cut: 1 };
     // SAFETY: the callback has the signature that the helper asks for, and the context outlives the call.
     unsafe {
         bpf_loop(

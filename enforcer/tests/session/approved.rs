@@ -593,6 +593,7 @@ async fn a_list_is_held_and_asked_about_by_the_next_enforcer_too() {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        drop(first);
         threads.shutdown_background();
         let broker = Arc::new(Broker::default());
         let id = SessionId::parse(&id).unwrap();
@@ -614,7 +615,7 @@ P"##
     );
     let path = [("PATH", format!("{}:/usr/bin:/bin", case.at("bin")))];
     let text = said(&tokio::task::block_in_place(|| {
-        case.inside_with(&first, &script, &path)
+        case.inside_of(&case.id, &script, &path)
     }));
     let (second, after) = host.await.unwrap();
     assert_eq!(text, "None 0 None\n0 None printf 0 None\n");
@@ -630,6 +631,5 @@ P"##
     }));
     assert_eq!(text, "None None again\n");
     assert_eq!(after.about("/usr/bin/printf").len(), 2);
-    drop(first);
     second.close("test").await.unwrap();
 }

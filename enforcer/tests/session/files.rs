@@ -64,11 +64,12 @@ impl Case {
         script: &str,
         variables: &[(&str, String)],
     ) -> Output {
-        let cgroup = self
-            .rig
-            .places
-            .session_cgroup(session.id.as_str())
-            .join("container");
+        self.inside_of(session.id.as_str(), script, variables)
+    }
+
+    /// Of a session by its id: its enforcer may be another one by then.
+    pub fn inside_of(&self, id: &str, script: &str, variables: &[(&str, String)]) -> Output {
+        let cgroup = self.rig.places.session_cgroup(id).join("container");
         std::fs::create_dir_all(&cgroup).unwrap();
         let outer = format!(
             "exec unshare --pid --fork --net -- unshare --mount-proc --propagation private -- setpriv --bounding-set -sys_admin --inh-caps -sys_admin -- env \"${{@:2}}\" {} -- /bin/bash -c \"$1\"",

@@ -165,6 +165,8 @@ for p in ("app/new/.env", "sub/deep/.env"):
     os.makedirs(os.path.dirname(p), exist_ok=True)
     way("create " + p, lambda: os.open(p, os.O_CREAT | os.O_WRONLY)); way("mkdir " + p, lambda: os.mkdir(p)); way("mknod " + p, lambda: os.mknod(p))
     way("symlink at " + p, lambda: os.symlink("free", p)); way("link at " + p, lambda: os.link("free", p)); way("rename to " + p, lambda: os.rename("free", p))
+# A path that is longer than a record's room for it.
+deep = "/".join(["d" * 200] * 6); os.makedirs(deep); way("create far down", lambda: os.open(deep + "/.env", os.O_CREAT | os.O_WRONLY))
 # No link stands where a rule has a name.
 os.mkdir("public"); os.symlink("public", "elsewhere-link"); os.mkdir("absent"); os.rmdir("absent")
 way("a link at a rule", lambda: os.symlink("public", "absent")); way("a link moved there", lambda: os.rename("elsewhere-link", "absent")); way("a link linked there", lambda: os.link("elsewhere-link", "absent", follow_symlinks=False))
@@ -186,6 +188,11 @@ P
     let text = said(&output);
     host.join().unwrap();
     assert_eq!(text, "begun\ndone\n");
+    let far = format!("{}/.env", ["d"; 200].concat());
+    happens(&case, |event| {
+        let file = event.file.as_deref().unwrap_or_default();
+        file.starts_with('…') && file.ends_with(&far)
+    });
     assert_eq!(case.read("moved/.env"), "SECRET=3\n");
     assert_eq!(case.read("vault/a.key"), "a key\n");
     let about = |path: &str, reason: &str, detail: &str| {

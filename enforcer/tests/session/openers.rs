@@ -34,6 +34,7 @@ async fn open(case: &Case, programs: &[&str]) -> Arc<Session> {
         roots: Vec::new(),
         secrets: Vec::new(),
         files: Secrets::new(files),
+        owner: None,
     };
     let id = SessionId::parse(&case.id).unwrap();
     let places = Arc::clone(&case.rig.places);
@@ -59,7 +60,7 @@ fn copy(from: &str, case: &Case, to: &str) {
 const SCRIPT: &str = r##"
 try() { if "$@" 2>/dev/null; then echo " OPEN: $*"; fi; }
 # The program, by whatever name of its file, and by root's link.
-for name in bin/reader bin/link hard /proc/self/root$PWD/bin/reader; do $name /run/secrets/A; echo; done
+for name in bin/reader bin/link ./hard /proc/self/root$PWD/bin/reader; do $name /run/secrets/A; echo; done
 # What is for all is, the list too.
 cat /run/secrets/B; echo; ls /run/secrets | tr '\n' ' '; echo
 # Another program, a copy of the same one, one that has its name, and one by the loader.
