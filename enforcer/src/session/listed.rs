@@ -268,9 +268,13 @@ impl Session {
             return Ok((waits, rule));
         }
         let (pid, network, approved, look, refused) = listed.ok_or(Unasked::Restarted)?;
-        // It is being answered about at this moment.
-        let frozen = |one: &&Approved| one.program == program && matches!(one.say, Say::Right(_));
-        if let Some(answered) = approved.iter().find(frozen) {
+        // It is being answered about at this moment, or was since it was refused.
+        let earlier = event.reason == FileReason::NotListed as u8;
+        let answered = |one: &&Approved| {
+            let frozen = matches!(one.say, Say::Right(_));
+            one.program == program && (frozen || earlier && !one.once)
+        };
+        if let Some(answered) = approved.iter().find(answered) {
             return Ok((answered.question.clone(), rule));
         }
         if approved.len() >= MAX_APPROVED {

@@ -471,12 +471,27 @@ for name in ("mapped", "own", "copied"): print(run("root/" + name))
 print(run("root/tool"), until("root/tool"))
 store(page, EVIL); print(run("root/mapped"))
 # What the image has stays what it is.
-change("write", lambda: open("root/tool", "w")); change("chmod", lambda: os.chmod("root/tool", 0o777)); change("link", lambda: os.link("root/tool", "root/other"))
+change("write", lambda: open("root/tool", "w")); change("chmod", lambda: os.chmod("root/tool", 0o777)); change("link", lambda: os.link("root/tool", "root/other")); change("times", lambda: os.utime("root/tool"))
 print(run("root/tool"))
 # As soon as it is the container's own it is another.
-os.utime("root/tool"); print(run("root/tool"))
+open("host-touches", "w").close(); there("host-touched"); print(run("root/tool"))
 P"##
     );
+    let (workspace, cgroup) = (
+        case.workspace.clone(),
+        case.rig.places.session_cgroup(&case.id).join("container"),
+    );
+    let host = std::thread::spawn(move || {
+        waits_for(&workspace.join("host-touches"));
+        let inside = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+        let tool = workspace.join("root/tool");
+        // The first that is there sees no mount of the container's, the last one does.
+        let last = inside.lines().last().unwrap();
+        let tool = format!("/proc/{last}/root{}", tool.display());
+        let tool = std::fs::File::open(tool).unwrap();
+        tool.set_modified(std::time::SystemTime::now()).unwrap();
+        std::fs::write(workspace.join("host-touched"), "").unwrap();
+    });
     let mount = format!(
         "mkdir -p {upper} {work} {root} && mount -t overlay overlay -o lowerdir={image},upperdir={upper},workdir={work} {root}",
         image = case.at("image"),
@@ -485,6 +500,7 @@ P"##
         root = case.at("root"),
     );
     let text = said(&case.inside_after(&session, &mount, "0", &script));
+    host.join().unwrap();
     assert_eq!(text, "None\nNone\nNone\nNone good\nNone\ngood\nNone\n");
     let asked: Vec<String> = person
         .asked()
