@@ -12,6 +12,8 @@ use aya_ebpf::{
 };
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use core::ffi::c_void;
+use core::hint::black_box;
+use core::mem::MaybeUninit;
 use enforcer_common::files::{
     Glob, HALVES, MAX_GLOBS, MAX_NAME, MAX_SOUGHT, MAX_STEPS, NAME_ENTRIES, NEXT_ENTRIES, Name,
     Place, STATE_ENTRIES, START, Settings, right,
@@ -340,57 +342,49 @@ impl At {
     }
 
     #[inline(always)]
-    fn walk(self, rules: &Rules) -> Walk {
+    fn walk(self, rules: &Rules) -> Walked {
         let mut walk = Walk {
             from: self,
             at: self,
             half: rules.half,
             classes: rules.classes,
             globs: rules.globs,
-            state: START,
+            state: start(),
             end: 0,
-            rights: 0,
+            rights: nothing() as u32,
             namespace: core::ptr::null(),
             sb: core::ptr::null(),
             link: core::ptr::null(),
-            found: core::ptr::null(),
-            name: Name { length: 0, bytes: [0; MAX_NAME] },
-            _room: 0,
+            found: nothing(),
+            name: MaybeUninit::uninit(),
+            _room: MaybeUninit::uninit(),
         };
         // SAFETY: the helper takes no argument.
         let task = unsafe { bpf_get_current_task() } as Pointer;
-        let Ok(own) = own_namespace(task) else { return walk };
-        let mut steps = MAX_STEPS;
+        let Ok(own) = own_namespace(task) else { return walk.over() };
         let namespace = if self.mount.is_null() { Ok(self.mount) } else { self.namespace() };
         match namespace {
             // Pipes, memory, what overlayfs opens for itself: on the kernel's own mounts, to which no path leads.
             Ok(namespace) if (namespace as u64) > MAX_ERROR => {
                 walk.end = NOWHERE;
-                return walk;
+                return walk.over();
             }
             // What was taken away leads to no root.
-            Ok(namespace) if namespace == own || namespace.is_null() && !self.mount.is_null() => {}
+            Ok(namespace) if namespace == own || namespace.is_null() && !self.mount.is_null() => {
+                walk.run(MAX_STEPS, step);
+            }
             Ok(_) => {
-                let Ok(sb) = read(self.entry, offset!(dentry_sb)) else { return walk };
+                let Ok(sb) = read(self.entry, offset!(dentry_sb)) else { return walk.over() };
                 walk.sb = sb;
                 walk.namespace = own;
                 if walk.seek().is_err() {
-                    return walk;
+                    return walk.over();
                 }
-                steps = MAX_SOUGHT;
+                walk.run(MAX_SOUGHT, sought);
             }
-            Err(()) => return walk,
+            Err(()) => {}
         }
-        // SAFETY: the callback has the signature that the helper asks for, and the context outlives the call.
-        unsafe {
-            bpf_loop(
-                steps,
-                step as *const () as *mut c_void,
-                (&raw mut walk).cast(),
-                0,
-            )
-        };
-        walk
+        walk.over()
     }
 
     /// Moves on while the entry is renamed (kernel fs/dcache.c, `__d_move`).
@@ -437,18 +431,38 @@ struct Walk {
     end: u32,
     /// All that was found, where all places are looked for.
     rights: u32,
-    /// Not null: that is what is done, in this namespace, over the mounts of this file system from this link on.
+    /// Where all places are looked for: in this namespace, over the mounts of this file system, from this link on.
     namespace: Pointer,
     sb: Pointer,
     link: Pointer,
     /// A mount by which a rule is about it.
     found: Pointer,
-    name: Name,
+    /// Written for each one.
+    name: MaybeUninit<Name>,
     /// What the verifier sees a read of 127 bytes reach into.
-    _room: u64,
+    _room: MaybeUninit<u64>,
+}
+
+/// What is found.
+struct Walked {
+    end: u32,
+    state: u32,
+    rights: u32,
+    found: Pointer,
 }
 
 impl Walk {
+    #[inline(always)]
+    fn over(&self) -> Walked {
+        Walked { end: self.end, state: self.state, rights: self.rights, found: self.found }
+    }
+
+    #[inline(always)]
+    fn run(&mut self, steps: u32, callback: unsafe extern "C" fn(u32, *mut c_void) -> i64) {
+        // SAFETY: the callback has the signature that the helper asks for, and the context outlives the call.
+        unsafe { bpf_loop(steps, callback as *const () as *mut c_void, (&raw mut *self).cast(), 0) };
+    }
+
     /// From the first of the file system's mounts on, with nothing in hand.
     #[inline(always)]
     fn seek(&mut self) -> Result<(), ()> {
@@ -480,31 +494,57 @@ impl Walk {
         if namespace == self.namespace {
             self.from.mount = mount.wrapping_add(offset!(mount_mnt));
             self.at = self.from;
-            self.state = START;
+            self.state = start();
         }
         0
     }
 
-    /// At the root: what the rules say there, where there may be more places.
+    #[inline(always)]
+    fn below(&mut self, at: At) -> i64 {
+        self.at = at;
+        0
+    }
+
+    /// Past a name, whose directory this was said to be after `before`.
+    #[inline(always)]
+    fn named(&mut self, before: u32, above: At) -> i64 {
+        let Ok(class) = class(self) else { return 1 };
+        // Name and directory belong together only where nothing moved.
+        match self.at.sequence() {
+            Ok(after) if after == before && before & 1 == 0 => {}
+            // From the beginning, as often as there are steps. It is not counted: the verifier would go through every count.
+            Ok(_) => {
+                self.at = self.from;
+                self.state = start();
+                return 0;
+            }
+            Err(()) => return 1,
+        }
+        let first = self.half.wrapping_mul(NEXT_ENTRIES);
+        let index = self.state.wrapping_mul(self.classes).wrapping_add(class);
+        let Some(next) = NEXT.get(first.wrapping_add(index)) else { return 1 };
+        self.state = *next;
+        self.at = above;
+        0
+    }
+
+    /// At the root, where there may be more places: what the rules say there.
     #[inline(always)]
     fn arrive(&mut self) -> i64 {
-        if self.namespace.is_null() {
-            self.end = AT_ROOT;
-            return 1;
-        }
         let place = PLACES.get(self.half.wrapping_mul(STATE_ENTRIES).wrapping_add(self.state));
         let Some(place) = place else { return 1 };
         if place.rights != 0 {
             self.rights |= place.rights;
             self.found = self.from.mount;
         }
-        self.at.mount = core::ptr::null();
+        self.at.mount = nothing();
         0
     }
 }
 
 /// A null pointer that the verifier does not know to be one. Before Linux 6.7 it goes through a `bpf_loop` callback once, and takes whatever branch
-/// a number that it knows then does not take out of the program, for the rounds after it too.
+/// a number that it knows then does not take out of the program, for the rounds after it too. Since then it goes through it again for each number
+/// that it knows.
 #[inline(always)]
 pub fn nothing() -> Pointer {
     let mut nothing: Pointer = core::ptr::null();
@@ -513,9 +553,32 @@ pub fn nothing() -> Pointer {
     nothing
 }
 
-/// 0 goes on, 1 ends.
+/// Where tables are begun in, without the verifier's knowledge either.
+#[inline(always)]
+fn start() -> u32 {
+    const { assert!(START == 0) };
+    nothing() as u32
+}
+
+/// One step up, to the root. 0 goes on, 1 ends.
 unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
-    // SAFETY: `place` hands its own walk.
+    // SAFETY: `walk` hands its own.
+    let walk = unsafe { &mut *context.cast::<Walk>() };
+    let Ok(before) = walk.at.sequence() else { return 1 };
+    match walk.at.up() {
+        Ok(Step::Root) => {
+            walk.end = AT_ROOT;
+            1
+        }
+        Ok(Step::Apart) | Err(()) => 1,
+        Ok(Step::Mount(at)) => walk.below(at),
+        Ok(Step::Name(above)) => walk.named(before, above),
+    }
+}
+
+/// The same, from each mount. A callback of its own: the verifier goes through all of one for every way in which it is begun.
+unsafe extern "C" fn sought(_index: u32, context: *mut c_void) -> i64 {
+    // SAFETY: as in `step`.
     let walk = unsafe { &mut *context.cast::<Walk>() };
     if walk.at.mount.is_null() {
         return walk.next();
@@ -523,35 +586,13 @@ unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
     let Ok(before) = walk.at.sequence() else { return 1 };
     match walk.at.up() {
         Ok(Step::Root) => walk.arrive(),
-        Ok(Step::Mount(at)) => {
-            walk.at = at;
+        Ok(Step::Apart) => {
+            walk.at.mount = nothing();
             0
         }
-        Ok(Step::Apart) if !walk.namespace.is_null() => {
-            walk.at.mount = core::ptr::null();
-            0
-        }
-        Ok(Step::Name(above)) => {
-            let Ok(class) = class(walk) else { return 1 };
-            // Name and directory belong together only where nothing moved.
-            match walk.at.sequence() {
-                Ok(after) if after == before && before & 1 == 0 => {}
-                // From the beginning, as often as there are steps. It is not counted: the verifier would go through every count.
-                Ok(_) => {
-                    walk.at = walk.from;
-                    walk.state = START;
-                    return 0;
-                }
-                Err(()) => return 1,
-            }
-            let first = walk.half.wrapping_mul(NEXT_ENTRIES);
-            let index = walk.state.wrapping_mul(walk.classes).wrapping_add(class);
-            let Some(next) = NEXT.get(first.wrapping_add(index)) else { return 1 };
-            walk.state = *next;
-            walk.at = above;
-            0
-        }
-        Ok(Step::Apart) | Err(()) => 1,
+        Err(()) => 1,
+        Ok(Step::Mount(at)) => walk.below(at),
+        Ok(Step::Name(above)) => walk.named(before, above),
     }
 }
 
@@ -559,27 +600,22 @@ unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
 #[inline(always)]
 fn class(walk: &mut Walk) -> Result<u32, ()> {
     let (name, length) = walk.at.name()?;
-    // Word by word: the compiler makes a loop over bytes of it, which costs on each name and in the verifier.
-    let words = (&raw mut walk.name.bytes).cast::<u64>();
-    macro_rules! clear {
-        ($($word:literal)*) => {
-            // SAFETY: fifteen words are the array, which lies behind a word in a structure of words.
-            unsafe { $(words.add($word).write_volatile(0);)* }
-        };
-    }
-    const { assert!(MAX_NAME == 15 * 8) };
-    clear!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-    walk.name.length = u64::from(length) | (u64::from(walk.half) << 32);
+    let words = walk.name.as_mut_ptr().cast::<u64>();
+    // SAFETY: as many bytes as there are. Nothing is readable there, and the helper fills what it could not read with zeroes: at once, where the
+    // compiler makes a loop over bytes, and so that the verifier sees the same afterwards whether or not the name is read over it.
+    unsafe { read_bytes(words.add(1).cast(), MAX_NAME as u32, core::ptr::null()) };
+    // SAFETY: the word before the array.
+    unsafe { words.write_volatile(u64::from(length) | (u64::from(walk.half) << 32)) };
     if length as usize <= MAX_NAME {
         // The same number: a verifier before Linux 6.3 forgets its bound where the compiler keeps it on the stack.
-        let bytes = core::hint::black_box(length) & 127;
+        let bytes = black_box(length) & 127;
         // SAFETY: as many bytes as compared above, with room for 127; the helper checks the address it reads from.
-        let done = unsafe { read_bytes((&raw mut walk.name.bytes).cast(), bytes, name.cast()) };
+        let done = unsafe { read_bytes(words.add(1).cast(), bytes, name.cast()) };
         if done != 0 {
             return Err(());
         }
-        // SAFETY: the value is copied at once.
-        if let Some(class) = unsafe { NAMES.get(&walk.name) } {
+        // SAFETY: all of it is written above, and the value is copied at once.
+        if let Some(class) = unsafe { NAMES.get(walk.name.assume_init_ref()) } {
             return Ok(*class);
         }
     }
@@ -598,14 +634,15 @@ fn globs(name: Pointer, length: u32, half: u32, count: u32) -> Result<u32, ()> {
             break;
         }
         let glob = GLOBS.get(half * MAX_GLOBS as u32 + index).ok_or(())?;
-        let fits = u64::from(length) >= glob.shortest
-            && (head[0] & glob.head_mask[0]) == glob.head[0]
-            && (head[1] & glob.head_mask[1]) == glob.head[1]
-            && (tail[0] & glob.tail_mask[0]) == glob.tail[0]
-            && (tail[1] & glob.tail_mask[1]) == glob.tail[1];
-        if fits {
-            matched |= 1 << index;
-        }
+        let differs = (head[0] & glob.head_mask[0]) ^ glob.head[0]
+            | (head[1] & glob.head_mask[1]) ^ glob.head[1]
+            | (tail[0] & glob.tail_mask[0]) ^ glob.tail[0]
+            | (tail[1] & glob.tail_mask[1]) ^ glob.tail[1];
+        // By arithmetic: with a branch for each comparison the verifier goes through what follows for every set of globs that there could be.
+        // The topmost bit of a number or its negative says whether it is other than 0; that of a difference, whether it is below 0.
+        let differs = black_box(differs | differs.wrapping_neg());
+        let shorter = black_box(u64::from(length).wrapping_sub(glob.shortest));
+        matched |= (((differs | shorter) >> 63) as u32 ^ 1) << index;
         index += 1;
     }
     Ok(matched)

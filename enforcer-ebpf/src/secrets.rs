@@ -1,6 +1,8 @@
 //! Files of secrets that only some programs may open: by which file the calling task runs, as the kernel has its inode, not by any path. The
 //! enforcer alone puts files there, each under its secret's name, so that what is replaced is held as what was there before.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     helpers::{bpf_get_current_task, generated::bpf_probe_read_kernel_str},
@@ -30,12 +32,12 @@ static SECRETS: HashMap<[u64; WORDS], u32> =
 static OPENERS: HashMap<Opener, u32> =
     HashMap::with_max_entries(OPENER_ENTRIES, BPF_F_NO_PREALLOC);
 
-/// What a file is, besides a secret by its number.
-const FREE: u32 = 0;
-const NOT_READABLE: u32 = u32::MAX;
-const WRITTEN: u32 = u32::MAX - 1;
+/// What a file is, besides a secret by its number. As wide as a register: of half of one the verifier does not learn what it was compared with.
+const FREE: u64 = 0;
+const NOT_READABLE: u64 = u64::MAX;
+const WRITTEN: u64 = u64::MAX - 1;
 /// On its way to its name.
-const NO_NAME: u32 = u32::MAX - 2;
+const NO_NAME: u64 = u64::MAX - 2;
 
 /// 0, or the refusal of what is opened or received.
 #[inline(always)]
@@ -48,7 +50,7 @@ pub fn opened(rules: &Rules, act: Act, file: Pointer) -> i32 {
         WRITTEN => (FileReason::ReadOnly, EROFS),
         NO_NAME => (FileReason::NotItsProgram, EACCES),
         NOT_READABLE => (FileReason::Internal, EACCES),
-        number if runs(number) != 0 => return 0,
+        number if runs(number as u32) != 0 => return 0,
         _ => (FileReason::NotItsProgram, EACCES),
     };
     match At::file(file) {
@@ -59,12 +61,12 @@ pub fn opened(rules: &Rules, act: Act, file: Pointer) -> i32 {
 
 /// Of the secret that a file is. Not inlined, as what follows: their stacks are not there while a path is walked.
 #[inline(never)]
-fn number(device: u32, file: Pointer) -> u32 {
+fn number(device: u32, file: Pointer) -> u64 {
     secret(device, file).unwrap_or(NOT_READABLE)
 }
 
 #[inline(always)]
-fn secret(device: u32, file: Pointer) -> Result<u32, ()> {
+fn secret(device: u32, file: Pointer) -> Result<u64, ()> {
     const S_IFMT: u16 = 0o170000;
     let inode: Pointer = read(file, offset!(file_inode))?;
     let sb: Pointer = read(inode, offset!(inode_sb))?;
@@ -79,16 +81,26 @@ fn secret(device: u32, file: Pointer) -> Result<u32, ()> {
         return Ok(FREE);
     }
     let (name, _) = At::file(file)?.name()?;
-    let mut key = [0u64; WORDS];
+    let mut key = MaybeUninit::<[u64; WORDS]>::uninit();
+    let words = key.as_mut_ptr().cast::<u64>();
+    // Word by word, as a name in `place`.
+    macro_rules! clear {
+        ($($word:literal)*) => {
+            // SAFETY: nine words are the array.
+            unsafe { $(words.add($word).write_volatile(0);)* }
+        };
+    }
+    const { assert!(WORDS == 9) };
+    clear!(0 1 2 3 4 5 6 7 8);
     // SAFETY: as many bytes as there are; the helper checks the address it reads from, and ends the string with 0.
     let length = unsafe {
-        bpf_probe_read_kernel_str((&raw mut key).cast(), SECRET_NAME as u32, name.cast())
+        bpf_probe_read_kernel_str(words.cast(), SECRET_NAME as u32, name.cast())
     };
     if length <= 0 {
         return Err(());
     }
-    // SAFETY: the value is copied at once.
-    Ok(unsafe { SECRETS.get(&key) }.copied().unwrap_or(NO_NAME))
+    // SAFETY: all of it is written above, and the value is copied at once.
+    Ok(unsafe { SECRETS.get(key.assume_init_ref()) }.map_or(NO_NAME, |number| u64::from(*number)))
 }
 
 /// Whether the calling task runs a program that this secret is for.
