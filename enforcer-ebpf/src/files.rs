@@ -15,7 +15,7 @@ use enforcer_common::files::{APPROVED_ENTRIES, Act, Approved, FileReason, Place,
 use crate::{
     identity,
     members::{Pointer, offset, read},
-    place::{At, DIRECTORY, LINK, Rules, UNCLASSED, changes, rules, socket},
+    place::{At, DIRECTORY, LINK, Rules, changes, rules, socket},
     record::{deny_file, record_file},
     secrets,
 };
@@ -148,7 +148,7 @@ pub fn path_link(ctx: LsmContext) -> i32 {
         Ok(_) => CHANGED,
         Err(()) => return EACCES,
     };
-    match judge(&rules, Act::Link, old, CHANGED) {
+    match judge_here(&rules, Act::Link, old, CHANGED) {
         0 => entry(&rules, Act::Link, directory, new, restricted),
         refused => refused,
     }
@@ -163,7 +163,7 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     let (Ok(from), Ok(to)) = (At::path(from), At::path(to)) else { return EACCES };
     let (old, new) = (from.beside(old), to.beside(new));
     for directory in [from, to] {
-        let refused = judge(&rules, Act::Rename, Ok(directory), right::READ_ONLY);
+        let refused = judge_here(&rules, Act::Rename, Ok(directory), right::READ_ONLY);
         if refused != 0 {
             return refused;
         }
@@ -191,8 +191,7 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     if link {
         return refuse(Act::Rename, new, FileReason::Linked, EACCES);
     }
-    let same = old_place.class == new_place.class && old_place.class != UNCLASSED;
-    if !same && (old_kind == DIRECTORY || new_kind == DIRECTORY) {
+    if old_place.class != new_place.class && (old_kind == DIRECTORY || new_kind == DIRECTORY) {
         return refuse(Act::Rename, old, FileReason::Moved, EXDEV);
     }
     0
@@ -204,7 +203,7 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
     let Some(rules) = rules() else { return 0 };
     let bprm: Pointer = ctx.arg(0);
     let Ok(at) = At::program(bprm) else { return EACCES };
-    let Ok(place) = at.place(&rules) else {
+    let Ok((at, place)) = at.placed(&rules) else {
         return refuse(Act::Execute, at, FileReason::Internal, EACCES);
     };
     let refused = weigh(Act::Execute, at, place, right::DENIED);
@@ -307,7 +306,7 @@ fn may_map(rules: &Rules, at: At) -> Result<(), FileReason> {
     if runs.is_ok() && runs == at.inode() {
         return Ok(());
     }
-    let place = at.place(rules).map_err(internal)?;
+    let (_, place) = at.placed(rules).map_err(internal)?;
     if place.rights & (right::EXECUTE | right::APPROVED | right::DENIED) == right::EXECUTE {
         return Ok(());
     }
@@ -337,7 +336,7 @@ pub fn unix_may_send(ctx: LsmContext) -> i32 {
 fn reach(rules: &Rules, other: Result<Pointer, ()>) -> i32 {
     match other.and_then(At::bound) {
         Ok(Some(at)) => match at.is_inside() {
-            Ok(true) => judge(rules, Act::Connect, Ok(at), right::DENIED),
+            Ok(true) => judge_here(rules, Act::Connect, Ok(at), right::DENIED),
             Ok(false) => refuse(Act::Connect, at, FileReason::Outside, EACCES),
             Err(()) => EACCES,
         },
@@ -365,8 +364,8 @@ fn entry(
     at: Result<At, ()>,
     restricted: u32,
 ) -> i32 {
-    match judge(rules, act, at, restricted) {
-        0 => judge(rules, act, directory, right::READ_ONLY),
+    match judge_here(rules, act, at, restricted) {
+        0 => judge_here(rules, act, directory, right::READ_ONLY),
         refused => refused,
     }
 }
@@ -405,6 +404,16 @@ fn judge(rules: &Rules, act: Act, at: Result<At, ()>, restricted: u32) -> i32 {
     let Ok(at) = at else { return EACCES };
     match at.placed(rules) {
         Ok((at, place)) => weigh(act, at, place, restricted),
+        Err(()) => refuse(act, at, FileReason::Internal, EACCES),
+    }
+}
+
+/// The same of what is come to by a path or by a directory's descriptor: by one from outside nothing comes or goes.
+#[inline(always)]
+fn judge_here(rules: &Rules, act: Act, at: Result<At, ()>, restricted: u32) -> i32 {
+    let Ok(at) = at else { return EACCES };
+    match at.place(rules) {
+        Ok(place) => weigh(act, at, place, restricted),
         Err(()) => refuse(act, at, FileReason::Internal, EACCES),
     }
 }

@@ -314,18 +314,22 @@ impl At {
         read(self.mount.wrapping_sub(offset!(mount_mnt)), offset!(mount_id))
     }
 
-    /// What the rules make of it.
+    /// What the rules make of it, where it is on a mount of the session's namespace.
     #[inline(always)]
     pub fn place(self, rules: &Rules) -> Result<Place, ()> {
-        self.placed(rules).map(|(_, place)| place)
+        self.found(rules, self.walk(rules, false)).map(|(_, place)| place)
     }
 
     /// The same, with a mount by which it is there where none was known. Of a file that is on no mount of the session's namespace, or whose
     /// mount is not known, what is taken away at any of its places there is; what such a place would allow to be started is not.
     #[inline(always)]
     pub fn placed(self, rules: &Rules) -> Result<(Self, Place), ()> {
+        self.found(rules, self.walk(rules, true))
+    }
+
+    #[inline(always)]
+    fn found(self, rules: &Rules, walk: Walked) -> Result<(Self, Place), ()> {
         const TAKEN: u32 = right::DENIED | right::READ_ONLY | right::NAMED;
-        let walk = self.walk(rules);
         match walk.end {
             AT_ROOT => {
                 let place = PLACES.get(rules.half * STATE_ENTRIES + walk.state).copied().ok_or(())?;
@@ -333,7 +337,7 @@ impl At {
             }
             SOUGHT => {
                 let mount = if self.mount.is_null() { walk.found } else { self.mount };
-                let place = Place { class: UNCLASSED, rights: walk.rights & TAKEN };
+                let place = Place { class: 0, rights: walk.rights & TAKEN };
                 Ok((Self { mount, entry: self.entry }, place))
             }
             NOWHERE => Ok((self, Place { class: 0, rights: 0 })),
@@ -342,7 +346,7 @@ impl At {
     }
 
     #[inline(always)]
-    fn walk(self, rules: &Rules) -> Walked {
+    fn walk(self, rules: &Rules, seek: bool) -> Walked {
         let mut walk = Walk {
             from: self,
             at: self,
@@ -373,7 +377,7 @@ impl At {
             Ok(namespace) if namespace == own || namespace.is_null() && !self.mount.is_null() => {
                 walk.run(MAX_STEPS, step);
             }
-            Ok(_) => {
+            Ok(_) if seek => {
                 let Ok(sb) = read(self.entry, offset!(dentry_sb)) else { return walk.over() };
                 walk.sb = sb;
                 walk.namespace = own;
@@ -382,7 +386,7 @@ impl At {
                 }
                 walk.run(MAX_SOUGHT, sought);
             }
-            Err(()) => {}
+            Ok(_) | Err(()) => {}
         }
         walk.over()
     }
@@ -393,9 +397,6 @@ impl At {
         read(self.entry, offset!(dentry_seq))
     }
 }
-
-/// A class that is no class's equal, not even its own: of what may be at many places.
-pub const UNCLASSED: u32 = u32::MAX;
 
 /// What is above an entry.
 pub enum Step {

@@ -27,7 +27,7 @@ while True:
     if not name: break
     name, fd = name.decode(), fds[0] if fds else None
     if fd is None: print(name, "did not come", bool(flags & socket.MSG_CTRUNC))
-    elif name == "directory": print(name, tried(lambda: os.open(".env", os.O_RDONLY, dir_fd=fd)), tried(lambda: os.open("free", os.O_RDWR, dir_fd=fd)))
+    elif name == "directory": print(name, tried(lambda: os.open(".env", os.O_RDONLY, dir_fd=fd)), tried(lambda: os.open("free", os.O_RDWR, dir_fd=fd)), tried(lambda: os.mkdir("made", dir_fd=fd)), tried(lambda: os.rename("free", "other", src_dir_fd=fd, dst_dir_fd=fd)))
     elif name in ("free", "read"): print(name, os.read(fd, 5))
     else: print(name, "came")
     for fd in fds: os.close(fd)
@@ -115,6 +115,11 @@ async fn a_descriptor_of_what_a_rule_is_about_is_not_received_from_outside() {
         let text = said(&case.inside(session, &script));
         host.join().unwrap();
         std::fs::remove_file(case.workspace.join("hand")).unwrap();
+        let _ = std::fs::remove_dir(case.workspace.join("sub/made"));
+        let _ = std::fs::rename(
+            case.workspace.join("sub/other"),
+            case.workspace.join("sub/free"),
+        );
         std::fs::remove_dir(case.workspace.with_file_name("elsewhere")).unwrap();
         text
     };
@@ -125,7 +130,10 @@ async fn a_descriptor_of_what_a_rule_is_about_is_not_received_from_outside() {
     let session = open(&case.rig, &id, about(json!({})), 1).await;
     let came = "denied came\na path alone came\nelsewhere came\nwritten came\n";
     let text = received(&session);
-    assert_eq!(text, format!("{came}{free}directory True True\n{nobodys}"));
+    assert_eq!(
+        text,
+        format!("{came}{free}directory True True True True\n{nobodys}")
+    );
     session.close("test").await.unwrap();
 
     let rules = json!({ "denied": [rule("**/.env")], "readOnly": [rule("**/*.lock")] });
@@ -134,7 +142,10 @@ async fn a_descriptor_of_what_a_rule_is_about_is_not_received_from_outside() {
     let not = ["denied", "a path alone", "elsewhere", "written"]
         .map(|name| format!("{name} did not come True\n"))
         .concat();
-    assert_eq!(text, format!("{not}{free}directory False True\n{nobodys}"));
+    assert_eq!(
+        text,
+        format!("{not}{free}directory False True False False\n{nobodys}")
+    );
     let recorded = |name: &str, reason: &str, detail: &str| {
         happens(&case, |event| {
             event
