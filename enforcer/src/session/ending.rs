@@ -67,6 +67,8 @@ impl Session {
             let mut state = self.state.lock().await;
             let (_, lost) = state.maps.counts().unwrap_or_default();
             state.wired = None;
+            // Whoever else still has the programs: they hold nowhere, and the namespace's number may be another's.
+            state.release_files();
             state.kernel = None;
             let removed = kernel::remove_pins(&self.places.pins.join(self.id.as_str()));
             let stored = state

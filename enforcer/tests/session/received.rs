@@ -17,11 +17,11 @@ use crate::open;
 
 /// Says of each descriptor whether it came, and what can be done with it.
 const INSIDE: &str = r#"
-import os, socket
+import errno, os, socket
 server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM); server.bind("hand"); server.listen(); peer, _ = server.accept()
 def tried(f):
     try: f(); return True
-    except OSError: return False
+    except OSError as e: return errno.errorcode[e.errno]
 while True:
     name, fds, flags, _ = socket.recv_fds(peer, 32, 4)
     if not name: break
@@ -144,7 +144,7 @@ async fn a_descriptor_of_what_a_rule_is_about_is_not_received_from_outside() {
         .concat();
     assert_eq!(
         text,
-        format!("{not}{free}directory False True False False\n{nobodys}")
+        format!("{not}{free}directory EACCES True EACCES EACCES\n{nobodys}")
     );
     let recorded = |name: &str, reason: &str, detail: &str| {
         happens(&case, |event| {
