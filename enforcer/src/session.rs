@@ -5,13 +5,13 @@ mod asking;
 mod credentials;
 mod ending;
 mod gateway_link;
+mod generation;
 mod held_files;
 mod kernel_events;
 mod listed;
 mod secrets;
 mod wiring;
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use std::time::{Duration, Instant};
 
 use api::v1;
 use audit::{Event, Kind, Log, Verdict};
-use policy::{Compiled, EffectivePolicy, Layers};
+use policy::{EffectivePolicy, Layers};
 use schema::host::HostName;
-use schema::net::{Cidr, Transport};
+use schema::net::Cidr;
 use schema::session::SessionId;
 use tokio::sync::{Mutex, watch};
 
 pub use asking::{Answer, AnswerError};
 pub use ending::discard;
+use generation::Generation;
 
 use crate::approvals::Broker;
 use crate::cgroup::{Cgroup, CgroupError};
-use crate::dial::{self, Dial};
 use crate::files;
 use crate::gateway;
 use crate::kernel::{self, Carrier, HookState, Kernel, KernelError, Room, SessionMaps};
@@ -48,9 +48,6 @@ const NAMES_PER_SECOND: f64 = 50.0;
 const NAMES_BURST: f64 = 500.0;
 /// How long a policy change waits for the gateway to decide by it.
 const APPLY: Duration = Duration::from_secs(10);
-/// The ports an unlisted name may reach, where the gateway answers with words.
-const PAGE_PORTS: [u16; 2] = [80, 443];
-
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     #[error(transparent)]
@@ -79,82 +76,6 @@ pub enum SessionError {
     Secret(String),
     #[error("cannot route a network in the agent's namespace: {0}")]
     Route(std::io::Error),
-}
-
-/// One policy generation, ready to be looked up.
-#[derive(Clone, Debug)]
-struct Generation {
-    number: u32,
-    document: Arc<EffectivePolicy>,
-    compiled: Arc<Compiled>,
-    exact: Arc<HashSet<HostName>>,
-    dial: Arc<Dial>,
-}
-
-impl Generation {
-    fn new(number: u32, document: EffectivePolicy) -> Self {
-        let compiled = document.compile();
-        let exact = compiled.exact_names().cloned().collect();
-        let dial = Dial::new(&document, &dial::system_resolvers());
-        Self {
-            number,
-            document: Arc::new(document),
-            compiled: Arc::new(compiled),
-            exact: Arc::new(exact),
-            dial: Arc::new(dial),
-        }
-    }
-
-    fn known(&self, name: &HostName) -> Known {
-        if self.exact.contains(name) {
-            Known::Exactly
-        } else if self.compiled.ports(name).is_empty() {
-            Known::Not
-        } else {
-            Known::ByWildcard
-        }
-    }
-
-    /// Opens the gate for a name in this generation, and no further than policy does.
-    fn admit(
-        &self,
-        maps: &mut SessionMaps,
-        name: &HostName,
-        address: Ipv4Addr,
-    ) -> Result<(), KernelError> {
-        for port in PAGE_PORTS {
-            maps.admit(self.number, address, port, Transport::Tcp)?;
-        }
-        for (port, transport) in self.compiled.ports(name) {
-            maps.admit(self.number, address, port, transport)?;
-        }
-        Ok(())
-    }
-
-    fn fill(&self, maps: &mut SessionMaps, names: &Names) -> Result<(), KernelError> {
-        let internal = Ipv4Addr::from(enforcer_common::INTERNAL_ADDR);
-        maps.admit(self.number, internal, 80, Transport::Tcp)?;
-        for (name, address) in names.iter() {
-            self.admit(maps, name, address)?;
-        }
-        for rule in self.compiled.networks() {
-            let transport = rule.protocol.transport();
-            maps.admit_network(self.number, rule.cidr, rule.port, transport)?;
-        }
-        Ok(())
-    }
-
-    fn networks(&self) -> Vec<Cidr> {
-        let mut networks: Vec<Cidr> = self
-            .compiled
-            .networks()
-            .iter()
-            .map(|rule| rule.cidr)
-            .collect();
-        networks.sort_by_key(|cidr| (cidr.addr(), cidr.prefix()));
-        networks.dedup();
-        networks
-    }
 }
 
 /// What changes under the lock.

@@ -1,5 +1,5 @@
 //! The session's side of the bench: the real enforcer in namespaces of ours, and sessions in it whose first process is
-//! the real init, made as enforcer/tests/session.rs makes them. Whatever is opened is closed when it is dropped.
+//! the real init, made as enforcer/tests/session/main.rs makes them. Whatever is opened is closed when it is dropped.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

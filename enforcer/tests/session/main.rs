@@ -2,33 +2,19 @@
 //! namespaces, real clients inside. Root. `cargo build -p gateway -p init` comes first.
 #![allow(clippy::unwrap_used)]
 
-#[path = "session/approved.rs"]
 mod approved;
-#[path = "session/files.rs"]
 mod files;
-#[path = "session/guarded.rs"]
 mod guarded;
-#[path = "session/last_words.rs"]
 mod last_words;
-#[path = "session/later.rs"]
 mod later;
-#[path = "session/mapped.rs"]
 mod mapped;
-#[path = "session/opener.rs"]
 mod opener;
-#[path = "session/openers.rs"]
 mod openers;
-#[path = "session/owner.rs"]
 mod owner;
-#[path = "session/programs.rs"]
 mod programs;
-#[path = "session/received.rs"]
 mod received;
-#[path = "session/secrets.rs"]
 mod secrets;
-#[path = "session/started.rs"]
 mod started;
-#[path = "session/taken.rs"]
 mod taken;
 
 use std::io::{Read as _, Write as _};
