@@ -551,10 +551,10 @@ pub fn finish(workspace: &Path, session_dir: &Path, others: Others) -> Result<Me
     let is_there = lent.as_ref().is_none_or(lent::Lent::is_there);
     if is_there {
         if session_dir.join(BASE).symlink_metadata().is_ok() {
-            finish_own(&dot_git, session_dir, shared, &mut merged)?;
+            finish_own(workspace, &dot_git, session_dir, shared, &mut merged)?;
         }
         if let Some(lent) = &lent {
-            lent.finish(others, &mut merged)?;
+            lent.finish(workspace, others, &mut merged)?;
         }
         if !shared {
             give_up(&dot_git);
@@ -657,6 +657,7 @@ impl Through<'_> {
 }
 
 fn finish_own(
+    workspace: &Path,
     dot_git: &Path,
     session_dir: &Path,
     others: bool,
@@ -668,7 +669,7 @@ fn finish_own(
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();
     // Whatever the container did to be in the way, the session ends, and what was not done is said.
-    if let Err(e) = restore(dot_git, &base, &facts, merged) {
+    if let Err(e) = restore(workspace, dot_git, &base, &facts, merged) {
         merged.left_out.push(format!(
             "{e}; look at .git/config before git runs here again"
         ));
@@ -684,6 +685,7 @@ fn finish_own(
 /// Where git on the host wrote its configuration meanwhile, it replaced the file, and the container's mount went with the old
 /// one: from then on the container could write it too. What cannot do harm of what is new stays, the rest is put aside.
 fn restore(
+    workspace: &Path,
     dot_git: &Path,
     base: &str,
     facts: &Facts,
@@ -693,7 +695,7 @@ fn restore(
     if !facts.config_worktree {
         absent.push(dot_git.join("config.worktree"));
     }
-    put_absent_aside(&absent, merged)?;
+    planted::put_absent_aside(&[workspace], &absent, merged)?;
     let path = dot_git.join("config");
     let same = |meta: &fs::Metadata| {
         let is_it = (identity(meta), born(meta)) == (facts.config, facts.born);
@@ -730,21 +732,6 @@ fn restore(
     }
     merged.applied.extend(merge.applied);
     merged.left_out.extend(merge.left_out);
-    Ok(())
-}
-
-/// What was not there, and git would obey.
-fn put_absent_aside(absent: &[PathBuf], merged: &mut Merged) -> Result<(), EngineError> {
-    for path in absent {
-        if path.symlink_metadata().is_ok() {
-            let aside = planted::put_aside(path).map_err(EngineError::io("put aside", path))?;
-            merged.left_out.push(format!(
-                "{}, which git here would obey; it is now {}",
-                path.display(),
-                aside.display()
-            ));
-        }
-    }
     Ok(())
 }
 

@@ -146,14 +146,11 @@ impl Credentials {
                 let (mut placeholder, mut answers) = (Patterns::default(), Patterns::default());
                 if let Some(secret) = secret {
                     let text = secret.placeholder.as_bytes();
-                    placeholder.add(text, text);
+                    placeholder.add(text, text, At::Own);
                     for value in secret.previous.iter().chain([&secret.value]) {
                         let mut add = |text: &[u8], stand_in: &str| {
-                            answers.add(text, stand_in.as_bytes());
-                            // Of a short one the end of every stream would be held back, and anybody could guess at it.
-                            if window::is_long(text, stand_in.as_bytes()) {
-                                elsewhere.add(text, stand_in.as_bytes());
-                            }
+                            answers.add(text, stand_in.as_bytes(), At::Own);
+                            elsewhere.add(text, stand_in.as_bytes(), At::Others);
                         };
                         add(value, &secret.stand_in(value));
                         // As it stands in a query that a server repeats.

@@ -18,6 +18,8 @@ pub struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     pub entries: Vec<Entry>,
+    /// There are more than are read.
+    pub cut_off: bool,
 }
 
 /// What a merge would do.
@@ -85,12 +87,14 @@ pub fn parse(text: &str) -> Config {
     let mut lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines();
     while let Some(line) = lines.next() {
         if config.entries.len() >= MAX_ENTRIES {
+            config.cut_off = true;
             break;
         }
         let mut rest = line.trim_start();
-        if rest.starts_with('[') {
+        // One behind the other on a line, as git takes them.
+        while rest.starts_with('[') {
             let Some((header, after)) = header(rest) else {
-                continue;
+                break;
             };
             section = header;
             rest = after.trim_start();

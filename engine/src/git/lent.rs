@@ -16,7 +16,7 @@ use super::outside::Outside;
 use super::pointer::MAX_POINTER;
 use super::{
     COMMONDIR, Doing, Facts, Git, MAX_CONFIG, Merged, Others, alternates, born, common, config,
-    is_ours, kind, planted, put_absent_aside, remove_empty, worktrees_born, worktrees_of,
+    is_ours, kind, planted, remove_empty, worktrees_born, worktrees_of,
 };
 use crate::EngineError;
 use crate::control;
@@ -95,9 +95,15 @@ impl Lent {
     }
 
     /// Puts aside what a session made and git on the host would obey in its working tree, and takes away what held a place.
-    pub fn finish(&self, others: Others, merged: &mut Merged) -> Result<(), EngineError> {
+    pub fn finish(
+        &self,
+        workspace: &Path,
+        others: Others,
+        merged: &mut Merged,
+    ) -> Result<(), EngineError> {
         if !others.workspace {
-            put_absent_aside(&self.absent, merged)?;
+            let roots = [workspace, &self.outside.common, &self.outside.own];
+            planted::put_absent_aside(&roots, &self.absent, merged)?;
             remove_empty(&self.outside.own.join("config.worktree"));
         }
         if others.workspace || others.repository {

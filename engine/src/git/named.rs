@@ -8,8 +8,10 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::unistd::{User, geteuid};
 
+use super::planted::first_link;
 use super::{NONBLOCK, config, plain, read_all};
 use crate::EngineError;
 
@@ -57,6 +59,13 @@ impl Configs {
         let (mut next, mut followed) = (0, BTreeSet::new());
         while let Some(config) = configs.all.get(next) {
             let paths: Vec<PathBuf> = config.included().collect();
+            if config.parsed.cut_off {
+                let why = io::Error::other("it has more values than are read");
+                configs.unread = Some(EngineError::io("read the configuration in", &config.at)(
+                    why,
+                ));
+                return configs;
+            }
             next += 1;
             for path in paths {
                 let from = path.parent().unwrap_or(&path);
@@ -121,10 +130,11 @@ fn read(path: &Path) -> Result<Option<String>, EngineError> {
         .open(path);
     let file = match opened {
         Ok(file) => file,
+        // What the caller may not read, or leads in a circle, git here does not read either.
         Err(e)
             if matches!(
-                e.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                Errno::from_raw(e.raw_os_error().unwrap_or_default()),
+                Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::ELOOP
             ) =>
         {
             return Ok(None);
@@ -134,9 +144,9 @@ fn read(path: &Path) -> Result<Option<String>, EngineError> {
     if !file.metadata().is_ok_and(|meta| meta.is_file()) {
         return Ok(None);
     }
-    let text = String::from_utf8(read_all(file, path)?);
-    text.map(Some)
-        .map_err(|_| EngineError::io("read", path)(io::Error::other("it is not UTF-8")))
+    // git takes any bytes; what counts here of names and paths is in ASCII or is found nowhere.
+    let bytes = read_all(file, path)?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// Files and directories of a workspace that a configuration makes git there run or read, each where it lies. A link by which one is named
@@ -146,10 +156,10 @@ pub fn in_workspace(configs: &Configs, workspace: &Path) -> Vec<PathBuf> {
     for path in configs.hooks(&[workspace]).chain(configs.included()) {
         let [plain, there] = spellings(&path);
         let is_within = |path: &Path| path.starts_with(workspace);
-        let path = if is_within(&plain) && (plain.is_symlink() || !is_within(&there)) {
-            plain
-        } else {
-            there
+        let path = match first_link(&[workspace], &plain) {
+            Some(link) => link.to_owned(),
+            None if is_within(&plain) && (plain.is_symlink() || !is_within(&there)) => plain,
+            None => there,
         };
         if is_within(&path) && !paths.contains(&path) {
             paths.push(path);
@@ -228,6 +238,39 @@ mod tests {
         let root = User::from_name("root").unwrap().unwrap().dir;
         assert_eq!(from("~root/x"), [root.join("x")]);
         assert!(from("~nobody-of-that-name/x").is_empty());
+    }
+
+    #[test]
+    fn a_link_on_the_way_to_what_is_named_is_named_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("real/hooks")).unwrap();
+        std::os::unix::fs::symlink("real", root.join("tools")).unwrap();
+        let named = |value: &str| {
+            let own = From::of(&format!("[core]\n\thooksPath = {value}\n"), &root);
+            in_workspace(&Configs::of(vec![own]), &root)
+        };
+        assert_eq!(named("tools/hooks"), [root.join("tools")]);
+        assert_eq!(named("real/hooks"), [root.join("real/hooks")]);
+    }
+
+    #[test]
+    fn what_git_takes_is_read_and_what_it_could_not_read_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::write(
+            root.join("latin"),
+            b"[user]\n\tname = J\xf6rg\n[core] [core]\n[a] [core] hooksPath = there\n",
+        )
+        .unwrap();
+        std::os::unix::fs::symlink("round", root.join("round")).unwrap();
+        let own = "[include]\n\tpath = latin\n\tpath = round\n\tpath = none\n";
+        let configs = Configs::of(vec![From::of(own, &root)]).whole().unwrap();
+        let hooks: Vec<PathBuf> = configs.hooks(&[&root]).collect();
+        assert_eq!(hooks, [root.join("there")]);
+        // More than is read is not whole.
+        let many = "[a]\n".to_owned() + &"\tb = c\n".repeat(config::MAX_ENTRIES + 1);
+        assert!(Configs::of(vec![From::of(&many, &root)]).whole().is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use schema::digest::Digest;
 
 use super::lent::MAX_TREES;
 use super::named::{self, Configs, From, MAX_INCLUDES};
-use super::planted::ASIDE;
+use super::planted::{ASIDE, first_link};
 use super::{MAX_CONFIG, NONBLOCK, config, pointer, read_bytes, read_config};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,21 +57,26 @@ fn configuration(repository: &Path) -> Configs {
     Configs::of(own.map(|text| From::of(&text, repository)).collect())
 }
 
+/// A repository's own files of configuration, as far as they are there.
+pub fn own_configs(repository: &Path) -> Vec<PathBuf> {
+    let own = OWN.map(|name| repository.join(name)).into_iter();
+    own.filter(|path| path.symlink_metadata().is_ok()).collect()
+}
+
 /// The files of a repository's configuration: its own, and what they include of the workspace.
 pub fn configs(workspace: &Path, repository: &Path) -> Vec<Thing> {
-    let own = OWN.map(|name| repository.join(name)).into_iter();
-    let all = own.chain(included(workspace, repository));
-    all.filter(|path| path.symlink_metadata().is_ok())
+    let all = own_configs(repository).into_iter();
+    all.chain(included(workspace, repository))
         .map(|path| thing(Kind::Config, path))
         .collect()
 }
 
-/// Those of the workspace that a repository's own include, there, by each of their spellings.
+/// Those of the workspace that a repository's own include, there, by each of their spellings that goes through no link.
 pub fn included(workspace: &Path, repository: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = Vec::new();
     let configs = configuration(repository);
     for path in configs.included().flat_map(|path| named::spellings(&path)) {
-        let is_new = path.starts_with(workspace) && !paths.contains(&path);
+        let is_new = is_within(workspace, &path) && !paths.contains(&path);
         let is_own = path.parent() == Some(repository) && OWN.iter().any(|own| path.ends_with(own));
         if is_new && !is_own && path.symlink_metadata().is_ok() && paths.len() < MAX_INCLUDES {
             paths.push(path);
@@ -80,7 +85,12 @@ pub fn included(workspace: &Path, repository: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Directories of hooks in the workspace that a repository's configuration names beside its own, by each of their spellings.
+/// Whether it lies there, and not only by a link, which leads anywhere: what is behind one that stays within is there by another spelling.
+fn is_within(workspace: &Path, path: &Path) -> bool {
+    path.starts_with(workspace) && first_link(&[workspace], path).is_none()
+}
+
+/// Directories of hooks in the workspace that a repository's configuration names beside its own, as the files above.
 pub fn named_hooks(workspace: &Path, repository: &Path) -> BTreeSet<PathBuf> {
     let configs = configuration(repository);
     let places = places(repository, &configs);
@@ -89,7 +99,7 @@ pub fn named_hooks(workspace: &Path, repository: &Path) -> BTreeSet<PathBuf> {
     configs
         .hooks(&places)
         .flat_map(|path| named::spellings(&path))
-        .filter(|path| path.starts_with(workspace) && *path != own)
+        .filter(|path| is_within(workspace, path) && *path != own)
         .collect()
 }
 

@@ -2,14 +2,18 @@
 //! in a nested one that the index names at every `git status` above. When the session has ended, what was not there before
 //! is put aside, and said.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::before::Before;
+use super::named::MAX_INCLUDES;
 use super::obeyed::{self, Kind, Thing};
-use super::{config, identity, plain, pointer, read_bytes, read_config, write_new};
+use super::{
+    EngineError, Merged, config, identity, plain, pointer, read_bytes, read_config, write_new,
+};
 use crate::look::Seen;
 
 /// What is appended to the name of what is put aside.
@@ -78,9 +82,10 @@ impl Sweep<'_> {
             }
             _ => {
                 // First the configuration: the rest is as that says.
-                for thing in obeyed::configs(self.workspace, path) {
-                    self.config(path, &thing.path);
+                for own in obeyed::own_configs(path) {
+                    self.config(path, &own);
                 }
+                self.included(path);
                 obeyed::others(self.workspace, path)
             }
         };
@@ -92,11 +97,7 @@ impl Sweep<'_> {
     /// What the configuration of a repository that a session had names of the workspace: where it is what was covered, the host changed it, and
     /// but for links nobody inside did.
     fn named(&mut self, repository: &Path) -> Vec<Thing> {
-        for path in obeyed::included(self.workspace, repository) {
-            if !self.before.holds(&path) {
-                self.config(repository, &path);
-            }
-        }
+        self.included(repository);
         let mut things = Vec::new();
         for path in obeyed::named_hooks(self.workspace, repository) {
             let same = self.before.holds(&path);
@@ -105,6 +106,21 @@ impl Sweep<'_> {
             things.extend(hooks);
         }
         things
+    }
+
+    /// One at a time: what was taken out of a file names nothing any more.
+    fn included(&mut self, repository: &Path) {
+        let mut judged = BTreeSet::new();
+        while judged.len() < MAX_INCLUDES {
+            let included = obeyed::included(self.workspace, repository);
+            let Some(path) = included.into_iter().find(|path| !judged.contains(path)) else {
+                return;
+            };
+            if !self.before.holds(&path) {
+                self.config(repository, &path);
+            }
+            judged.insert(path);
+        }
     }
 
     fn judge(&mut self, thing: &Thing) {
@@ -185,9 +201,7 @@ impl Sweep<'_> {
 
     /// Whether a part of a path in the workspace is a link: then it leads anywhere.
     fn is_linked(&self, path: &Path) -> bool {
-        path.ancestors()
-            .take_while(|at| at.starts_with(self.workspace) && *at != self.workspace)
-            .any(|at| at.is_symlink())
+        path.is_symlink() || first_link(&[self.workspace], path).is_some()
     }
 
     fn config(&mut self, repository: &Path, path: &Path) {
@@ -223,11 +237,45 @@ impl Sweep<'_> {
             self.found.said.push(format!("{shown} {why}"));
             return;
         }
+        // What a link leads to is not the session's.
+        if first_link(&[self.workspace], path).is_some() {
+            let said = format!("{shown} {why}; it lies behind a link, and was left alone");
+            self.found.said.push(said);
+            return;
+        }
         self.found.said.push(match put_aside(path) {
             Ok(to) => format!("{shown} {why}; it is now {}", self.shown(&to)),
             Err(e) => format!("{shown} {why}, and could not be put aside: {e}"),
         });
     }
+}
+
+/// The first part of a path below one of `roots` that is a link, but for its last.
+pub(super) fn first_link<'a>(roots: &[&Path], path: &'a Path) -> Option<&'a Path> {
+    let is_below = |at: &Path| roots.iter().any(|root| at.starts_with(root) && at != *root);
+    let above = path.ancestors().skip(1).take_while(|at| is_below(at));
+    above.filter(|at| at.is_symlink()).last()
+}
+
+/// What was not there when a session began, and git would obey. Where it lies behind a link by now, that came of the session, and is put aside
+/// in its stead: what it leads to did not.
+pub(super) fn put_absent_aside(
+    roots: &[&Path],
+    absent: &[PathBuf],
+    merged: &mut Merged,
+) -> Result<(), EngineError> {
+    for path in absent {
+        let path = first_link(roots, path).unwrap_or(path);
+        if path.symlink_metadata().is_ok() {
+            let aside = put_aside(path).map_err(EngineError::io("put aside", path))?;
+            merged.left_out.push(format!(
+                "{}, which git here would obey; it is now {}",
+                path.display(),
+                aside.display()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Gives something a name that git does not look for, and that is not taken.

@@ -12,6 +12,33 @@ type Text = Zeroizing<Vec<u8>>;
 
 /// Characters of a value that nobody guesses at once.
 const UNGUESSED: usize = 10;
+/// As many in Base64.
+const UNGUESSED_ENCODED: usize = UNGUESSED * 4 / 3 + 1;
+
+/// Where a text is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// In answers of its own places, and in requests.
+    Own,
+    /// In answers of any place that an agent may name: one of its own can hold a guess against what is held back, so that twice as much, and half of
+    /// the text, has to be guessed at once. Whatever has a beginning that is public without our knowing it, as a token with a head in plain words, has it in that half.
+    Others,
+}
+
+impl At {
+    /// A beginning shorter than this is not held back.
+    fn least(self, from: &[u8], to: &[u8], unguessed: usize) -> usize {
+        match self {
+            Self::Own => public(from, to) + unguessed,
+            Self::Others => (public(from, to) + 2 * unguessed).max(from.len() / 2),
+        }
+    }
+
+    /// Whether that leaves as much of it that nobody has then.
+    fn is_long(self, from: &[u8], to: &[u8], unguessed: usize) -> bool {
+        self.least(from, to, unguessed) + unguessed <= from.len()
+    }
+}
 
 #[derive(Clone)]
 struct Pair {
@@ -72,19 +99,21 @@ impl Patterns {
     }
 
     /// Looks for `from` too, and would put `to` in its place, which is as long.
-    pub fn add(&mut self, from: &[u8], to: &[u8]) {
+    pub fn add(&mut self, from: &[u8], to: &[u8], at: At) {
         if from.is_empty() || from.len() != to.len() {
             return;
         }
-        let mut add = |from: &[u8], to: &[u8]| {
+        let mut add = |from: &[u8], to: &[u8], unguessed: usize| {
             if let Some(&first) = from.first()
                 && !self.pairs.iter().any(|known| known.from.as_slice() == from)
             {
                 let public = public(from, to);
                 let least = if public == from.len() {
                     1
-                } else if is_long(from, to) {
-                    public + UNGUESSED
+                } else if at.is_long(from, to, unguessed) {
+                    at.least(from, to, unguessed)
+                } else if at == At::Others {
+                    return;
                 } else {
                     0
                 };
@@ -103,11 +132,11 @@ impl Patterns {
                 });
             }
         };
-        add(from, to);
+        add(from, to, UNGUESSED);
         for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
             for before in 0..3 {
                 let core = |text: &[u8]| aligned(text, before, &engine);
-                add(&core(from), &core(to));
+                add(&core(from), &core(to), UNGUESSED_ENCODED);
             }
         }
     }
@@ -169,11 +198,6 @@ impl Patterns {
             .map_or(0, |at| text.len() - at)
             .max(self.always().min(text.len()))
     }
-}
-
-/// Whether no more of it is held back than what may be one, because a guess of a few characters is little of it.
-pub fn is_long(from: &[u8], to: &[u8]) -> bool {
-    public(from, to) + 2 * UNGUESSED <= from.len()
 }
 
 /// What both begin with is known to everybody.

@@ -464,3 +464,50 @@ fn control_files_below_the_root_are_named_when_they_are_not_as_they_were() {
     assert_eq!(now().len(), 2);
     assert!(path.exists());
 }
+
+#[test]
+fn what_lies_behind_a_link_is_left_alone_and_what_a_session_includes_is_not_followed() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::create_dir(outside.path().join("dir")).unwrap();
+    fs::write(outside.path().join("file"), "[core]\n\tpager = x\n").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    fs::write(root.join("agentcontainer.json"), "{}").unwrap();
+    fs::write(root.join("own"), "[core]\n\tpager = x\n").unwrap();
+    std::os::unix::fs::symlink(outside.path(), root.join("l")).unwrap();
+    let includes = "[include]\n\tpath = ../../l/dir\n\tpath = ../../l/file\n\tpath = ../../agentcontainer.json\n\tpath = ../../own\n";
+    repository(&root.join("x/.git"), includes);
+    // A configuration of the person's names them; the control: what is no link's is put aside.
+    let known = before(&root);
+    fs::write(root.join("own"), "[core]\n\tpager = evil\n").unwrap();
+    fs::write(outside.path().join("file"), "[core]\n\tpager = y\n").unwrap();
+    assert_eq!(since(&root, &known).len(), 1);
+    assert!(root.join("own.agentcontainer").exists());
+    // A session's own does.
+    fs::write(root.join("own"), "[core]\n\tpager = x\n").unwrap();
+    let said = swept(&root);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(root.join("x/.git/config.agentcontainer").exists());
+    for there in ["agentcontainer.json", "own", "l/dir", "l/file"] {
+        assert!(root.join(there).exists(), "{there}");
+    }
+    let mut names: Vec<_> = fs::read_dir(outside.path()).unwrap().collect();
+    assert_eq!(names.drain(..).count(), 2);
+}
+
+#[test]
+fn a_link_on_the_way_to_what_was_not_there_is_put_aside_in_its_stead() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::create_dir(outside.path().join("_")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    std::os::unix::fs::symlink(outside.path(), root.join(".husky")).unwrap();
+    fs::create_dir(root.join("made")).unwrap();
+    let absent = [".husky/_", "made", "none"].map(|name| root.join(name));
+    let mut merged = Merged::default();
+    put_absent_aside(&[&root], &absent, &mut merged).unwrap();
+    assert_eq!(merged.left_out.len(), 2);
+    assert!(outside.path().join("_").exists());
+    assert!(root.join(".husky.agentcontainer").is_symlink());
+    assert!(root.join("made.agentcontainer").is_dir());
+}
