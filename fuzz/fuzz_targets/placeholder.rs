@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use gateway::credentials::window::{Patterns, Window};
+use gateway::credentials::window::{At, Patterns, Window};
 use libfuzzer_sys::fuzz_target;
 
 const VALUE: &[u8] = b"ghp_R3alR3alR3alR3alR3al";
@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let mut patterns = Patterns::default();
-    patterns.add(VALUE, OTHER);
+    patterns.add(VALUE, OTHER, At::Own);
     let patterns = Arc::new(patterns);
 
     let mut whole = text.to_vec();

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::http::head::Scheme;
 use crate::percent;
 use crate::state::{Intent, Place};
-use window::Patterns;
+use window::{At, Patterns};
 
 /// A value, and what stands for it.
 #[derive(Clone)]

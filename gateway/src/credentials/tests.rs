@@ -3,8 +3,8 @@ use super::*;
 use hyper::Request;
 use schema::host::HostName;
 
-const VALUE: &str = "ghp_RealRealRealRealReal";
-const STAND_IN: &str = "ghp_FakeFakeFakeFakeFake";
+const VALUE: &str = "ghp_RealRealRealRealRealRealRealRealReal";
+const STAND_IN: &str = "ghp_FakeFakeFakeFakeFakeFakeFakeFakeFake";
 
 fn credentials(env: Option<&str>) -> Credentials {
     credentials_for(env, &[])

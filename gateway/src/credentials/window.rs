@@ -36,7 +36,7 @@ impl At {
 
     /// Whether that leaves as much of it that nobody has then.
     fn is_long(self, from: &[u8], to: &[u8], unguessed: usize) -> bool {
-        self.least(from, to, unguessed) + unguessed <= from.len()
+        self.least(from, to, unguessed) + UNGUESSED <= from.len()
     }
 }
 
@@ -280,7 +280,7 @@ mod tests {
 
     fn patterns() -> Arc<Patterns> {
         let mut patterns = Patterns::default();
-        patterns.add(VALUE, OTHER);
+        patterns.add(VALUE, OTHER, At::Own);
         Arc::new(patterns)
     }
 
@@ -294,6 +294,38 @@ mod tests {
         }
         out.extend(window.finish());
         (out, found)
+    }
+
+    #[test]
+    fn a_guess_of_less_than_half_of_it_is_handed_on_as_any_other_elsewhere() {
+        for value in [
+            b"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhIn0.Xw3kq9Zr2LmT0vB7nQ".as_slice(),
+            b"sk-ant-oat01-Qm9w8Xv2Lr7Tz0Kd4Ys6Hn1Pj3",
+        ] {
+            let stars = vec![b'*'; value.len()];
+            let mut patterns = Patterns::default();
+            patterns.add(value, &stars, At::Others);
+            let encoded = aligned(value, 1, &STANDARD_NO_PAD);
+            let patterns = std::sync::Arc::new(patterns);
+            for text in [value, &encoded] {
+                let half = text.len() / 2;
+                let held = |known: usize, next: u8| {
+                    let mut window = Window::new(std::sync::Arc::clone(&patterns));
+                    let guess = [b"x", &text[..known], &[next]].concat();
+                    let out = window.push(&guess).0.len();
+                    guess.len() - out
+                };
+                for (known, &next) in text.iter().enumerate().take(half - 1).skip(13) {
+                    assert_eq!(held(known, next), 0, "{known}");
+                }
+                // The control: what is half of it is held, so that of one that is cut there the rest does not come.
+                assert!(held(half + 6, text[half + 6]) > half && held(half + 6, b'~') == 0);
+            }
+            // Of a short one nothing is looked for there.
+            let mut short = Patterns::default();
+            short.add(&value[..24], &stars[..24], At::Others);
+            assert!(short.is_empty());
+        }
     }
 
     #[test]
@@ -370,7 +402,7 @@ mod tests {
     #[test]
     fn of_a_short_one_everything_is_held_back_that_could_be_it() {
         let mut patterns = Patterns::default();
-        patterns.add(b"hunter2hunter2", b"**************");
+        patterns.add(b"hunter2hunter2", b"**************", At::Own);
         let patterns = Arc::new(patterns);
         for text in [
             &b"nothing at all of it, nor in Base64 of any kind"[..],
@@ -391,7 +423,7 @@ mod tests {
     #[test]
     fn one_of_a_single_byte_is_found_before_anything_and_at_the_end() {
         let mut patterns = Patterns::default();
-        patterns.add(b"a", b"*");
+        patterns.add(b"a", b"*", At::Own);
         let mut text = *b"abca";
         assert!(patterns.replace(&mut text));
         assert_eq!(&text, b"*bc*");
@@ -401,8 +433,8 @@ mod tests {
     #[test]
     fn only_what_is_as_long_can_take_its_place() {
         let mut patterns = Patterns::default();
-        patterns.add(b"", b"");
-        patterns.add(b"long", b"longer");
+        patterns.add(b"", b"", At::Own);
+        patterns.add(b"long", b"longer", At::Own);
         assert!(patterns.is_empty());
     }
 }

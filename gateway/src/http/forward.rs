@@ -179,6 +179,8 @@ impl Forward {
             let carried = self.entry.carry(&applied.names);
             carried.map_err(|name| Failure::Credential(credentials::Refusal::Revoked(name)))?;
             recorded.credential = applied.names.last().cloned();
+            // A file that somebody labels as packed, whatever is asked for, comes as it is.
+            let mut takes_gzip = applied.is_own;
             if applied.is_own {
                 // What comes back is looked through: it has to come as it is.
                 let identity = HeaderValue::from_static("identity");
@@ -189,6 +191,7 @@ impl Forward {
             } else if applied.answers.is_some() {
                 // What comes back is read as far as it can be.
                 let readable = readable(&head.headers);
+                takes_gzip = readable == "gzip";
                 head.headers.insert(header::ACCEPT_ENCODING, readable);
             }
             let watch = key.as_ref().and_then(|_| {
@@ -230,7 +233,7 @@ impl Forward {
             let gzip = match applied.answers.as_ref().and(encoding(upstream.headers())) {
                 None => false,
                 // A piece of it stands for nothing.
-                Some(Encoding::Gzip) if status != StatusCode::PARTIAL_CONTENT => true,
+                Some(Encoding::Gzip) if takes_gzip && status != StatusCode::PARTIAL_CONTENT => true,
                 Some(_) if applied.is_own => return Err(Failure::Encoded),
                 Some(_) => false,
             };

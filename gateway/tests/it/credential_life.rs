@@ -10,7 +10,7 @@ use crate::credentials::grant;
 use crate::harness::*;
 use crate::https::{NAME, Scene, World, origin};
 
-const STAND_IN: &str = "ghp_Fak3Fak3Fak3Fak3Fak3";
+const STAND_IN: &str = "ghp_Fak3Fak3Fak3Fak3Fak3Fak3Fak3Fak3Fak3";
 
 async fn scene() -> (Scene, PolicyBuilder) {
     let world = World::new();
@@ -229,7 +229,7 @@ async fn one_that_ended_and_was_not_renewed_is_not_sent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_was_taken_away_is_still_taken_out_of_answers() {
     let (scene, _) = scene().await;
-    let stored = "ghp_R3alR3alR3alR3alR3al";
+    let stored = "ghp_R3alR3alR3alR3alR3alR3alR3alR3alR3al";
     let comes_back = async || {
         let answered = scene.curl("/echo", &["-d", stored]).await;
         (answered.status, String::from_utf8(answered.body).unwrap())

@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::harness::*;
 use crate::https::{NAME, Scene, Seen, World, origin};
 
-pub const VALUE: &str = "ghp_R3alR3alR3alR3alR3al";
-pub const STAND_IN: &str = "ghp_Fak3Fak3Fak3Fak3Fak3";
+pub const VALUE: &str = "ghp_R3alR3alR3alR3alR3alR3alR3alR3alR3al";
+pub const STAND_IN: &str = "ghp_Fak3Fak3Fak3Fak3Fak3Fak3Fak3Fak3Fak3";
 
 /// Adds the credential for the server's name at that port.
 pub fn grant(policy: &mut PolicyBuilder, port: u16, env: Option<&str>) {
@@ -305,10 +305,14 @@ async fn a_value_is_taken_out_of_what_any_other_place_answers() {
             );
             assert!(body.starts_with(&format!("token {STAND_IN} and again {STAND_IN}, or ")));
         }
-        let words = [version, "-H", &field];
+        let words = [version, "-H", &field, "-H", "Accept-Encoding: gzip"];
         let got = scene.curl_at(MIRROR, other, door, "/gzip", &words).await;
         let body = String::from_utf8_lossy(&got.body).into_owned();
         assert!(got.status == 200 && body.contains(STAND_IN) && !body.contains("R3al"));
+        // A file that is called packed, for whoever asked for no such thing, is what it was.
+        let words = [version, "-H", &field];
+        let got = scene.curl_at(MIRROR, other, door, "/gzip", &words).await;
+        assert!(got.status == 200 && got.body.starts_with(&[0x1f, 0x8b]));
         // It is no place of the credential's: what cannot be read passes.
         let got = scene.curl_at(MIRROR, other, door, "/br", &words).await;
         assert_eq!(got.status, 200);

@@ -675,7 +675,11 @@ async fn a_websocket_over_tls_is_carried() {
             let told = head
                 .lines()
                 .find_map(|line| line.strip_prefix("authorization: "));
-            assert_eq!(told, Some("Bearer ghp_R3alR3alR3alR3alR3al"), "{head}");
+            assert_eq!(
+                told,
+                Some("Bearer ghp_R3alR3alR3alR3alR3alR3alR3alR3alR3al"),
+                "{head}"
+            );
             let answer = format!(
                 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  X-Echo: {}\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
@@ -705,7 +709,7 @@ async fn a_websocket_over_tls_is_carried() {
     let mut stream = speak(&scene, b"http/1.1").await;
     let request = format!(
         "GET /chat HTTP/1.1\r\nHost: {NAME}:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Authorization: Bearer ghp_Fak3Fak3Fak3Fak3Fak3\r\n\
+         Authorization: Bearer ghp_Fak3Fak3Fak3Fak3Fak3Fak3Fak3Fak3Fak3\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();

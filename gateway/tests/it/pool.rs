@@ -10,7 +10,7 @@ use crate::credentials::grant;
 use crate::harness::*;
 use crate::https::{NAME, Scene, World, origin, speak};
 
-const STAND_IN: &str = "Authorization: Bearer ghp_Fak3Fak3Fak3Fak3Fak3";
+const STAND_IN: &str = "Authorization: Bearer ghp_Fak3Fak3Fak3Fak3Fak3Fak3Fak3Fak3Fak3";
 
 /// Which of the server's connections answers a client connection of its own.
 async fn answers(scene: &Scene, fields: &[&str]) -> String {

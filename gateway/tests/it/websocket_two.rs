@@ -18,7 +18,7 @@ use crate::credentials::grant;
 use crate::harness::*;
 use crate::https::{NAME, Scene, Seen, World, speak};
 
-const STAND_IN: &str = "Bearer ghp_Fak3Fak3Fak3Fak3Fak3";
+const STAND_IN: &str = "Bearer ghp_Fak3Fak3Fak3Fak3Fak3Fak3Fak3Fak3Fak3";
 
 /// A server of HTTP/1.1 alone: what asks for /chat is switched and echoed, everything else gets an ordinary answer.
 async fn server(world: &World) -> (u16, Seen) {

@@ -144,13 +144,14 @@ impl Answers {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::credentials::window::At;
 
     const VALUE: &[u8] = b"ghp_RealRealRealRealRealRealReal";
     const OTHER: &[u8] = b"ghp_FakeFakeFakeFakeFakeFakeFake";
 
     fn answers() -> Answers {
         let mut patterns = Patterns::default();
-        patterns.add(VALUE, OTHER);
+        patterns.add(VALUE, OTHER, At::Own);
         Answers::new(Arc::new(patterns))
     }
 
