@@ -109,7 +109,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         if first:
-            cut = len(first) * 2 // 3
+            cut = len(first) * 3 // 4
             for head, part in (0x81, first), (1, first[:cut]), (0x89, first), (0, b""), (0x80, first[cut:]), (0x82, first):
                 self.wfile.write(bytes([head, len(part)]) + part)
         while head := self.rfile.read(2):
