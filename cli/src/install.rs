@@ -50,9 +50,12 @@ test -x "node_modules/.bin/$program"
 
 /// Of an optional package whose bytes are refused, or that is not served, npm says nothing: it leaves it out (arborist, `reify.js`). What is
 /// pinned and made for this platform is there, or nothing counts as installed. What npm settled just now leaves out builds for another C
-/// library, about which its lockfile need not say: of what one package could take, one is there.
+/// library, about which its lockfile need not say: of what one package could take, one is there. What only packages for another platform need
+/// is left out with them (arborist, `build-ideal-tree.js`).
 const WHOLE: &str = r#"
-const read = (file) => JSON.parse(require("fs").readFileSync(file, "utf8")).packages || {};
+const read = (file) => {
+  try { return JSON.parse(require("fs").readFileSync(file, "utf8")).packages || {}; } catch { return {}; }
+};
 const [wanted, there] = ["package-lock.json", "node_modules/.package-lock.json"].map(read);
 const fits = (list, own) => {
   const all = [].concat(list || []);
@@ -67,12 +70,28 @@ const libc = () => {
 };
 const isOurs = (of) => fits(of.os, process.platform) && fits(of.cpu, process.arch)
   && (![].concat(of.libc || []).length || fits(of.libc, libc()));
-const ours = Object.keys(wanted).filter((place) => place && isOurs(wanted[place]));
+const find = (from, name) => {
+  for (let at = from; ; at = at.slice(0, Math.max(at.lastIndexOf("/node_modules/"), 0))) {
+    const place = (at && at + "/") + "node_modules/" + name;
+    if (wanted[place]) return place;
+    if (!at) return;
+  }
+};
+const needed = new Set([""]);
+for (const place of needed) {
+  const of = wanted[place] || {};
+  for (const name of Object.keys({ ...of.dependencies, ...of.optionalDependencies, ...of.peerDependencies })) {
+    const found = find(place, name);
+    if (found && isOurs(wanted[found])) needed.add(found);
+  }
+}
+const isWanted = (place) => place && isOurs(wanted[place]) && (!wanted[place].optional || needed.has(place));
+const ours = Object.keys(wanted).filter(isWanted);
 let absent = ours.filter((place) => !there[place]);
 if (process.argv[1] !== "ci") {
   const places = (name) => ours.filter((place) => place.endsWith("node_modules/" + name));
-  const needed = Object.values(wanted).map((of) => Object.keys(of.optionalDependencies || {}).flatMap(places));
-  const without = needed.filter((all) => !all.some((place) => there[place])).flat();
+  const choices = Object.values(wanted).map((of) => Object.keys(of.optionalDependencies || {}).flatMap(places));
+  const without = choices.filter((all) => !all.some((place) => there[place])).flat();
   absent = absent.filter((place) => !wanted[place].optional || without.includes(place));
 }
 if (absent.length) {

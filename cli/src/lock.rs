@@ -205,10 +205,14 @@ async fn make_for_brought(
     how: How,
 ) -> Result<(), Failure> {
     let client = registries::client(&loaded.places, &loaded.host, loaded.offline)?;
-    let (lockfile, changes) = make(loaded, &client, found.clone(), &how).await?;
+    let (lockfile, changes) = make(loaded, &client, found, &how).await?;
     make_private(&loaded.places.locks())?;
-    agents::take_away(loaded, path, found.as_ref(), &lockfile)?;
+    let one = agents::alone(loaded, path)?;
+    let now = read(path)?;
+    let lockfile = agents::with_agents_of(lockfile, &now, &how);
+    agents::take_away(loaded, path, now.as_ref(), &lockfile)?;
     write(path, &lockfile)?;
+    drop(one);
     say(&changes);
     loaded.lock = Some(lockfile);
     Ok(())

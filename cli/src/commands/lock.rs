@@ -61,11 +61,12 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         yes: args.yes,
     };
     let old = lock::read(&path)?;
-    let (lockfile, changes) = lock::make(&loaded, &client, old.clone(), &how).await?;
+    let (lockfile, changes) = lock::make(&loaded, &client, old, &how).await?;
     let _one = lock::agents::alone(&loaded, &path)?;
     // Registries may take their time, and an agent have been pinned meanwhile.
-    let lockfile = lock::agents::with_agents_of(lockfile, &lock::read(&path)?, &how);
-    lock::agents::take_away(&loaded, &path, old.as_ref(), &lockfile)?;
+    let now = lock::read(&path)?;
+    let lockfile = lock::agents::with_agents_of(lockfile, &now, &how);
+    lock::agents::take_away(&loaded, &path, now.as_ref(), &lockfile)?;
     let written = lock::write(&path, &lockfile)?;
     let written = features::write_devcontainer(&loaded, &lockfile)? || written;
     if as_json {

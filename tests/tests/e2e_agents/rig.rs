@@ -1,7 +1,7 @@
 //! What the tests of this binary share: the stand-ins, an image with npm, a package of an agent that is none, and workspaces of
 //! people who have a key in their environment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -113,6 +113,8 @@ fn pack_greets(into: &Path, version: &str) {
 pub struct Published(&'static str);
 
 const BUILDS: [(&str, &str); 2] = [("builds", "linux"), ("builds-elsewhere", "darwin")];
+/// What the latter needs, for any platform.
+const NEEDED_ELSEWHERE: &str = "needed-elsewhere";
 
 impl Published {
     pub fn new(version: &'static str) -> Self {
@@ -138,13 +140,18 @@ impl Published {
     /// The same builds with these words in them.
     pub fn with_bytes_of_builds(&self, words: &str) {
         for (name, os) in BUILDS {
-            let manifest = serde_json::json!({ "name": name, "version": "1.0.0", "os": [os] });
+            let needs = (name == BUILDS[1].0).then_some((NEEDED_ELSEWHERE, "1.0.0"));
+            let needs: BTreeMap<&str, &str> = needs.into_iter().collect();
+            let manifest = serde_json::json!({ "name": name, "version": "1.0.0", "os": [os], "dependencies": needs });
             let files = [
                 ("package.json", manifest.to_string()),
                 ("build", words.to_owned()),
             ];
             pack(&shared().packages, name, &files);
         }
+        let manifest = serde_json::json!({ "name": NEEDED_ELSEWHERE, "version": "1.0.0" });
+        let files = [("package.json", manifest.to_string())];
+        pack(&shared().packages, NEEDED_ELSEWHERE, &files);
     }
 
     /// A later version of what it needs.
@@ -155,7 +162,13 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        for name in [self.0, "greets-1.1.0", "builds", "builds-elsewhere"] {
+        for name in [
+            self.0,
+            "greets-1.1.0",
+            "builds",
+            "builds-elsewhere",
+            NEEDED_ELSEWHERE,
+        ] {
             let _ = fs::remove_file(shared().packages.join(format!("{name}.tgz")));
         }
     }
