@@ -128,6 +128,15 @@ impl Approvals {
         with(&review.agent).or_else(|| with(&None))
     }
 
+    /// Approves another in the place of one that is approved still. Whether it is.
+    fn renew(&mut self, before: &Review, now: Review, exists: &dyn Fn(&str) -> bool) -> bool {
+        let is_approved = self.judge(before, exists) == Verdict::Approved;
+        if is_approved {
+            self.approve(now);
+        }
+        is_approved
+    }
+
     /// Notes an approval, in place of an earlier one of the same config.
     fn approve(&mut self, review: Review) {
         self.approvals
@@ -200,6 +209,23 @@ pub fn approve(loaded: &Loaded) -> Result<(), Failure> {
     let mut approvals = Approvals::load(&loaded.places, &loaded.workspace)?;
     approvals.approve(loaded.review());
     approvals.save(&loaded.places)
+}
+
+/// Approves what was reviewed as it is now that its agent is installed: with these packages and no others.
+///
+/// # Errors
+/// Where it is not approved any more: somebody took that back meanwhile.
+pub fn approve_installed(reviewed: &Loaded, installed: &Loaded) -> Result<(), Failure> {
+    let mut approvals = Approvals::load(&reviewed.places, &reviewed.workspace)?;
+    let exists = |path: &str| engine::control::is_there(&reviewed.workspace, path);
+    if !approvals.renew(&reviewed.review(), installed.review(), &exists) {
+        return Err(Failure::new(
+            "not-approved",
+            "what was approved was taken back while the agent was being installed; nothing was started",
+        )
+        .help("run it again to be asked anew"));
+    }
+    approvals.save(&reviewed.places)
 }
 
 /// The lines of a first review. Every one is a whole line, escaped where it was made.
@@ -315,6 +341,20 @@ mod tests {
         );
         assert!(shown.iter().any(|l| l == "  + reach b.test:443 (https)"));
         assert!(!shown.iter().any(|l| l.contains("a.test")));
+    }
+
+    #[test]
+    fn what_is_not_approved_any_more_is_not_approved_by_what_came_of_it() {
+        let (before, now) = (
+            review("agentcontainer.json", r#""a.test""#),
+            review("agentcontainer.json", r#""a.test", "b.test""#),
+        );
+        let mut approvals = approved(std::slice::from_ref(&before));
+        assert!(approvals.renew(&before, now.clone(), &|_| true));
+        assert_eq!(approvals.judge(&now, &|_| true), Verdict::Approved);
+        let mut revoked = Approvals::default();
+        assert!(!revoked.renew(&before, now.clone(), &|_| true));
+        assert_eq!(revoked.judge(&now, &|_| true), Verdict::First);
     }
 
     #[test]

@@ -130,6 +130,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     // What was reviewed is what the workspace says; the container is made with what is left of it.
     loaded.limits.clone().apply(&mut loaded.config);
     agent::keep_grant(&mut loaded)?;
+    reviewed.config.profile = loaded.config.profile.clone();
     let mut record = start::record_of(&loaded, &asked)?;
     refuse_taken_name(&loaded, &record)?;
     let mut signals = Signals::register()?;
@@ -146,8 +147,9 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     lock::agents::keep(&mut loaded, brought)?;
     if is_new {
         // What was approved was to be installed; from now on it is these packages.
-        reviewed.config.profile = loaded.config.profile.clone();
-        trust::approve(&reviewed)?;
+        let mut installed = reviewed.clone();
+        installed.config.profile = loaded.config.profile.clone();
+        trust::approve_installed(&reviewed, &installed)?;
     }
     let credentials = credentials::resolve(&loaded, args.detach).await?;
     record.save(&loaded.places)?;
