@@ -527,14 +527,17 @@ mod tests {
             std::fs::write(dir.path().join(file), whole).unwrap();
         };
         let wanted = serde_json::json!({
-            "": {},
-            "node_modules/a": { "optionalDependencies": { "b": "1", "c": "1" } },
+            "": { "dependencies": { "a": "1" } },
+            "node_modules/a": { "optionalDependencies": { "b": "1", "c": "1", "d": "1" } },
             "node_modules/b": { "optional": true, "os": ["linux"] },
-            "node_modules/c": { "optional": true, "os": "linux", "cpu": ["!none"] },
-            "node_modules/d": { "optional": true, "os": ["darwin"] },
+            "node_modules/c": { "optional": true, "os": "linux", "cpu": ["!none"], "dependencies": { "i": "1" } },
+            "node_modules/d": { "optional": true, "os": ["darwin"], "dependencies": { "h": "1" } },
             "node_modules/e": { "optional": true, "os": ["!linux"] },
             "node_modules/f": { "optional": true, "cpu": ["none"] },
             "node_modules/g": { "optional": true, "libc": ["none"] },
+            // Only for what is for another platform.
+            "node_modules/h": { "optional": true },
+            "node_modules/c/node_modules/i": { "optional": true },
         });
         there("package-lock.json", &wanted);
         let said = |how: &str, installed: &[&str]| {
@@ -551,9 +554,14 @@ mod tests {
             assert_eq!(out.status.success(), said.is_empty(), "{said}");
             said.trim().to_owned()
         };
-        assert_eq!(said("ci", &["a", "b", "c"]), "");
-        assert_eq!(said("ci", &["a", "b"]), "NOTWHOLE node_modules/c");
-        assert_eq!(said("ci", &["b", "c"]), "NOTWHOLE node_modules/a");
+        let inner = "c/node_modules/i";
+        assert_eq!(said("ci", &["a", "b", "c", inner]), "");
+        assert_eq!(
+            said("ci", &["a", "b", "c"]),
+            "NOTWHOLE node_modules/c/node_modules/i"
+        );
+        assert_eq!(said("ci", &["a", "b", inner]), "NOTWHOLE node_modules/c");
+        assert_eq!(said("ci", &["b", "c", inner]), "NOTWHOLE node_modules/a");
         assert_eq!(said("install", &["a", "b"]), "");
         assert_eq!(
             said("install", &["a"]),
