@@ -4,17 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit::Verdict;
-use enforcer::secrets::Secrets;
 use enforcer::session::Session;
-use enforcer::trusted::Trusted;
 use policy::EffectivePolicy;
-use schema::session::SessionId;
 use serde_json::json;
 
 use crate::files::{Case, said};
 use crate::later::{carried, happens};
 use crate::policy as parsed;
-use crate::secrets::{file, inside};
+use crate::secrets::{both, file, inside, open_with};
 
 /// `A` is for these programs, `B` for all.
 fn gated(programs: &[&str]) -> EffectivePolicy {
@@ -29,27 +26,7 @@ fn gated(programs: &[&str]) -> EffectivePolicy {
 }
 
 async fn open(case: &Case, programs: &[&str]) -> Arc<Session> {
-    let files = vec![file("A", "first-value-of-a", 0), file("B", "value-of-b", 0)];
-    let trusted = Trusted {
-        roots: Vec::new(),
-        secrets: Vec::new(),
-        files: Secrets::new(files),
-        owner: None,
-    };
-    let id = SessionId::parse(&case.id).unwrap();
-    let places = Arc::clone(&case.rig.places);
-    let policy = gated(programs);
-    Session::open(
-        places,
-        id,
-        "/test".into(),
-        policy,
-        trusted,
-        0,
-        Arc::default(),
-    )
-    .await
-    .unwrap()
+    open_with(case, gated(programs), both()).await
 }
 
 fn copy(from: &str, case: &Case, to: &str) {

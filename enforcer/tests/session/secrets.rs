@@ -8,6 +8,7 @@ use api::v1;
 use enforcer::secrets::Secrets;
 use enforcer::session::Session;
 use enforcer::trusted::Trusted;
+use policy::EffectivePolicy;
 use schema::session::SessionId;
 use serde_json::{Value, json};
 
@@ -34,6 +35,15 @@ async fn open(case: &Case, files: Vec<v1::SecretFile>, rules: Value) -> Arc<Sess
     let policy = parsed(json!({
         "version": 1, "network": [{}], "gateway": {}, "files": rules, "secrets": { "all": names }
     }));
+    open_with(case, policy, files).await
+}
+
+/// A session of this policy with these secrets.
+pub async fn open_with(
+    case: &Case,
+    policy: EffectivePolicy,
+    files: Vec<v1::SecretFile>,
+) -> Arc<Session> {
     let trusted = Trusted {
         roots: Vec::new(),
         secrets: Vec::new(),
@@ -53,7 +63,7 @@ async fn open(case: &Case, files: Vec<v1::SecretFile>, rules: Value) -> Arc<Sess
     .unwrap()
 }
 
-fn both() -> Vec<v1::SecretFile> {
+pub fn both() -> Vec<v1::SecretFile> {
     vec![file("A", "first-value-of-a", 0), file("B", "value-of-b", 0)]
 }
 
