@@ -6,9 +6,11 @@
 mod fake;
 pub mod hand;
 pub mod keep;
+mod seed;
 pub mod supply;
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use api::v1;
@@ -21,7 +23,7 @@ use schema::diag::Diagnostic;
 use schema::hostconfig::{Grant, HostConfig};
 use schema::remote::Remote;
 use schema::request::PathGlob;
-use secrets::{EXEC_DEADLINE, Fetched, Input};
+use secrets::{EXEC_DEADLINE, Fetched, Input, PlaceholderError, Seed};
 use serde_json::Value;
 
 use crate::loaded::Loaded;
@@ -43,15 +45,26 @@ pub struct Resolved {
     until: Option<u64>,
 }
 
+/// What stands for a value inside, or why nothing can.
+type Stands = Result<String, PlaceholderError>;
+
 /// Fetches every credential and secret of the effective policy.
 ///
 /// # Errors
 /// Whatever keeps one of them from being fetched, at its grant's place in config.toml.
 pub async fn resolve(loaded: &Loaded, detached: bool) -> Result<Vec<Resolved>, Failure> {
     let asker = if detached { Asker::Command } else { Asker::Run };
+    let stands = |credential: &str, value: &secrets::Secret| {
+        let seed = Seed {
+            key: &seed::key(&loaded.places)?,
+            workspace: loaded.workspace.as_os_str().as_bytes(),
+            credential,
+        };
+        Ok(secrets::placeholder(value, seed))
+    };
     let mut out = Vec::new();
     for credential in &loaded.policy.credentials {
-        out.push(resolve_one(&loaded.host, credential, asker).await?);
+        out.push(resolve_one(&loaded.host, credential, asker, &stands).await?);
     }
     for secret in &loaded.policy.secrets.all {
         out.push(resolve_file(&loaded.host, secret, asker).await?);
@@ -63,13 +76,14 @@ async fn resolve_one(
     host: &HostConfig,
     credential: &Credential,
     asker: Asker<'_>,
+    stands: &dyn Fn(&str, &secrets::Secret) -> Result<Stands, Failure>,
 ) -> Result<Resolved, Failure> {
     let name = &credential.name;
     let grant = granted(host, Kind::Credential, name)?;
     let fetched = fetch(host, name, &grant, asker).await?;
     let placeholder = match &credential.env {
         Some(_) => {
-            secrets::placeholder(&fetched.value).map_err(|e| unfit(name, &grant, &e.to_string()))?
+            stands(name, &fetched.value)?.map_err(|e| unfit(name, &grant, &e.to_string()))?
         }
         None => String::new(),
     };
@@ -410,9 +424,16 @@ mod tests {
         let mut out = Vec::new();
         for credential in &policy().credentials {
             out.push(
-                resolve_one(&host(), credential, Asker::Command)
-                    .await
-                    .unwrap(),
+                resolve_one(&host(), credential, Asker::Command, &|credential, value| {
+                    let seed = Seed {
+                        key: &[0; secrets::KEY_BYTES],
+                        workspace: b"/work",
+                        credential,
+                    };
+                    Ok(secrets::placeholder(value, seed))
+                })
+                .await
+                .unwrap(),
             );
         }
         out

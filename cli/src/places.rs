@@ -51,6 +51,11 @@ impl Places {
         })
     }
 
+    /// What placeholders of credentials are derived with.
+    pub fn placeholder_key(&self) -> PathBuf {
+        self.state.join("placeholder.key")
+    }
+
     pub fn sessions(&self) -> PathBuf {
         self.state.join("sessions")
     }

@@ -127,13 +127,11 @@ pub async fn prepare(
         }
         let created = engine.create(&checked).await?;
         if let Some(parts) = &asked.agent {
-            let seeds = loaded
-                .config
-                .profile
-                .as_ref()
-                .map_or(&[][..], |a| a.profile.seeds);
+            let folder = &planned.request.working_dir;
+            let added = loaded.config.profile.as_ref();
+            let seeds = added.map_or_else(Vec::new, |a| a.profile.beginnings(folder, &inside));
             engine
-                .furnish(&created.id, parts, seeds, &planned.identity)
+                .furnish(&created.id, parts, &seeds, &planned.identity)
                 .await?;
         }
         let mut remarks = planned.notes;

@@ -101,7 +101,7 @@ impl Engine {
         &self,
         container: &str,
         parts: &AgentParts,
-        seeds: &[(&str, &str)],
+        seeds: &[(&str, String)],
         identity: &Identity,
     ) -> Result<(), EngineError> {
         let owner = (identity.uid, identity.gid);

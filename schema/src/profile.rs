@@ -45,7 +45,8 @@ pub struct Profile {
     pub hosts: &'static [&'static str],
     /// The file of instructions, below [`STATE`].
     pub instructions: Option<&'static str>,
-    /// Files that a new state begins with, below [`STATE`]: what keeps first questions from being asked.
+    /// Files that a new state begins with, below [`STATE`]: what keeps first questions from being asked. `{folder}` is the folder
+    /// that the agent works in, `{key}` the end of what it has for its key, as it notes which keys it may use.
     pub seeds: &'static [(&'static str, &'static str)],
 }
 
@@ -110,6 +111,17 @@ pub struct Install {
 
 const QUIET: (&str, &str) = ("DO_NOT_TRACK", "1");
 
+/// At its prompt at once: the container is what the person trusts the folder's files to, and the key is the one they granted.
+const CLAUDE: &str = r#"{
+"hasCompletedOnboarding": true,
+"projects": {"{folder}": {"hasTrustDialogAccepted": true}},
+"customApiKeyResponses": {"approved": ["{key}"]}
+}
+"#;
+
+/// How many characters of a key Claude Code notes.
+const END_OF_KEY: usize = 20;
+
 /// By a key alone, without a login; the container is the sandbox, and Codex's own cannot be made in it.
 const CODEX: &str = r#"check_for_update_on_startup = false
 model_provider = "openai-key"
@@ -168,7 +180,7 @@ pub const PROFILES: &[Profile] = &[
         ],
         hosts: &[],
         instructions: Some("CLAUDE.md"),
-        seeds: &[(".claude.json", "{\"hasCompletedOnboarding\":true}\n")],
+        seeds: &[(".claude.json", CLAUDE)],
     },
     Profile {
         name: "codex",
@@ -295,6 +307,28 @@ impl Profile {
         };
         self.env.iter().filter_map(set).collect()
     }
+
+    /// What a new state begins with, for an agent that works in `folder` and finds `inside` in its variables.
+    pub fn beginnings(
+        &self,
+        folder: &str,
+        inside: &BTreeMap<String, String>,
+    ) -> Vec<(&'static str, String)> {
+        let keys = self.credentials.iter();
+        let key = keys.filter_map(|key| inside.get(key.env)).next();
+        let key = key.map_or("", String::as_str);
+        let end = key.char_indices().rev().take(END_OF_KEY).last();
+        let end = end.map_or("", |(at, _)| &key[at..]);
+        let written = |text: &str| {
+            let quoted = serde_json::Value::from(text).to_string();
+            quoted[1..quoted.len() - 1].to_owned()
+        };
+        let filled = |(file, content): &(&'static str, &str)| {
+            let content = content.replace("{key}", &written(end));
+            (*file, content.replace("{folder}", &written(folder)))
+        };
+        self.seeds.iter().map(filled).collect()
+    }
 }
 
 // === impl Added ===
@@ -312,6 +346,31 @@ mod tests {
     use super::*;
     use crate::image::ImageRef;
     use crate::provider;
+
+    #[test]
+    fn a_state_begins_with_its_folder_and_the_end_of_its_key() {
+        let claude = named("claude").unwrap();
+        let variable =
+            |key: &str| BTreeMap::from([("ANTHROPIC_API_KEY".to_owned(), key.to_owned())]);
+        let begun = |folder: &str, key: &str| {
+            let files = claude.beginnings(folder, &variable(key));
+            let [(".claude.json", content)] = files.as_slice() else {
+                panic!("{files:?}");
+            };
+            serde_json::from_str::<serde_json::Value>(content).unwrap()
+        };
+        let folder = "/workspaces/a \"b\" {key}";
+        let value = begun(folder, "sk-ant-api03-0123456789abcdefghijKLMNOP");
+        assert_eq!(value["projects"][folder]["hasTrustDialogAccepted"], true);
+        let approved = &value["customApiKeyResponses"]["approved"];
+        assert_eq!(*approved, serde_json::json!(["6789abcdefghijKLMNOP"]));
+        assert_eq!(
+            begun("/w", "short")["customApiKeyResponses"]["approved"][0],
+            "short"
+        );
+        let none = claude.beginnings("/w", &BTreeMap::new());
+        assert!(none[0].1.contains(r#""approved": [""]"#), "{none:?}");
+    }
 
     #[test]
     fn every_profile_is_whole() {

@@ -8,6 +8,6 @@ mod source;
 mod value;
 
 pub use https::{HttpsError, MAX_ANSWER_BYTES};
-pub use placeholder::{MIN_RANDOM, PlaceholderError, placeholder};
+pub use placeholder::{KEY_BYTES, MIN_RANDOM, PlaceholderError, Seed, placeholder};
 pub use source::{EXEC_DEADLINE, Host, Input, MAX_STDERR_BYTES, SourceError, fetch};
 pub use value::{Fetched, MAX_VALUE_BYTES, MIN_VALUE_BYTES, Secret, ValueError};

@@ -1,9 +1,17 @@
-//! What stands for a value inside a container: random, as long as the value and of its shape, so that programs that look at a
-//! key before they use it are content. Worth nothing to whoever reads it; the gateway alone knows what it stands for.
+//! What stands for a value inside a container: as long as the value and of its shape, so that programs that look at a key before
+//! they use it are content. Worth nothing to whoever reads it; the gateway alone knows what it stands for.
+//!
+//! Its characters come out of a key of the host's, and are the same for a workspace in each session: an agent that asks a person
+//! once whether it may use a key, and notes the answer by the key's last characters, need not ask again.
 
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 use thiserror::Error;
 
 use crate::value::Secret;
+
+/// Of a [`Seed`]: a block of SHA-256, which HMAC takes as it is (RFC 2104).
+pub const KEY_BYTES: usize = 64;
 
 /// Fewest random characters in a placeholder: so that it is met nowhere by chance.
 pub const MIN_RANDOM: usize = 16;
@@ -51,15 +59,22 @@ pub enum PlaceholderError {
         "the value leaves room for {0} random characters in its placeholder, and {MIN_RANDOM} are needed: a shorter one could be met by chance"
     )]
     Short(usize),
-    #[error("no random bytes: {0}")]
-    Random(#[from] getrandom::Error),
+}
+
+/// What a placeholder's characters are derived from.
+#[derive(Clone, Copy)]
+pub struct Seed<'a> {
+    /// The host's, random, and nowhere else.
+    pub key: &'a [u8; KEY_BYTES],
+    pub workspace: &'a [u8],
+    pub credential: &'a str,
 }
 
 /// A placeholder for the value: of its length, with its public beginning, and `-`, `_` and `.` where it has them.
 ///
 /// # Errors
 /// [`PlaceholderError::Short`] for a value that is too short to be told apart from anything else.
-pub fn placeholder(value: &Secret) -> Result<String, PlaceholderError> {
+pub fn placeholder(value: &Secret, seed: Seed<'_>) -> Result<String, PlaceholderError> {
     let value = value.expose();
     let public = PUBLIC
         .iter()
@@ -70,13 +85,13 @@ pub fn placeholder(value: &Secret) -> Result<String, PlaceholderError> {
     if free < MIN_RANDOM {
         return Err(PlaceholderError::Short(free));
     }
+    let mut stream = Stream::of(seed);
     loop {
-        let mut random = Random::default();
         let mut out: Vec<u8> = kept.to_vec();
         for byte in rest {
             out.push(match is_joint(*byte) {
                 true => *byte,
-                false => random.one_of(alphabet)?,
+                false => stream.one_of(alphabet),
             });
         }
         if out != value {
@@ -104,23 +119,39 @@ fn alphabet(rest: &[u8]) -> &'static [u8] {
         .unwrap_or(BOTH)
 }
 
-/// Random bytes, fetched a block at a time.
-#[derive(Default)]
-struct Random {
+/// The bytes of a seed: HMAC-SHA256 in counter mode (NIST SP 800-108r1, 4.1) under its key, about its credential and workspace.
+struct Stream {
+    mac: Hmac<Sha256>,
+    blocks: u32,
     block: Vec<u8>,
 }
 
-impl Random {
+impl Stream {
+    fn of(seed: Seed<'_>) -> Self {
+        let mut mac = Hmac::<Sha256>::new(seed.key.into());
+        let name = seed.credential.as_bytes();
+        mac.update(&u64::try_from(name.len()).unwrap_or(u64::MAX).to_be_bytes());
+        mac.update(name);
+        mac.update(seed.workspace);
+        Self {
+            mac,
+            blocks: 0,
+            block: Vec::new(),
+        }
+    }
+
     /// One of at most 128 characters, each as likely as the others.
-    fn one_of(&mut self, alphabet: &[u8]) -> Result<u8, getrandom::Error> {
+    fn one_of(&mut self, alphabet: &[u8]) -> u8 {
         loop {
             let Some(byte) = self.block.pop() else {
-                self.block.resize(256, 0);
-                getrandom::fill(&mut self.block)?;
+                let mut mac = self.mac.clone();
+                mac.update(&self.blocks.to_be_bytes());
+                self.blocks = self.blocks.wrapping_add(1);
+                self.block = mac.finalize().into_bytes().to_vec();
                 continue;
             };
             if let Some(chosen) = alphabet.get(usize::from(byte & 0x7f)) {
-                return Ok(*chosen);
+                return *chosen;
             }
         }
     }
@@ -133,8 +164,18 @@ mod tests {
 
     use super::*;
 
+    const SEED: Seed<'_> = Seed {
+        key: &[7; KEY_BYTES],
+        workspace: b"/home/dev/project",
+        credential: "github",
+    };
+
     fn of(value: &str) -> Result<String, PlaceholderError> {
-        placeholder(&Secret::new(value.as_bytes().to_vec()).unwrap())
+        from(value, SEED)
+    }
+
+    fn from(value: &str, seed: Seed<'_>) -> Result<String, PlaceholderError> {
+        placeholder(&Secret::new(value.as_bytes().to_vec()).unwrap(), seed)
     }
 
     #[test]
@@ -193,9 +234,38 @@ mod tests {
     }
 
     #[test]
-    fn two_placeholders_of_one_value_differ() {
-        let all: BTreeSet<_> = (0..100).map(|_| of("AbCdEfGhIjKlMnOp").unwrap()).collect();
-        assert_eq!(all.len(), 100);
+    fn one_workspace_has_one_placeholder_and_no_other_has_it() {
+        let value = "AbCdEfGhIjKlMnOp";
+        let first = of(value).unwrap();
+        assert_eq!(of(value).unwrap(), first);
+        // Not by the value: one that follows another in rotation has the same.
+        assert_eq!(of("ZbCdEfGhIjKlMnOp").unwrap(), first);
+        let mut all = BTreeSet::from([first]);
+        let others = [
+            Seed {
+                key: &[8; KEY_BYTES],
+                ..SEED
+            },
+            Seed {
+                workspace: b"/home/dev/projecu",
+                ..SEED
+            },
+            Seed {
+                credential: "gitlab",
+                ..SEED
+            },
+            // The same bytes in a row, parted elsewhere.
+            Seed {
+                credential: "githu",
+                workspace: b"b/home/dev/project",
+                ..SEED
+            },
+        ];
+        all.extend(others.map(|seed| from(value, seed).unwrap()));
+        assert_eq!(all.len(), 5);
+        // What would be the value itself is another.
+        let own = of(value).unwrap();
+        assert_ne!(of(&own).unwrap(), own);
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! Real agents from their registry, run non-interactively against a stand-in for their model's API. What the API was sent proves
+//! Real agents from their registry, run non-interactively and on a terminal against a stand-in for their model's API. What the API was sent proves
 //! that the key arrived; the search proves that it was nowhere else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use agentcontainer_tests::place::token;
@@ -273,6 +275,91 @@ fn claude_code_answers_with_a_key_that_is_nowhere_inside() {
 }
 
 /// One that is run to its end: what its API was sent in which field, and that ordinary work was refused nothing.
+/// An agent on a terminal, and everything that its screen was sent.
+struct OnTerminal {
+    child: Child,
+    screen: Arc<Mutex<String>>,
+}
+
+impl OnTerminal {
+    fn start(desk: &Desk, key: &str, words: &[&str]) -> Self {
+        let run = desk.command(Some(key), words);
+        let quoted = |word: &OsStr| format!("'{}'", word.to_str().unwrap());
+        let all = [run.get_program()].into_iter().chain(run.get_args());
+        let line: Vec<String> = all.map(quoted).collect();
+        let mut script = Command::new("script");
+        desk.workspace.environment(&mut script);
+        let line = format!("stty rows 40 cols 120; exec {}", line.join(" "));
+        script
+            .args(["-qefc", &line, "/dev/null"])
+            .env("TERM", "xterm-256color")
+            .env("ANTHROPIC_API_KEY", key)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = script.spawn().unwrap();
+        let screen = Arc::new(Mutex::new(String::new()));
+        let mut from = child.stdout.take().unwrap();
+        let into = screen.clone();
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(read @ 1..) = from.read(&mut piece) {
+                let text = String::from_utf8_lossy(&piece[..read]);
+                into.lock().unwrap().push_str(&text);
+            }
+        });
+        Self { child, screen }
+    }
+
+    /// Waits for words, wherever the terminal was told to put them.
+    fn shows(&self, words: &str) -> String {
+        let began = Instant::now();
+        loop {
+            let screen = self.screen.lock().unwrap().clone();
+            if screen.contains(words) {
+                return screen;
+            }
+            assert!(began.elapsed() < LONG, "no {words:?} in {screen:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn types(&mut self, keys: &str) {
+        let input = self.child.stdin.as_mut().unwrap();
+        input.write_all(keys.as_bytes()).unwrap();
+        input.flush().unwrap();
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn claude_code_is_at_its_prompt_without_a_question() {
+    let (key, desk) = (key(), desk());
+    // The second time with the state that the first one left, and what stands for the key has to be the same.
+    for run in ["first", "second"] {
+        let name = token(run);
+        let words = ["run", "--yes", "--name", &name, "--image", IMAGE, "claude"];
+        let mut agent = OnTerminal::start(&desk, &key, &words);
+        let screen = agent.shows("for shortcuts");
+        for question in ["trust this folder", "custom API key"] {
+            assert!(!screen.contains(question), "{screen:?}");
+        }
+        agent.types(&format!("say {name}"));
+        agent.shows(&name);
+        agent.types("\r");
+        let heard = asked_with("api.anthropic.com", &name);
+        assert_eq!(heard["headers"]["x-api-key"], key.as_str());
+        agent.shows(ANSWER);
+        desk.workspace.cli(&["stop", &name]).status(0);
+        desk.workspace.cli(&["rm", &name]);
+    }
+}
+
 struct Real {
     agent: &'static str,
     variable: &'static str,
