@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{ebpf, image, paths, sh};
+use crate::{ebpf, image as images, paths, sh};
 
 /// The image's name.
-const IMAGE: &str = "agentcontainer-agents";
+pub const IMAGE: &str = "agentcontainer-agents";
 /// Where npm in the image looks for packages.
 const REGISTRY: &str = "https://npm.registry.test/";
 /// In the image: npm, and node as a package of its own.
@@ -66,8 +66,7 @@ pub fn ensure(host: &str) -> Result<PathBuf> {
         "npm is not installed: cargo xtask setup --dev"
     );
     let cache = paths::cache().join("npm");
-    fs::create_dir_all(&cache)?;
-    load(host, &cache)?;
+    image(host)?;
     let packages = cache.join("packages");
     fs::create_dir_all(&packages)?;
     for package in PACKAGES {
@@ -97,16 +96,18 @@ fn pack(package: &str, into: &Path) -> Result<()> {
 }
 
 /// The test image and what npm needs above it.
-fn load(host: &str, cache: &Path) -> Result<()> {
+pub fn image(host: &str) -> Result<()> {
+    let cache = paths::cache().join("npm");
+    fs::create_dir_all(&cache)?;
     let docker = || {
         let mut docker = sh::command("docker", ["--host", host]);
         docker.stdin(Stdio::null()).stdout(Stdio::null());
         docker
     };
-    image::ensure(host, image::TEST)?;
+    images::ensure(host, images::TEST)?;
     let base = sh::output(
         docker()
-            .args(["image", "inspect", "--format", "{{.Id}}", image::TEST])
+            .args(["image", "inspect", "--format", "{{.Id}}", images::TEST])
             .stdout(Stdio::piped()),
     )?;
     let key = ebpf::sha256(format!("{base} {IN_IMAGE:?} {REGISTRY}").as_bytes());
@@ -130,7 +131,7 @@ fn load(host: &str, cache: &Path) -> Result<()> {
              rm -rf node_modules";
         sh::run(
             Command::new("sh")
-                .args(["-ec", script, "stage", REGISTRY, image::TEST])
+                .args(["-ec", script, "stage", REGISTRY, images::TEST])
                 .current_dir(&stage),
         )?;
         ensure!(into.join("bin/node").is_file(), "no node in {NODE}");

@@ -2,6 +2,7 @@
 //! alternate between the two. Everything but `start` runs in mount and network namespaces of its own, with the enforcer,
 //! the gateway and init as `dist` builds them and no engine: what is left behind goes with the namespaces.
 
+mod builds;
 mod carry;
 mod driver;
 mod gate;
@@ -21,7 +22,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{dist, paths, sh};
+use crate::{dist, engine, paths, sh};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -37,6 +38,9 @@ pub struct Arguments {
     /// Set by `bench` itself, in the namespaces it made
     #[arg(long, hide = true)]
     inside: bool,
+    /// Set by `vm`: the engine is the one of `DOCKER_HOST`, and has the test image alone
+    #[arg(long, hide = true)]
+    guest: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -51,8 +55,10 @@ enum Section {
     Memory,
     /// From the command line to the program's first instruction, against `docker run`
     Start,
-    /// Starts and opens under rules about files and programs, against none
+    /// Starts of sessions and programs, and opens, under rules about files and programs, against none
     Rules,
+    /// git, npm and cargo under rules about files and programs, against none
+    Builds,
     /// `lock`, `verify` and pulling, against cosign and docker
     Supply,
     /// What the gateway's inspectors cost, each alone and on requests
@@ -163,7 +169,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         start::run(effort)?;
     }
     if wanted(Section::Rules) {
-        rules::run(effort)?;
+        with_engine(arguments.guest, &|host| {
+            rules::run(host, arguments.guest, effort)
+        })?;
+    }
+    if wanted(Section::Builds) {
+        with_engine(arguments.guest, &|host| {
+            builds::run(host, arguments.guest, effort)
+        })?;
     }
     if wanted(Section::Supply) {
         supply::run(effort)?;
@@ -173,6 +186,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     println!("\nload average at the end: {}", report::load_average()?);
     Ok(())
+}
+
+/// Measures with the engine of tests, which is stopped again where it was started here.
+fn with_engine(guest: bool, measured: &dyn Fn(&str) -> Result<()>) -> Result<()> {
+    if guest {
+        return measured(&std::env::var("DOCKER_HOST").context("no DOCKER_HOST")?);
+    }
+    let (host, started) = engine::ensure_running_here()?;
+    let measured = measured(&host);
+    if started {
+        engine::stop()?;
+    }
+    measured
 }
 
 /// The gateway as a library, over sockets on loopback: no session is needed for it.

@@ -1,27 +1,20 @@
 //! What rules about files and programs cost whoever is under them: a program started and waited for, a file opened and closed, in sessions that
 //! differ in their rules alone, by turns. Which layer carries them here is in the session's banner; with BPF LSM it is another.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Effort;
 use super::report::{self, Series};
 use super::start::Place;
-use crate::{engine, image};
+use crate::image;
 
 /// Starts `true`, or opens a file, as often as its first argument says, and prints the nanoseconds that took.
 const START: &str = "n=$1; a=$(date +%s%N); while [ $n -gt 0 ]; do /usr/bin/true; n=$((n-1)); done; b=$(date +%s%N); echo $((b-a))";
 const OPEN: &str = "n=$1; a=$(date +%s%N); while [ $n -gt 0 ]; do : </etc/hostname; n=$((n-1)); done; b=$(date +%s%N); echo $((b-a))";
 const BASE: &str = "none";
-
-pub fn run(effort: Effort) -> Result<()> {
-    let (host, started) = engine::ensure_running_here()?;
-    let measured = image::ensure(&host, image::DEMO).and_then(|()| measure(&host, effort));
-    if started {
-        engine::stop()?;
-    }
-    measured
-}
 
 /// Sessions by name, with what is special in each.
 fn sessions() -> [(&'static str, Value); 4] {
@@ -51,13 +44,28 @@ fn sessions() -> [(&'static str, Value); 4] {
     ]
 }
 
-fn measure(host: &str, effort: Effort) -> Result<()> {
-    let place = Place::new(host)?;
+pub fn run(host: &str, guest: bool, effort: Effort) -> Result<()> {
+    let image = if guest { image::TEST } else { image::DEMO };
+    if !guest {
+        image::ensure(host, image)?;
+    }
+    let place = Place::new(host, image)?;
     let sessions = sessions();
+    let under = |capabilities: &Value| {
+        place.configure(&json!({ "image": image, "agent": { "capabilities": capabilities } }))
+    };
+    let mut starts: Vec<Vec<f64>> = vec![Vec::new(); sessions.len()];
+    for _ in 0..effort.starts {
+        for ((_, capabilities), of) in sessions.iter().zip(&mut starts) {
+            under(capabilities)?;
+            let began = Instant::now();
+            place.cli(&["run", "--yes", "--lock", "--", "true"])?;
+            of.push(began.elapsed().as_nanos() as f64);
+        }
+    }
+    table("a session begun and ended", &sessions, starts);
     for (n, (_, capabilities)) in sessions.iter().enumerate() {
-        place.configure(
-            &json!({ "image": image::DEMO, "agent": { "capabilities": capabilities } }),
-        )?;
+        under(capabilities)?;
         let name = name(n);
         place.cli(&[
             "run", "--yes", "--lock", "-d", "--name", &name, "--", "sleep", "infinity",
@@ -77,21 +85,26 @@ fn measure(host: &str, effort: Effort) -> Result<()> {
                 of.push(whole / count.parse::<f64>()?);
             }
         }
-        report::head(
-            &format!("Under rules about files and programs: {what}"),
-            &["rules", "each", "ratio"],
-        );
-        let series: Vec<Series> = series.into_iter().map(Series).collect();
-        let Some(base) = series.first() else { continue };
-        for ((name, _), of) in sessions.iter().zip(&series) {
-            report::row(&[
-                (*name).to_owned(),
-                report::time(of.median()),
-                of.ratio(base),
-            ]);
-        }
+        table(what, &sessions, series);
     }
     Ok(())
+}
+
+/// Each of the sessions against the first.
+fn table(what: &str, sessions: &[(&str, Value)], series: Vec<Vec<f64>>) {
+    report::head(
+        &format!("Under rules about files and programs: {what}"),
+        &["rules", "each", "ratio"],
+    );
+    let series: Vec<Series> = series.into_iter().map(Series).collect();
+    let Some(base) = series.first() else { return };
+    for ((name, _), of) in sessions.iter().zip(&series) {
+        report::row(&[
+            (*name).to_owned(),
+            report::time(of.median()),
+            of.ratio(base),
+        ]);
+    }
 }
 
 fn name(n: usize) -> String {

@@ -39,7 +39,7 @@ pub fn run(effort: Effort) -> Result<()> {
 }
 
 fn measure(host: &str, effort: Effort) -> Result<()> {
-    let place = Place::new(host)?;
+    let place = Place::new(host, image::DEMO)?;
     let (mut cold, mut plain, mut bare, mut ours) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..effort.cold {
@@ -137,13 +137,13 @@ fn steps(name: &str, starts: &[Start]) {
 }
 
 impl Place {
-    pub(super) fn new(host: &str) -> Result<Self> {
+    pub(super) fn new(host: &str, image: &str) -> Result<Self> {
         let dir = std::env::temp_dir().join(format!("agentcontainer-bench-{}", std::process::id()));
         for name in ["ws", "home", "state", "config/agentcontainer"] {
             fs::create_dir_all(dir.join(name))?;
         }
         let config = serde_json::json!({
-            "image": image::DEMO,
+            "image": image,
             "agent": {"capabilities": {"network": {"egress": {"allowedDomains": ["api.bench.test"]}}}},
         });
         let made = Self {
@@ -158,6 +158,21 @@ impl Place {
     pub(super) fn configure(&self, config: &serde_json::Value) -> Result<()> {
         let path = self.dir.join("ws/agentcontainer.json");
         fs::write(path, config.to_string()).context("cannot write the config")
+    }
+
+    /// A file in the workspace.
+    pub(super) fn put(&self, path: &str, content: &str) -> Result<()> {
+        let path = self.dir.join("ws").join(path);
+        if let Some(above) = path.parent() {
+            fs::create_dir_all(above)?;
+        }
+        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Makes the workspace a person's, so that whoever works inside is its owner.
+    pub(super) fn give_away(&self) -> Result<()> {
+        let ws = self.dir.join("ws");
+        sh::run(sh::command("chown", ["-R", "1000:1000"]).arg(ws))
     }
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {

@@ -20,6 +20,8 @@ pub enum Suite {
     Files,
     /// The red team's rows on files and programs
     Redteam,
+    /// What rules about files and programs cost there: `cargo xtask bench --quick --only rules --only builds`
+    Bench,
 }
 
 /// The end-to-end tests that run without `--all`: each way that a connection can be decided, once. An emulated machine takes
@@ -56,6 +58,7 @@ pub struct Job {
 }
 
 impl Suite {
+    /// All that can pass or fail.
     pub const EVERY: [Self; 5] = [
         Self::Kernel,
         Self::Session,
@@ -66,7 +69,7 @@ impl Suite {
 
     /// Whether it runs containers.
     pub fn needs_engine(self) -> bool {
-        matches!(self, Self::E2e | Self::Files | Self::Redteam)
+        matches!(self, Self::E2e | Self::Files | Self::Redteam | Self::Bench)
     }
 
     /// How long a machine may take for it, its start included: about four times what it takes on two cores without acceleration.
@@ -76,7 +79,7 @@ impl Suite {
             Self::Kernel => 300,
             Self::Session | Self::E2e => 900,
             Self::Files => 1200,
-            Self::Redteam => 1500,
+            Self::Redteam | Self::Bench => 1500,
         })
     }
 
@@ -101,6 +104,12 @@ impl Suite {
             Self::E2e => ("e2e", end_to_end("e2e_network", E2E, request)?),
             Self::Files => ("e2e", end_to_end("e2e_cli", FILES, request)?),
             Self::Redteam => ("e2e", end_to_end("redteam", HELD, request)?),
+            Self::Bench => {
+                if !request.built {
+                    dist::run(&dist::Arguments { fast: false })?;
+                }
+                ("bench", vec![("xtask", utf8(std::env::current_exe()?)?)])
+            }
         };
         environment.push(("only", request.only.join(" ")));
         Ok(Job { name, environment })
