@@ -19,6 +19,7 @@ pub mod request;
 pub mod seccomp;
 pub mod sidecar;
 pub mod stream;
+pub mod terminal;
 pub mod trust;
 pub mod veil;
 

@@ -21,6 +21,7 @@ use crate::identity::{self, Identity, IdentityError};
 use crate::image::Image;
 use crate::look;
 use crate::request::{CreateRequest, DEFAULT_PIDS, InitArguments, Limits, Mount, Stage};
+use crate::terminal;
 use crate::trust;
 use crate::veil::{self, VeilError};
 
@@ -322,13 +323,18 @@ impl Plan<'_> {
         }
     }
 
-    /// containerEnv, then remoteEnv, then `-e`, then placeholders, then ours.
+    /// The terminal's, then containerEnv, then remoteEnv, then `-e`, then placeholders, then ours.
     fn environment(
         &self,
         variables: &Variables<'_>,
         identity: &Identity,
     ) -> Result<BTreeMap<String, Option<String>>, PlanError> {
         let mut env: BTreeMap<String, Option<String>> = BTreeMap::new();
+        if self.tty {
+            let terminal = terminal::environment(self.local_env).into_iter();
+            let unset = terminal.filter(|(name, _)| !self.image.env.contains_key(name));
+            env.extend(unset.map(|(name, value)| (name, Some(value))));
+        }
         if let Some(agent) = self.agent {
             env.extend(agent.environment(&self.image.env));
         }

@@ -1,5 +1,6 @@
 //! `agentcontainer exec`: a command in a running session, under the same cgroup and therefore the same policy.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::Engine;
@@ -46,9 +47,14 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     }
     authority::refresh(&desk.places, &session.record).await;
     let tty = terminal::is_interactive();
+    let mut set = match tty {
+        true => engine::terminal::environment(&|name| std::env::var(name).ok()),
+        false => BTreeMap::new(),
+    };
+    set.extend(env.set);
     let exec = Exec {
         command: args.command,
-        env: env.set,
+        env: set,
         user: args.user,
         working_dir: args.workdir,
         tty,

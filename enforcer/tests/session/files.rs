@@ -312,9 +312,11 @@ async fn patterns_are_held_for_what_is_there_and_only_where_the_host_says_that_t
     let session = case
         .open(json!({ "denied": denied, "mountsSuffice": said_so }))
         .await;
-    let script = "cat .env app/.env src/deep/er/key.pem 2>/dev/null; echo later > cache/.env; cat cache/.env src/main.rs; touch secret/new 2>/dev/null && echo made";
+    let script = "{ cat .env app/.env src/deep/er/key.pem; echo later > cache/.env; cat cache/.env src/main.rs; touch secret/new && echo made; } 2>/dev/null";
     let text = said(&case.inside(&session, script));
-    assert_eq!(text, "later\nfn main() {}\n");
+    // What comes later is nobody's where mounts carry it alone.
+    let later = enforcer::kernel::lsm().map_or("later\n", |()| "");
+    assert_eq!(text, format!("{later}fn main() {{}}\n"));
     session.close("test").await.unwrap();
 }
 

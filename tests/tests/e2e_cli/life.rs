@@ -178,13 +178,15 @@ fn a_terminal_is_a_terminal_inside_with_its_size() {
     let mut script = std::process::Command::new("script");
     workspace.environment(&mut script);
     let line = format!(
-        "stty rows 41 cols 97; {} run --lock --yes -- sh -c 'test -t 0 && test -t 1 && stty size'",
+        "stty rows 41 cols 97; {} run --lock --yes -- sh -c 'test -t 0 && test -t 1 && echo $TERM $COLORTERM $(stty size)'",
         binary.display()
     );
     script
         .args(["-qec", &line, "/dev/null"])
-        .env("TERM", "xterm");
-    outcome::finish(script, DEADLINE).status(0).prints("41 97");
+        .env("TERM", "xterm-kitty")
+        .env("COLORTERM", "truecolor");
+    let shown = "xterm-256color truecolor 41 97";
+    outcome::finish(script, DEADLINE).status(0).prints(shown);
 }
 
 #[test]
