@@ -72,6 +72,13 @@ impl Kernels {
     }
 }
 
+/// What one machine runs.
+struct Load {
+    jobs: Vec<suite::Job>,
+    engine: bool,
+    limit: Duration,
+}
+
 pub fn run(arguments: &Arguments) -> Result<()> {
     for (program, package) in [
         ("qemu-system-x86_64", "qemu-system-x86"),
@@ -93,47 +100,59 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         all: arguments.all,
         built: arguments.built,
     };
-    let jobs = suites
-        .iter()
-        .map(|suite| suite.prepare(&request))
-        .collect::<Result<Vec<_>>>()?;
+    let mut guests: Vec<Load> = Vec::new();
+    for suite in suites {
+        let job = suite.prepare(&request)?;
+        let limit = suite.limit(arguments.all);
+        match guests.last_mut() {
+            // An engine and its disk are one suite's.
+            Some(guest) if !guest.engine && !suite.needs_engine() => {
+                guest.jobs.push(job);
+                guest.limit += limit;
+            }
+            _ => guests.push(Load {
+                jobs: vec![job],
+                engine: suite.needs_engine(),
+                limit,
+            }),
+        }
+    }
 
-    let engine = suites.iter().any(|suite| suite.needs_engine());
-    let usual = suites.iter().map(|suite| suite.limit(arguments.all)).sum();
-    let deadline = arguments.deadline.map_or(usual, Duration::from_secs);
     let tree = paths::root();
     let mut failed = Vec::new();
     for line in arguments.kernel.lines() {
         let kernel = line.fetch()?;
-        let disk = if engine {
-            Some(disk::ensure(&tree, &kernel)?)
-        } else {
-            None
-        };
         println!("=== Linux {} ===", kernel.version);
         let began = Instant::now();
-        let machine = Machine {
-            kernel: &kernel,
-            tree: &tree,
-            jobs: &jobs,
-            drive: disk.as_deref().map(|file| Drive { file, keep: false }),
-            lsm: arguments.lsm.as_deref(),
-            systemd: arguments.systemd,
-            deadline,
-        };
-        let counts = machine.run()?;
-        for failure in &counts.failures {
-            println!("FAILED {failure}");
+        let (mut passed, mut failures, mut skipped) = (0, 0, 0);
+        for guest in &guests {
+            let disk = match guest.engine {
+                true => Some(disk::ensure(&tree, &kernel)?),
+                false => None,
+            };
+            let machine = Machine {
+                kernel: &kernel,
+                tree: &tree,
+                jobs: &guest.jobs,
+                drive: disk.as_deref().map(|file| Drive { file, keep: false }),
+                lsm: arguments.lsm.as_deref(),
+                systemd: arguments.systemd,
+                deadline: arguments.deadline.map_or(guest.limit, Duration::from_secs),
+            };
+            let counts = machine.run()?;
+            for failure in &counts.failures {
+                println!("FAILED {failure}");
+            }
+            passed += counts.passed;
+            failures += counts.failed + usize::from(counts.passed == 0);
+            skipped += counts.skipped;
         }
         println!(
-            "Linux {}: {} passed, {} failed, {} skipped ({:.0} s)",
+            "Linux {}: {passed} passed, {failures} failed, {skipped} skipped ({:.0} s)",
             kernel.version,
-            counts.passed,
-            counts.failed,
-            counts.skipped,
             began.elapsed().as_secs_f64()
         );
-        if counts.failed > 0 || counts.passed == 0 {
+        if failures > 0 {
             failed.push(kernel.version);
         }
     }
