@@ -175,6 +175,10 @@ pub fn programs(policy: &EffectivePolicy) -> Vec<String> {
     if let Some(allowed) = &programs.allowed {
         lines.push(format!("no other than: {}", names(allowed)));
     }
+    if programs.is_whole() {
+        let words = "none from mounts that can be written and have nothing listed (noexec)";
+        lines.push(words.to_owned());
+    }
     if !programs.denied.is_empty() {
         lines.push(format!("denied: {}", names(&programs.denied)));
     }

@@ -6,6 +6,7 @@ mod allowed;
 mod enter;
 mod find;
 mod ids;
+mod noexec;
 mod openers;
 pub mod owner;
 mod plan;
@@ -27,6 +28,7 @@ use policy::{EffectivePolicy, FileRight, Files, ProgramRight, ProgramRule};
 
 pub use allowed::Allowed;
 use enter::{Inside, Mount};
+pub use noexec::NoExec;
 use plan::{Kind, Step};
 
 pub use openers::Openers;
@@ -171,11 +173,19 @@ pub struct Programs {
     pub masked: Vec<Place>,
     /// What may be started, where mounts of their own say that. Of what the host puts in its place later nothing is, whatever is mounted there.
     pub listed: Vec<Place>,
+    /// All that may be started, where that is listed and nobody is asked for more: what can be written and has none of it is noexec.
+    pub alone: Option<BTreeSet<PathBuf>>,
 }
 
 impl Programs {
     fn is_empty(&self) -> bool {
-        self.masked.is_empty() && self.listed.is_empty()
+        self.masked.is_empty() && self.listed.is_empty() && self.alone.is_none()
+    }
+
+    /// Whether nothing is started from what can be written at a place.
+    fn close(&self, place: &Path) -> bool {
+        let listed = self.alone.as_ref();
+        listed.is_some_and(|listed| noexec::is_empty_of(listed, place))
     }
 
     fn all(&self) -> [(ProgramRight, &[Place]); 2] {
@@ -211,6 +221,8 @@ pub struct Held {
     pub denied: usize,
     /// Directories that are held in their place, so that no rule is moved away with one of them.
     pub kept: usize,
+    /// What can be written, where a list says what may be started.
+    pub noexec: Option<NoExec>,
 }
 
 // === impl Held ===
@@ -321,7 +333,7 @@ pub fn hold(
             .map(|step| cover(step, masks))
             .collect::<Result<Vec<_>, _>>()?;
         let mounted = inside.within(|| {
-            let steps = clone_all(&inside, open, covers, when)?;
+            let steps = clone_all(&inside, open, covers, programs, when)?;
             for (step, clone) in &steps {
                 attach(&inside, step, clone, &now)?;
             }
@@ -338,8 +350,21 @@ pub fn hold(
         root::close(&inside, &exempt)?;
         now = inside.mounts()?;
     }
+    let writable = |(step, _): &(Step, u64)| {
+        let is = step.kind == Kind::Rule(FileRight::Writable);
+        is.then(|| step.path.clone())
+    };
+    let writable: Vec<PathBuf> = there.0.iter().filter_map(writable).collect();
+    let noexec = programs.alone.as_ref().map(|listed| {
+        let rule = noexec::Rule {
+            listed,
+            writable: &writable,
+        };
+        noexec::close(&inside, &rule)
+    });
     let mut held = Held {
         new,
+        noexec: noexec.transpose()?,
         missing: all.missing + gone,
         absent: all.absent,
         read_only: usize::from(all.root),
@@ -629,6 +654,7 @@ fn clone_all(
     inside: &Inside,
     steps: Vec<Step>,
     covers: Vec<Option<OwnedFd>>,
+    programs: &Programs,
     when: When,
 ) -> Result<Vec<(Step, OwnedFd)>, FilesError> {
     let mut cloned = Vec::with_capacity(steps.len());
@@ -651,6 +677,10 @@ fn clone_all(
                 // It was writable at the start; what the host made anew lies on our own read-only mount.
                 if step.kind == Kind::Rule(FileRight::Writable) && when == When::Again {
                     sys::make_writable(&clone).map_err(failed("make writable"))?;
+                }
+                if step.kind == Kind::Rule(FileRight::Writable) && programs.close(&step.path) {
+                    sys::set_flags(&clone, sys::NOEXEC, false)
+                        .map_err(failed("let nothing be started from"))?;
                 }
                 clone
             }

@@ -122,6 +122,11 @@ impl Programs {
         Ok(origin)
     }
 
+    /// Whether the list is all that is ever started: nobody is asked for more.
+    pub fn is_whole(&self) -> bool {
+        self.allowed.is_some() && self.require_approval.is_none()
+    }
+
     /// Whether it says nothing about any program.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

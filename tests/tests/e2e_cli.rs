@@ -17,6 +17,8 @@ mod limits;
 mod machines;
 #[path = "e2e_cli/network_record.rs"]
 mod network_record;
+#[path = "e2e_cli/noexec.rs"]
+mod noexec;
 #[path = "e2e_cli/ordinary.rs"]
 mod ordinary;
 #[path = "e2e_cli/organisation.rs"]

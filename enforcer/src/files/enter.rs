@@ -39,9 +39,20 @@ pub struct Mount {
     /// Where it is, as the kernel writes it.
     pub at: Vec<u8>,
     pub read_only: bool,
+    /// Nothing on it is started, nor mapped to be executed.
+    pub noexec: bool,
     pub shared: bool,
     /// It shows other owners than its filesystem has (Linux 5.12).
     pub idmapped: bool,
+}
+
+// === impl Mount ===
+
+impl Mount {
+    /// Whether this one shows what is in the other, by the kernel's names: the filesystem and the directory in it.
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.device == other.device && place(&self.root).starts_with(place(&other.root))
+    }
 }
 
 // === impl Inside ===
@@ -273,6 +284,7 @@ fn mount(line: &[u8]) -> Option<Mount> {
         root,
         at,
         read_only: has(b"ro"),
+        noexec: has(b"noexec"),
         shared: { optional }.any(|field| field.starts_with(b"shared:")),
         idmapped: has(b"idmapped"),
     })
@@ -285,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_line_of_mountinfo_is_read() {
-        let line = br"36 35 98:0 /mnt1 /mnt\0402/x ro,noatime master:1 shared:7 - ext3 /dev/root rw,errors=continue";
+        let line = br"36 35 98:0 /mnt1 /mnt\0402/x ro,noexec,noatime master:1 shared:7 - ext3 /dev/root rw,errors=continue";
         assert_eq!(
             mount(line).unwrap(),
             Mount {
@@ -295,11 +307,12 @@ mod tests {
                 root: b"/mnt1".to_vec(),
                 at: br"/mnt\0402/x".to_vec(),
                 read_only: true,
+                noexec: true,
                 shared: true,
                 idmapped: false
             }
         );
-        let line = br"36 35 98:0 / / rw,romeo,idmapped - overlay shared:1 ro";
+        let line = br"36 35 98:0 / / rw,romeo,noexecutive,idmapped - overlay shared:1 ro,noexec";
         assert_eq!(
             mount(line).unwrap(),
             Mount {
@@ -309,6 +322,7 @@ mod tests {
                 root: b"/".to_vec(),
                 at: b"/".to_vec(),
                 read_only: false,
+                noexec: false,
                 shared: false,
                 idmapped: true
             }

@@ -177,7 +177,7 @@ fn there(
             continue;
         }
         let of_the_session = is_ours(place) || place.starts_with(&repository);
-        let theirs = shows(workspace, mount)
+        let theirs = mount.is_of(workspace)
             || of_the_session && sys::owner(&file).map_err(failed("look at"))?.0 == owner.0;
         let one = There {
             path: place.clone(),
@@ -202,12 +202,6 @@ fn there(
         one.theirs
     };
     Ok(all.into_values().filter(within).collect())
-}
-
-/// Whether a mount shows what is in the workspace, by the kernel's names: the filesystem and the directory in it.
-fn shows(workspace: &Mount, mount: &Mount) -> bool {
-    let (of, root) = (enter::place(&mount.root), enter::place(&workspace.root));
-    mount.device == workspace.device && of.starts_with(root)
 }
 
 fn is_ours(place: &Path) -> bool {
@@ -337,6 +331,7 @@ mod tests {
             root: root.into(),
             at: b"/w".to_vec(),
             read_only: false,
+            noexec: false,
             shared: false,
             idmapped: false,
         }
@@ -352,7 +347,7 @@ mod tests {
             ("8:1", "/home/a", false),
             ("8:2", "/home/a/ws", false),
         ] {
-            assert_eq!(shows(&workspace, &mount(device, root)), expected, "{root}");
+            assert_eq!(mount(device, root).is_of(&workspace), expected, "{root}");
         }
         assert!(is_ours(Path::new(".agentcontainer-git")));
         assert!(is_ours(Path::new(".agentcontainer-repository/hooks")));

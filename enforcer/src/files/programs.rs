@@ -71,6 +71,11 @@ impl Place {
         }
     }
 
+    /// Below the root, without a link.
+    pub fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
     /// Whether it is where that program is.
     pub fn is_at(&self, program: &ProgramName) -> bool {
         program.path().map(Path::new) == Some(&self.path)

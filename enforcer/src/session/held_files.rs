@@ -16,7 +16,7 @@ use policy::EffectivePolicy;
 use super::listed::Listed;
 use super::{Session, State};
 use crate::files::owner::Mapping;
-use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, Openers, When};
+use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, Openers, Place, When};
 use crate::kernel::{Carrier, Image, Kernel, KernelError, Look};
 use crate::process;
 
@@ -57,9 +57,12 @@ impl Session {
         };
         let programs = {
             let state = self.state.lock().await;
+            let record = &state.record;
+            let all = record.listed.iter().chain(&record.begun);
             files::Programs {
-                masked: state.record.masked.clone(),
-                listed: state.record.listed.clone(),
+                masked: record.masked.clone(),
+                listed: record.listed.clone(),
+                alone: (document.programs.is_whole()).then(|| all.map(Place::path).collect()),
             }
         };
         blocking(pid, move || {
@@ -175,23 +178,28 @@ impl Session {
         }
     }
 
-    /// What may be started, where mounts of their own say that.
+    /// What may be started, before anything is mounted.
     pub(super) async fn find_listed(
         &self,
         pid: u32,
         network: (u64, u64),
         document: Arc<EffectivePolicy>,
     ) -> Result<Option<Allowed>, FilesError> {
-        if self.carrier().await != Carrier::Starts {
-            return Ok(None);
-        }
+        let carrier = self.carrier().await;
         let find = move || match &document.programs.allowed {
             Some(rules) => files::allowed(pid, network, rules).map(Some),
             None => Ok(None),
         };
         let allowed = blocking(pid, find).await?;
         let listed = allowed.as_ref().map(Allowed::places).transpose()?;
-        self.state.lock().await.record.listed = listed.unwrap_or_default();
+        let listed = listed.unwrap_or_default();
+        let record = &mut self.state.lock().await.record;
+        match carrier {
+            Carrier::Nobody => {}
+            Carrier::Lsm => record.begun = listed,
+            // Mounts of their own say it.
+            Carrier::Starts => record.listed = listed,
+        }
         Ok(allowed)
     }
 

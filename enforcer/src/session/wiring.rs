@@ -143,6 +143,8 @@ impl Session {
         let Some((masked, held, programs)) = held else {
             return Ok((wired, None));
         };
+        let noexec = held.noexec.as_ref();
+        let noexec = noexec.map(|noexec| ("programs-held", "mounts", noexec.to_string()));
         let mut said = vec![("files-held", "mounts", held.to_string())];
         if masked != Masked::default() {
             said.push(("programs-held", "mounts", masked.to_string()));
@@ -161,6 +163,7 @@ impl Session {
                 said.push(("programs-held", "tracepoint", allowed.to_string()));
             }
         }
+        said.extend(noexec);
         for (reason, layer, detail) in said {
             let mut event = Event::new(Kind::Lifecycle, Verdict::Allow, reason);
             event.layer = Some(layer.into());

@@ -8,6 +8,7 @@ mod guarded;
 mod last_words;
 mod later;
 mod mapped;
+mod noexec;
 mod opener;
 mod openers;
 mod owner;

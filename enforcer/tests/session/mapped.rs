@@ -34,17 +34,20 @@ async fn nothing_is_mapped_to_be_executed_but_what_the_image_has_and_what_is_lis
         "gone.so",
         "image/lower.so",
         "image/written.so",
+        "image/listed.so",
         "ro/x.so",
     ] {
         case.put(name, "");
         std::fs::write(case.workspace.join(name), &module).unwrap();
     }
     let listed = case.at("listed.so");
+    // What is written is not noexec where something is listed.
+    let lower = case.at("root/listed.so");
     let elf = case.at("bin/elf");
     let session = open(
         &case.rig,
         &case.id,
-        listing(&["bash", "python3", &listed, &elf]),
+        listing(&["bash", "python3", &listed, &lower, &elf]),
         0,
     )
     .await;

@@ -34,6 +34,25 @@ fn each_entry_knows_where_it_was_written() {
 }
 
 #[test]
+fn a_list_is_all_that_is_started_unless_a_person_is_asked_for_more() {
+    for (tools, expected) in [
+        ("\"allowedBinaries\": [\"git\"]", true),
+        (
+            "\"allowedBinaries\": [\"git\"], \"requireApproval\": false",
+            true,
+        ),
+        (
+            "\"allowedBinaries\": [\"git\"], \"requireApproval\": true",
+            false,
+        ),
+        ("\"deniedBinaries\": [\"git\"]", false),
+        ("", false),
+    ] {
+        assert_eq!(asked(tools).is_whole(), expected, "{tools}");
+    }
+}
+
+#[test]
 fn what_is_denied_is_carried_by_mounts_what_is_allowed_alone_by_whoever_sees_each_start_and_what_is_asked_about_by_lsm()
  {
     let none = Layers {

@@ -106,7 +106,7 @@ pub const NOT_YET: &[(&str, &str)] = &[
     ),
     (
         "E04 E06",
-        "an interpreter runs what it is given, and mapped code is no start: said, and not stopped",
+        "an interpreter runs what it is given, and mapped code is no start: said, and stopped by mounts where it can be written (SPEC PR-30), by BPF LSM beyond the image",
     ),
     (
         "E11 E13",

@@ -38,7 +38,7 @@ const E2E: &[&str] = &[
 ];
 
 /// The tests of rules about files and programs, and of limits.
-const FILES: &[&str] = &["files::", "programs::", "limits::"];
+const FILES: &[&str] = &["files::", "noexec::", "programs::", "limits::"];
 
 /// The red team's rows on files and programs, but for attributes, which a guest's disk in memory does not take.
 const HELD: &[&str] = &["held::", "--skip", "f10_attributes"];
