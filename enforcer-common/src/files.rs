@@ -121,8 +121,11 @@ pub struct Settings {
     /// Of the files of secrets, where only some programs may open one; 0: whoever may read them may.
     pub secrets_device: u32,
     pub image_until: i64,
+    /// Not 0: times and attributes are asked about, because a rule denies something or makes it read-only.
+    pub ruled: u32,
+    pub _pad: u32,
 }
-const _: () = assert!(size_of::<Settings>() == 32);
+const _: () = assert!(size_of::<Settings>() == 40);
 
 /// Values of [`Settings::listed`].
 pub mod listed {
@@ -178,6 +181,8 @@ pub mod right {
     pub const NAMED: u32 = 8;
     /// A person said that it may be executed: only while its directory has it by this name.
     pub const APPROVED: u32 = 16;
+    /// Read-only by what is mounted there, which the mount sees to where somebody comes by it.
+    pub const CLOSED: u32 = 32;
     /// How far up the number stands by which `APPROVED` has what it said that of.
     pub const NUMBER_SHIFT: u32 = 16;
 }
@@ -307,6 +312,8 @@ pub enum FileReason {
     Never = 11,
     /// A secret, which is for other programs.
     NotItsProgram = 12,
+    /// A program on a mount of somebody outside, which nobody is asked about.
+    NotInside = 13,
 }
 
 /// Bytes of a path that an event carries, its last name first, each ended by 0.

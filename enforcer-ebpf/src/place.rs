@@ -60,6 +60,8 @@ pub struct Rules {
     pub image_until: i64,
     /// Of [`Settings`].
     pub secrets_device: u32,
+    /// Of [`Settings`].
+    pub ruled: u32,
     namespace: u32,
 }
 
@@ -85,6 +87,7 @@ pub fn rules() -> Option<Rules> {
         image_device: settings.image_device,
         image_until: settings.image_until,
         secrets_device: settings.secrets_device,
+        ruled: settings.ruled,
         namespace,
     })
 }
@@ -321,7 +324,8 @@ impl At {
     }
 
     /// The same, with a mount by which it is there where none was known. Of a file that is on no mount of the session's namespace, or whose
-    /// mount is not known, what is taken away at any of its places there is; what such a place would allow to be started is not.
+    /// mount is not known, what is taken away at any of its places there is; what such a place would allow to be started is not. What is read-only
+    /// by its mount alone is so where it is at all of them.
     #[inline(always)]
     pub fn placed(self, rules: &Rules) -> Result<(Self, Place), ()> {
         self.found(rules, self.walk(rules, true))
@@ -337,7 +341,9 @@ impl At {
             }
             SOUGHT => {
                 let mount = if self.mount.is_null() { walk.found } else { self.mount };
-                let place = Place { class: 0, rights: walk.rights & TAKEN };
+                let closed = walk.rights & (right::CLOSED | OPEN) == right::CLOSED;
+                let closed = if closed { right::READ_ONLY } else { 0 };
+                let place = Place { class: 0, rights: walk.rights & TAKEN | closed };
                 Ok((Self { mount, entry: self.entry }, place))
             }
             NOWHERE => Ok((self, Place { class: 0, rights: 0 })),
@@ -414,6 +420,8 @@ const AT_ROOT: u32 = 1;
 const NOWHERE: u32 = 2;
 /// By all mounts of its file system in the namespace.
 const SOUGHT: u32 = 3;
+/// Beside the rights of all places of a file: one of them is not [`right::CLOSED`].
+const OPEN: u32 = right::CLOSED << 1;
 /// Pointers above it are error numbers (include/linux/err.h, `IS_ERR`); the kernel's own mounts have one for a namespace (MNT_NS_INTERNAL).
 const MAX_ERROR: u64 = -4096_i64 as u64;
 
@@ -436,7 +444,7 @@ struct Walk {
     namespace: Pointer,
     sb: Pointer,
     link: Pointer,
-    /// A mount by which a rule is about it.
+    /// A mount by which it is there: the first by which a rule is about it, where one is.
     found: Pointer,
     /// Written for each one.
     name: MaybeUninit<Name>,
@@ -534,10 +542,11 @@ impl Walk {
     fn arrive(&mut self) -> i64 {
         let place = PLACES.get(self.half.wrapping_mul(STATE_ENTRIES).wrapping_add(self.state));
         let Some(place) = place else { return 1 };
-        if place.rights != 0 {
-            self.rights |= place.rights;
+        const RULED: u32 = right::DENIED | right::READ_ONLY;
+        if self.rights & RULED == 0 && place.rights & RULED != 0 || self.found.is_null() {
             self.found = self.from.mount;
         }
+        self.rights |= place.rights | (!place.rights & right::CLOSED) << 1;
         self.at.mount = nothing();
         0
     }

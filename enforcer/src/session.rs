@@ -285,7 +285,7 @@ impl Session {
             owner: trusted.owner,
             masked: Vec::new(),
             listed: Vec::new(),
-            begun: Vec::new(),
+            begun: None,
             approved: Vec::new(),
         };
         let mut opened = Event::new(Kind::Lifecycle, Verdict::Allow, "session-opened");

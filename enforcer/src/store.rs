@@ -13,7 +13,7 @@ use schema::host::HostName;
 use schema::program::ProgramName;
 use serde::{Deserialize, Serialize};
 
-use crate::files::Place;
+use crate::files::{Begun, Place};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -65,9 +65,9 @@ pub struct Record {
     /// Programs that may be started, where mounts say that, as they were found then.
     #[serde(default)]
     pub listed: Vec<Place>,
-    /// The same, where LSM programs say it.
+    /// What LSM programs hold for a container, before they do.
     #[serde(default)]
-    pub begun: Vec<Place>,
+    pub begun: Option<Begun>,
     /// Programs that a person allowed for as long as the container runs.
     #[serde(default)]
     pub approved: Vec<Approved>,

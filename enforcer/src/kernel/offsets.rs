@@ -11,12 +11,27 @@ fn shown() -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Which of these hooks LSM programs have there.
-pub(super) fn hooks(names: &[&'static str]) -> Result<Vec<&'static str>, String> {
+/// The hooks about access lists that LSM programs have there: all of them, or none where the kernel keeps access lists among the attributes.
+pub(super) fn access_lists(names: &[&'static str]) -> Result<Vec<&'static str>, String> {
     let bytes = shown()?;
     let btf = Btf::parse(&bytes).map_err(|e| e.to_string())?;
-    let has = |hook: &&&str| btf.parameters(&format!("bpf_lsm_{hook}")).is_some();
-    Ok(names.iter().filter(has).copied().collect())
+    let apart = btf.offset("inode_operations", "get_inode_acl").is_ok();
+    all_or_none(names, apart, |hook| {
+        btf.parameters(&format!("bpf_lsm_{hook}")).is_some()
+    })
+}
+
+/// `apart`: they are no attributes, and nobody else is asked about them.
+fn all_or_none(
+    names: &[&'static str],
+    apart: bool,
+    has: impl Fn(&str) -> bool,
+) -> Result<Vec<&'static str>, String> {
+    match names.iter().find(|hook| !has(hook)) {
+        None => Ok(names.to_vec()),
+        Some(hook) if apart => Err(format!("it has no LSM hook {hook}")),
+        Some(_) => Ok(Vec::new()),
+    }
 }
 
 /// From the BTF that it shows.
@@ -137,6 +152,19 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_kernel_that_keeps_access_lists_apart_has_their_hooks_or_is_refused() {
+        let names = ["inode_set_acl", "inode_remove_acl"];
+        let found = |apart, has: &[&str]| all_or_none(&names, apart, |hook| has.contains(&hook));
+        assert_eq!(found(true, &names).unwrap(), names);
+        assert_eq!(found(false, &[]).unwrap(), [""; 0]);
+        assert_eq!(
+            found(true, &names[..1]).unwrap_err(),
+            "it has no LSM hook inode_remove_acl"
+        );
+        assert!(found(true, &[]).is_err());
+    }
 
     #[test]
     fn the_running_kernel_has_the_members() {
