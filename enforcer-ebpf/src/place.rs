@@ -362,6 +362,7 @@ impl At {
             state: start(),
             end: 0,
             rights: nothing() as u32,
+            taken: nothing() as u32,
             namespace: core::ptr::null(),
             sb: core::ptr::null(),
             link: core::ptr::null(),
@@ -440,6 +441,8 @@ struct Walk {
     end: u32,
     /// All that was found, where all places are looked for.
     rights: u32,
+    /// The step that the mount in hand was taken at.
+    taken: u32,
     /// Where all places are looked for: in this namespace, over the mounts of this file system, from this link on.
     namespace: Pointer,
     sb: Pointer,
@@ -483,8 +486,8 @@ impl Walk {
     /// The next mount, to be gone up from where it is the namespace's. Mounts come and go meanwhile: where a link is one of a mount that went,
     /// from the first one again, as often as there are steps.
     #[inline(always)]
-    fn next(&mut self) -> i64 {
-        let end = if offset!(mount_linked) == 0 {
+    fn next(&mut self, index: u32) -> i64 {
+        let end = if offset!(mount_ring) == 0 {
             core::ptr::null()
         } else {
             self.sb.wrapping_add(offset!(sb_mounts))
@@ -503,6 +506,7 @@ impl Walk {
         if namespace == self.namespace {
             self.from.mount = mount.wrapping_add(offset!(mount_mnt));
             self.at = self.from;
+            self.taken = index;
             self.state = start();
         }
         0
@@ -587,11 +591,15 @@ unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
 }
 
 /// The same, from each mount. A callback of its own: the verifier goes through all of one for every way in which it is begun.
-unsafe extern "C" fn sought(_index: u32, context: *mut c_void) -> i64 {
+unsafe extern "C" fn sought(index: u32, context: *mut c_void) -> i64 {
     // SAFETY: as in `step`.
     let walk = unsafe { &mut *context.cast::<Walk>() };
     if walk.at.mount.is_null() {
-        return walk.next();
+        return walk.next(index);
+    }
+    // No counter: what the verifier does not know it does not go through number by number.
+    if index.wrapping_sub(walk.taken) > MAX_STEPS {
+        return 1;
     }
     let Ok(before) = walk.at.sequence() else { return 1 };
     match walk.at.up() {

@@ -71,13 +71,13 @@ fn changed(btf: &Btf<'_>) -> Result<(u32, u32), BtfError> {
     Ok((time + of("tv_sec")?, time + of("tv_nsec")?))
 }
 
-/// From a mount to the next of the same file system, and where such a link leads to: a ring through members of their own until Linux 6.18.
-fn mounts(btf: &Btf<'_>) -> Result<(u32, u32), BtfError> {
+/// From a mount to the next of the same file system, where such a link leads to, and whether they are a ring (until Linux 6.18).
+fn mounts(btf: &Btf<'_>) -> Result<(u32, u32, u32), BtfError> {
     match btf.offset("mount", "mnt_next_for_sb") {
-        Ok(next) => Ok((next, 0)),
+        Ok(next) => Ok((next, 0, 0)),
         Err(_) => {
             let ring = btf.offset("mount", "mnt_instance")?;
-            Ok((ring + btf.offset("list_head", "next")?, ring))
+            Ok((ring + btf.offset("list_head", "next")?, ring, 1))
         }
     }
 }
@@ -86,7 +86,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
     let of = |structure, member| btf.offset(structure, member);
     let name = of("dentry", "d_name")?;
     let (inode_changed, inode_changed_nanos) = changed(btf)?;
-    let (mount_next, mount_linked) = mounts(btf)?;
+    let (mount_next, mount_linked, mount_ring) = mounts(btf)?;
     Ok(Offsets {
         task_nsproxy: of("task_struct", "nsproxy")?,
         task_real_parent: of("task_struct", "real_parent")?,
@@ -114,6 +114,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         mount_id: of("mount", "mnt_id")?,
         mount_next,
         mount_linked,
+        mount_ring,
         unix_path: of("unix_sock", "path")?,
         socket_sk: of("socket", "sk")?,
         bprm_file: of("linux_binprm", "file")?,
