@@ -267,6 +267,17 @@ fn hundreds_of_rules_fit() {
         .collect();
     rules.push(rule("w/**/.env", Say::Right(Denied)));
     rules.extend((0..200).map(|n| rule(&format!("w/src/part{n}/file"), Say::Right(ReadOnly))));
+    // What engines mount read-only, and covers of control files.
+    let mounted = [
+        "sys",
+        "proc/bus",
+        "proc/irq",
+        "proc/sys",
+        "w/.vscode/x.json",
+    ];
+    let closed = Say::Mounted { read_only: true };
+    rules.extend(mounted.iter().map(|path| rule(path, closed)));
+    rules.extend((0..50).map(|n| rule(&format!("w/.git/modules/{n}/hooks"), closed)));
     let table = Table::new(&rules, true).unwrap();
     assert_eq!(
         rights(&table, "usr/bin/program-299"),
@@ -274,6 +285,7 @@ fn hundreds_of_rules_fit() {
     );
     assert_eq!(rights(&table, "w/src/part199/file/x"), right::READ_ONLY);
     assert_eq!(rights(&table, "w/src/part199/.env/x"), right::DENIED);
+    assert_eq!(rights(&table, "w/.git/modules/7/hooks/x"), right::CLOSED);
 }
 
 /// Numbers that are the same in every run (xorshift64*).
