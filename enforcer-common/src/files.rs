@@ -19,7 +19,7 @@ pub const NEXT_ENTRIES: u32 = 1 << 20;
 pub const MOUNT_ENTRIES: u32 = 4096;
 /// Most names and mounts from a file up to its root; what lies deeper is denied.
 pub const MAX_STEPS: u32 = 512;
-/// Most names and mounts where all places of a file are looked for; beyond, it is denied.
+/// Most names and mounts where all places of a file are looked for, of each as many as of one; beyond, it is denied.
 pub const MAX_SOUGHT: u32 = 1 << 16;
 
 /// Offsets in bytes of what the programs read, from the running kernel's BTF.
@@ -58,9 +58,10 @@ pub struct Offsets {
     pub mount_id: u32,
     /// From one mount of a file system to the next one.
     pub mount_next: u32,
-    /// Where in a mount such a link leads to: of a ring, whose last one leads to the file system's own. 0: to its beginning, and the last one
-    /// nowhere (since Linux 6.18).
+    /// Where in a mount such a link leads to.
     pub mount_linked: u32,
+    /// Not 0: they are a ring, whose last one leads to the file system's own; else it leads nowhere (since Linux 6.18).
+    pub mount_ring: u32,
     /// `unix_sock.path`: where a socket was bound.
     pub unix_path: u32,
     pub socket_sk: u32,
@@ -99,7 +100,7 @@ pub struct Offsets {
     /// Not 0: what `inode_setattr` is about comes after whose numbers a mount shows (since Linux 6.9).
     pub setattr_mapped: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 224);
+const _: () = assert!(size_of::<Offsets>() == 228);
 
 /// Tables there is room for: one that is looked up in, and one that is made beside it. `HALF` says which is which.
 pub const HALVES: u32 = 2;
@@ -121,8 +122,11 @@ pub struct Settings {
     /// Of the files of secrets, where only some programs may open one; 0: whoever may read them may.
     pub secrets_device: u32,
     pub image_until: i64,
+    /// Not 0: times and attributes are asked about, because a rule denies something or makes it read-only.
+    pub ruled: u32,
+    pub _pad: u32,
 }
-const _: () = assert!(size_of::<Settings>() == 32);
+const _: () = assert!(size_of::<Settings>() == 40);
 
 /// Values of [`Settings::listed`].
 pub mod listed {
@@ -178,6 +182,8 @@ pub mod right {
     pub const NAMED: u32 = 8;
     /// A person said that it may be executed: only while its directory has it by this name.
     pub const APPROVED: u32 = 16;
+    /// Read-only by what is mounted there, which the mount sees to where somebody comes by it.
+    pub const CLOSED: u32 = 32;
     /// How far up the number stands by which `APPROVED` has what it said that of.
     pub const NUMBER_SHIFT: u32 = 16;
 }
@@ -307,6 +313,8 @@ pub enum FileReason {
     Never = 11,
     /// A secret, which is for other programs.
     NotItsProgram = 12,
+    /// A program on a mount of somebody outside, which nobody is asked about.
+    NotInside = 13,
 }
 
 /// Bytes of a path that an event carries, its last name first, each ended by 0.

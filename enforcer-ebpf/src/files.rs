@@ -216,7 +216,12 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
         return refuse(Act::Execute, at, FileReason::Nameless, EACCES);
     }
     if place.rights & right::EXECUTE == 0 {
-        return refuse(Act::Execute, at, FileReason::NotListed, EACCES);
+        // A person would be asked about what has the same path inside.
+        let reason = match at.is_inside() {
+            Ok(true) => FileReason::NotListed,
+            _ => FileReason::NotInside,
+        };
+        return refuse(Act::Execute, at, reason, EACCES);
     }
     if place.rights & right::APPROVED == 0 {
         return 0;
@@ -377,10 +382,14 @@ fn itself(ctx: &LsmContext) -> i32 {
     judge(&rules, Act::Change, At::path(ctx.arg(0)), CHANGED)
 }
 
-/// Hooks with an entry alone: by which mount somebody came to it they do not say, and any may be it.
+/// Hooks with an entry alone: by which mount somebody came to it they do not say, and any may be it. All of them are looked for at each call,
+/// which whoever has no such rule is spared.
 #[inline(always)]
 fn attribute(entry: Pointer) -> i32 {
     let Some(rules) = rules() else { return 0 };
+    if rules.ruled == 0 {
+        return 0;
+    }
     judge(&rules, Act::Change, Ok(At::entry(entry)), CHANGED)
 }
 

@@ -32,6 +32,7 @@ pub static OFFSETS: Offsets = Offsets {
     mount_id: 0,
     mount_next: 0,
     mount_linked: 0,
+    mount_ring: 0,
     unix_path: 0,
     socket_sk: 0,
     bprm_file: 0,

@@ -60,6 +60,8 @@ pub struct Rules {
     pub image_until: i64,
     /// Of [`Settings`].
     pub secrets_device: u32,
+    /// Of [`Settings`].
+    pub ruled: u32,
     namespace: u32,
 }
 
@@ -85,6 +87,7 @@ pub fn rules() -> Option<Rules> {
         image_device: settings.image_device,
         image_until: settings.image_until,
         secrets_device: settings.secrets_device,
+        ruled: settings.ruled,
         namespace,
     })
 }
@@ -321,7 +324,8 @@ impl At {
     }
 
     /// The same, with a mount by which it is there where none was known. Of a file that is on no mount of the session's namespace, or whose
-    /// mount is not known, what is taken away at any of its places there is; what such a place would allow to be started is not.
+    /// mount is not known, what is taken away at any of its places there is; what such a place would allow to be started is not. What is read-only
+    /// by its mount alone is so where it is at all of them.
     #[inline(always)]
     pub fn placed(self, rules: &Rules) -> Result<(Self, Place), ()> {
         self.found(rules, self.walk(rules, true))
@@ -337,7 +341,9 @@ impl At {
             }
             SOUGHT => {
                 let mount = if self.mount.is_null() { walk.found } else { self.mount };
-                let place = Place { class: 0, rights: walk.rights & TAKEN };
+                let closed = walk.rights & (right::CLOSED | OPEN) == right::CLOSED;
+                let closed = if closed { right::READ_ONLY } else { 0 };
+                let place = Place { class: 0, rights: walk.rights & TAKEN | closed };
                 Ok((Self { mount, entry: self.entry }, place))
             }
             NOWHERE => Ok((self, Place { class: 0, rights: 0 })),
@@ -356,6 +362,7 @@ impl At {
             state: start(),
             end: 0,
             rights: nothing() as u32,
+            taken: nothing() as u32,
             namespace: core::ptr::null(),
             sb: core::ptr::null(),
             link: core::ptr::null(),
@@ -414,6 +421,8 @@ const AT_ROOT: u32 = 1;
 const NOWHERE: u32 = 2;
 /// By all mounts of its file system in the namespace.
 const SOUGHT: u32 = 3;
+/// Beside the rights of all places of a file: one of them is not [`right::CLOSED`].
+const OPEN: u32 = right::CLOSED << 1;
 /// Pointers above it are error numbers (include/linux/err.h, `IS_ERR`); the kernel's own mounts have one for a namespace (MNT_NS_INTERNAL).
 const MAX_ERROR: u64 = -4096_i64 as u64;
 
@@ -432,11 +441,13 @@ struct Walk {
     end: u32,
     /// All that was found, where all places are looked for.
     rights: u32,
+    /// The step that the mount in hand was taken at.
+    taken: u32,
     /// Where all places are looked for: in this namespace, over the mounts of this file system, from this link on.
     namespace: Pointer,
     sb: Pointer,
     link: Pointer,
-    /// A mount by which a rule is about it.
+    /// A mount by which it is there: the first by which a rule is about it, where one is.
     found: Pointer,
     /// Written for each one.
     name: MaybeUninit<Name>,
@@ -475,8 +486,8 @@ impl Walk {
     /// The next mount, to be gone up from where it is the namespace's. Mounts come and go meanwhile: where a link is one of a mount that went,
     /// from the first one again, as often as there are steps.
     #[inline(always)]
-    fn next(&mut self) -> i64 {
-        let end = if offset!(mount_linked) == 0 {
+    fn next(&mut self, index: u32) -> i64 {
+        let end = if offset!(mount_ring) == 0 {
             core::ptr::null()
         } else {
             self.sb.wrapping_add(offset!(sb_mounts))
@@ -495,6 +506,7 @@ impl Walk {
         if namespace == self.namespace {
             self.from.mount = mount.wrapping_add(offset!(mount_mnt));
             self.at = self.from;
+            self.taken = index;
             self.state = start();
         }
         0
@@ -534,10 +546,11 @@ impl Walk {
     fn arrive(&mut self) -> i64 {
         let place = PLACES.get(self.half.wrapping_mul(STATE_ENTRIES).wrapping_add(self.state));
         let Some(place) = place else { return 1 };
-        if place.rights != 0 {
-            self.rights |= place.rights;
+        const RULED: u32 = right::DENIED | right::READ_ONLY;
+        if self.rights & RULED == 0 && place.rights & RULED != 0 || self.found.is_null() {
             self.found = self.from.mount;
         }
+        self.rights |= place.rights | (!place.rights & right::CLOSED) << 1;
         self.at.mount = nothing();
         0
     }
@@ -578,11 +591,15 @@ unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
 }
 
 /// The same, from each mount. A callback of its own: the verifier goes through all of one for every way in which it is begun.
-unsafe extern "C" fn sought(_index: u32, context: *mut c_void) -> i64 {
+unsafe extern "C" fn sought(index: u32, context: *mut c_void) -> i64 {
     // SAFETY: as in `step`.
     let walk = unsafe { &mut *context.cast::<Walk>() };
     if walk.at.mount.is_null() {
-        return walk.next();
+        return walk.next(index);
+    }
+    // No counter: what the verifier does not know it does not go through number by number.
+    if index.wrapping_sub(walk.taken) > MAX_STEPS {
+        return 1;
     }
     let Ok(before) = walk.at.sequence() else { return 1 };
     match walk.at.up() {

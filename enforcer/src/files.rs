@@ -3,9 +3,11 @@
 //! beginning to end, and the kernel is asked at the end whether all of it is there.
 
 mod allowed;
+mod begun;
 mod enter;
 mod find;
 mod ids;
+mod mounted;
 mod noexec;
 mod openers;
 pub mod owner;
@@ -27,6 +29,7 @@ use std::path::{Path, PathBuf};
 use policy::{EffectivePolicy, FileRight, Files, ProgramRight, ProgramRule};
 
 pub use allowed::Allowed;
+pub use begun::Begun;
 use enter::{Inside, Mount};
 pub use noexec::NoExec;
 use plan::{Kind, Step};
@@ -133,6 +136,16 @@ pub enum FilesError {
         "`programs` of a secret has {path}, a script: what runs it is {interpreter}, as which every other script of that one would count too; name a program of its own"
     )]
     Script { path: String, interpreter: String },
+    #[error(
+        "`programs` of a secret has {path}, which leads to {file}: as that one every other name of it would count too; name a program of its own, or {file} with all that it does"
+    )]
+    OtherName { path: String, file: String },
+    #[error(
+        "`programs` of a secret has {path}, a file with {names} names (hard links): it would be for all of them; name a copy of its own"
+    )]
+    ManyNames { path: String, names: u32 },
+    #[error("what the kernel is to hold cannot be kept for the next enforcer: {0}")]
+    NotKept(#[from] crate::store::StoreError),
     #[error("the mount at {path} is shared with other namespaces")]
     Shared { path: String },
     #[error("{path} is not held as the rules say, by the kernel's word: {what}")]
@@ -389,67 +402,6 @@ pub fn hold(
     Ok(held)
 }
 
-/// The rules as they were when a container's init was released.
-#[derive(Debug)]
-pub struct Begun {
-    rules: Vec<table::Rule>,
-    /// The inode of the mount namespace that they hold in.
-    pub namespace: u32,
-    /// What may be started, where that is listed.
-    pub allowed: Option<Allowed>,
-}
-
-// === impl Begun ===
-
-impl Begun {
-    fn of(
-        inside: &Inside,
-        policy: &EffectivePolicy,
-        allowed: Option<Allowed>,
-    ) -> Result<Self, FilesError> {
-        let mut rules = named(policy, &allowed::text(inside.folder())?);
-        for file in allowed.iter().flat_map(|allowed| &allowed.files) {
-            rules.push(table::Rule {
-                path: allowed::text(file)?,
-                say: table::Say::Execute,
-            });
-        }
-        Ok(Self {
-            rules,
-            namespace: inside.namespace()?,
-            allowed,
-        })
-    }
-
-    /// As the programs in the kernel take them, with these besides.
-    pub fn table(&self, more: impl IntoIterator<Item = table::Rule>) -> Result<Table, FilesError> {
-        let mut rules = self.rules.clone();
-        rules.extend(more);
-        Ok(Table::new(&rules, self.allowed.is_some())?)
-    }
-}
-
-/// The rules with what may be started as it is now, in the mount namespace of `pid`.
-pub fn begin(pid: u32, network: (u64, u64), policy: &EffectivePolicy) -> Result<Begun, FilesError> {
-    let inside = Inside::of(pid, network)?;
-    let allowed = policy.programs.allowed.as_ref();
-    let allowed = allowed.map(|rules| Allowed::find(&inside, rules));
-    Begun::of(&inside, policy, allowed.transpose()?)
-}
-
-/// The same as an earlier run of this enforcer found it, with what it found that may be started.
-pub fn begun(
-    pid: u32,
-    network: (u64, u64),
-    policy: &EffectivePolicy,
-    listed: &[Place],
-) -> Result<Begun, FilesError> {
-    let inside = Inside::of(pid, network)?;
-    let allowed = policy.programs.allowed.as_ref();
-    let allowed = allowed.map(|_| Allowed::at(listed));
-    Begun::of(&inside, policy, allowed)
-}
-
 /// What may be started, as it is now.
 pub fn allowed(
     pid: u32,
@@ -484,34 +436,20 @@ pub fn pinned(
     Ok(pinned)
 }
 
+/// The inode of the mount namespace that it is in.
+pub fn number(pid: u32, network: (u64, u64)) -> Result<u32, FilesError> {
+    Inside::of(pid, network)?.namespace()
+}
+
 /// The mount namespace that it is in.
 pub fn namespace(pid: u32, network: (u64, u64)) -> Result<File, FilesError> {
     Ok(Inside::of(pid, network)?.into_namespace())
 }
 
-/// The rules about files with their paths from the root, where the workspace's folder is `folder`.
-fn named(policy: &EffectivePolicy, folder: &[String]) -> Vec<table::Rule> {
-    // The whole root is carried by its mounts, for what comes later too.
-    let rules = policy.files.all().filter(|(_, rule)| !rule.path.is_root());
-    let rules = rules.map(|(right, rule)| {
-        let mut path = match rule.path.is_from_root() {
-            true => Vec::new(),
-            false => folder.to_vec(),
-        };
-        let (fixed, pattern) = rule.path.split();
-        path.extend(fixed.into_iter().chain(pattern).map(str::to_owned));
-        table::Rule {
-            path,
-            say: table::Say::Right(right),
-        }
-    });
-    rules.collect()
-}
-
 /// Whether the programs' table can say what a policy says of files, before there is a container to say it in.
 pub fn fits(policy: &EffectivePolicy) -> Result<(), table::TableError> {
     let folder = ["workspaces", "workspace"].map(str::to_owned);
-    Table::new(&named(policy, &folder), false).map(drop)
+    Table::new(&begun::named(policy, &folder), false).map(drop)
 }
 
 /// Opens a directory in there, for the kernel to be asked whether it asked the programs about it.

@@ -285,7 +285,8 @@ impl Session {
             owner: trusted.owner,
             masked: Vec::new(),
             listed: Vec::new(),
-            begun: Vec::new(),
+            startable: Default::default(),
+            begun: None,
             approved: Vec::new(),
         };
         let mut opened = Event::new(Kind::Lifecycle, Verdict::Allow, "session-opened");

@@ -1,7 +1,7 @@
 //! What an enforcer needs to take up a session again: one JSON file a session, replaced whole, and an append-only file of
 //! the names it gave addresses to, written before the address is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
@@ -13,7 +13,7 @@ use schema::host::HostName;
 use schema::program::ProgramName;
 use serde::{Deserialize, Serialize};
 
-use crate::files::Place;
+use crate::files::{Begun, Place};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -65,9 +65,12 @@ pub struct Record {
     /// Programs that may be started, where mounts say that, as they were found then.
     #[serde(default)]
     pub listed: Vec<Place>,
-    /// The same, where LSM programs say it.
+    /// What may be started, by whatever carries a list: no mount that has something of it is noexec.
     #[serde(default)]
-    pub begun: Vec<Place>,
+    pub startable: BTreeSet<PathBuf>,
+    /// What LSM programs hold for a container, before they do.
+    #[serde(default)]
+    pub begun: Option<Begun>,
     /// Programs that a person allowed for as long as the container runs.
     #[serde(default)]
     pub approved: Vec<Approved>,

@@ -39,7 +39,7 @@ pub struct FileRule {
 }
 
 /// Which list a rule is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum FileRight {
     ReadOnly,
     Writable,

@@ -53,14 +53,6 @@ impl Allowed {
         Ok(allowed)
     }
 
-    /// As an earlier run of this enforcer found it.
-    pub(super) fn at(places: &[Place]) -> Self {
-        Self {
-            files: places.iter().map(|place| place.path.clone()).collect(),
-            ..Self::default()
-        }
-    }
-
     /// Its files, as they are kept.
     pub fn places(&self) -> Result<Vec<Place>, FilesError> {
         let files = self.files.iter();

@@ -1,17 +1,19 @@
 //! Programs that alone may open a secret: which files they are when a container starts. Each is that very file from then on, as what a
 //! person's answer is about is: another one at its place, a copy, or the same one changed is not the program.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use enforcer_common::files::{Identity, layer};
 use policy::Secrets;
 use schema::config::secret::DIRECTORY;
 
 use super::enter::Inside;
-use super::{FilesError, allowed, io_error, sys};
+use super::{FilesError, allowed, io_error, shown, sys};
 use crate::kernel::{KernelError, Look};
 
 /// As the programs in the kernel take it.
@@ -23,6 +25,8 @@ pub struct Openers {
     pub secrets: Vec<(String, u32)>,
     /// By a secret's number.
     pub programs: Vec<(u32, Identity)>,
+    /// Where these are, without a link: nobody inside changes them.
+    pub files: BTreeSet<PathBuf>,
     /// Programs of a secret that are nowhere, or in the layer that the container writes.
     nowhere: Vec<String>,
 }
@@ -55,7 +59,10 @@ impl Openers {
             for program in &secret.programs {
                 let program = program.as_str();
                 match identity(&inside, program, look)? {
-                    Some(found) => openers.programs.push((number, found)),
+                    Some((file, found)) => {
+                        openers.programs.push((number, found));
+                        openers.files.insert(file);
+                    }
                     None => openers.nowhere.push(format!("{program} ({})", secret.name)),
                 }
             }
@@ -78,8 +85,12 @@ impl fmt::Display for Openers {
     }
 }
 
-/// The file that a path leads to, links followed.
-fn identity(inside: &Inside, program: &str, look: &Look) -> Result<Option<Identity>, FilesError> {
+/// The file that a path leads to, links followed, and where it is.
+fn identity(
+    inside: &Inside,
+    program: &str,
+    look: &Look,
+) -> Result<Option<(PathBuf, Identity)>, FilesError> {
     let failed = |call| io_error(call, program);
     let below = Path::new(program.trim_start_matches('/'));
     let Ok(there) = inside.reach(below) else {
@@ -96,9 +107,51 @@ fn identity(inside: &Inside, program: &str, look: &Look) -> Result<Option<Identi
             interpreter: String::from_utf8_lossy(interpreter).into_owned(),
         });
     }
-    let file = File::open(format!("/proc/self/fd/{}", there.as_raw_fd()));
-    let found = look.at(&file.map_err(failed("open"))?);
+    if !is_its_own(below, &file) {
+        return Err(FilesError::OtherName {
+            path: program.to_owned(),
+            file: shown(&file),
+        });
+    }
+    let open = File::open(format!("/proc/self/fd/{}", there.as_raw_fd()));
+    let found = look.at(&open.map_err(failed("open"))?);
     let found = found.map_err(|error| FilesError::Kernel(error.to_string()))?;
-    let fit = matches!(found.layer, layer::NONE | layer::IMAGE);
-    Ok(fit.then_some(found.identity))
+    if !matches!(found.layer, layer::NONE | layer::IMAGE) {
+        return Ok(None);
+    }
+    match found.identity.names {
+        1 => Ok(Some((file, found.identity))),
+        names => Err(FilesError::ManyNames {
+            path: program.to_owned(),
+            names,
+        }),
+    }
+}
+
+/// Whether what a path leads to is that program: `python3` may be a link to `python3.11`, and `wget` none to what has other names too (`busybox`).
+fn is_its_own(asked: &Path, file: &Path) -> bool {
+    let name = |path: &Path| path.file_name().unwrap_or_default().as_bytes().to_owned();
+    name(file).starts_with(&name(asked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_to_another_version_is_that_program_and_one_to_another_name_is_not() {
+        for (asked, file, expected) in [
+            ("usr/bin/git", "usr/bin/git", true),
+            ("usr/bin/python3", "usr/bin/python3.11", true),
+            ("usr/bin/java", "usr/lib/jvm/java-17/bin/java", true),
+            ("usr/bin/nc", "usr/bin/nc.openbsd", true),
+            ("usr/bin/wget", "bin/busybox", false),
+            ("usr/bin/cat", "usr/bin/coreutils", false),
+            ("usr/bin/python3.11", "usr/bin/python3", false),
+            ("root/.cargo/bin/cargo", "root/.cargo/bin/rustup", false),
+        ] {
+            let own = is_its_own(Path::new(asked), Path::new(file));
+            assert_eq!(own, expected, "{asked}");
+        }
+    }
 }

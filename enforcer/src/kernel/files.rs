@@ -19,8 +19,8 @@ use enforcer_common::files::{
 use super::look::Look;
 use super::query::missed;
 use super::{HookState, KernelError, failed, from_pin, offsets, pin_error, take};
-use crate::files::Openers;
 use crate::files::table::Table;
+use crate::files::{Begun, Openers};
 
 /// The programs, each by its hook's name.
 pub const HOOKS: [&str; 27] = [
@@ -53,7 +53,7 @@ pub const HOOKS: [&str; 27] = [
     "userns_create",
 ];
 
-/// Those that a kernel may be without (before Linux 6.2): what they are about comes by another hook there.
+/// Those that a kernel is without before Linux 6.2, where access lists are attributes.
 pub const LATER_HOOKS: [&str; 2] = ["inode_set_acl", "inode_remove_acl"];
 
 /// What counts as the image's where a container's root is no overlay, whose layers say it: what is on this device (as the kernel numbers it),
@@ -184,9 +184,9 @@ pub(super) fn is_asked(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     }
 }
 
-/// Those that the running kernel has, which may be without the later ones alone.
+/// Those that the running kernel has.
 fn hooks() -> Result<Vec<&'static str>, KernelError> {
-    let later = offsets::hooks(&LATER_HOOKS).map_err(KernelError::Btf)?;
+    let later = offsets::access_lists(&LATER_HOOKS).map_err(KernelError::Btf)?;
     Ok(HOOKS.into_iter().chain(later).collect())
 }
 
@@ -272,7 +272,7 @@ impl FilePrograms {
     pub fn hold(
         &mut self,
         table: &Table,
-        namespace: u32,
+        begun: &Begun,
         image: Image,
         openers: Option<&Openers>,
     ) -> Result<(), KernelError> {
@@ -284,7 +284,8 @@ impl FilePrograms {
             maps.gate(openers)?;
         }
         let besides = Settings {
-            mount_namespace: namespace,
+            mount_namespace: begun.namespace,
+            ruled: begun.ruled.into(),
             image_device: image.device,
             image_until: image.until,
             secrets_device: openers.map_or(0, |openers| openers.device),
@@ -451,6 +452,8 @@ impl FileMaps {
 
     /// Writes which programs may open which secret, while nobody looks.
     fn gate(&mut self, openers: &Openers) -> Result<(), KernelError> {
+        empty(&mut self.secrets, SECRETS)?;
+        empty(&mut self.openers, OPENERS)?;
         for (name, number) in &openers.secrets {
             let mut key = [0; SECRET_NAME];
             for (to, byte) in key.iter_mut().zip(name.bytes()) {
@@ -458,14 +461,6 @@ impl FileMaps {
             }
             let known = self.secrets.insert(key, number, 0);
             known.map_err(map_error(SECRETS))?;
-        }
-        let known: Vec<Opener> = self
-            .openers
-            .keys()
-            .collect::<Result<_, _>>()
-            .map_err(map_error(OPENERS))?;
-        for opener in known {
-            self.openers.remove(&opener).map_err(map_error(OPENERS))?;
         }
         for (secret, program) in &openers.programs {
             let opener = Opener {
@@ -522,6 +517,18 @@ impl FileMaps {
     }
 }
 
+fn empty<K: aya::Pod, V: aya::Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+) -> Result<(), KernelError> {
+    let known: Vec<K> = map
+        .keys()
+        .collect::<Result<_, _>>()
+        .map_err(map_error(name))?;
+    let mut known = known.iter();
+    known.try_for_each(|key| map.remove(key).map_err(map_error(name)))
+}
+
 fn fill<T: aya::Pod>(
     map: &mut Array<MapData, T>,
     first: u32,
@@ -532,4 +539,27 @@ fn fill<T: aya::Pod>(
         map.set(at, value, 0).map_err(map_error(name))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::{Carrier, object};
+    use super::*;
+
+    #[test]
+    fn secrets_that_another_policy_had_have_no_number_any_more() {
+        let mut ebpf = object(Carrier::Lsm, Room::One).unwrap();
+        let mut maps = FileMaps::from(|name| take(&mut ebpf, name)).unwrap();
+        let mut gate = |names: &[&str]| {
+            let mut openers = Openers::default();
+            let numbered = (1..).zip(names);
+            openers.secrets = numbered.map(|(n, name)| ((*name).to_owned(), n)).collect();
+            openers.programs = vec![(1, Identity::default())];
+            maps.gate(&openers).unwrap();
+            (maps.secrets.keys().count(), maps.openers.keys().count())
+        };
+        assert_eq!(gate(&["A", "B"]), (2, 1));
+        assert_eq!(gate(&["B"]), (1, 1));
+    }
 }

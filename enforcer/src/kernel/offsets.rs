@@ -11,12 +11,27 @@ fn shown() -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Which of these hooks LSM programs have there.
-pub(super) fn hooks(names: &[&'static str]) -> Result<Vec<&'static str>, String> {
+/// The hooks about access lists that LSM programs have there: all of them, or none where the kernel keeps access lists among the attributes.
+pub(super) fn access_lists(names: &[&'static str]) -> Result<Vec<&'static str>, String> {
     let bytes = shown()?;
     let btf = Btf::parse(&bytes).map_err(|e| e.to_string())?;
-    let has = |hook: &&&str| btf.parameters(&format!("bpf_lsm_{hook}")).is_some();
-    Ok(names.iter().filter(has).copied().collect())
+    let apart = btf.offset("inode_operations", "get_inode_acl").is_ok();
+    all_or_none(names, apart, |hook| {
+        btf.parameters(&format!("bpf_lsm_{hook}")).is_some()
+    })
+}
+
+/// `apart`: they are no attributes, and nobody else is asked about them.
+fn all_or_none(
+    names: &[&'static str],
+    apart: bool,
+    has: impl Fn(&str) -> bool,
+) -> Result<Vec<&'static str>, String> {
+    match names.iter().find(|hook| !has(hook)) {
+        None => Ok(names.to_vec()),
+        Some(hook) if apart => Err(format!("it has no LSM hook {hook}")),
+        Some(_) => Ok(Vec::new()),
+    }
 }
 
 /// From the BTF that it shows.
@@ -56,13 +71,13 @@ fn changed(btf: &Btf<'_>) -> Result<(u32, u32), BtfError> {
     Ok((time + of("tv_sec")?, time + of("tv_nsec")?))
 }
 
-/// From a mount to the next of the same file system, and where such a link leads to: a ring through members of their own until Linux 6.18.
-fn mounts(btf: &Btf<'_>) -> Result<(u32, u32), BtfError> {
+/// From a mount to the next of the same file system, where such a link leads to, and whether they are a ring (until Linux 6.18).
+fn mounts(btf: &Btf<'_>) -> Result<(u32, u32, u32), BtfError> {
     match btf.offset("mount", "mnt_next_for_sb") {
-        Ok(next) => Ok((next, 0)),
+        Ok(next) => Ok((next, 0, 0)),
         Err(_) => {
             let ring = btf.offset("mount", "mnt_instance")?;
-            Ok((ring + btf.offset("list_head", "next")?, ring))
+            Ok((ring + btf.offset("list_head", "next")?, ring, 1))
         }
     }
 }
@@ -71,7 +86,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
     let of = |structure, member| btf.offset(structure, member);
     let name = of("dentry", "d_name")?;
     let (inode_changed, inode_changed_nanos) = changed(btf)?;
-    let (mount_next, mount_linked) = mounts(btf)?;
+    let (mount_next, mount_linked, mount_ring) = mounts(btf)?;
     Ok(Offsets {
         task_nsproxy: of("task_struct", "nsproxy")?,
         task_real_parent: of("task_struct", "real_parent")?,
@@ -99,6 +114,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         mount_id: of("mount", "mnt_id")?,
         mount_next,
         mount_linked,
+        mount_ring,
         unix_path: of("unix_sock", "path")?,
         socket_sk: of("socket", "sk")?,
         bprm_file: of("linux_binprm", "file")?,
@@ -137,6 +153,19 @@ fn offsets(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_kernel_that_keeps_access_lists_apart_has_their_hooks_or_is_refused() {
+        let names = ["inode_set_acl", "inode_remove_acl"];
+        let found = |apart, has: &[&str]| all_or_none(&names, apart, |hook| has.contains(&hook));
+        assert_eq!(found(true, &names).unwrap(), names);
+        assert_eq!(found(false, &[]).unwrap(), [""; 0]);
+        assert_eq!(
+            found(true, &names[..1]).unwrap_err(),
+            "it has no LSM hook inode_remove_acl"
+        );
+        assert!(found(true, &[]).is_err());
+    }
 
     #[test]
     fn the_running_kernel_has_the_members() {

@@ -16,7 +16,9 @@ use policy::EffectivePolicy;
 use super::listed::Listed;
 use super::{Session, State};
 use crate::files::owner::Mapping;
-use crate::files::{self, Allowed, FilesError, Held, Later, Masked, Masks, Openers, Place, When};
+use crate::files::{
+    self, Allowed, Begun, FilesError, Held, Later, Masked, Masks, Openers, Place, When,
+};
 use crate::kernel::{Carrier, Image, Kernel, KernelError, Look};
 use crate::process;
 
@@ -58,11 +60,10 @@ impl Session {
         let programs = {
             let state = self.state.lock().await;
             let record = &state.record;
-            let all = record.listed.iter().chain(&record.begun);
             files::Programs {
                 masked: record.masked.clone(),
                 listed: record.listed.clone(),
-                alone: (document.programs.is_whole()).then(|| all.map(Place::path).collect()),
+                alone: (document.programs.is_whole()).then(|| record.startable.clone()),
             }
         };
         blocking(pid, move || {
@@ -115,11 +116,11 @@ impl Session {
         match self.carrier().await {
             Carrier::Nobody => Ok(Programs::Nowhere),
             Carrier::Lsm => {
-                self.keep_namespace(pid, network).await?;
+                self.keep_namespace(pid, network, When::Start).await?;
                 self.tell_files(pid, network, document).await
             }
             Carrier::Starts => {
-                self.keep_namespace(pid, network).await?;
+                self.keep_namespace(pid, network, When::Start).await?;
                 let listed = held.listed.clone();
                 let work = move || {
                     let pinned = files::pinned(pid, network, &listed)?;
@@ -141,28 +142,33 @@ impl Session {
         network: (u64, u64),
         document: Arc<EffectivePolicy>,
     ) -> Result<Programs, FilesError> {
-        let look = self.state.lock().await.look();
+        let (look, masked) = {
+            let mut state = self.state.lock().await;
+            (state.look(), state.record.masked.clone())
+        };
         let look = look.ok_or(FilesError::NotAsked)?;
-        let (begun, table, image, listed, openers) = blocking(pid, move || {
-            let begun = files::begin(pid, network, &document)?;
-            let table = begun.table([])?;
-            let image = match &begun.allowed {
-                Some(_) => files::image(pid, network, &look)?,
-                None => Image::default(),
-            };
-            let listed = begun.allowed.as_ref().map(Allowed::places);
+        let (begun, allowed, table, image, openers) = blocking(pid, move || {
             let openers = Openers::find(pid, network, &document.secrets, &look)?;
-            Ok((begun, table, image, listed.transpose()?, openers))
+            let found = Begun::find(pid, network, &document, &masked, openers.as_ref());
+            let (begun, allowed) = found?;
+            let table = begun.table([])?;
+            let image = match begun.listed {
+                true => files::image(pid, network, &look)?,
+                false => Image::default(),
+            };
+            Ok((begun, allowed, table, image, openers))
         })
         .await?;
         let before = {
             let mut state = self.state.lock().await;
-            state.record.begun = listed.unwrap_or_default();
+            // Before it holds: what the next enforcer finds there is of this container.
+            state.record.begun = Some(begun.clone());
             state.record.approved = Vec::new();
+            state.save()?;
             let programs = state.kernel.as_mut().and_then(Kernel::files);
             let programs = programs.ok_or(FilesError::NotAsked)?;
             programs
-                .hold(&table, begun.namespace, image, openers.as_ref())
+                .hold(&table, &begun, image, openers.as_ref())
                 .map_err(failed)?;
             state.maps.counter(counter::OPENS).map_err(failed)?
         };
@@ -170,7 +176,6 @@ impl Session {
         let mut state = self.state.lock().await;
         match state.maps.counter(counter::OPENS).map_err(failed)? {
             after if after > before => {
-                let allowed = begun.allowed.clone();
                 state.listed = Some(Listed::new(pid, network, begun));
                 Ok(Programs::Holding(allowed, openers))
             }
@@ -194,19 +199,32 @@ impl Session {
         let listed = allowed.as_ref().map(Allowed::places).transpose()?;
         let listed = listed.unwrap_or_default();
         let record = &mut self.state.lock().await.record;
-        match carrier {
-            Carrier::Nobody => {}
-            Carrier::Lsm => record.begun = listed,
-            // Mounts of their own say it.
-            Carrier::Starts => record.listed = listed,
+        record.startable = listed.iter().map(Place::path).collect();
+        // Else the table of the programs says it.
+        if carrier == Carrier::Starts {
+            record.listed = listed;
         }
         Ok(allowed)
     }
 
-    /// Keeps the number of a mount namespace from being another's, for as long as the kernel's programs go by it.
-    async fn keep_namespace(&self, pid: u32, network: (u64, u64)) -> Result<(), FilesError> {
-        let namespace = blocking(pid, move || files::namespace(pid, network)).await?;
-        self.state.lock().await.namespace = Some(namespace);
+    /// Keeps the number of a mount namespace from being another's, for as long as the kernel's programs go by it; `Again`: where they do still, and
+    /// no other container has come meanwhile.
+    async fn keep_namespace(
+        &self,
+        pid: u32,
+        network: (u64, u64),
+        when: When,
+    ) -> Result<(), FilesError> {
+        let (namespace, number) = blocking(pid, move || {
+            let number = files::number(pid, network)?;
+            Ok((files::namespace(pid, network)?, number))
+        })
+        .await?;
+        let mut state = self.state.lock().await;
+        let held = state.kernel.as_ref().and_then(Kernel::held_namespace);
+        if when == When::Start || held == Some(number) {
+            state.namespace = Some(namespace);
+        }
         Ok(())
     }
 
@@ -277,7 +295,7 @@ impl Session {
         };
         let mounts = Arc::new(mounts);
         if held.is_none() && self.carrier().await != Carrier::Nobody {
-            self.keep_namespace(pid, network).await?;
+            self.keep_namespace(pid, network, When::Again).await?;
             self.list_again(pid, network).await?;
             if let Err(error) = self.ask_again(pid, network).await {
                 // What the kernel holds it holds: nobody is asked about anything else.
@@ -349,6 +367,8 @@ impl State {
     /// The programs about files hold nowhere any more. A failure leaves them holding in a namespace that nobody is in.
     pub(super) fn release_files(&mut self) {
         self.listed = None;
+        self.record.begun = None;
+        self.record.approved = Vec::new();
         let Some(kernel) = &mut self.kernel else {
             return;
         };

@@ -144,6 +144,14 @@ impl From<store::Approved> for Approved {
 // === impl State ===
 
 impl State {
+    /// What may be started in the container that has these rules, if that one runs still.
+    fn listed_as(&mut self, begun: Option<&Arc<Begun>>) -> Result<&mut Listed, FilesError> {
+        let same =
+            |listed: &&mut Listed| begun.is_some_and(|begun| Arc::ptr_eq(&listed.begun, begun));
+        let listed = self.listed.as_mut().filter(same);
+        listed.ok_or(FilesError::NoContainer)
+    }
+
     /// For the next enforcer. Where it cannot be written, a person is asked again by that one.
     fn keep_approved(&mut self) {
         let kept = |one: &Approved| match one.say {
@@ -178,21 +186,18 @@ impl Session {
     /// After an enforcer's restart: what may be started is known again, as it was found when the container started and as it was answered since.
     pub(super) async fn ask_again(&self, pid: u32, network: (u64, u64)) -> Result<(), FilesError> {
         let _one = self.listing.lock().await;
-        let (document, listed, held) = {
-            let state = self.state.lock().await;
-            let held = state.kernel.as_ref().and_then(Kernel::held_namespace);
-            let document = Arc::clone(&state.current.document);
-            (document, state.record.begun.clone(), held)
-        };
-        let known = move || files::begun(pid, network, &document, &listed);
-        let begun = blocking(pid, known).await?;
+        let number = blocking(pid, move || files::number(pid, network)).await?;
         let mut state = self.state.lock().await;
-        let Some(programs) = state.kernel.as_mut().and_then(Kernel::files) else {
+        // Another container may have come meanwhile, with its own.
+        let held = state.kernel.as_ref().and_then(Kernel::held_namespace);
+        let is_held =
+            |begun: &Begun| begun.listed && begun.namespace == number && held == Some(number);
+        let begun = state.record.begun.clone().filter(is_held);
+        let (Some(begun), None) = (begun, &state.listed) else {
             return Ok(());
         };
-        if held != Some(begun.namespace) || begun.allowed.is_none() {
-            return Ok(());
-        }
+        let programs = state.kernel.as_mut().and_then(Kernel::files);
+        let programs = programs.ok_or(FilesError::NotAsked)?;
         let there = programs.approved();
         let there = there.map_err(|error| FilesError::Kernel(error.to_string()))?;
         let stays = |kept: &&store::Approved| there.contains(&kept.number);
@@ -396,31 +401,32 @@ impl Session {
             question: question.id.clone(),
             rule: question.request.rule.clone(),
         };
-        let frozen = self.freeze(&approved, start).await;
+        let begun = self.begun().await;
+        let frozen = self.freeze(begun.as_ref(), &approved, start).await;
         let taken = match self.broker.take(&question.id) {
             Ok(taken) => taken,
             Err(gone) => {
-                self.unlist(&approved.program).await;
+                self.unlist(begun.as_ref(), &approved.program).await;
                 return Err(gone.into());
             }
         };
         if let Err(why) = frozen {
-            self.unlist(&approved.program).await;
+            self.unlist(begun.as_ref(), &approved.program).await;
             let _ = self.settle(taken, Outcome::Changed, by);
             return Err(NotStarted::Unfit(why));
         }
         if self.settle(taken, outcome, by).is_err() {
-            self.unlist(&approved.program).await;
+            self.unlist(begun.as_ref(), &approved.program).await;
             return Err(NotStarted::NotRecorded);
         }
-        if let Err(error) = self.thaw(&mut approved, start).await {
+        if let Err(error) = self.thaw(begun.as_ref(), &mut approved, start).await {
             let mut event = Event::new(Kind::Exec, Verdict::Deny, "approval-not-held");
             event.layer = Some("lsm".into());
             event.approval = Some(approved.question);
             event.binary = Some(approved.program.to_string());
             event.detail = Some(error.to_string());
             let _ = self.write(event);
-            self.unlist(&approved.program).await;
+            self.unlist(begun.as_ref(), &approved.program).await;
             return Err(error.into());
         }
         if let (Say::Approved(number), true) = (approved.say, approved.once) {
@@ -433,13 +439,27 @@ impl Session {
         Ok(())
     }
 
+    /// The container that runs now, by its rules. Between two looks another may take its place.
+    async fn begun(&self) -> Option<Arc<Begun>> {
+        let state = self.state.lock().await;
+        state
+            .listed
+            .as_ref()
+            .map(|listed| Arc::clone(&listed.begun))
+    }
+
     /// From when this returns nobody inside changes it, and it is what it was.
-    async fn freeze(&self, approved: &Approved, start: &Start) -> Result<(), Unfit> {
-        self.list(approved.clone()).await?;
+    async fn freeze(
+        &self,
+        begun: Option<&Arc<Begun>>,
+        approved: &Approved,
+        start: &Start,
+    ) -> Result<(), Unfit> {
+        self.list(begun, approved.clone()).await?;
         let (pid, network, look) = {
             let mut state = self.state.lock().await;
             let look = state.look().ok_or(FilesError::NoContainer)?;
-            let listed = state.listed.as_ref().ok_or(FilesError::NoContainer)?;
+            let listed = state.listed_as(begun)?;
             (listed.pid, listed.network, look)
         };
         let (seen, program) = (start.seen, start.program.clone());
@@ -451,68 +471,68 @@ impl Session {
     }
 
     /// From when this returns it is started as often as the answer says, while it is the file that was looked at.
-    async fn thaw(&self, approved: &mut Approved, start: &Start) -> Result<(), FilesError> {
+    async fn thaw(
+        &self,
+        begun: Option<&Arc<Begun>>,
+        approved: &mut Approved,
+        start: &Start,
+    ) -> Result<(), FilesError> {
         let number = {
             let mut state = self.state.lock().await;
-            let State {
-                listed,
-                kernel,
-                numbered,
-                ..
-            } = &mut *state;
-            let listed = listed.as_ref().ok_or(FilesError::NoContainer)?;
-            let programs = kernel.as_mut().and_then(Kernel::files);
+            let mut last = state.numbered;
+            let number = state.listed_as(begun)?.number(&mut last);
+            state.numbered = last;
+            let programs = state.kernel.as_mut().and_then(Kernel::files);
             let programs = programs.ok_or(FilesError::NotAsked)?;
-            let number = listed.number(numbered);
             programs
                 .approve(number, start.seen.identity, approved.once)
                 .map_err(|error| FilesError::Kernel(error.to_string()))?;
             number
         };
         approved.say = Say::Approved(number);
-        self.list(approved.clone()).await
+        self.list(begun, approved.clone()).await
     }
 
     /// Has an answer hold, in the place of an earlier one about the same program.
-    async fn list(&self, approved: Approved) -> Result<(), FilesError> {
-        self.relist(|all| {
+    async fn list(&self, begun: Option<&Arc<Begun>>, approved: Approved) -> Result<(), FilesError> {
+        self.relist(begun, |all| {
             all.retain(|other| other.program != approved.program);
             all.push(approved);
         })
         .await
     }
 
-    async fn unlist(&self, program: &ProgramName) {
-        let gone = self.relist(|all| all.retain(|other| other.program != *program));
+    async fn unlist(&self, begun: Option<&Arc<Begun>>, program: &ProgramName) {
+        let gone = self.relist(begun, |all| all.retain(|other| other.program != *program));
         if let Err(error) = gone.await {
             tracing::error!(session = %self.id, %error, "a program that was looked at stays as it is");
         }
     }
 
     /// Makes a table of what was listed and what was approved, and has the kernel look up in it from now on. Under the lock of listing.
-    async fn relist(&self, change: impl FnOnce(&mut Vec<Approved>)) -> Result<(), FilesError> {
-        let (pid, begun, mut approved) = {
-            let state = self.state.lock().await;
-            let listed = state.listed.as_ref().ok_or(FilesError::NoContainer)?;
-            let begun = Arc::clone(&listed.begun);
-            (listed.pid, begun, listed.approved.clone())
+    async fn relist(
+        &self,
+        begun: Option<&Arc<Begun>>,
+        change: impl FnOnce(&mut Vec<Approved>),
+    ) -> Result<(), FilesError> {
+        let (pid, with, mut approved) = {
+            let mut state = self.state.lock().await;
+            let listed = state.listed_as(begun)?;
+            let with = Arc::clone(&listed.begun);
+            (listed.pid, with, listed.approved.clone())
         };
         change(&mut approved);
         let rules: Vec<Rule> = approved.iter().map(Approved::rule).collect();
-        let with = Arc::clone(&begun);
         let table = blocking(pid, move || with.table(rules)).await?;
         {
             let mut state = self.state.lock().await;
-            let State { listed, kernel, .. } = &mut *state;
-            let same = |listed: &&mut Listed| Arc::ptr_eq(&listed.begun, &begun);
-            let listed = listed.as_mut().filter(same);
-            let listed = listed.ok_or(FilesError::NoContainer)?;
-            let programs = kernel.as_mut().and_then(Kernel::files);
+            state.listed_as(begun)?;
+            let programs = state.kernel.as_mut().and_then(Kernel::files);
             let programs = programs.ok_or(FilesError::NotAsked)?;
             programs
                 .replace(&table)
                 .map_err(|error| FilesError::Kernel(error.to_string()))?;
-            listed.approved = approved;
+            state.listed_as(begun)?.approved = approved;
             state.keep_approved();
         }
         // Before the next table is put where whoever began before still looks.
@@ -523,10 +543,8 @@ impl Session {
         .await?;
         // Numbers that the table does not have any more.
         let mut state = self.state.lock().await;
-        let State { listed, kernel, .. } = &mut *state;
-        let listed = listed.as_ref().ok_or(FilesError::NoContainer)?;
-        let numbers = listed.numbers().collect();
-        let programs = kernel.as_mut().and_then(Kernel::files);
+        let numbers = state.listed_as(begun)?.numbers().collect();
+        let programs = state.kernel.as_mut().and_then(Kernel::files);
         let programs = programs.ok_or(FilesError::NotAsked)?;
         programs
             .approve_only(&numbers)
@@ -536,6 +554,7 @@ impl Session {
     /// What was to be started once was, or was not in time.
     async fn take_away(&self, number: u16) {
         let _one = self.listing.lock().await;
+        let begun = self.begun().await;
         {
             let mut state = self.state.lock().await;
             let State { listed, kernel, .. } = &mut *state;
@@ -548,7 +567,9 @@ impl Session {
                 programs.disapprove(number);
             }
         }
-        let gone = self.relist(|all| all.retain(|one| one.say != Say::Approved(number)));
+        let gone = self.relist(begun.as_ref(), |all| {
+            all.retain(|one| one.say != Say::Approved(number))
+        });
         if let Err(error) = gone.await {
             tracing::error!(session = %self.id, %error, "what was started once stays as it is, and is not started again");
         }

@@ -1,12 +1,14 @@
 //! Programs that nothing lists, where a person is asked: denied at once, and after an answer started as far as it goes. Where the kernel does
 //! not take programs about files, the same policy lets nothing start.
 
+use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audit::Verdict;
 use enforcer::approvals::{Broker, Change, MAX_HELD, Question};
 use enforcer::session::{Answer, Session};
+use enforcer::store::Store;
 use enforcer::trusted::Trusted;
 use policy::EffectivePolicy;
 use schema::session::SessionId;
@@ -15,7 +17,8 @@ use serde_json::{Value, json};
 use super::files::{Case, rule, said};
 use super::later::{carried, happens};
 use super::programs::with_programs;
-use crate::policy as parsed;
+use super::received::hand;
+use crate::{Mount, policy as parsed};
 
 /// `bash` and `python3` are listed, and a person is asked about anything else that is not denied.
 fn asking(seconds: u32, denied: &[&str]) -> EffectivePolicy {
@@ -647,5 +650,97 @@ P"##
     }));
     assert_eq!(text, "None None again\n");
     assert_eq!(after.about("/usr/bin/printf").len(), 2);
+    // When it has ended, nothing is kept of it.
+    let kept = || {
+        let store = Store::open(&case.rig.places.sessions, &case.id).unwrap();
+        let record = store.load().unwrap();
+        record.begun.is_some() || !record.approved.is_empty()
+    };
+    for _ in 0..100 {
+        if !kept() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!kept());
     second.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_cannot_be_kept_for_the_next_enforcer_is_not_held() {
+    let case = with_programs("full");
+    let broker = Arc::new(Broker::default());
+    let sessions = &case.rig.places.sessions;
+    let disk = Mount::make(&["-t", "tmpfs", "-o", "size=256k", "tmpfs"], sessions);
+    let Some(session) = open(&case, 60, &[], &broker).await else {
+        return;
+    };
+    let path = [("PATH", format!("{}:/usr/bin:/bin", case.at("bin")))];
+    let mut zeroes = std::fs::File::create(sessions.join("zeroes")).unwrap();
+    while zeroes.write_all(&[0; 4096]).is_ok() {}
+    let text = said(&case.inside_with(&session, "echo started", &path));
+    assert!(
+        text.contains("what the kernel is to hold cannot be kept for the next enforcer")
+            && !text.contains("started\n"),
+        "{text}"
+    );
+    // The control: with room it begins, and is on record while it runs.
+    std::fs::remove_file(sessions.join("zeroes")).unwrap();
+    drop(zeroes);
+    let (sessions, id) = (sessions.clone(), case.id.clone());
+    let go = case.workspace.join("go");
+    let host = std::thread::spawn(move || {
+        waits_for(&go);
+        let kept = Store::open(&sessions, &id).unwrap().load().unwrap().begun;
+        std::fs::remove_file(&go).unwrap();
+        kept.is_some_and(|begun| begun.listed && begun.namespace != 0)
+    });
+    let script = "echo > go; python3 -c 'import os, time\nwhile os.path.exists(\"go\"): time.sleep(0.1)'; echo started";
+    let text = said(&tokio::task::block_in_place(|| {
+        case.inside_with(&session, script, &path)
+    }));
+    assert_eq!(text, "started\n");
+    assert!(host.join().unwrap());
+    session.close("test").await.unwrap();
+    drop(disk);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_about_a_program_that_a_descriptor_from_outside_is_of() {
+    let case = with_programs("askr");
+    case.put("sub/x", "");
+    let broker = Arc::new(Broker::default());
+    let Some(session) = open(&case, 60, &[], &broker).await else {
+        return;
+    };
+    let person = Person::answers(&session, &broker, |_, _| Some((true, true)), |_| {});
+    let (socket, program) = (case.workspace.join("sub/hand"), case.at("bin/elf"));
+    let at = program.clone();
+    let host = std::thread::spawn(move || {
+        hand(&socket, || {
+            vec![("x", vec![std::fs::File::open(at).unwrap().into()])]
+        });
+    });
+    let script = format!(
+        r##"python3 - <<'P'
+{PYTHON}
+import socket
+server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM); server.bind("sub/hand"); server.listen(); peer, _ = server.accept()
+_, fds, _, _ = socket.recv_fds(peer, 8, 1)
+print(len(fds), run("/proc/self/fd/%d" % fds[0], pass_fds=fds)); peer.send(b"."); time.sleep(2)
+# The same by its path is asked about.
+print(run("bin/elf", "x"), until("bin/elf", "x"))
+P"##
+    );
+    let text = said(&case.inside(&session, &script));
+    host.join().unwrap();
+    assert_eq!(text, "1 None\nNone x\n");
+    assert_eq!(person.asked().len(), 1);
+    happens(&case, |event| {
+        event.kind == audit::Kind::Exec
+            && event.reason == "program-from-outside"
+            && event.binary.as_ref() == Some(&program)
+            && event.approval.is_none()
+    });
+    session.close("test").await.unwrap();
 }

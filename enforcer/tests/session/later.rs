@@ -4,6 +4,7 @@
 use enforcer::kernel;
 use enforcer::session::Session;
 use enforcer::trusted::Trusted;
+use enforcer_common::files::MAX_STEPS;
 use policy::EffectivePolicy;
 use schema::session::SessionId;
 use serde_json::{Value, json};
@@ -215,6 +216,10 @@ P
     session.close("test").await.unwrap();
 }
 
+/// Directories in one another, more than places are looked for in, and how many fewer are not.
+const DEEP: usize = MAX_STEPS as usize + 1;
+const FEWER: usize = 40;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_is_read_only_is_read_and_not_changed_and_what_is_writable_within_is() {
     let case = Case::new("lro");
@@ -233,6 +238,11 @@ async fn a_name_that_is_read_only_is_read_and_not_changed_and_what_is_writable_w
         std::fs::create_dir_all(workspace.join("b/generated/tmp")).unwrap();
         std::fs::write(workspace.join("b/other.lock"), "later\n").unwrap();
         std::fs::write(workspace.join("b/generated/x"), "made\n").unwrap();
+        let deep = workspace.join("d/".repeat(DEEP));
+        std::fs::create_dir_all(&deep).unwrap();
+        for directory in [deep.as_path(), deep.ancestors().nth(FEWER).unwrap()] {
+            std::fs::write(directory.join("x"), "deep\n").unwrap();
+        }
         std::fs::write(workspace.join("there"), "").unwrap();
     });
     let script = format!(
@@ -252,6 +262,12 @@ os.utime("free", (1, 1)); assert os.stat("free").st_mtime == 1; os.utime("a", (1
 try: os.setxattr("free", "user.x", b"x"); os.removexattr("free", "user.x")
 except OSError as e: assert e.errno == errno.EOPNOTSUPP, e
 assert open("b/other.lock").read() == "later\n" and open("b/generated/x").read() == "made\n"
+# Of what lies deeper than places are looked for nobody says anything.
+at = os.open(".", os.O_PATH)
+for n in range({DEEP} - {FEWER}): at = os.open("d", os.O_PATH, dir_fd=at)
+os.utime("x", (1, 1), dir_fd=at)
+for n in range({FEWER}): at = os.open("d", os.O_PATH, dir_fd=at)
+way("times far down", lambda: os.utime("x", (1, 1), dir_fd=at))
 open("b/generated/tmp/z", "w").write("x"); os.unlink("b/generated/tmp/z")
 print("done")
 P

@@ -1,5 +1,7 @@
 //! Secrets that only some programs may open, as the kernel tells programs apart. Where it takes no LSM programs the same policy lets nothing start.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,8 +38,8 @@ fn copy(from: &str, case: &Case, to: &str) {
 
 const SCRIPT: &str = r##"
 try() { if "$@" 2>/dev/null; then echo " OPEN: $*"; fi; }
-# The program, by whatever name of its file, and by root's link.
-for name in bin/reader bin/link ./hard /proc/self/root$PWD/bin/reader; do $name /run/secrets/A; echo; done
+# The program, by a link to it, and by root's.
+for name in bin/reader bin/link /proc/self/root$PWD/bin/reader; do $name /run/secrets/A; echo; done
 # What is for all is, the list too.
 cat /run/secrets/B; echo; ls /run/secrets | tr '\n' ' '; echo
 # Another program, a copy of the same one, one that has its name, and one by the loader.
@@ -45,6 +47,8 @@ cp bin/reader bin/copy; mkdir -p other/bin; cp bin/reader other/bin/reader
 try cat /run/secrets/A; try bin/copy /run/secrets/A; try other/bin/reader /run/secrets/A; try sh -c 'read x < /run/secrets/A'
 try /lib64/ld-linux-x86-64.so.2 bin/reader /run/secrets/A; try bash -c 'exec -a bin/reader cat /run/secrets/A'
 try sh -c 'echo x > /run/secrets/A'; try dd if=/dev/null of=/run/secrets/B
+# Nobody inside changes the program.
+try sh -c 'printf x >> bin/reader'; try rm -f bin/reader; try mv bin/reader bin/r; try cp bin/copy bin/reader; try ln bin/reader hard; try chmod 777 bin/reader; try truncate -s 0 bin/reader
 python3 - <<'P'
 import os, socket, subprocess
 def way(name, f):
@@ -52,7 +56,7 @@ def way(name, f):
     except OSError: pass
 path = os.open("/run/secrets/A", os.O_PATH)
 way("by its place", lambda: open("/proc/self/fd/%d" % path)); way("by the directory", lambda: os.open("A", os.O_RDONLY, dir_fd=os.open("/run/secrets", os.O_PATH)))
-way("by root", lambda: open("/proc/self/root/run/secrets/A")); way("by the program's path", lambda: subprocess.run(["bin/reader"], stdin=open("/run/secrets/A")))
+way("its directory away", lambda: os.rename("bin", "b")); way("by root", lambda: open("/proc/self/root/run/secrets/A")); way("by the program's path", lambda: subprocess.run(["bin/reader"], stdin=open("/run/secrets/A")))
 # What the program is handed by nobody else it hands on to nobody either.
 own, other = socket.socketpair(); child = subprocess.Popen(["bin/hand", "-c", """
 import os, socket; s = socket.socket(fileno=0); socket.send_fds(s, [b"x"], [os.open("/run/secrets/A", os.O_RDONLY)])"""], stdin=other)
@@ -61,7 +65,9 @@ P
 # It is the same program for as long as it is the same file.
 echo > wait/rotate; for n in $(seq 200); do sleep 0.05; [ "$(bin/reader /run/secrets/A)" = second-value-of-a ] && break; done
 bin/reader /run/secrets/A; echo; try cat /run/secrets/A
-printf x >> bin/reader; try bin/reader /run/secrets/A; echo done
+# Changed by the host it is another.
+echo > wait/change; for n in $(seq 200); do sleep 0.05; [ -e wait/changed ] && break; done
+try bin/reader /run/secrets/A; echo done
 "##;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,11 +77,6 @@ async fn a_secret_that_is_for_one_program_is_opened_by_no_other() {
     let python = std::fs::canonicalize("/usr/bin/python3").unwrap();
     copy(python.to_str().unwrap(), &case, "bin/hand");
     std::os::unix::fs::symlink("reader", case.workspace.join("bin/link")).unwrap();
-    std::fs::hard_link(
-        case.workspace.join("bin/reader"),
-        case.workspace.join("hard"),
-    )
-    .unwrap();
     case.put("wait/x", "");
     let (reader, hand) = (case.at("bin/reader"), case.at("bin/hand"));
     let programs = [&*reader, &*hand, "/usr/bin/no-such-program"];
@@ -86,20 +87,30 @@ async fn a_secret_that_is_for_one_program_is_opened_by_no_other() {
     let session = open(&case, &programs).await;
     let (told, workspace) = (Arc::clone(&session), case.workspace.clone());
     let rotates = tokio::spawn(async move {
-        for _ in 0..3000 {
-            if workspace.join("wait/rotate").exists() {
-                break;
+        let waits = async |name: &str| {
+            for _ in 0..3000 {
+                if workspace.join(name).exists() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        };
+        waits("wait/rotate").await;
         let again = vec![file("A", "second-value-of-a", 0)];
-        told.set_secret_files(again).await.unwrap()
+        let said = told.set_secret_files(again).await.unwrap();
+        waits("wait/change").await;
+        let reader = OpenOptions::new()
+            .append(true)
+            .open(workspace.join("bin/reader"));
+        reader.unwrap().write_all(b"x").unwrap();
+        std::fs::write(workspace.join("wait/changed"), "").unwrap();
+        said
     });
     let text = said(&tokio::task::block_in_place(|| {
         inside(&case, &session, "0", SCRIPT)
     }));
     assert_eq!(rotates.await.unwrap(), [""; 0]);
-    let first = "first-value-of-a\n".repeat(4);
+    let first = "first-value-of-a\n".repeat(3);
     assert_eq!(
         text,
         format!("{first}value-of-b\nA B \nhanded 0 []\nsecond-value-of-a\ndone\n")
@@ -146,4 +157,47 @@ async fn a_script_is_no_program_that_a_secret_could_be_for() {
         "{text}"
     );
     session.close("test").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_many_names_is_no_program_that_a_secret_could_be_for_and_another_version_is() {
+    for (name, words) in [
+        ("get", Some("which leads to")),
+        ("twin", Some("with 2 names (hard links)")),
+        ("reader3", None),
+    ] {
+        let case = Case::new(&format!("gn{name}"));
+        copy("/usr/bin/cat", &case, "bin/box");
+        copy("/usr/bin/cat", &case, "bin/twin");
+        copy("/usr/bin/cat", &case, "bin/reader3.11");
+        let at = |name: &str| case.workspace.join("bin").join(name);
+        std::os::unix::fs::symlink("box", at("get")).unwrap();
+        std::os::unix::fs::symlink("reader3.11", at("reader3")).unwrap();
+        std::fs::hard_link(at("twin"), at("other")).unwrap();
+        let program = case.at(&format!("bin/{name}"));
+        let gated = gated(&[&program]);
+        let lets = "`agent.secrets.A.programs` lets these programs alone open /run/secrets/A";
+        if !carried(&case, gated, lets).await {
+            return;
+        }
+        let session = open(&case, &[&program]).await;
+        let script = format!(
+            "bin/{name} /run/secrets/A; cat /run/secrets/A 2>/dev/null; echo; echo started"
+        );
+        let text = said(&inside(&case, &session, "0", &script));
+        match words {
+            Some(words) => assert!(
+                text.contains(&format!("`programs` of a secret has {program}, "))
+                    && text.contains(words)
+                    && !text.contains("started\n"),
+                "{text}"
+            ),
+            None => assert_eq!(text, "first-value-of-a\nstarted\n"),
+        }
+        assert!(
+            name != "get" || text.contains(&case.at("bin/box")),
+            "{text}"
+        );
+        session.close("test").await.unwrap();
+    }
 }
