@@ -188,6 +188,7 @@ fn add(
             let provider = provider::named(credential.name.as_str());
             let grant = Grant {
                 paths: Vec::new(),
+                methods: Vec::new(),
                 source: offered.source.clone(),
                 hosts: offered.hosts.clone(),
                 header: provider.map_or_else(Default::default, Provider::field),

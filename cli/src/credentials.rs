@@ -22,7 +22,6 @@ use schema::credential::Source;
 use schema::diag::Diagnostic;
 use schema::hostconfig::{Grant, HostConfig};
 use schema::remote::Remote;
-use schema::request::PathGlob;
 use secrets::{EXEC_DEADLINE, Fetched, Input, PlaceholderError, Seed};
 use serde_json::Value;
 
@@ -354,7 +353,7 @@ pub fn source(source: &Source) -> String {
     }
 }
 
-/// Where a grant lets its credential go, host by host, each with its paths where they are not all.
+/// Where a grant lets its credential go, host by host, each with its methods and paths where they are not all.
 pub fn places(name: &str, grant: &Grant, remote: Option<&Remote>) -> Vec<String> {
     let one = |host: &Domain| {
         let alone = Grant {
@@ -366,11 +365,8 @@ pub fn places(name: &str, grant: &Grant, remote: Option<&Remote>) -> Vec<String>
             None => format!(
                 "{host} (nowhere: no remote origin of the workspace names a repository there)"
             ),
-            Some(place) if place.paths.is_empty() => host.to_string(),
-            Some(place) => {
-                let paths: Vec<&str> = place.paths.iter().map(PathGlob::as_str).collect();
-                format!("{host} ({})", paths.join(" "))
-            }
+            Some(place) if place.limits().is_empty() => host.to_string(),
+            Some(place) => format!("{host} ({})", place.limits()),
         }
     };
     grant.hosts.iter().map(one).collect()

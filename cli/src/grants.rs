@@ -13,7 +13,7 @@ use schema::credential::{CredentialName, MAX_CREDENTIALS, MAX_HOSTS};
 use schema::diag::Position;
 use schema::digest::Digest;
 use schema::hostconfig::{Grant, HostConfig, SecretGrant, Setting};
-use schema::request::{MAX_IN_RULE, PathGlob};
+use schema::request::{MAX_IN_RULE, Method, PathGlob};
 use serde::{Deserialize, Serialize};
 
 use crate::credentials;
@@ -44,6 +44,8 @@ struct Kept {
     hosts: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     paths: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    methods: Vec<String>,
     header: String,
     format: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -369,6 +371,7 @@ impl Kept {
             source: grant.source.to_string(),
             hosts: grant.hosts.iter().map(ToString::to_string).collect(),
             paths: grant.paths.iter().map(ToString::to_string).collect(),
+            methods: grant.methods.iter().map(ToString::to_string).collect(),
             header: grant.header.to_string(),
             format: grant.format.to_string(),
             query: grant.query.as_ref().map(ToString::to_string),
@@ -385,12 +388,15 @@ impl Kept {
         let hosts = hosts.filter(|hosts| (1..=MAX_HOSTS).contains(&hosts.len()))?;
         let paths: Option<Vec<PathGlob>> = self.paths.iter().map(|path| parsed(path)).collect();
         let paths = paths.filter(|paths| paths.len() <= MAX_IN_RULE)?;
+        let methods: Option<Vec<Method>> = self.methods.iter().map(|one| parsed(one)).collect();
+        let methods = methods.filter(|methods| methods.len() <= MAX_IN_RULE)?;
         Some(Granted {
             name: parsed(&self.name)?,
             grant: Grant {
                 source: parsed(&self.source)?,
                 hosts,
                 paths,
+                methods,
                 header: parsed(&self.header)?,
                 format: parsed(&self.format)?,
                 query: match &self.query {
@@ -427,6 +433,7 @@ mod tests {
             source: source.parse().unwrap(),
             hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
             paths: vec!["/a/**".parse().unwrap()],
+            methods: vec!["GET".parse().unwrap()],
             header: Default::default(),
             format: Default::default(),
             query: Some("key".parse().unwrap()),

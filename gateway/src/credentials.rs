@@ -14,9 +14,11 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use policy::Credential;
+use policy::credential::Asked;
 use zeroize::Zeroizing;
 
 use crate::http::head::Scheme;
+use crate::http::ruled;
 use crate::percent;
 use crate::state::{Intent, Place};
 use window::{At, Patterns};
@@ -203,14 +205,20 @@ impl Credentials {
         if self.held.is_empty() {
             return Ok(applied);
         }
-        let path = parts.uri.path().to_owned();
+        let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
+        let asked = Asked {
+            method: method.as_str(),
+            path: &path,
+            other_method: ruled::other_method(parts),
+            other_path: ruled::other_path(parts),
+        };
         for held in &self.held {
             let host = match &intent.place {
                 Place::Name(name) if scheme == Scheme::Https => Some(name),
                 _ => None,
             };
             let is_there = host.is_some_and(|name| held.rule.fits(name, intent.port));
-            let fits = host.is_some_and(|name| held.rule.fits_path(name, intent.port, &path));
+            let fits = host.is_some_and(|name| held.rule.fits_request(name, intent.port, asked));
             let in_target = held.in_target(parts, fits)?;
             if held.in_fields(&mut parts.headers, fits)? || in_target {
                 applied.names.push(held.rule.name.clone());

@@ -12,7 +12,7 @@ mod inspected;
 pub mod page;
 pub mod pool;
 mod response;
-mod ruled;
+pub(crate) mod ruled;
 mod serve;
 mod upstream;
 mod websocket;

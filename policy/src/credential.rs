@@ -4,7 +4,7 @@
 use std::fmt;
 
 use schema::host::{HostName, HostPattern};
-use schema::request::{MAX_IN_RULE, PathGlob, is_canonical};
+use schema::request::{MAX_IN_RULE, Method, PathGlob, is_canonical};
 use serde::{Deserialize, Serialize};
 
 use crate::effective::{Origin, PolicyError};
@@ -47,26 +47,54 @@ pub struct Place {
     /// The paths it may go to there, where not to all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<PathGlob>,
+    /// The methods it may go with there, where not with all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<Method>,
+}
+
+/// A request, as far as it is asked whether a credential may go with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    /// A field or parameter of it is another method to some servers, or another path.
+    pub other_method: bool,
+    pub other_path: bool,
 }
 
 impl Place {
-    /// For people: with its paths.
+    /// For people: with its methods and paths.
     pub fn shown(&self) -> String {
-        if self.paths.is_empty() {
-            return self.to_string();
+        match self.limits() {
+            limits if limits.is_empty() => self.to_string(),
+            limits => format!("{self} ({limits})"),
         }
-        let paths: Vec<&str> = self.paths.iter().map(PathGlob::as_str).collect();
-        format!("{self} ({})", paths.join(" "))
+    }
+
+    /// Its methods and paths; empty where it is for every request.
+    pub fn limits(&self) -> String {
+        let methods = self.methods.iter().map(Method::as_str);
+        let all: Vec<&str> = methods
+            .chain(self.paths.iter().map(PathGlob::as_str))
+            .collect();
+        all.join(" ")
     }
 
     fn is(&self, name: &HostName, port: u16) -> bool {
         self.port == port && self.host.matches(name)
     }
 
-    /// A path that is not spelt in its one way is none that is meant: the server may read it as another.
-    fn admits(&self, path: &str) -> bool {
-        self.paths.is_empty()
-            || is_canonical(path) && self.paths.iter().any(|glob| glob.matches(path))
+    /// A path that is not spelt in its one way is none that is meant: the server may read it as another. So with what overrides either.
+    fn admits(&self, asked: Asked<'_>) -> bool {
+        let path = !asked.other_path
+            && is_canonical(asked.path)
+            && self.paths.iter().any(|glob| glob.matches(asked.path));
+        let method = !asked.other_method
+            && self
+                .methods
+                .iter()
+                .any(|method| method.as_str() == asked.method);
+        (self.paths.is_empty() || path) && (self.methods.is_empty() || method)
     }
 }
 
@@ -82,10 +110,10 @@ impl Credential {
         self.places.iter().any(|place| place.is(name, port))
     }
 
-    /// Whether it may go with a request for that path there.
-    pub fn fits_path(&self, name: &HostName, port: u16, path: &str) -> bool {
+    /// Whether it may go with that request there.
+    pub fn fits_request(&self, name: &HostName, port: u16, asked: Asked<'_>) -> bool {
         let mut there = self.places.iter().filter(|place| place.is(name, port));
-        there.any(|place| place.admits(path))
+        there.any(|place| place.admits(asked))
     }
 
     pub(crate) fn check(&self) -> Result<(), PolicyError> {
@@ -106,10 +134,9 @@ impl Credential {
             && !self.places.is_empty()
             && self.places.len() <= MAX_CREDENTIAL_PLACES
             && self.places.iter().all(|place| place.port != 0)
-            && self
-                .places
-                .iter()
-                .all(|place| place.paths.len() <= MAX_IN_RULE);
+            && self.places.iter().all(|place| {
+                place.paths.len() <= MAX_IN_RULE && place.methods.len() <= MAX_IN_RULE
+            });
         if fine {
             Ok(())
         } else {

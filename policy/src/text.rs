@@ -395,6 +395,7 @@ mod tests {
                 host: "api.github.com".parse().unwrap(),
                 port: 443,
                 paths: Vec::new(),
+                methods: Vec::new(),
             }],
             header: "authorization".into(),
             prefix: "Bearer ".into(),
@@ -409,6 +410,9 @@ mod tests {
         );
         written.places[0].paths = vec!["/repos/acme/**".parse().unwrap()];
         assert!(credential(&written).contains("to api.github.com:443 (/repos/acme/**) in "));
+        written.places[0].methods = vec!["GET".parse().unwrap(), "HEAD".parse().unwrap()];
+        let shown = "to api.github.com:443 (GET HEAD /repos/acme/**) in ";
+        assert!(credential(&written).contains(shown));
         written.query = Some("key".into());
         assert!(credential(&written).ends_with(
             "Bearer {}, or as the query parameter key, by the placeholder in GITHUB_TOKEN"

@@ -24,7 +24,7 @@ use crate::image::OciSource;
 use crate::inspection::{Inspector, Level};
 use crate::organisation::values::OrganisationName;
 use crate::remote::Remote;
-use crate::request::{MAX_IN_RULE, PathGlob};
+use crate::request::{MAX_IN_RULE, Method, PathGlob};
 use crate::signer::{Identity, MAX_IDENTITY_BYTES};
 use crate::toml_tree::{self, MAX_FILE_BYTES};
 
@@ -191,6 +191,9 @@ pub struct Grant {
     /// is then for the repository that the workspace's remote `origin` names, at GitHub's own hosts.
     #[schemars(default, length(min = 1, max = MAX_IN_RULE))]
     pub paths: Vec<PathGlob>,
+    /// The methods of the requests that may see it: `["GET", "HEAD"]`. Without any, every method.
+    #[schemars(default, length(min = 1, max = MAX_IN_RULE))]
+    pub methods: Vec<Method>,
     /// `Authorization` when absent.
     #[schemars(default)]
     pub header: HeaderName,

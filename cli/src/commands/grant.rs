@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "URI", requires = "name")]
     source: Option<String>,
     /// It is a secret: a file inside, which the agent can read
-    #[arg(long, requires = "name", conflicts_with_all = ["hosts", "paths", "own_repository", "header", "format", "query", "env"])]
+    #[arg(long, requires = "name", conflicts_with_all = ["hosts", "paths", "methods", "own_repository", "header", "format", "query", "env"])]
     secret: bool,
     /// The hosts that may see it: name, *.name, name:port; several between commas
     #[arg(long, value_name = "HOST,…", value_delimiter = ',', requires = "name")]
@@ -40,6 +40,14 @@ pub struct Args {
     /// for github, which is for the repository that the workspace's remote origin names
     #[arg(long, value_name = "GLOB,…", value_delimiter = ',', requires = "name")]
     paths: Vec<String>,
+    /// The methods of the requests that it may go with, such as GET,HEAD; '*' takes back what was said before
+    #[arg(
+        long,
+        value_name = "METHOD,…",
+        value_delimiter = ',',
+        requires = "name"
+    )]
+    methods: Vec<String>,
     /// Takes back what --paths said before: for github, the repository that the workspace's remote origin names again
     #[arg(long, requires = "name", conflicts_with = "paths")]
     own_repository: bool,
@@ -149,10 +157,28 @@ fn grant(
             .map(|path| parsed("credential-path", path))
             .collect::<Result<_, _>>()?,
     };
+    let methods = match (args.methods.as_slice(), before) {
+        ([every], _) if every == "*" => Vec::new(),
+        ([], before) => before
+            .map(|grant| grant.methods.clone())
+            .unwrap_or_default(),
+        (some, _) if some.len() > MAX_IN_RULE => {
+            let words = format!(
+                "{} methods, the limit of one grant is {MAX_IN_RULE}",
+                some.len()
+            );
+            return Err(Failure::new("too-many", words));
+        }
+        (some, _) => some
+            .iter()
+            .map(|method| parsed("credential-method", method))
+            .collect::<Result<_, _>>()?,
+    };
     let granted = Grant {
         source,
         hosts,
         paths,
+        methods,
         header: match &args.header {
             Some(text) => parsed("credential-header", text)?,
             None => before.map(|grant| grant.header.clone()).unwrap_or_default(),
@@ -410,6 +436,7 @@ fn list(places: &Places, as_json: bool) {
                     "source": credentials::source(&one.grant.source),
                     "hosts": hosts,
                     "paths": one.grant.paths,
+                    "methods": one.grant.methods,
                     "header": one.grant.header,
                     "format": one.grant.format,
                     "query": one.grant.query,

@@ -163,6 +163,7 @@ pub fn grant(dir: &Path, value: &str, hosts: &[&str]) -> Grant {
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     Grant {
         paths: Vec::new(),
+        methods: Vec::new(),
         source: format!("file://{}", file.display()).parse().unwrap(),
         hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
         header: Default::default(),

@@ -92,6 +92,9 @@ pub fn bound(grant: &Grant) -> String {
     if let (false, Some(parts)) = (grant.paths.is_empty(), parts.as_array_mut()) {
         parts.push(serde_json::json!({ "paths": grant.paths }));
     }
+    if let (false, Some(parts)) = (grant.methods.is_empty(), parts.as_array_mut()) {
+        parts.push(serde_json::json!({ "methods": grant.methods }));
+    }
     Digest::of(parts.to_string().as_bytes()).hex()
 }
 

@@ -22,6 +22,7 @@ fn credentials_for(env: Option<&str>, paths: &[&str]) -> Credentials {
             host: "api.github.com".parse().unwrap(),
             port: 443,
             paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
+            methods: Vec::new(),
         }],
         header: "authorization".into(),
         prefix: "Bearer ".into(),

@@ -24,8 +24,13 @@ fn has(headers: &HeaderMap, names: &[&str]) -> bool {
     fields.any(|field| names.contains(&field.as_str()))
 }
 
+/// Whether the path could be read as another one.
+pub fn other_path(parts: &Parts) -> bool {
+    has(&parts.headers, &OTHER_PATH)
+}
+
 /// Whether the method could be read as another one.
-fn other_method(parts: &Parts) -> bool {
+pub fn other_method(parts: &Parts) -> bool {
     let method = parts.method.as_str();
     let plain = |b: u8| b.is_ascii_uppercase() || b == b'-' || b == b'_';
     let query = parts.uri.query().unwrap_or_default();
@@ -136,9 +141,7 @@ pub fn check(
     announced: u64,
     by: &By,
 ) -> Result<Checked, Refusal> {
-    if rules.rules_methods() && other_method(parts)
-        || rules.rules_paths() && has(&parts.headers, &OTHER_PATH)
-    {
+    if rules.rules_methods() && other_method(parts) || rules.rules_paths() && other_path(parts) {
         return Err(Refusal::Override);
     }
     let permit = rules

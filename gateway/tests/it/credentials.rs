@@ -23,11 +23,13 @@ pub fn grant(policy: &mut PolicyBuilder, port: u16, env: Option<&str>) {
                 host: NAME.parse().unwrap(),
                 port,
                 paths: Vec::new(),
+                methods: Vec::new(),
             },
             Place {
                 host: "plain.example.com".parse().unwrap(),
                 port: port ^ 1,
                 paths: Vec::new(),
+                methods: Vec::new(),
             },
         ],
         header: "authorization".into(),

@@ -173,6 +173,7 @@ impl Granted {
                 host: host.host.clone(),
                 port: host.https_port(),
                 paths: grant.paths.clone(),
+                methods: grant.methods.clone(),
             };
             if let Some(provider) = provider.filter(|provider| provider.is_scoped(&host.host)) {
                 let own = remote.map(|remote| provider.paths_of(&host.host, remote));
@@ -235,6 +236,7 @@ fn places(
             host: host.host.clone(),
             port: host.https_port(),
             paths: Vec::new(),
+            methods: Vec::new(),
         };
         let within: Vec<Place> = granted
             .iter()
@@ -296,13 +298,14 @@ fn unreachable(
         .help(text::remedy_https(&place.host, place.port))
 }
 
-/// What both places name, as far as the first one's paths go.
+/// What both places name, as far as the first one's paths and methods go.
 fn both(a: &Place, b: &Place) -> Option<Place> {
     let host = a.host.intersect(&b.host).filter(|_| a.port == b.port)?;
     Some(Place {
         host,
         port: a.port,
         paths: a.paths.clone(),
+        methods: a.methods.clone(),
     })
 }
 

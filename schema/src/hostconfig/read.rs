@@ -23,7 +23,7 @@ use crate::node::{Node, Value};
 use crate::organisation::identity;
 use crate::provider::{self, Provider};
 use crate::read::Reader;
-use crate::request::PathGlob;
+use crate::request::{Method, PathGlob};
 use crate::signer::MAX_IDENTITY_BYTES;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -459,6 +459,9 @@ fn grant(
     let paths = object.take("paths").map_or_else(Vec::new, |node| {
         texts::<PathGlob>(reader, node, &format!("{path}.paths"))
     });
+    let methods = object.take("methods").map_or_else(Vec::new, |node| {
+        texts::<Method>(reader, node, &format!("{path}.methods"))
+    });
     let header = object
         .take("header")
         .map(|node| unsaid(reader, node, &format!("{path}.header")));
@@ -476,6 +479,7 @@ fn grant(
         source: source?,
         hosts: hosts?,
         paths,
+        methods,
         header: header
             .unwrap_or_else(|| Some(provider.map_or_else(Default::default, Provider::field)))?,
         format: format

@@ -230,7 +230,7 @@ fn grants_that_are_made_at_once_are_all_there() {
 }
 
 #[test]
-fn the_paths_of_a_grant_stay_until_they_are_taken_back() {
+fn the_paths_and_methods_of_a_grant_stay_until_they_are_taken_back() {
     let workspace = asking();
     workspace.write();
     let grant = |more: &[&str]| {
@@ -248,12 +248,18 @@ fn the_paths_of_a_grant_stay_until_they_are_taken_back() {
             serde_json::from_str(workspace.cli(&["grant", "--list", "--json"]).ok()).unwrap();
         let here = json!(workspace.path().canonicalize().unwrap());
         let ours = listed.iter().find(|one| one["workspace"] == here);
-        ours.unwrap()["paths"].clone()
+        let ours = ours.unwrap();
+        json!([ours["paths"], ours["methods"]])
     };
-    assert_eq!(
-        grant(&["--paths", "/user,/repos/**"]),
-        json!(["/user", "/repos/**"])
-    );
-    assert_eq!(grant(&[]), json!(["/user", "/repos/**"]));
-    assert_eq!(grant(&["--own-repository"]), json!([]));
+    let both = json!([["/user", "/repos/**"], ["GET", "HEAD"]]);
+    let first = ["--paths", "/user,/repos/**", "--methods", "GET,HEAD"];
+    assert_eq!(grant(&first), both);
+    assert_eq!(grant(&[]), both);
+    let methods = json!([[], ["GET", "HEAD"]]);
+    assert_eq!(grant(&["--own-repository"]), methods);
+    assert_eq!(grant(&["--methods", "*"]), json!([[], []]));
+    workspace
+        .cli(&["grant", "github", "--methods", "get"])
+        .status(125)
+        .says("a word in upper case");
 }

@@ -94,6 +94,64 @@ fn a_credential_reaches_the_servers_it_may_go_to_and_nobody_else() {
 }
 
 #[test]
+fn a_credential_goes_with_the_methods_and_paths_it_is_for_and_two_share_a_host() {
+    let (good, values) = (name(), [value(), value()]);
+    let grant = |n: usize, more: &str| {
+        let file = format!("token{n}");
+        (file, format!("hosts = [\"{good}\"]\n{more}"))
+    };
+    let mut workspace = workspace()
+        .allow(&[&good])
+        .credential("reads", json!({ "hosts": [good], "env": "READS" }))
+        .credential("writes", json!({ "hosts": [good], "env": "WRITES" }));
+    for (n, (name, more)) in [
+        (
+            "reads",
+            "methods = [\"GET\", \"HEAD\"]\npaths = [\"/hello\", \"/bytes/*\"]",
+        ),
+        ("writes", "methods = [\"POST\"]\npaths = [\"/up\"]"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (file, text) = grant(n, more);
+        let file = workspace.put_outside(&file, format!("{}\n", values[n]));
+        let text = format!("source = \"file://{}\"\n{text}", file.display());
+        workspace = workspace.grant(name, &text);
+    }
+    let ask = |variable: &str, path: &str, how: &str| {
+        format!(
+            "curl -s -o /dev/null -w '%{{http_code}} %header{{x-agentcontainer-blocked}}\\n' --max-time 30 -H \"Authorization: Bearer ${variable}\" {how} 'https://{good}{path}'"
+        )
+    };
+    let out = workspace.inside(
+        &[
+            ask("READS", "/hello", ""),
+            ask("READS", "/hello", "--http1.1 -I"),
+            ask("WRITES", "/up", "-d x"),
+            ask("READS", "/up", "-d x"),
+            ask("READS", "/hello", "-X DELETE"),
+            ask("READS", "/numbers", ""),
+            ask("WRITES", "/hello", ""),
+            ask("WRITES", "/up", ""),
+            // What some servers take for another method, or another path.
+            ask("READS", "/hello", "-H 'X-HTTP-Method-Override: DELETE'"),
+            ask("READS", "/hello?_method=delete", ""),
+            ask("READS", "/hello", "-H 'X-Original-URL: /up'"),
+            ask("WRITES", "/up", "-d x -H 'X-Rewrite-Url: /hello'"),
+        ]
+        .join("\n"),
+    );
+    let lines: Vec<&str> = out.ok().lines().map(str::trim).collect();
+    let mut expected = vec!["200"; 3];
+    expected.extend(["403 credential-elsewhere"; 9]);
+    assert_eq!(lines, expected, "{}", out.stderr);
+    let heard = authorization(&standard().requests(&good));
+    let sent = |n: usize| format!("Bearer {}", values[n]);
+    assert_eq!(heard, [sent(0), sent(0), sent(1)]);
+}
+
+#[test]
 fn a_credential_stands_in_its_parameter_and_within_basic_and_nowhere_beside_them() {
     use base64::Engine as _;
     let (good, other) = (name(), name());

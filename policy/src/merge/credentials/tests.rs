@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::credential::Asked;
 use crate::merge::effective;
 
 const GRANT: &str = "[credentials.github]\nsource = \"env://GITHUB_TOKEN\"\nhosts = [\"api.github.com\", \"*.corp.example\", \"ghe.corp.example:8443\"]\n";
@@ -291,7 +292,13 @@ fn github_is_for_the_workspaces_own_repository_unless_the_person_says_which_path
     let github = |policy: EffectivePolicy| policy.credentials[0].clone();
     let ours = github(at(KNOWN, "https://github.com/acme/widget").unwrap());
     let fits = |credential: &Credential, host: &str, path: &str| {
-        credential.fits_path(&HostName::parse(host).unwrap(), 443, path)
+        let asked = Asked {
+            method: "GET",
+            path,
+            other_method: false,
+            other_path: false,
+        };
+        credential.fits_request(&HostName::parse(host).unwrap(), 443, asked)
     };
     for (host, path, yes) in [
         ("api.github.com", "/repos/acme/widget", true),
