@@ -184,6 +184,8 @@ pub mod right {
     pub const APPROVED: u32 = 16;
     /// Read-only by what is mounted there, which the mount sees to where somebody comes by it.
     pub const CLOSED: u32 = 32;
+    /// A file is mounted there: what lies under it is hidden.
+    pub const COVERED: u32 = 64;
     /// How far up the number stands by which `APPROVED` has what it said that of.
     pub const NUMBER_SHIFT: u32 = 16;
 }

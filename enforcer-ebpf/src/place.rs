@@ -324,8 +324,8 @@ impl At {
     }
 
     /// The same, with a mount by which it is there where none was known. Of a file that is on no mount of the session's namespace, or whose
-    /// mount is not known, what is taken away at any of its places there is; what such a place would allow to be started is not. What is read-only
-    /// by its mount alone is so where it is at all of them.
+    /// mount is not known, what is taken away at any of its places there is; what such a place would allow to be started is not. What is hidden or
+    /// read-only by mounts alone is so where it is at all of them.
     #[inline(always)]
     pub fn placed(self, rules: &Rules) -> Result<(Self, Place), ()> {
         self.found(rules, self.walk(rules, true))
@@ -341,9 +341,12 @@ impl At {
             }
             SOUGHT => {
                 let mount = if self.mount.is_null() { walk.found } else { self.mount };
-                let closed = walk.rights & (right::CLOSED | OPEN) == right::CLOSED;
-                let closed = if closed { right::READ_ONLY } else { 0 };
-                let place = Place { class: 0, rights: walk.rights & TAKEN | closed };
+                let shown = match walk.rights & (HIDDEN | right::CLOSED | OPEN) {
+                    HIDDEN => right::DENIED,
+                    shown if shown & OPEN == 0 && shown != 0 => right::READ_ONLY,
+                    _ => 0,
+                };
+                let place = Place { class: 0, rights: walk.rights & TAKEN | shown };
                 Ok((Self { mount, entry: self.entry }, place))
             }
             NOWHERE => Ok((self, Place { class: 0, rights: 0 })),
@@ -421,8 +424,10 @@ const AT_ROOT: u32 = 1;
 const NOWHERE: u32 = 2;
 /// By all mounts of its file system in the namespace.
 const SOUGHT: u32 = 3;
-/// Beside the rights of all places of a file: one of them is not [`right::CLOSED`].
-const OPEN: u32 = right::CLOSED << 1;
+/// Beside the rights of all places of a file, by what is mounted there: one shows it writable.
+const OPEN: u32 = right::COVERED << 1;
+/// One hides it.
+const HIDDEN: u32 = right::COVERED << 2;
 /// Pointers above it are error numbers (include/linux/err.h, `IS_ERR`); the kernel's own mounts have one for a namespace (MNT_NS_INTERNAL).
 const MAX_ERROR: u64 = -4096_i64 as u64;
 
@@ -541,6 +546,12 @@ impl Walk {
         0
     }
 
+    /// Whether a file lies under what is mounted at its place, rather than being that.
+    #[inline(always)]
+    fn is_under(&self) -> bool {
+        At::root(self.from.mount).map(|root| root.entry) != Ok(self.from.entry)
+    }
+
     /// At the root, where there may be more places: what the rules say there.
     #[inline(always)]
     fn arrive(&mut self) -> i64 {
@@ -550,7 +561,14 @@ impl Walk {
         if self.rights & RULED == 0 && place.rights & RULED != 0 || self.found.is_null() {
             self.found = self.from.mount;
         }
-        self.rights |= place.rights | (!place.rights & right::CLOSED) << 1;
+        let seen = if place.rights & right::COVERED != 0 && self.is_under() {
+            HIDDEN
+        } else if place.rights & right::CLOSED != 0 {
+            right::CLOSED
+        } else {
+            OPEN
+        };
+        self.rights |= place.rights & !right::CLOSED | seen;
         self.at.mount = nothing();
         0
     }

@@ -56,10 +56,10 @@ impl Begun {
         for file in openers.iter().flat_map(|openers| &openers.files) {
             push(file, Say::Right(FileRight::ReadOnly))?;
         }
-        for (path, read_only) in mounted::places(&inside)? {
+        for (path, say) in mounted::places(&inside)? {
             // Of a mask nothing else is said.
             if !masked.iter().any(|place| place.path == path) {
-                push(&path, Say::Mounted { read_only })?;
+                push(&path, say)?;
             }
         }
         let begun = Self {

@@ -21,8 +21,8 @@ const MAX_WORK: usize = 50_000_000;
 pub enum Say {
     /// Of what matches and all below it.
     Right(FileRight),
-    /// The same: whether it is read-only by what is mounted there.
-    Mounted { read_only: bool },
+    /// The same: whether it is read-only by what is mounted there, which is a file and hides another, or a directory.
+    Mounted { read_only: bool, file: bool },
     /// Of exactly this file: it may be executed, and nobody inside changes it.
     Execute,
     /// The same by a person's word, while it is what its directory has by this name, and the file that has this number.
@@ -97,6 +97,7 @@ struct State {
     holds: Option<FileRight>,
     /// By what is mounted.
     closed: bool,
+    covered: bool,
     /// The rights of what may be executed, or none.
     execute: u32,
 }
@@ -373,19 +374,22 @@ fn settle(
         .find(|right| ended.contains(&Say::Right(*right)));
     let holds = strictest.or(before.0);
     let mounted = ended.iter().rev().find_map(|say| match say {
-        Say::Mounted { read_only } => Some(*read_only),
+        Say::Mounted { read_only, .. } => Some(*read_only),
         _ => None,
     });
     let mut closed = mounted.unwrap_or(before.1);
+    let is_file = |say: &Say| matches!(say, Say::Mounted { file: true, .. });
+    let mut covered = ended.iter().any(is_file);
     if holds == Some(FileRight::Denied) {
         reading.clear();
-        closed = false;
+        (closed, covered) = (false, false);
     }
     let executes = ended.iter().filter_map(|say| say.executes()).min();
     State {
         reading,
         holds,
         closed,
+        covered,
         execute: executes
             .filter(|_| holds != Some(FileRight::Denied))
             .unwrap_or(0),
@@ -413,7 +417,9 @@ impl State {
             Some(FileRight::ReadOnly) => right::READ_ONLY,
             Some(FileRight::Writable) | None => 0,
         };
-        let held = held | if self.closed { right::CLOSED } else { 0 };
+        let closed = if self.closed { right::CLOSED } else { 0 };
+        let covered = if self.covered { right::COVERED } else { 0 };
+        let held = held | closed | covered;
         match self.execute {
             0 => held,
             execute => held | right::READ_ONLY | execute,

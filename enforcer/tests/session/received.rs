@@ -231,9 +231,12 @@ async fn what_is_masked_or_covered_is_not_come_to_by_a_descriptor_from_outside()
         return;
     }
     let case = with_programs("recm");
-    case.put("sub/free", "free!\n");
-    case.put("app/control", "real!\n");
+    case.put("sub/x", "");
+    for name in ["app/control", "app/config", "app/same"] {
+        case.put(name, "real!\n");
+    }
     case.put("empty", "");
+    case.put("copy", "copy!\n");
     let denied = json!({ "name": case.at("bin/tool"), "origin": rule("x")["origin"] });
     let policy = parsed(json!({
         "version": 1, "network": [{}], "gateway": {},
@@ -249,19 +252,26 @@ async fn what_is_masked_or_covered_is_not_come_to_by_a_descriptor_from_outside()
                 ("its other name", vec![file(&at("bin/tool-2"), false, 0)]),
                 ("another", vec![file(&at("bin/many"), false, 0)]),
                 ("programs:tool", vec![directory(&at("bin"))]),
-                ("covered", vec![file(&at("app/control"), true, 0)]),
-                ("read", vec![file(&at("app/control"), false, 0)]),
-                ("app:control", vec![directory(&at("app"))]),
-                ("free", vec![file(&at("sub/free"), true, 0)]),
+                ("covered", vec![file(&at("app/control"), false, 0)]),
+                ("by its directory:control", vec![directory(&at("app"))]),
+                ("by its directory:config", vec![directory(&at("app"))]),
+                ("written", vec![file(&at("app/same"), true, 0)]),
+                ("read", vec![file(&at("app/same"), false, 0)]),
+                ("free", vec![file(&at("copy"), true, 0)]),
             ]
         });
     });
-    let cover = "mount --bind empty app/control && mount -o remount,bind,ro app/control";
-    let text = said(&case.inside_after(&session, cover, "0", &script()));
+    let covers = [("empty", "control"), ("app/same", "same")].map(|(of, name)| {
+        format!("mount --bind {of} app/{name} && mount -o remount,bind,ro app/{name} && ")
+    });
+    let before = format!("{}mount --bind copy app/config", covers.concat());
+    let own = "touch app/config && cat app/config";
+    let script = format!("{}\n{own}", script());
+    let text = said(&case.inside_after(&session, &before, "0", &script));
     host.join().unwrap();
     assert_eq!(
         text,
-        "program did not come True\nits other name did not come True\nanother came 1\nprograms tool EACCES EACCES\ncovered did not come True\nread b'real!' EROFS EROFS\napp control True EROFS\nfree b'free!' True True\ndone\n"
+        "program did not come True\nits other name did not come True\nanother came 1\nprograms tool EACCES EACCES\ncovered did not come True\nby its directory control EACCES EACCES\nby its directory config EACCES EACCES\nwritten did not come True\nread b'real!' EROFS EROFS\nfree b'copy!' True True\ndone\ncopy!\n"
     );
     session.close("test").await.unwrap();
 }

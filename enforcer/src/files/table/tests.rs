@@ -71,7 +71,10 @@ fn defined(rules: &[Rule], path: &[&str]) -> u32 {
             holds = 0;
         }
         // Of one place one thing is mounted.
-        if matched(Say::Mounted { read_only: true }) {
+        if matched(Say::Mounted {
+            read_only: true,
+            file: false,
+        }) {
             closed = right::CLOSED;
         }
         execute = matched(Say::Execute);
@@ -194,11 +197,30 @@ fn what_a_person_approved_says_by_which_number() {
 
 #[test]
 fn what_is_read_only_by_its_mount_is_said_beside_what_rules_say() {
-    let closed = |path: &str| rule(path, Say::Mounted { read_only: true });
-    let open = |path: &str| rule(path, Say::Mounted { read_only: false });
+    let closed = |path: &str| {
+        rule(
+            path,
+            Say::Mounted {
+                read_only: true,
+                file: false,
+            },
+        )
+    };
+    let open = |path: &str| {
+        rule(
+            path,
+            Say::Mounted {
+                read_only: false,
+                file: false,
+            },
+        )
+    };
     let root = Rule {
         path: Vec::new(),
-        say: Say::Mounted { read_only: true },
+        say: Say::Mounted {
+            read_only: true,
+            file: false,
+        },
     };
     let table = Table::new(
         &[
@@ -208,6 +230,20 @@ fn what_is_read_only_by_its_mount_is_said_beside_what_rules_say() {
             rule("w/cache/kept/free", Say::Right(Writable)),
             rule("w/**/.env", Say::Right(Denied)),
             rule("w/**/*.lock", Say::Right(ReadOnly)),
+            rule(
+                "w/cache/file",
+                Say::Mounted {
+                    read_only: false,
+                    file: true,
+                },
+            ),
+            rule(
+                "etc/file",
+                Say::Mounted {
+                    read_only: true,
+                    file: true,
+                },
+            ),
             rule("usr/bin/git", Say::Execute),
         ],
         true,
@@ -215,6 +251,8 @@ fn what_is_read_only_by_its_mount_is_said_beside_what_rules_say() {
     .unwrap();
     let executes = right::READ_ONLY | right::EXECUTE;
     for (path, expected) in [
+        ("w/cache/file", right::COVERED),
+        ("etc/file", right::CLOSED | right::COVERED),
         ("", right::CLOSED),
         ("etc/passwd", right::CLOSED),
         ("w/cache", 0),
@@ -275,7 +313,10 @@ fn hundreds_of_rules_fit() {
         "proc/sys",
         "w/.vscode/x.json",
     ];
-    let closed = Say::Mounted { read_only: true };
+    let closed = Say::Mounted {
+        read_only: true,
+        file: false,
+    };
     rules.extend(mounted.iter().map(|path| rule(path, closed)));
     rules.extend((0..50).map(|n| rule(&format!("w/.git/modules/{n}/hooks"), closed)));
     let table = Table::new(&rules, true).unwrap();
@@ -310,7 +351,10 @@ fn the_table_says_what_the_rules_mean() {
         Say::Right(Denied),
         Say::Right(ReadOnly),
         Say::Right(Writable),
-        Say::Mounted { read_only: true },
+        Say::Mounted {
+            read_only: true,
+            file: false,
+        },
         Say::Execute,
     ];
     let mut random = Random(7);
