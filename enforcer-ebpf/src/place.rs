@@ -367,7 +367,6 @@ impl At {
             rights: nothing() as u32,
             taken: nothing() as u32,
             namespace: core::ptr::null(),
-            sb: core::ptr::null(),
             link: core::ptr::null(),
             found: nothing(),
             name: MaybeUninit::uninit(),
@@ -388,8 +387,6 @@ impl At {
                 walk.run(MAX_STEPS, step);
             }
             Ok(_) if seek => {
-                let Ok(sb) = read(self.entry, offset!(dentry_sb)) else { return walk.over() };
-                walk.sb = sb;
                 walk.namespace = own;
                 if walk.seek().is_err() {
                     return walk.over();
@@ -450,7 +447,6 @@ struct Walk {
     taken: u32,
     /// Where all places are looked for: in this namespace, over the mounts of this file system, from this link on.
     namespace: Pointer,
-    sb: Pointer,
     link: Pointer,
     /// A mount by which it is there: the first by which a rule is about it, where one is.
     found: Pointer,
@@ -480,10 +476,16 @@ impl Walk {
         unsafe { bpf_loop(steps, callback as *const () as *mut c_void, (&raw mut *self).cast(), 0) };
     }
 
+    /// The file system, which is read each time: the stacks of all that call each other have 512 bytes, and this one's caller is at its end.
+    #[inline(always)]
+    fn system(&self) -> Result<Pointer, ()> {
+        read(self.from.entry, offset!(dentry_sb))
+    }
+
     /// From the first of the file system's mounts on, with nothing in hand.
     #[inline(always)]
     fn seek(&mut self) -> Result<(), ()> {
-        self.link = read(self.sb, offset!(sb_mounts))?;
+        self.link = read(self.system()?, offset!(sb_mounts))?;
         self.at.mount = nothing();
         Ok(())
     }
@@ -495,7 +497,8 @@ impl Walk {
         let end = if offset!(mount_ring) == 0 {
             core::ptr::null()
         } else {
-            self.sb.wrapping_add(offset!(sb_mounts))
+            let Ok(system) = self.system() else { return 1 };
+            system.wrapping_add(offset!(sb_mounts))
         };
         if self.link == end {
             self.end = SOUGHT;
