@@ -23,11 +23,7 @@ use clap::{Parser, Subcommand};
 
 /// Set-up, builds, demo and proof of agentcontainer.
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    disable_help_subcommand = true
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
     #[command(subcommand)]
     task: Task,

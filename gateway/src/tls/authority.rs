@@ -253,6 +253,66 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &anew));
     }
 
+    #[derive(Debug)]
+    struct Clock(SystemTime);
+
+    impl rustls::time_provider::TimeProvider for Clock {
+        fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
+            let since = self.0.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            Some(rustls::pki_types::UnixTime::since_unix_epoch(since))
+        }
+    }
+
+    /// Whether a client whose clock says that trusts what it is shown.
+    fn is_trusted(authority: &Authority, at: SystemTime) -> bool {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(authority.certificate().clone()).unwrap();
+        let provider = Arc::clone(&authority.provider);
+        let client = rustls::ClientConfig::builder_with_details(provider, Arc::new(Clock(at)))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = "a.example.com".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
+        let server = authority.server(&place("a.example.com")).unwrap();
+        let mut server = rustls::ServerConnection::new(server).unwrap();
+        for _ in 0..4 {
+            let mut flight = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut flight).unwrap();
+            }
+            server.read_tls(&mut flight.as_slice()).unwrap();
+            if server.process_new_packets().is_err() {
+                return false;
+            }
+            let mut flight = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut flight).unwrap();
+            }
+            client.read_tls(&mut flight.as_slice()).unwrap();
+            if client.process_new_packets().is_err() {
+                return false;
+            }
+        }
+        assert!(!client.is_handshaking());
+        true
+    }
+
+    #[test]
+    fn a_client_whose_clock_is_a_day_behind_trusts_what_it_is_shown() {
+        let authority = Authority::new(Lives::default()).unwrap();
+        let (now, minute) = (SystemTime::now(), Duration::from_secs(60));
+        assert!(is_trusted(&authority, now));
+        assert!(is_trusted(&authority, now - limits::CLOCK_SKEW + minute));
+        assert!(!is_trusted(&authority, now - limits::CLOCK_SKEW - minute));
+        assert!(is_trusted(
+            &authority,
+            now + limits::LEAF_LIFE - limits::CLOCK_SKEW
+        ));
+        assert!(!is_trusted(&authority, now + limits::LEAF_LIFE + minute));
+    }
+
     #[test]
     fn authorities_have_nothing_in_common_and_show_no_key() {
         let (one, other) = (
