@@ -345,7 +345,7 @@ fn claude_code_is_at_its_prompt_without_a_question() {
         let name = token(run);
         let words = ["run", "--yes", "--name", &name, "--image", IMAGE, "claude"];
         let mut agent = OnTerminal::start(&desk, &key, &words);
-        let screen = agent.shows("for shortcuts");
+        let screen = agent.shows("← for agents");
         for question in ["trust this folder", "custom API key"] {
             assert!(!screen.contains(question), "{screen:?}");
         }
@@ -354,7 +354,8 @@ fn claude_code_is_at_its_prompt_without_a_question() {
         agent.types("\r");
         let heard = asked_with("api.anthropic.com", &name);
         assert_eq!(heard["headers"]["x-api-key"], key.as_str());
-        agent.shows(ANSWER);
+        // A screen is drawn word by word.
+        agent.shows("stand-in");
         desk.workspace.cli(&["stop", &name]).status(0);
         desk.workspace.cli(&["rm", &name]);
     }
