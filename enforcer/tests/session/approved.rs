@@ -439,7 +439,9 @@ P"##
     host.join().unwrap();
     let first = "again None\nwritten None\nreplaced None\nflies None\n";
     let refused = "True None\n".repeat(4);
-    assert_eq!(text, format!("{first}good\ngood\ngood\n{refused}"));
+    let said_no = person.refused.lock().unwrap().join("; ");
+    let expected = format!("{first}good\ngood\ngood\n{refused}");
+    assert_eq!(text, expected, "{said_no}");
     // It is another file, about which a person is asked anew.
     assert_eq!(person.about(&case.at("w/again")).len(), 2);
     for name in ["again", "written", "replaced", "flies"] {
