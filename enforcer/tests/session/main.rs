@@ -17,6 +17,7 @@ mod received;
 mod secrets;
 mod started;
 mod taken;
+mod wired;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
