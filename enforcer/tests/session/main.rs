@@ -12,6 +12,7 @@ mod noexec;
 mod opener;
 mod openers;
 mod owner;
+mod peers;
 mod programs;
 mod received;
 mod secrets;
