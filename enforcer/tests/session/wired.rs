@@ -48,7 +48,7 @@ fn each(word: &str) -> String {
     ways.map(|way| format!("{way} {word}\n")).concat()
 }
 
-fn until(what: &str, holds: impl Fn() -> bool) {
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < Duration::from_secs(60), "{what}");
@@ -191,18 +191,17 @@ impl<'a> Cell<'a> {
         Self { rig, id, cgroup }
     }
 
-    /// Starts that init as `how` says, and waits until it runs; `ran` is what its program would make.
-    fn start(&self, how: &str, init: &Path, ran: &Path) -> Started {
+    /// Starts that init as `how` says, and waits until it runs.
+    fn start(&self, how: &str, init: &Path, program: &str) -> Started {
         let procs = self.cgroup.as_ref().unwrap().path();
-        self.start_in(&procs.join("container/cgroup.procs"), how, init, ran)
+        self.start_in(&procs.join("container/cgroup.procs"), how, init, program)
     }
 
-    fn start_in(&self, procs: &Path, how: &str, init: &Path, ran: &Path) -> Started {
-        let (procs, words) = (procs.display(), "--wait-ms 30000 -- touch");
+    fn start_in(&self, procs: &Path, how: &str, init: &Path, program: &str) -> Started {
         let line = format!(
-            "echo 0 > {procs}; {how} {} {words} {}",
-            init.display(),
-            ran.display()
+            "echo 0 > {}; {how} {} --wait-ms 30000 -- {program}",
+            procs.display(),
+            init.display()
         );
         let mut command = Command::new("bash");
         command
@@ -219,6 +218,23 @@ impl<'a> Cell<'a> {
         until("init does not run", || find().is_some());
         let init = find().unwrap();
         Started { child, init }
+    }
+
+    /// The programs, with empty maps, which refuse everything; the gateway's cgroup, and what holds them: the pins.
+    fn attach(&self) -> (Cgroup, PathBuf) {
+        let gateway = self.rig.places.gateway_cgroup(&self.id);
+        let gateway = Cgroup::create(&gateway, false).unwrap();
+        let pins = self.rig.places.pins.join(&self.id);
+        let session = self.cgroup.as_ref().unwrap().directory();
+        let attached = Kernel::attach(
+            &pins,
+            session,
+            gateway.directory(),
+            Carrier::Nobody,
+            Room::One,
+        );
+        drop(attached.unwrap());
+        (gateway, pins)
     }
 
     fn wire(&self, init: u32, cookie: Option<u64>) -> Result<Wired, WireError> {
@@ -241,6 +257,9 @@ struct Started {
 
 impl Started {
     fn status(mut self) -> ExitStatus {
+        until("init does not end", || {
+            self.child.try_wait().unwrap().is_some()
+        });
         self.child.wait().unwrap()
     }
 }
@@ -263,12 +282,13 @@ fn a_namespace_is_wired_where_every_condition_holds_and_nowhere_else() {
     let rig = Rig::new();
     let cell = Cell::new(&rig, "rule");
     let (init, ran) = (&rig.places.init, rig.directory.path().join("ran"));
+    let touch = format!("touch {}", ran.display());
     let refused = |how: &str| {
-        let started = cell.start(how, init, &ran);
+        let started = cell.start(how, init, &touch);
         (cell.wire(started.init, None).unwrap_err(), started.init)
     };
 
-    let whole = cell.start(OWN, init, &ran);
+    let whole = cell.start(OWN, init, &touch);
     let cookie = cell.wire(whole.init, None).unwrap().cookie;
     assert_eq!(
         cell.wire(whole.init, Some(cookie)).unwrap().init,
@@ -281,7 +301,7 @@ fn a_namespace_is_wired_where_every_condition_holds_and_nowhere_else() {
     // The same bytes, and another file.
     let copy = rig.directory.path().join("bin/copy");
     std::fs::copy(init, &copy).unwrap();
-    let started = cell.start(OWN, &copy, &ran);
+    let started = cell.start(OWN, &copy, &touch);
     let error = cell.wire(started.init, None).unwrap_err();
     assert!(
         matches!(error, WireError::NotInit { pid } if pid == started.init),
@@ -305,7 +325,7 @@ fn a_namespace_is_wired_where_every_condition_holds_and_nowhere_else() {
         rig.places.session_cgroup(&cell.id),
         rig.places.cgroup2.clone(),
     ] {
-        let started = cell.start_in(&procs.join("cgroup.procs"), OWN, init, &ran);
+        let started = cell.start_in(&procs.join("cgroup.procs"), OWN, init, &touch);
         let error = cell.wire(started.init, None).unwrap_err();
         assert!(matches!(error, WireError::OtherCgroup { .. }), "{error}");
     }
@@ -359,23 +379,12 @@ fn init_starts_nothing_where_one_of_the_hooks_is_gone() {
         (Some("bind4"), Some("binding the name server")),
     ] {
         let cell = Cell::new(&rig, gone.unwrap_or("none"));
-        let gateway = Cgroup::create(&rig.places.gateway_cgroup(&cell.id), false).unwrap();
-        let pins = rig.places.pins.join(&cell.id);
-        let session = cell.cgroup.as_ref().unwrap().directory();
-        let attached = Kernel::attach(
-            &pins,
-            session,
-            gateway.directory(),
-            Carrier::Nobody,
-            Room::One,
-        );
-        // What is left of it are the pins.
-        drop(attached.unwrap());
+        let (gateway, pins) = cell.attach();
         if let Some(hook) = gone {
             std::fs::remove_file(pins.join("links").join(hook)).unwrap();
         }
         let ran = rig.directory.path().join(&cell.id);
-        let started = cell.start(OWN, &rig.places.init, &ran);
+        let started = cell.start(OWN, &rig.places.init, &format!("touch {}", ran.display()));
         let wired = cell.wire(started.init, None).unwrap();
         let released = wire::release(&wired);
         let status = started.status().code();
@@ -393,6 +402,26 @@ fn init_starts_nothing_where_one_of_the_hooks_is_gone() {
                 assert_eq!((status, ran.exists()), (Some(125), false), "{missed}");
             }
         }
+        std::fs::remove_dir_all(&pins).unwrap();
+        gateway.destroy().unwrap();
+    }
+}
+
+#[test]
+fn a_signal_that_comes_before_init_is_released_reaches_what_it_starts() {
+    let rig = Rig::new();
+    for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
+        let cell = Cell::new(&rig, "signal");
+        let (gateway, pins) = cell.attach();
+        let started = cell.start(OWN, &rig.places.init, "sleep 8");
+        // It waits, and has waited for a while.
+        std::thread::sleep(Duration::from_millis(300));
+        let mut kill = Command::new("kill");
+        let sent = kill.args([signal, &started.init.to_string()]).status();
+        assert!(sent.unwrap().success());
+        let wired = cell.wire(started.init, None).unwrap();
+        wire::release(&wired).unwrap();
+        assert_eq!(started.status().code(), Some(status));
         std::fs::remove_dir_all(&pins).unwrap();
         gateway.destroy().unwrap();
     }
