@@ -179,6 +179,45 @@ async fn dial(directory: &std::path::Path) -> std::io::Result<UnixStream> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::credentials::fake::{Fake, places, serve};
+    use schema::digest::Digest;
+
+    #[tokio::test]
+    async fn an_enforcer_that_is_not_the_one_built_in_is_not_talked_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        let ask = async |id: u8, is: Option<(&str, u8)>| {
+            let embedded = Embedded {
+                archive: &[],
+                id: Digest::from_bytes([id; 32]),
+                enforcer: Digest::from_bytes([7; 32]),
+                gateway: Digest::from_bytes([8; 32]),
+                init: Digest::from_bytes([9; 32]),
+            };
+            let sidecar = of(&places, embedded);
+            if let Some((version, own)) = is {
+                let is = Some((version.to_owned(), Digest::from_bytes([own; 32]).hex()));
+                let fake = Fake {
+                    is,
+                    ..Default::default()
+                };
+                serve(&places, &embedded.short(), &fake);
+            }
+            running(&sidecar).await
+        };
+        let ours = env!("CARGO_PKG_VERSION");
+        for (id, version, own) in [(1, ours, 6), (2, "0.0.0-other", 7), (3, "", 7)] {
+            let refused = ask(id, Some((version, own))).await;
+            let Err(refused) = refused else {
+                panic!("{version} {own} is talked to")
+            };
+            assert_eq!(refused.diagnostics[0].code, "enforcer-mismatch");
+        }
+        // Control: the one built in, and none.
+        let (_, status) = ask(4, Some((ours, 7))).await.unwrap().unwrap();
+        assert_eq!(status.version, ours);
+        assert!(ask(5, None).await.unwrap().is_none());
+    }
 
     #[tokio::test]
     async fn a_socket_deeper_than_its_address_can_say_is_reached() {

@@ -3,7 +3,7 @@
 //! credentials, and files that are the enforcer's to make of secrets.
 
 #[cfg(test)]
-mod fake;
+pub mod fake;
 pub mod hand;
 pub mod keep;
 mod seed;

@@ -10,8 +10,8 @@ use policy::EffectivePolicy;
 use schema::session::SessionId;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, broadcast, mpsc};
-use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
@@ -96,12 +96,7 @@ pub async fn serve(places: Places) -> Result<(), ServeError> {
         broker,
         capabilities,
     };
-    let listener = listen(&places)?;
-    let uid = places.uid;
-    let peers = UnixListenerStream::new(listener).filter(move |stream| match stream {
-        Ok(stream) => admitted(stream, uid),
-        Err(_) => true,
-    });
+    let peers = peers(listen(&places)?, places.uid);
     let service = enforcer_server::EnforcerServer::new(Service(Arc::new(enforcer)))
         .max_decoding_message_size(MAX_REQUEST)
         .max_encoding_message_size(MAX_REQUEST);
@@ -131,6 +126,17 @@ fn listen(places: &Places) -> Result<UnixListener, ServeError> {
     std::os::unix::fs::chown(&new, Some(places.uid), None).map_err(io("chown"))?;
     std::fs::rename(&new, path).map_err(io("rename"))?;
     Ok(listener)
+}
+
+/// Who may speak to an enforcer of that user's, as they come; others are turned away before a byte of theirs is read.
+pub fn peers(
+    listener: UnixListener,
+    uid: u32,
+) -> impl Stream<Item = std::io::Result<UnixStream>> + Unpin {
+    UnixListenerStream::new(listener).filter(move |stream| match stream {
+        Ok(stream) => admitted(stream, uid),
+        Err(_) => true,
+    })
 }
 
 /// Root and the enforcer's user, by the credentials that the kernel took when the peer connected.

@@ -27,13 +27,17 @@ fn main() -> ExitCode {
     {
         return probe::run(target);
     }
+    let mask = match supervise::keep_signals() {
+        Ok(mask) => mask,
+        Err(error) => return fail(&error),
+    };
     if let Err(error) = challenge::wait(arguments.wait) {
         return fail(&error);
     }
     if let Some(target) = &arguments.probe {
         return probe::run(target);
     }
-    match supervise::run(&arguments) {
+    match supervise::run(&arguments, mask) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("agentcontainer-init: {error}");

@@ -65,9 +65,9 @@ fn size_terminal(rows: u16, columns: u16) {
     unsafe { libc::ioctl(0, libc::TIOCSWINSZ, &raw const size) };
 }
 
-/// Runs everything; returns the program's status, 128 + n when signal n ended it.
-pub fn run(arguments: &Arguments) -> Result<u8, RunError> {
-    // Signals are taken by waiting for them: none is lost between two steps.
+/// Keeps every signal until it is waited for, and gives what was kept before, which is what we start has. Process 1 of a pid namespace does
+/// not get what it neither handles nor keeps (pid_namespaces(7)): a signal that came while we wait for the enforcer would be lost.
+pub fn keep_signals() -> Result<SigSet, RunError> {
     let mut old = SigSet::empty();
     sigprocmask(
         SigmaskHow::SIG_SETMASK,
@@ -78,6 +78,11 @@ pub fn run(arguments: &Arguments) -> Result<u8, RunError> {
         call: "block signals",
         source,
     })?;
+    Ok(old)
+}
+
+/// Runs everything, with that mask; returns the program's status, 128 + n when signal n ended it.
+pub fn run(arguments: &Arguments, old: SigSet) -> Result<u8, RunError> {
     if let Some((rows, columns)) = arguments.terminal {
         size_terminal(rows, columns);
     }

@@ -31,6 +31,8 @@ pub struct Fake {
     pub secret: Option<u64>,
     /// What was handed of those.
     pub files: Arc<Mutex<Vec<v1::SecretFile>>>,
+    /// Version and digest that it says of itself.
+    pub is: Option<(String, String)>,
 }
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -92,7 +94,14 @@ impl v1::enforcer_server::Enforcer for Fake {
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Reply<v1::StatusReply> {
-        not_asked()
+        let Some((version, binary_sha256)) = self.is.clone() else {
+            return not_asked();
+        };
+        Ok(Response::new(v1::StatusReply {
+            version,
+            binary_sha256,
+            ..Default::default()
+        }))
     }
     async fn open_session(
         &self,

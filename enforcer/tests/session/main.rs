@@ -12,11 +12,13 @@ mod noexec;
 mod opener;
 mod openers;
 mod owner;
+mod peers;
 mod programs;
 mod received;
 mod secrets;
 mod started;
 mod taken;
+mod wired;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

@@ -216,6 +216,32 @@ fn ctrl_c_reaches_the_program_and_leaves_nothing_behind() {
     assert!(!workspace.cli(&["ps", "--json"]).ok().contains(&name));
 }
 
+/// How far the start has come by then is not ours to say: each ends, whatever was under way.
+#[test]
+fn ctrl_c_during_a_start_ends_it_and_leaves_nothing_behind() {
+    let workspace = Workspace::new().with_own_state();
+    workspace.write();
+    // Control: what is looked for is found while a session runs.
+    let control = token("i");
+    let session = workspace.session(&control);
+    assert!(!crate::machines::held(&workspace, 1).is_empty());
+    drop(session);
+    for after in [50, 150, 300, 500, 800] {
+        let name = token("i");
+        let child = workspace.spawn(&["run", "--yes", "--name", &name, "--", "sleep", "90"]);
+        std::thread::sleep(Duration::from_millis(after));
+        signal(child.id(), "-INT", false);
+        let out = outcome::wait(child, "run", DEADLINE);
+        assert_eq!(out.status, 130, "after {after} ms: {}", out.stderr);
+        let listed = docker::run(&["ps", "--all", "--format", "{{.Names}} {{.Labels}}"]);
+        assert!(!listed.contains(&name), "after {after} ms: {listed}");
+        let shown = workspace.cli(&["ps", "--json"]);
+        assert!(!shown.ok().contains(&name), "after {after} ms: {shown:?}");
+        let held = crate::machines::held(&workspace, 1);
+        assert_eq!(held, [""; 0], "after {after} ms");
+    }
+}
+
 #[test]
 fn a_detached_session_is_listed_logged_stopped_and_removed() {
     let (workspace, name) = (Workspace::new(), token("d"));
@@ -256,12 +282,7 @@ fn a_detached_session_is_listed_logged_stopped_and_removed() {
     let again = workspace.cli(&["rm", "--json", &name]);
     let error: Value = serde_json::from_str(again.status(125).stderr.trim()).unwrap();
     assert_eq!(error["code"], "no-session");
-    assert!(
-        !workspace
-            .cli(&["ps", "--all", "--json"])
-            .stdout
-            .contains(&name)
-    );
+    assert!(!workspace.cli(&["ps", "--json"]).ok().contains(&name));
     assert!(!docker::run(&["ps", "--all", "--format", "{{.Names}} {{.Labels}}"]).contains(&name));
 }
 

@@ -22,7 +22,7 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ),
     (
         "C13",
-        "init: the canaries are tried from inside before anything starts (enforcer::session)",
+        "the canaries are tried from inside before anything starts: enforcer::session::wired::init_starts_nothing_where_one_of_the_hooks_is_gone, init::challenge",
     ),
     (
         "D06 D07",
@@ -59,6 +59,18 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
         "row F04; no layer of the engine is mounted inside (engine::request)",
     ),
     ("F15", "e2e_cli::control_files, rows X04 and X05"),
+    (
+        "F09",
+        "enforcer::session::received, by BPF LSM in `cargo xtask vm`; without it residual, no socket of the host is mounted",
+    ),
+    (
+        "K16",
+        "cli::question: the place comes first, and nothing that a stranger chose hides it or steers the terminal; e2e_network::asked",
+    ),
+    (
+        "K17",
+        "enforcer::approvals::what_is_kept_is_the_same_rule_host_port_method_and_path_and_no_more, gateway::asked::what_an_earlier_policy_asked_is_not_carried_by_a_later_one, e2e_network::asked",
+    ),
     (
         "E12",
         "enforcer::session::later::nothing_is_started_but_what_is_listed_by_whatever_way (by a tracepoint here, by BPF LSM in `cargo xtask vm`) and ::started",
@@ -97,10 +109,6 @@ pub const NOT_YET: &[(&str, &str)] = &[
         "another account of an allowed host, MCP: no row of their own",
     ),
     (
-        "F09",
-        "a descriptor that somebody outside hands in: residual, no socket of the host is mounted",
-    ),
-    (
         "F16",
         "residual: file systems that fold case; none is at hand",
     ),
@@ -112,10 +120,7 @@ pub const NOT_YET: &[(&str, &str)] = &[
         "E11 E13",
         "rules about arguments (there are none); a program that is changed while it runs: processes of one session are one trust domain",
     ),
-    (
-        "K12 K16 K17 K23",
-        "log proofs, approvals in flight, upgrades",
-    ),
+    ("K12 K23", "log proofs, upgrades"),
     (
         "K13",
         "readiness: nothing that is read for it is the agent's to write; no test forges it yet",
