@@ -136,14 +136,15 @@ impl Loaded {
     ) -> Result<Self, Failure> {
         let places = Places::from_env()?;
         let workspace = workspace()?;
-        let explicit = match explicit {
-            Some(path) => Some(
+        let wanted = explicit.map_or(Wanted::First, |path| Wanted::said(path, &workspace));
+        let file = match wanted {
+            Wanted::File(path) => Some(
                 path.canonicalize()
                     .map_err(|e| Failure::io("read", path, &e))?,
             ),
-            None => None,
+            _ => None,
         };
-        let wanted = explicit.as_deref().map_or(Wanted::First, Wanted::File);
+        let wanted = file.as_deref().map_or(wanted, Wanted::File);
         let mut host = host_for(&places, &workspace)?;
         let config = load(&workspace, wanted, &mut host)?;
         let organisations = policies(&places, &host)?;

@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Result<u8, Failure> {
 
 fn check(config: Option<&PathBuf>, as_json: bool) -> Result<u8, Failure> {
     let workspace = loaded::workspace().map_err(|f| f.status(2))?;
-    let wanted = config.map_or(Wanted::First, |path| Wanted::File(path));
+    let wanted = config.map_or(Wanted::First, |path| Wanted::said(path, &workspace));
     // A file that is not there or cannot be read was not checked.
     let found = discover::discover(&workspace, wanted)
         .map_err(|e| Failure::from(schema::diag::Diagnostic::from(e)).status(2))?;

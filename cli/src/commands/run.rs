@@ -42,7 +42,7 @@ pub struct Args {
     /// Set a variable inside; without a value, to what it is here
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// The config to use
+    /// The config to use: a file, or the name of a folder in .devcontainer
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Show what would be created, and create nothing

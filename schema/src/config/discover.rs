@@ -31,6 +31,23 @@ pub enum Wanted<'a> {
     Named(&'a str),
 }
 
+impl<'a> Wanted<'a> {
+    /// What `--config` says: a file, or where none is called so, a folder in the workspace's `.devcontainer` by its name.
+    pub fn said(path: &'a Path, workspace: &Path) -> Self {
+        let folder = workspace.join(".devcontainer").join(path);
+        match path.to_str() {
+            Some(name)
+                if !name.contains('/')
+                    && !path.exists()
+                    && folder.join("devcontainer.json").exists() =>
+            {
+                Self::Named(name)
+            }
+            _ => Self::File(path),
+        }
+    }
+}
+
 /// Which keys a file may use for the `agent` object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
@@ -223,7 +240,7 @@ impl From<DiscoverError> for Diagnostic {
             DiscoverError::None(_) => Self::new("no-config", message)
                 .help("make one with `agentcontainer init`, or name one with `--config`"),
             DiscoverError::OnlyNamed { .. } => {
-                Self::new("no-config", message).help("name one of them")
+                Self::new("no-config", message).help("name one of them: `--config NAME`")
             }
             DiscoverError::Name(_) | DiscoverError::Missing(_) => Self::new("no-config", message),
             DiscoverError::NotAFile(_) => Self::new("not-a-file", message),

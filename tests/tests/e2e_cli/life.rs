@@ -171,6 +171,27 @@ fn the_workspace_is_mounted_and_the_control_file_is_read_only() {
 }
 
 #[test]
+fn one_of_several_devcontainers_is_asked_for_by_its_name() {
+    let workspace = Workspace::new();
+    workspace.write_host_config();
+    let image = &workspace.config()["image"];
+    let named = json!({ "image": image, "containerEnv": { "WHICH": "py" } }).to_string();
+    workspace.put(".devcontainer/py/devcontainer.json", named);
+    for words in [&["config", "check"][..], &["run", "--yes", "--", "true"]] {
+        workspace.cli(words).says("`--config NAME`");
+    }
+    workspace
+        .cli(&["config", "check", "--config", "py"])
+        .status(0);
+    let words = ["run", "--lock", "--yes", "--config", "py", "--"];
+    let words = [&words[..], &["printenv", "WHICH"]].concat();
+    workspace.cli(&words).status(0).prints("py");
+    workspace
+        .cli(&["config", "check", "--config", "go"])
+        .status(2);
+}
+
+#[test]
 fn a_terminal_is_a_terminal_inside_with_its_size() {
     let workspace = Workspace::new();
     workspace.write();

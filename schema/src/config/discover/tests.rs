@@ -46,6 +46,13 @@ fn a_named_devcontainer_is_taken_only_by_name() {
     write(dir.path(), ".devcontainer/python/devcontainer.json");
     let error = discover(dir.path(), Wanted::First).unwrap_err();
     assert!(matches!(&error, DiscoverError::OnlyNamed { names, .. } if names == &["python"]));
+    for said in ["python", "./python", "/python", "go", ".."] {
+        let is_named = matches!(
+            Wanted::said(Path::new(said), dir.path()),
+            Wanted::Named("python")
+        );
+        assert_eq!(is_named, said == "python", "{said}");
+    }
     assert_eq!(
         discover(dir.path(), Wanted::Named("python")).unwrap().name,
         ".devcontainer/python/devcontainer.json"
