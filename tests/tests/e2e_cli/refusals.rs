@@ -1,7 +1,12 @@
 //! Bad input, and engines, images and terminals that are not there: one clear error, the right status, nothing running.
 
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
 use agentcontainer_tests::outcome::{self, DEADLINE};
-use agentcontainer_tests::{Workspace, docker};
+use agentcontainer_tests::place::token;
+use agentcontainer_tests::{Outcome, Workspace, docker};
 
 /// Writes this as agentcontainer.json, runs, and expects a refusal with these words.
 #[track_caller]
@@ -136,6 +141,63 @@ fn an_approval_needs_a_terminal_or_yes() {
         .cli(&["run", "--", "true"])
         .status(125)
         .says("more.test");
+}
+
+/// `run` at a terminal, where somebody types that line.
+fn at_a_terminal(workspace: &Workspace, name: &str, typed: &str) -> Outcome {
+    let binary = workspace.command(["run"]).get_program().to_owned();
+    let line = format!(
+        "{} run --lock --name {name} -- sh -c 'echo it$((1))ran'",
+        binary.display()
+    );
+    let mut script = Command::new("script");
+    workspace.environment(&mut script);
+    script
+        .args(["-qec", &line, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let mut child = script.spawn().unwrap();
+    // Held open: the end of it would be typed too.
+    let mut keys = child.stdin.take().unwrap();
+    keys.write_all(format!("{typed}\n").as_bytes()).unwrap();
+    outcome::wait(child, "run at a terminal", DEADLINE)
+}
+
+#[test]
+fn at_a_terminal_a_person_is_asked_and_anything_but_yes_is_no() {
+    let workspace = Workspace::new().allow(&["asked-for.test"]);
+    workspace.write();
+    let made = |name: &str| {
+        docker::run(&["ps", "--all", "--format", "{{.Names}} {{.Labels}}"]).contains(name)
+    };
+    for typed in ["n", "", "yes, all of it"] {
+        let name = token("r");
+        let out = at_a_terminal(&workspace, &name, typed);
+        out.status(125)
+            .prints("asked-for.test")
+            .prints("Allow this? [y/N]")
+            .prints("not approved; nothing was started");
+        assert!(!out.stdout.contains("it1ran"), "{}", out.stdout);
+        assert!(!made(&name) && !workspace.cli(&["ps", "--json"]).ok().contains(&name));
+    }
+    // Nothing was pinned on its behalf either, nor approved.
+    assert!(!workspace.path().join("agentcontainer-lock.json").exists());
+    workspace
+        .cli(&["run", "--lock", "--", "true"])
+        .status(125)
+        .says("nobody approved this");
+    let out = at_a_terminal(&workspace, &token("r"), "y");
+    out.status(0).prints("Allow this? [y/N]").prints("it1ran");
+    // What was approved is not asked again; more is.
+    workspace.cli(&["run", "--", "true"]).status(0);
+    let workspace = workspace.allow(&["more.test"]);
+    workspace.write();
+    let out = at_a_terminal(&workspace, &token("r"), "n");
+    out.status(125)
+        .prints("asks for more than was approved")
+        .prints("more.test");
 }
 
 #[test]
