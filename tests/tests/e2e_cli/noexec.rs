@@ -11,7 +11,7 @@ const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 /// A copy of a program in each place: started, by the loader, mapped. What got through is on a line that begins with OPEN.
 const TRIED: &str = r#"
 import mmap, os, shutil, subprocess
-for place in (".", ".git", "/tmp", "/dev/shm", "/data"):
+for place in (".", ".git", "/tmp", "/data"):
     copy = os.path.abspath(place) + "/copy"
     shutil.copy("/usr/bin/printf", copy)
     for name, argv in (("start", [copy, "ran"]), ("loader", ["/lib64/ld-linux-x86-64.so.2", copy, "ran"])):
@@ -53,10 +53,10 @@ fn held(out: &Outcome) {
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "the loader is x86-64's")]
 fn under_a_list_nothing_is_started_from_what_can_be_written_and_has_nothing_listed() {
     let try_it = "python3 tried.py";
-    // The control: without a list each of them works.
+    // The control: without a list each of them works; an engine's own /dev/shm is noexec anyway.
     let out = workspace(&json!({})).inside(try_it);
     let open = out.stdout.lines().filter(|line| line.starts_with("OPEN "));
-    assert_eq!(open.count(), 15, "{}\n{}", out.stdout, out.stderr);
+    assert_eq!(open.count(), 12, "{}\n{}", out.stdout, out.stderr);
 
     let listed = ["sh", "python3", "sleep", "true", LOADER];
     let workspace = self::workspace(&json!({ "allowedBinaries": listed }));
