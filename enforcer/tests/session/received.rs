@@ -264,14 +264,18 @@ async fn what_is_masked_or_covered_is_not_come_to_by_a_descriptor_from_outside()
     let covers = [("empty", "control"), ("app/same", "same")].map(|(of, name)| {
         format!("mount --bind {of} app/{name} && mount -o remount,bind,ro app/{name} && ")
     });
-    let before = format!("{}mount --bind copy app/config", covers.concat());
+    let before = format!(
+        "export PATH={}:/usr/bin:/bin && {}mount --bind copy app/config",
+        case.at("bin"),
+        covers.concat()
+    );
     let own = "touch app/config && cat app/config";
     let script = format!("{}\n{own}", script());
     let text = said(&case.inside_after(&session, &before, "0", &script));
-    host.join().unwrap();
     assert_eq!(
         text,
         "program did not come True\nits other name did not come True\nanother came 1\nprograms tool EACCES EACCES\ncovered did not come True\nby its directory control EACCES EACCES\nby its directory config EACCES EACCES\nwritten did not come True\nread b'real!' EROFS EROFS\nfree b'copy!' True True\ndone\ncopy!\n"
     );
+    host.join().unwrap();
     session.close("test").await.unwrap();
 }
