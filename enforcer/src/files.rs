@@ -18,6 +18,7 @@ pub mod secrets;
 mod seen;
 mod sys;
 pub mod table;
+mod twice;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -112,6 +113,10 @@ pub enum FilesError {
     )]
     Names { path: String, names: u32 },
     #[error(
+        "{path} could be changed by its other place {other}, which can be written, and what is started here is a list: take one of the two mounts away, or name {other} in `readOnlyPaths`"
+    )]
+    Twice { path: String, other: String },
+    #[error(
         "too many programs are in the directories of the container's PATH: the other names of those that are denied are looked for there"
     )]
     ManyPrograms,
@@ -188,11 +193,13 @@ pub struct Programs {
     pub listed: Vec<Place>,
     /// All that may be started, where that is listed and nobody is asked for more: what can be written and has none of it is noexec.
     pub alone: Option<BTreeSet<PathBuf>>,
+    /// What may be started, where there is a list, whoever may be asked about more.
+    pub startable: Option<BTreeSet<PathBuf>>,
 }
 
 impl Programs {
     fn is_empty(&self) -> bool {
-        self.masked.is_empty() && self.listed.is_empty() && self.alone.is_none()
+        self.masked.is_empty() && self.listed.is_empty() && self.startable.is_none()
     }
 
     /// Whether nothing is started from what can be written at a place.
@@ -362,6 +369,9 @@ pub fn hold(
     if all.root {
         root::close(&inside, &exempt)?;
         now = inside.mounts()?;
+    }
+    if let Some(listed) = &programs.startable {
+        twice::none(&inside, listed)?;
     }
     let writable = |(step, _): &(Step, u64)| {
         let is = step.kind == Kind::Rule(FileRight::Writable);

@@ -46,7 +46,7 @@ pub struct Profile {
     /// The file of instructions, below [`STATE`].
     pub instructions: Option<&'static str>,
     /// Files that a new state begins with, below [`STATE`]: what keeps first questions from being asked. `{folder}` is the folder
-    /// that the agent works in, `{key}` the end of what it has for its key, as it notes which keys it may use.
+    /// that the agent works in, `{key}` the end of what it has for its key in quotes, as it notes which keys it may use, and nothing without one.
     pub seeds: &'static [(&'static str, &'static str)],
 }
 
@@ -115,7 +115,7 @@ const QUIET: (&str, &str) = ("DO_NOT_TRACK", "1");
 const CLAUDE: &str = r#"{
 "hasCompletedOnboarding": true,
 "projects": {"{folder}": {"hasTrustDialogAccepted": true}},
-"customApiKeyResponses": {"approved": ["{key}"]}
+"customApiKeyResponses": {"approved": [{key}]}
 }
 "#;
 
@@ -319,12 +319,18 @@ impl Profile {
         let key = key.map_or("", String::as_str);
         let end = key.char_indices().rev().take(END_OF_KEY).last();
         let end = end.map_or("", |(at, _)| &key[at..]);
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let end = if end.is_empty() {
+            String::new()
+        } else {
+            quoted(end)
+        };
         let written = |text: &str| {
-            let quoted = serde_json::Value::from(text).to_string();
+            let quoted = quoted(text);
             quoted[1..quoted.len() - 1].to_owned()
         };
         let filled = |(file, content): &(&'static str, &str)| {
-            let content = content.replace("{key}", &written(end));
+            let content = content.replace("{key}", &end);
             (*file, content.replace("{folder}", &written(folder)))
         };
         self.seeds.iter().map(filled).collect()
@@ -369,7 +375,7 @@ mod tests {
             "short"
         );
         let none = claude.beginnings("/w", &BTreeMap::new());
-        assert!(none[0].1.contains(r#""approved": [""]"#), "{none:?}");
+        assert!(none[0].1.contains(r#""approved": []"#), "{none:?}");
     }
 
     #[test]

@@ -66,7 +66,10 @@ impl Begun {
             rules,
             namespace: inside.namespace()?,
             listed: allowed.is_some(),
-            ruled: allowed.is_some() || !masked.is_empty() || !policy.files.is_empty(),
+            ruled: allowed.is_some()
+                || !masked.is_empty()
+                || !policy.files.is_empty()
+                || openers.is_some(),
         };
         Ok((begun, allowed))
     }

@@ -64,6 +64,7 @@ impl Session {
                 masked: record.masked.clone(),
                 listed: record.listed.clone(),
                 alone: (document.programs.is_whole()).then(|| record.startable.clone()),
+                startable: (document.programs.allowed.is_some()).then(|| record.startable.clone()),
             }
         };
         blocking(pid, move || {
@@ -367,8 +368,11 @@ impl State {
     /// The programs about files hold nowhere any more. A failure leaves them holding in a namespace that nobody is in.
     pub(super) fn release_files(&mut self) {
         self.listed = None;
-        self.record.begun = None;
-        self.record.approved = Vec::new();
+        if self.record.begun.take().is_some() {
+            self.record.approved = Vec::new();
+            // Where it cannot be kept, the next enforcer finds it of a namespace that is not held.
+            let _ = self.save();
+        }
         let Some(kernel) = &mut self.kernel else {
             return;
         };

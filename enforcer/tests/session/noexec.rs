@@ -165,6 +165,50 @@ async fn what_the_host_puts_in_a_writable_paths_place_starts_nothing_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_could_be_written_by_another_place_of_it_starts_nothing() {
+    let read_only = "mkdir -p shown && mount --bind held shown && mount -o remount,bind,ro shown";
+    let writable = "mkdir -p shown && mount --bind held shown";
+    let in_its_place = "mount --bind held held && mount -o remount,bind,ro held";
+    let of = |name: &str, mounts: &str, list: &[&str], rules: Value| {
+        let case = case(name);
+        let list: Vec<String> = list.iter().map(|at| case.at(at)).collect();
+        let names: Vec<&str> = list.iter().map(String::as_str).collect();
+        let mut policy = listing(&[&["bash"][..], &names].concat(), false);
+        policy.files = parsed(json!({
+            "version": 1, "network": [{}], "gateway": {}, "files": rules,
+        }))
+        .files;
+        let mounts =
+            format!("mount --bind $PWD $PWD && cd $PWD && cp /usr/bin/printf held/own && {mounts}");
+        (case, policy, mounts)
+    };
+    for (n, mounts, list, rules, refused) in [
+        ("twice1", read_only, &[][..], json!({}), true),
+        ("twice2", writable, &["shown/own"], json!({}), true),
+        ("twice3", writable, &["held/own"], json!({}), true),
+        // The controls: nothing of the list, one place, and the other one held by a rule.
+        ("twice4", writable, &[], json!({}), false),
+        ("twice5", in_its_place, &["held/own"], json!({}), false),
+        (
+            "twice6",
+            read_only,
+            &["shown/own"],
+            json!({ "readOnly": [rule("held")] }),
+            false,
+        ),
+    ] {
+        let (case, policy, mounts) = of(n, mounts, list, rules);
+        let session = open(&case.rig, &case.id, policy, 0).await;
+        let output = case.inside_after(&session, &mounts, "0", "echo started");
+        let text = said(&output);
+        let words = "which can be written, and what is started here is a list";
+        assert_eq!(text.contains(words), refused, "{n}: {text}");
+        assert_eq!(text.contains("started\n"), !refused, "{n}: {text}");
+        session.close("test").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "the loader is x86-64's")]
 async fn where_a_person_may_be_asked_mounts_stay_as_they_are() {
     if lsm().is_err() {

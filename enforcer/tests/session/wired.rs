@@ -48,6 +48,14 @@ fn each(word: &str) -> String {
     ways.map(|way| format!("{way} {word}\n")).concat()
 }
 
+/// Whether a process blocks SIGINT (proc_pid_status(5), SigBlk).
+fn blocks(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let mask = u64::from_str_radix(mask.unwrap().trim(), 16).unwrap();
+    mask & (1 << (libc::SIGINT - 1)) != 0
+}
+
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
@@ -415,8 +423,7 @@ fn a_signal_that_comes_before_init_is_released_reaches_what_it_starts() {
         let cell = Cell::new(&rig, "signal");
         let (gateway, pins) = cell.attach();
         let started = cell.start(OWN, &rig.places.init, "sleep 8");
-        // It waits, and has waited for a while.
-        std::thread::sleep(Duration::from_millis(300));
+        until("init blocks what it is sent", || blocks(started.init));
         let mut kill = Command::new("kill");
         let sent = kill.args([signal, &started.init.to_string()]).status();
         assert!(sent.unwrap().success());

@@ -16,6 +16,8 @@ const OTHER_METHOD: [&str; 3] = [
     "x-http-method",
     "x-method-override",
 ];
+/// Rails and its kin; Google's APIs (system parameters); Salesforce's.
+const OTHER_METHOD_IN_QUERY: [&[u8]; 3] = [b"_method", b"$httpMethod", b"_HttpMethod"];
 const OTHER_PATH: [&str; 2] = ["x-original-url", "x-rewrite-url"];
 
 /// Whether a field of these names is there, with `_` for `-` too, as some servers read it.
@@ -42,7 +44,9 @@ pub fn other_method(parts: &Parts) -> bool {
         let name: Vec<u8> = name
             .map(|&b| if b" .[".contains(&b) { b'_' } else { b })
             .collect();
-        name.eq_ignore_ascii_case(b"_method")
+        OTHER_METHOD_IN_QUERY
+            .iter()
+            .any(|other| name.eq_ignore_ascii_case(other))
     };
     !method.bytes().all(plain)
         || has(&parts.headers, &OTHER_METHOD)

@@ -101,6 +101,18 @@ async fn methods_and_paths_are_held_to_what_rules_say() {
             ),
             ("/repos/acme/a?_method=DELETE", &[], 400, "method-override"),
             (
+                "/repos/acme/a?%24httpMethod=DELETE",
+                &[],
+                400,
+                "method-override",
+            ),
+            (
+                "/repos/acme/a?x&_HttpMethod=PATCH",
+                &[],
+                400,
+                "method-override",
+            ),
+            (
                 "/repos/acme/a?x=1&%5fMethod=DELETE",
                 &[],
                 400,

@@ -273,7 +273,7 @@ fn what_a_profile_adds_is_reviewed_with_where_it_is_from() {
         "+ set A=1\\u{1b} (profile claude)",
         "+ keep a volume of this workspace's own at /var/lib/agentcontainer/agent (profile claude)",
         "+ run agent 1.2.3 installed from https://npm.example/ (profile claude)",
-        "+ begin its state with .claude.json: { \"hasCompletedOnboarding\": true, \"projects\": {\"{folder}\": {\"hasTrustDialogAccepted\": true}}, \"customApiKeyResponses\": {\"approved\": [\"{key}\"]} } (profile claude)",
+        "+ begin its state with .claude.json: { \"hasCompletedOnboarding\": true, \"projects\": {\"{folder}\": {\"hasTrustDialogAccepted\": true}}, \"customApiKeyResponses\": {\"approved\": [{key}]} } (profile claude)",
         "+ add /var/lib/agentcontainer/program/npm/node_modules/.bin to PATH, last (profile claude)",
         "+ install agent 1.2.3 from https://npm.example/ with the image's npm, in a session of its own that reaches npm.example:443 alone (profile claude)",
     ] {

@@ -38,7 +38,7 @@ impl<'a> Wanted<'a> {
         match path.to_str() {
             Some(name)
                 if !name.contains('/')
-                    && !path.exists()
+                    && !path.is_file()
                     && folder.join("devcontainer.json").exists() =>
             {
                 Self::Named(name)

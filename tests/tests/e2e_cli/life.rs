@@ -183,7 +183,7 @@ fn one_of_several_devcontainers_is_asked_for_by_its_name() {
     workspace
         .cli(&["config", "check", "--config", "py"])
         .status(0);
-    let words = ["run", "--lock", "--yes", "--config", "py", "--"];
+    let words = ["run", "--yes", "--config", "py", "--"];
     let words = [&words[..], &["printenv", "WHICH"]].concat();
     workspace.cli(&words).status(0).prints("py");
     workspace

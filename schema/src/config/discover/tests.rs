@@ -46,6 +46,10 @@ fn a_named_devcontainer_is_taken_only_by_name() {
     write(dir.path(), ".devcontainer/python/devcontainer.json");
     let error = discover(dir.path(), Wanted::First).unwrap_err();
     assert!(matches!(&error, DiscoverError::OnlyNamed { names, .. } if names == &["python"]));
+    // A folder of the name is no config (these tests run beside `src`).
+    write(dir.path(), ".devcontainer/src/devcontainer.json");
+    let folder = Wanted::said(Path::new("src"), dir.path());
+    assert!(Path::new("src").is_dir() && matches!(folder, Wanted::Named("src")));
     for said in ["python", "./python", "/python", "go", ".."] {
         let is_named = matches!(
             Wanted::said(Path::new(said), dir.path()),
