@@ -1,6 +1,8 @@
 //! The command line: exit codes, refusals in words, terminals, signals, and that nothing is left behind.
 #![allow(clippy::unwrap_used)]
 
+#[path = "e2e_cli/commands.rs"]
+mod commands;
 #[path = "e2e_cli/control_files.rs"]
 mod control_files;
 #[path = "e2e_cli/credentials.rs"]

@@ -422,7 +422,9 @@ fn a_signal_that_comes_before_init_is_released_reaches_what_it_starts() {
     for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
         let cell = Cell::new(&rig, "signal");
         let (gateway, pins) = cell.attach();
-        let started = cell.start(OWN, &rig.places.init, "sleep 8");
+        // Whoever runs this in the background has SIGINT ignored by all that it starts.
+        let program = "env --default-signal sleep 8";
+        let started = cell.start(OWN, &rig.places.init, program);
         until("init blocks what it is sent", || blocks(started.init));
         let mut kill = Command::new("kill");
         let sent = kill.args([signal, &started.init.to_string()]).status();
