@@ -417,16 +417,8 @@ impl Kept {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::credentials::fake::places;
     use std::os::unix::fs::PermissionsExt;
-
-    fn places(dir: &Path) -> Places {
-        Places {
-            home: None,
-            state: dir.join("agentcontainer"),
-            config: dir.join("c"),
-            cache: dir.join("k"),
-        }
-    }
 
     fn grant(source: &str, hosts: &[&str]) -> Grant {
         Grant {

@@ -166,7 +166,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         sh::run(&mut again)?;
     }
     if wanted(Section::Start) {
-        start::run(effort)?;
+        with_engine(arguments.guest, &|host| start::run(host, effort))?;
     }
     if wanted(Section::Rules) {
         with_engine(arguments.guest, &|host| {
@@ -179,7 +179,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         })?;
     }
     if wanted(Section::Supply) {
-        supply::run(effort)?;
+        with_engine(arguments.guest, &|host| supply::run(host, effort))?;
     }
     if wanted(Section::Inspect) {
         inspect()?;

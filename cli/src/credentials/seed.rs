@@ -72,20 +72,12 @@ fn make(path: &Path) -> Result<(), Failure> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    fn places(dir: &Path) -> Places {
-        Places {
-            home: None,
-            state: dir.join("state"),
-            config: dir.join("config"),
-            cache: dir.join("cache"),
-        }
-    }
+    use crate::credentials::fake;
 
     #[test]
     fn a_host_has_one_key_whoever_asks_first_and_it_is_closed_to_others() {
         let dir = tempfile::tempdir().unwrap();
-        let places = places(dir.path());
+        let places = fake::places(dir.path());
         let first = key(&places).unwrap();
         assert_ne!(first, [0; KEY_BYTES]);
         // Somebody who found none a moment ago makes no other.
@@ -97,13 +89,13 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, 0o600);
         let other = tempfile::tempdir().unwrap();
-        assert_ne!(key(&self::places(other.path())).unwrap(), first);
+        assert_ne!(key(&fake::places(other.path())).unwrap(), first);
     }
 
     #[test]
     fn what_is_no_key_is_refused_in_words_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let places = places(dir.path());
+        let places = fake::places(dir.path());
         fs::create_dir_all(&places.state).unwrap();
         for content in [&b""[..], &[1; KEY_BYTES - 1], &[1; KEY_BYTES + 1]] {
             fs::write(places.placeholder_key(), content).unwrap();

@@ -89,3 +89,27 @@ fn what_is_listed_in_the_workspace_runs_there() {
     assert_eq!(out.stdout, "own\n", "{}", out.stderr);
     out.says("Permission denied");
 }
+
+#[test]
+fn what_a_second_mount_shows_of_the_workspace_stops_the_start_until_a_rule_holds_the_first() {
+    let bound = |files: &Value| {
+        let capabilities =
+            json!({ "tools": { "allowedBinaries": ["sh", "echo"] }, "filesystem": files });
+        let mount = "type=bind,source=${localWorkspaceFolder}/tools,target=/opt/tools,readonly";
+        let workspace = Workspace::new()
+            .key("mounts", json!([mount]))
+            .key("agent", json!({ "capabilities": capabilities }));
+        workspace.put("tools/own", "");
+        workspace.write();
+        workspace.cli(&["run", "--yes", "--", "sh", "-c", "echo started"])
+    };
+    let refused = bound(&json!({}));
+    refused
+        .status(125)
+        .says("/opt/tools could be changed by its other place")
+        .says("`readOnlyPaths`");
+    assert!(!refused.stdout.contains("started"), "{refused:?}");
+    bound(&json!({ "readOnlyPaths": ["tools"] }))
+        .status(0)
+        .prints("started");
+}

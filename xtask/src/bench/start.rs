@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use super::Effort;
 use super::report::{self, Series};
-use crate::{engine, image, paths, sh};
+use crate::{image, paths, sh};
 
 const PROGRAM: [&str; 2] = ["date", "+%s%N"];
 
@@ -29,16 +29,8 @@ struct Start {
     steps: Vec<(String, f64)>,
 }
 
-pub fn run(effort: Effort) -> Result<()> {
-    let (host, started) = engine::ensure_running_here()?;
-    let measured = image::ensure(&host, image::DEMO).and_then(|()| measure(&host, effort));
-    if started {
-        engine::stop()?;
-    }
-    measured
-}
-
-fn measure(host: &str, effort: Effort) -> Result<()> {
+pub fn run(host: &str, effort: Effort) -> Result<()> {
+    image::ensure(host, image::DEMO)?;
     let place = Place::new(host, image::DEMO)?;
     let (mut cold, mut plain, mut bare, mut ours) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());

@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use super::Effort;
 use super::report::{self, Series};
-use crate::{engine, image};
+use crate::image;
 use place::{Place, elapsed};
 
 /// The round trip of the registry that is far away, in milliseconds.
@@ -19,16 +19,8 @@ const ROUND_TRIP: u64 = 40;
 /// So many references that one config names.
 const MANY: usize = 50;
 
-pub fn run(effort: Effort) -> Result<()> {
-    let (host, started) = engine::ensure_running_here()?;
-    let measured = image::ensure(&host, image::DEMO).and_then(|()| measure(&host, effort));
-    if started {
-        engine::stop()?;
-    }
-    measured
-}
-
-fn measure(host: &str, effort: Effort) -> Result<()> {
+pub fn run(host: &str, effort: Effort) -> Result<()> {
+    image::ensure(host, image::DEMO)?;
     let place = Place::new(host)?;
     place.push_features(MANY - 1)?;
     let far = far::start(place.registry(), Duration::from_millis(ROUND_TRIP))?;
