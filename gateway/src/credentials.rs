@@ -127,12 +127,21 @@ impl Refusal {
 pub struct Applied {
     /// The credentials that were put in.
     pub names: Vec<String>,
+    /// One of them is bound to methods.
+    pub methods: bool,
     /// Values that may come back from there, with what stands for them.
     pub answers: Option<Arc<Patterns>>,
     /// It is a place that a credential goes to: what cannot be looked through does not come back from there.
     pub is_own: bool,
     /// What the body may not hold.
     pub body: Option<Arc<Patterns>>,
+}
+
+impl Applied {
+    /// All of them, for the record.
+    pub fn recorded(&self) -> Option<String> {
+        (!self.names.is_empty()).then(|| self.names.join(", "))
+    }
 }
 
 impl Credentials {
@@ -222,6 +231,11 @@ impl Credentials {
             let in_target = held.in_target(parts, fits)?;
             if held.in_fields(&mut parts.headers, fits)? || in_target {
                 applied.names.push(held.rule.name.clone());
+                applied.methods |= held
+                    .rule
+                    .places
+                    .iter()
+                    .any(|place| !place.methods.is_empty());
             }
             if is_there && let Some(own) = &held.answers {
                 applied.is_own = true;

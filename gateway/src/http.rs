@@ -3,12 +3,14 @@
 //! carried, what is denied in words, and `http://agentcontainer.internal/`.
 
 mod body;
+pub mod form;
 mod forward;
 pub mod framer;
 mod guard;
 pub mod h2;
 pub mod head;
 mod inspected;
+mod meaning;
 pub mod page;
 pub mod pool;
 mod response;

@@ -12,7 +12,6 @@ mod runs;
 mod secrets;
 mod shape;
 mod stream;
-mod view;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -355,8 +354,11 @@ impl fmt::Display for Field {
     }
 }
 
+/// What a browser sends of a form without files.
+pub const FORM: &str = "application/x-www-form-urlencoded";
+
 /// The media type of a head: in lower case, without parameters.
-fn media(headers: &HeaderMap) -> Option<String> {
+pub fn media(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let essence = value.split(';').next().unwrap_or_default().trim();
     (!essence.is_empty()).then(|| essence.to_ascii_lowercase())

@@ -25,6 +25,7 @@ mod state;
 #[allow(unsafe_code)]
 mod sys;
 pub mod tls;
+mod view;
 mod wire;
 mod worker;
 

@@ -84,6 +84,20 @@ impl Place {
         self.port == port && self.host.matches(name)
     }
 
+    /// Whether one request may be for both.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let mut paths = self.paths.iter();
+        let mut methods = self.methods.iter();
+        self.port == other.port
+            && self.host.intersect(&other.host).is_some()
+            && (self.paths.is_empty()
+                || other.paths.is_empty()
+                || paths.any(|path| other.paths.iter().any(|one| one.meets(path))))
+            && (self.methods.is_empty()
+                || other.methods.is_empty()
+                || methods.any(|method| other.methods.contains(method)))
+    }
+
     /// A path that is not spelt in its one way is none that is meant: the server may read it as another. So with what overrides either.
     fn admits(&self, asked: Asked<'_>) -> bool {
         let path = !asked.other_path

@@ -163,6 +163,21 @@ impl PathGlob {
         let path: Vec<&str> = path.split('/').collect();
         segments_match(&pattern, &path)
     }
+
+    /// Whether both may be about one path.
+    pub fn meets(&self, other: &Self) -> bool {
+        let (one, other): (Vec<&str>, Vec<&str>) =
+            (self.0.split('/').collect(), other.0.split('/').collect());
+        meet(
+            &one,
+            &other,
+            |segment| *segment == "**",
+            |one, other| {
+                let bytes = (one.as_bytes(), other.as_bytes());
+                meet(bytes.0, bytes.1, |&byte| byte == b'*', |a, b| a == b)
+            },
+        )
+    }
 }
 
 /// Whether a path of these segments is meant by a pattern of those: `*` is a run within one, `**` any number of whole ones.
@@ -208,6 +223,31 @@ fn wild<T, U>(
         }
     }
     pattern[p..].iter().all(is_star)
+}
+
+/// Whether there may be a text that both match, in at most as many steps as the product of their lengths.
+fn meet<T>(
+    one: &[T],
+    other: &[T],
+    is_star: impl Fn(&T) -> bool,
+    meets: impl Fn(&T, &T) -> bool,
+) -> bool {
+    // What is left of `other` that what is left of `one` can go with, from the end on.
+    let mut below = vec![false; other.len() + 1];
+    for at in (0..=one.len()).rev() {
+        let mut row = vec![false; other.len() + 1];
+        for to in (0..=other.len()).rev() {
+            row[to] = match (one.get(at), other.get(to)) {
+                (None, None) => true,
+                (Some(star), _) if is_star(star) => below[to] || to < other.len() && row[to + 1],
+                (_, Some(star)) if is_star(star) => row[to + 1] || at < one.len() && below[to],
+                (Some(a), Some(b)) => below[to + 1] && meets(a, b),
+                _ => false,
+            };
+        }
+        below = row;
+    }
+    below[0]
 }
 
 /// Whether a path is spelt in the one way that is accepted (RFC 3986, 3.3 and 6.2.2): what may stand as it is is not
@@ -389,6 +429,35 @@ mod tests {
             let parsed: PathGlob = glob.parse().unwrap();
             assert_eq!(parsed.matches(path), yes, "{glob} {path}");
         }
+    }
+
+    #[test]
+    fn globs_meet_where_one_path_is_meant_by_both() {
+        for (one, other, yes) in [
+            ("/repos/acme/**", "/repos/other/**", false),
+            ("/repos/acme/**", "/repos/*/issues", true),
+            ("/repos/acme/**", "/repos/acme", true),
+            ("/repos/acme/*", "/repos/acme", false),
+            ("/**", "/a/b/c", true),
+            ("/**/x", "/**/y", false),
+            ("/**/x", "/y/**", true),
+            ("/a*c", "/ab*", true),
+            ("/a*c", "/b*c", false),
+            ("/a*", "/*b", true),
+            ("/a*b", "/a*c", false),
+            ("/*/b", "/a/*", true),
+            ("/*/b", "/a/*/c", false),
+            ("/", "/**", true),
+            ("/", "/a", false),
+        ] {
+            let (a, b): (PathGlob, PathGlob) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!((a.meets(&b), b.meets(&a)), (yes, yes), "{one} {other}");
+        }
+        let long = |end: &str| -> PathGlob {
+            let most = "a*".repeat((MAX_GLOB_BYTES - 2) / 2);
+            format!("/{most}{end}").parse().unwrap()
+        };
+        assert!(!long("b").meets(&long("c")) && long("b").meets(&long("b")));
     }
 
     #[test]

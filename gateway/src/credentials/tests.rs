@@ -110,6 +110,40 @@ fn it_goes_to_its_paths_alone_and_to_none_that_is_spelt_in_another_way() {
 }
 
 #[test]
+fn two_that_nothing_stands_for_are_each_written_to_their_own_paths() {
+    let rules = [("github", "/acme/**"), ("second", "/other/**")].map(|(name, path)| {
+        let one = credentials_for(None, &[path]).held.remove(0).rule;
+        Credential {
+            name: name.into(),
+            ..one
+        }
+    });
+    let secrets = [("github", VALUE), ("second", "another")].map(|(name, value)| {
+        Secret::from(api::v1::Secret {
+            credential: name.into(),
+            value: value.into(),
+            ..Default::default()
+        })
+    });
+    let credentials = Credentials::new(&rules, &secrets);
+    for (target, written) in [
+        ("/acme/a", Some(VALUE)),
+        ("/other/a", Some("another")),
+        ("/third", None),
+    ] {
+        let sent = apply(&credentials, "api.github.com", Scheme::Https, target, &[]);
+        let (_, headers) = sent.unwrap();
+        let field = headers
+            .get("authorization")
+            .map(|field| field.to_str().unwrap());
+        assert_eq!(
+            field.map(str::to_owned),
+            written.map(|value| format!("Bearer {value}"))
+        );
+    }
+}
+
+#[test]
 fn it_is_exchanged_in_its_field_in_every_spelling() {
     let credentials = credentials(Some("GITHUB_TOKEN"));
     let basic = |token: &str| format!("Basic {}", STANDARD.encode(format!("x:{token}")));

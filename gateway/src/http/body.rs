@@ -13,6 +13,7 @@ use hyper::header::{HeaderMap, HeaderValue};
 
 use super::framer;
 use super::inspected::{Blocked, Inspected};
+use super::meaning::{Meaning, Misplaced};
 use crate::credentials::window::{Patterns, Window};
 use crate::limits;
 
@@ -22,6 +23,8 @@ pub enum BodyError {
     Hyper(#[from] hyper::Error),
     #[error("what stands for a credential is in the body, where it does not belong")]
     Placeholder,
+    #[error("the body has a parameter that is another method to the server")]
+    OtherMethod,
     #[error("the body is longer than a rule allows")]
     TooLong,
     #[error("an inspector blocks the body")]
@@ -34,6 +37,7 @@ pub enum BodyError {
 #[derive(Debug, Default)]
 pub struct Broken {
     pub placeholder: AtomicBool,
+    pub other_method: AtomicBool,
     pub too_long: AtomicBool,
     pub inspected: Arc<Blocked>,
 }
@@ -51,6 +55,7 @@ pub struct Counted {
     inner: Incoming,
     count: Arc<AtomicU64>,
     inspected: Option<Inspected>,
+    meaning: Option<Meaning>,
     watch: Watch,
     inflate: Option<Inflate>,
     /// Bytes that may still come.
@@ -72,6 +77,7 @@ impl Counted {
             inner,
             count,
             inspected: None,
+            meaning: None,
             watch: Watch::Nothing,
             inflate: None,
             left: u64::MAX,
@@ -104,6 +110,12 @@ impl Counted {
         self
     }
 
+    /// Breaks off where it stands for what may not be in it.
+    pub fn meaning(mut self, meaning: Option<Meaning>) -> Self {
+        self.meaning = meaning;
+        self
+    }
+
     /// Reads gzip (RFC 1952) on the way.
     pub fn inflated(mut self, gzip: bool) -> Self {
         self.inflate = gzip.then(Inflate::default);
@@ -129,6 +141,17 @@ impl Counted {
             None => {
                 self.broken.too_long.store(true, Ordering::Relaxed);
                 return Err(BodyError::TooLong);
+            }
+        }
+        match self.meaning.as_mut().map(|meaning| meaning.push(&data)) {
+            None | Some(Ok(())) => {}
+            Some(Err(Misplaced::Placeholder)) => {
+                self.broken.placeholder.store(true, Ordering::Relaxed);
+                return Err(BodyError::Placeholder);
+            }
+            Some(Err(Misplaced::OtherMethod)) => {
+                self.broken.other_method.store(true, Ordering::Relaxed);
+                return Err(BodyError::OtherMethod);
             }
         }
         let data = match &mut self.inspected {

@@ -18,6 +18,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 use super::body::{self, Broken, Counted};
 use super::head::Authority;
 use super::inspected;
+use super::meaning::Meaning;
 use super::page::{self, Blocked, Form};
 use super::pool::Pool;
 use super::response::{self, Ambiguous};
@@ -178,7 +179,7 @@ impl Forward {
                 .map_err(Failure::Credential)?;
             let carried = self.entry.carry(&applied.names);
             carried.map_err(|name| Failure::Credential(credentials::Refusal::Revoked(name)))?;
-            recorded.credential = applied.names.last().cloned();
+            recorded.credential = applied.recorded();
             // A file that somebody labels as packed, whatever is asked for, comes as it is.
             let mut takes_gzip = applied.is_own;
             if applied.is_own {
@@ -202,7 +203,11 @@ impl Forward {
                 // Compressed messages are not read: none is offered.
                 head.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
             }
+            let methods = checked.methods || applied.methods;
+            let meaning = Meaning::of(&head.headers, applied.body.as_ref(), methods)
+                .map_err(|_| Failure::Ruled(ruled::Refusal::Override))?;
             let body = Counted::new(body, Arc::clone(&sent))
+                .meaning(meaning)
                 .refuse(applied.body, checked.longest, Arc::clone(&broken))
                 .inspected(inspected);
             let request = Request::from_parts(head, body);
@@ -271,6 +276,8 @@ impl Forward {
                     Failure::Inspected(finding)
                 } else if broken.placeholder.load(Ordering::Relaxed) {
                     Failure::Credential(credentials::Refusal::Body)
+                } else if broken.other_method.load(Ordering::Relaxed) {
+                    Failure::Ruled(ruled::Refusal::Override)
                 } else if broken.too_long.load(Ordering::Relaxed) {
                     Failure::TooLong
                 } else {

@@ -17,7 +17,7 @@ const OTHER_METHOD: [&str; 3] = [
     "x-method-override",
 ];
 /// Rails and its kin; Google's APIs (system parameters); Salesforce's.
-const OTHER_METHOD_IN_QUERY: [&[u8]; 3] = [b"_method", b"$httpMethod", b"_HttpMethod"];
+const OTHER_METHOD_IN_PARAMETERS: [&[u8]; 3] = [b"_method", b"$httpMethod", b"_HttpMethod"];
 const OTHER_PATH: [&str; 2] = ["x-original-url", "x-rewrite-url"];
 
 /// Whether a field of these names is there, with `_` for `-` too, as some servers read it.
@@ -36,21 +36,25 @@ pub fn other_method(parts: &Parts) -> bool {
     let method = parts.method.as_str();
     let plain = |b: u8| b.is_ascii_uppercase() || b == b'-' || b == b'_';
     let query = parts.uri.query().unwrap_or_default();
-    // PHP leaves blanks ahead of a parameter's name out, and takes a blank, a dot and an open bracket in it for `_`.
     let named = |parameter: &str| {
         let name = parameter.split('=').next().unwrap_or_default();
-        let name = percent::decoded(name.replace('+', " ").as_bytes());
-        let name = name.trim_ascii_start().iter();
-        let name: Vec<u8> = name
-            .map(|&b| if b" .[".contains(&b) { b'_' } else { b })
-            .collect();
-        OTHER_METHOD_IN_QUERY
-            .iter()
-            .any(|other| name.eq_ignore_ascii_case(other))
+        is_other_method(&percent::decoded(name.replace('+', " ").as_bytes()))
     };
     !method.bytes().all(plain)
         || has(&parts.headers, &OTHER_METHOD)
         || query.split(['&', ';']).any(named)
+}
+
+/// Whether a parameter of that name is another method to some servers.
+pub fn is_other_method(name: &[u8]) -> bool {
+    // PHP leaves blanks ahead of a parameter's name out, and takes a blank, a dot and an open bracket in it for `_`.
+    let name = name.trim_ascii_start().iter();
+    let name: Vec<u8> = name
+        .map(|&b| if b" .[".contains(&b) { b'_' } else { b })
+        .collect();
+    OTHER_METHOD_IN_PARAMETERS
+        .iter()
+        .any(|other| name.eq_ignore_ascii_case(other))
 }
 
 /// Why a request is not carried.
@@ -65,7 +69,7 @@ pub enum Refusal {
     )]
     NotCanonical,
     #[error(
-        "a method in lower case, or a field or parameter that overrides method or path, where rules are about them or a person is asked"
+        "a method in lower case, or a field or parameter, of the query or the body, that overrides method or path, where rules are about them or a person is asked; or a body in an encoding that hides whether there is one"
     )]
     Override,
     #[error("a WebSocket has no end, and a rule bounds a request's body here")]
@@ -133,6 +137,8 @@ impl fmt::Display for By {
 pub struct Checked {
     /// The longest body.
     pub longest: Option<u64>,
+    /// The method was asked about.
+    pub methods: bool,
     /// The rule that wants a person asked first.
     pub ask: Option<RequestRule>,
 }
@@ -173,6 +179,7 @@ pub fn check(
     }
     Ok(Checked {
         longest: permit.max_body_bytes,
+        methods: rules.rules_methods(),
         ask: permit.ask,
     })
 }

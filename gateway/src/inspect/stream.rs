@@ -8,9 +8,9 @@ use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 use schema::inspection::{Inspector as Name, Level};
 
-use super::view::{Unread, View};
 use super::{Chain, Destination, Field, Finding, Text, Told, media};
 use crate::limits;
+use crate::view::{Unread, View};
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };

@@ -11,9 +11,9 @@ use hyper::body::Bytes;
 use super::formats::samples::{Random, Sample, all};
 use super::formats::{FORMATS, WEAK};
 use super::shape::{Alphabet, Shape, sealed};
-use super::view::{Unread, View};
 use super::*;
 use crate::limits;
+use crate::view::{Unread, View};
 
 fn to(name: &str, tls: bool) -> Destination {
     Destination {

@@ -217,6 +217,66 @@ async fn a_body_that_holds_it_breaks_off_before_it() {
     scene.session.event("credential-misplaced").await;
 }
 
+/// Percent-encoded in a form, in gzip, in deflate: it is known by what it stands for, and the server has never the whole of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_stands_for_it_breaks_off() {
+    use std::io::Write as _;
+    let scene = scene(Some("GITHUB_TOKEN")).await;
+    let file = scene.ca().with_file_name("body");
+    let form = "Content-Type: application/x-www-form-urlencoded";
+    let text = format!("a={}&b={STAND_IN}&c=d", "x".repeat(200_000));
+    let encoded: String = STAND_IN.bytes().map(|b| format!("%{b:02x}")).collect();
+    let encoded = text.replace(STAND_IN, &encoded).into_bytes();
+    let fast = flate2::Compression::fast();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), fast);
+    gzip.write_all(text.as_bytes()).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let mut deflate = flate2::write::ZlibEncoder::new(Vec::new(), fast);
+    deflate.write_all(&encoded).unwrap();
+    let deflate = deflate.finish().unwrap();
+    let plain = "Content-Type: application/octet-stream";
+    for version in ["--http1.1", "--http2"] {
+        for (body, fields, fine) in [
+            (&encoded, [form, "X-A: a"], false),
+            (&encoded, [plain, "X-A: a"], true),
+            (&gzip, [plain, "Content-Encoding: gzip"], false),
+            (&gzip, [plain, "X-A: a"], true),
+            (&deflate, [form, "Content-Encoding: deflate"], false),
+            (&deflate, [plain, "Content-Encoding: deflate"], true),
+        ] {
+            scene.seen.lock().unwrap().clear();
+            std::fs::write(&file, body).unwrap();
+            let data = format!("@{}", file.display());
+            let words = [
+                version,
+                "--data-binary",
+                &data,
+                "-H",
+                "Expect:",
+                "-H",
+                fields[0],
+                "-H",
+                fields[1],
+            ];
+            let got = scene.curl("/take", &words).await;
+            if fine {
+                assert_eq!(got.status, 200, "{version} {fields:?}");
+                continue;
+            }
+            let refused = got.status == 403 && got.headers.contains("credential-misplaced");
+            assert!(
+                refused || got.code != 0,
+                "{version} {fields:?}: {}",
+                got.status
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            let seen = scene.seen.lock().unwrap().clone();
+            let cut = |body: &String| body.contains(" broke off: ");
+            assert!(seen.iter().skip(1).all(cut), "{version} {fields:?}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_nothing_stands_for_is_written_by_the_gateway() {
     let mut scene = scene(None).await;

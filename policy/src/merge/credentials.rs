@@ -70,10 +70,10 @@ pub fn credentials(
         };
         if let Some(other) = out.iter().find(|other| one_field(other, &credential)) {
             let message = format!(
-                "credentials {} and {name} go to the same host in the same header, and one of them is written into every request",
+                "credentials {} and {name} go with the same requests in the same header, and one of them is written into each",
                 other.name
             );
-            let help = "give both an `env`, or divide their hosts";
+            let help = "give both an `env`, or divide their hosts, or what their grants say of paths or methods";
             found.push(
                 config
                     .diagnostic(asked.at, "conflicting-credentials", message)
@@ -315,7 +315,7 @@ fn one_field(a: &Credential, b: &Credential) -> bool {
         && a.header == b.header
         && a.places
             .iter()
-            .any(|place| b.places.iter().any(|other| both(place, other).is_some()))
+            .any(|place| b.places.iter().any(|other| place.meets(other)))
 }
 
 /// Where traffic may go.

@@ -182,6 +182,27 @@ fn two_values_for_one_field_are_refused_unless_placeholders_tell_them_apart() {
         assert!(found[0].contains("[conflicting-credentials]"), "{found:?}");
     }
     assert!(both(r#""hosts": ["*.corp.example"]"#, "").is_ok());
+    // Nor where no request is for both.
+    for (first, second, fits) in [
+        (r#"paths = ["/a/**"]"#, r#"paths = ["/b/**"]"#, true),
+        (r#"paths = ["/a/**"]"#, r#"paths = ["/*/b"]"#, false),
+        (r#"paths = ["/a/**"]"#, "", false),
+        (r#"methods = ["GET"]"#, r#"methods = ["POST", "PUT"]"#, true),
+        (
+            r#"methods = ["GET"]"#,
+            r#"methods = ["POST", "GET"]"#,
+            false,
+        ),
+    ] {
+        let grant = |name: &str, limits: &str| {
+            format!(
+                "[credentials.{name}]\nsource = \"env://{name}\"\nhosts = [\"api.github.com\"]\n{limits}\n"
+            )
+        };
+        let host = format!("{}{}", grant("one", first), grant("two", second));
+        let merged = merged(EVERYWHERE, r#"{ "one": {}, "two": {} }"#, &host);
+        assert_eq!(merged.is_ok(), fits, "{first} {second}: {merged:?}");
+    }
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! What a body stands for: read through gzip and deflate (RFC 9110, 8.4.1) and percent-encoding while it passes as it is. What is
-//! encoded in another way, or not in the way its head says, cannot be looked through, and that is said. Used by `stream`.
+//! encoded in another way, or not in the way its head says, cannot be looked through, and that is said. Used by `inspect::stream` and
+//! `http::meaning`.
 
 use std::io::{self, Write};
 
 use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use hyper::header::{self, HeaderMap};
 
+use crate::inspect;
 use crate::limits;
 use crate::percent;
 
@@ -44,9 +46,7 @@ impl View {
             .filter(|one| !one.is_empty() && one != b"identity")
             .collect();
         match encodings.as_slice() {
-            [] if media == Some("application/x-www-form-urlencoded") => {
-                Ok(Self::Form(Percent::default()))
-            }
+            [] if media == Some(inspect::FORM) => Ok(Self::Form(Percent::default())),
             [] => Ok(Self::Plain),
             [one] if one == b"gzip" || one == b"x-gzip" => Ok(Self::inflate(Decoder::Gzip(
                 MultiGzDecoder::new(Vec::new()),
