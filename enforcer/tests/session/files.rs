@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use enforcer::session::Session;
 use policy::EffectivePolicy;
@@ -17,6 +18,15 @@ pub struct Case {
     pub workspace: PathBuf,
     /// What is done in the namespace before anything of it is looked at.
     pub prepare: String,
+}
+
+/// Until the script inside has made that file: by then it runs under its rules, however long its start took.
+pub fn wait_for(path: &Path) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !path.exists() {
+        assert!(Instant::now() < until, "{} never came", path.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 impl Case {
@@ -345,14 +355,14 @@ async fn an_organisations_path_may_be_missing_where_the_host_says_so_and_is_held
     // One that is there is waited for when the host takes it away.
     let workspace = case.workspace.clone();
     let host = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        wait_for(&workspace.join("begun"));
         std::fs::remove_file(workspace.join(".env")).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_millis(1500));
         std::fs::write(workspace.join(".env"), "SECRET=4\n").unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(2500));
+        std::thread::sleep(Duration::from_millis(2500));
         std::fs::write(workspace.join("go"), "go\n").unwrap();
     });
-    let script = "cat .env 2>/dev/null; for n in $(seq 200); do sleep 0.05; cat go 2>/dev/null && break; done; cat .env 2>/dev/null; echo done";
+    let script = "touch begun; cat .env 2>/dev/null; for n in $(seq 200); do sleep 0.05; cat go 2>/dev/null && break; done; cat .env 2>/dev/null; echo done";
     let text = said(&case.inside(&session, script));
     host.join().unwrap();
     assert_eq!(text, "go\ndone\n");
@@ -375,7 +385,7 @@ async fn what_is_writable_stays_so_as_a_mount_of_its_own_and_when_the_host_makes
         .await;
     let workspace = case.workspace.clone();
     let host = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        wait_for(&workspace.join("volume/new"));
         std::fs::remove_dir_all(workspace.join("cache")).unwrap();
         std::fs::create_dir(workspace.join("cache")).unwrap();
     });
@@ -397,12 +407,12 @@ async fn a_file_that_the_host_replaces_is_held_again_and_that_is_on_record() {
         .open(json!({ "denied": [rule(".env")], "readOnly": [rule("src"), rule("cache/old")] }))
         .await;
     let (script, workspace) = (
-        "for n in $(seq 100); do sleep 0.05; cat .env go 2>/dev/null && break; done; sleep 1.5
+        "touch begun; for n in $(seq 100); do sleep 0.05; cat .env go 2>/dev/null && break; done; sleep 1.5
          grep -q SECRET .env && echo OPEN .env; echo x 2>/dev/null > cache/old && echo OPEN old; echo x 2>/dev/null > src/main.rs && echo OPEN src; cat src/main.rs",
         case.workspace.clone(),
     );
     let host = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        wait_for(&workspace.join("begun"));
         // As editors write, as `rm` and a later write do, and a whole directory.
         std::fs::write(workspace.join(".env.new"), "SECRET=3\n").unwrap();
         std::fs::rename(workspace.join(".env.new"), workspace.join(".env")).unwrap();
@@ -411,7 +421,7 @@ async fn a_file_that_the_host_replaces_is_held_again_and_that_is_on_record() {
         std::fs::rename(workspace.join("src"), workspace.join("src.old")).unwrap();
         std::fs::create_dir(workspace.join("src")).unwrap();
         std::fs::write(workspace.join("src/main.rs"), "new\n").unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_millis(1500));
         std::fs::write(workspace.join("go"), "go\n").unwrap();
     });
     let text = said(&case.inside(&session, script));

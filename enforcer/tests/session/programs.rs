@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use policy::EffectivePolicy;
 use serde_json::{Value, json};
 
-use crate::files::{Case, rule, said};
+use crate::files::{Case, rule, said, wait_for};
 use crate::{open, policy as parsed};
 
 fn about(denied: &[&str]) -> EffectivePolicy {
@@ -151,13 +151,13 @@ async fn a_program_that_the_host_replaces_is_masked_again() {
     let session = open(&case.rig, &case.id, about(&["tool"]), 0).await;
     let bin = case.workspace.join("bin");
     let host = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        wait_for(&bin.join("begun"));
         std::fs::copy(bin.join("many"), bin.join("new")).unwrap();
         std::fs::rename(bin.join("new"), bin.join("tool")).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(1500));
         std::fs::write(bin.join("go"), "go\n").unwrap();
     });
-    let script = "for n in $(seq 100); do sleep 0.05; cat bin/go 2>/dev/null && break; done; sleep 1; bin/tool 2>/dev/null; bin/many";
+    let script = "touch bin/begun; for n in $(seq 100); do sleep 0.05; cat bin/go 2>/dev/null && break; done; sleep 1; bin/tool 2>/dev/null; bin/many";
     let text = said(&case.inside_with(&session, script, &[("PATH", case.path())]));
     host.join().unwrap();
     assert_eq!(text, "go\nran many\n");
