@@ -1,6 +1,7 @@
 //! `cargo xtask fuzz`: every target of fuzz/ for a while each; a crash leaves its input in fuzz/artifacts and fails the task.
 
-use std::process::{Command, Stdio};
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -39,6 +40,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     println!("fuzz: {} targets, none crashed", ran.len());
     Ok(())
+}
+
+/// Begins to build all targets, in time that nothing else wants; [`every`] goes on from there.
+///
+/// # Errors
+/// Where chrt(1) cannot be run, or the file for what cargo says cannot be made.
+pub fn ahead() -> Result<Child> {
+    let said = File::create(paths::target().join("fuzz-build.log"))?;
+    let build = fuzz("build");
+    let mut command = Command::new("chrt");
+    command
+        .args(["--idle", "0"])
+        .arg(build.get_program())
+        .args(build.get_args());
+    prepare(&mut command);
+    Ok(command
+        .stdin(Stdio::null())
+        .stdout(said.try_clone()?)
+        .stderr(said)
+        .spawn()?)
 }
 
 /// Builds all targets in one go, then runs those of these names (without a name all of them), as many at a time as there are cores.
@@ -120,10 +141,15 @@ fn fuzz(word: &str) -> Command {
     let mut cargo = Command::new("cargo");
     cargo
         .args(["fuzz", word, "--sanitizer", "none", "--target-dir"])
-        .arg(paths::target().join("fuzz"))
+        .arg(paths::target().join("fuzz"));
+    prepare(&mut cargo);
+    cargo
+}
+
+fn prepare(cargo: &mut Command) {
+    cargo
         .env("RUSTC_BOOTSTRAP", "1")
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("CARGO")
         .current_dir(paths::root());
-    cargo
 }

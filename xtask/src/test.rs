@@ -121,6 +121,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         })?;
     }
     let (host, started) = engine::ensure_running_here()?;
+    // End-to-end tests wait more than they compute.
+    let ahead = if chosen { None } else { fuzz::ahead().ok() };
     let ran = end_to_end(arguments, &host, &mut counts);
     if !arguments.keep {
         let _ = environment(Command::new(paths::binary()), &host)?
@@ -131,6 +133,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         if started {
             engine::stop()?;
         }
+    }
+    if let Some(mut ahead) = ahead {
+        // What it could not build is said where all of it is built.
+        let _ = ahead.wait();
     }
     ran?;
     if !chosen {
