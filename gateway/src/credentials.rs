@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hyper::Uri;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Uri};
 use policy::Credential;
 use policy::credential::Asked;
 use zeroize::Zeroizing;
@@ -127,7 +127,7 @@ impl Refusal {
 pub struct Applied {
     /// The credentials that were put in.
     pub names: Vec<String>,
-    /// One of them is bound to methods.
+    /// One of them is bound to methods, and the method may be another one by what the body says.
     pub methods: bool,
     /// Values that may come back from there, with what stands for them.
     pub answers: Option<Arc<Patterns>>,
@@ -181,6 +181,8 @@ impl Credentials {
                 })
             })
             .collect();
+        // What stands for one is looked at in every field before another is written over it.
+        held.sort_by_key(|held| held.rule.env.is_none());
         for own in held.iter_mut().filter_map(|held| held.answers.as_mut()) {
             *own = Arc::new((**own).clone().with(&elsewhere));
         }
@@ -231,11 +233,7 @@ impl Credentials {
             let in_target = held.in_target(parts, fits)?;
             if held.in_fields(&mut parts.headers, fits)? || in_target {
                 applied.names.push(held.rule.name.clone());
-                applied.methods |= held
-                    .rule
-                    .places
-                    .iter()
-                    .any(|place| !place.methods.is_empty());
+                applied.methods |= held.is_for_methods() && method == Method::POST;
             }
             if is_there && let Some(own) = &held.answers {
                 applied.is_own = true;
@@ -287,6 +285,11 @@ fn now() -> u64 {
 }
 
 impl Held {
+    fn is_for_methods(&self) -> bool {
+        let mut places = self.rule.places.iter();
+        places.any(|place| !place.methods.is_empty())
+    }
+
     fn refusal(&self, fits: bool) -> Refusal {
         let name = self.rule.name.clone();
         if fits {

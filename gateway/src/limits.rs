@@ -183,7 +183,7 @@ pub const DENIALS_PER_SECOND: u32 = 200;
 pub const SHOWN_DENIALS: usize = 50;
 /// Bytes of any text an agent or upstream chose, in an event's detail.
 pub const DETAIL: usize = 512;
-/// No refusal: bytes of a name in a form, or in JSON, that are kept; a longer one is none that is looked for.
+/// Bytes of a name in a form, or in JSON, that are kept. A longer one is none that is looked for, where it does not begin as one.
 pub const FORM_NAME: usize = 256;
-/// Bytes of the line of a form's part that has its name.
-pub const FORM_LINE: usize = 4 * 1024;
+/// Bytes of the head of a form's part.
+pub const FORM_HEAD: usize = 4 * 1024;

@@ -37,13 +37,30 @@ impl Unread {
     }
 }
 
+/// What IANA's registry of content codings has, but `identity`.
+const CODINGS: [&[u8]; 12] = [
+    b"gzip",
+    b"x-gzip",
+    b"deflate",
+    b"br",
+    b"zstd",
+    b"compress",
+    b"x-compress",
+    b"dcb",
+    b"dcz",
+    b"exi",
+    b"aes128gcm",
+    b"pack200-gzip",
+];
+
 impl View {
     pub fn of(headers: &HeaderMap, media: Option<&str>) -> Result<Self, Unread> {
         let values = headers.get_all(header::CONTENT_ENCODING).iter();
         let encodings: Vec<Vec<u8>> = values
             .flat_map(|value| value.as_bytes().split(|&b| b == b','))
             .map(|one| one.trim_ascii().to_ascii_lowercase())
-            .filter(|one| !one.is_empty() && one != b"identity")
+            // Any other word is a framing or nothing at all (`aws-chunked`, `utf-8`), and the body is there to be read.
+            .filter(|one| CODINGS.contains(&one.as_slice()))
             .collect();
         match encodings.as_slice() {
             [] if media == Some(inspect::FORM) => Ok(Self::Form(Percent::default())),

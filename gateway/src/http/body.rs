@@ -4,8 +4,8 @@
 
 use std::io::Write as _;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
@@ -33,13 +33,48 @@ pub enum BodyError {
     Gzip(std::io::Error),
 }
 
+/// What of a body ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Break {
+    Placeholder,
+    OtherMethod,
+    TooLong,
+}
+
 /// Why a body was broken off, for whoever answers.
 #[derive(Debug, Default)]
 pub struct Broken {
-    pub placeholder: AtomicBool,
-    pub other_method: AtomicBool,
-    pub too_long: AtomicBool,
+    why: OnceLock<Break>,
+    answered: AtomicBool,
+    told: AtomicBool,
     pub inspected: Arc<Blocked>,
+}
+
+impl Broken {
+    fn off(&self, why: Break) {
+        let _ = self.why.set(why);
+    }
+
+    pub fn why(&self) -> Option<Break> {
+        self.why.get().copied()
+    }
+
+    /// There is an answer. Whatever comes later is not said in it.
+    pub fn answered(&self) -> Option<Break> {
+        self.answered.store(true, Ordering::SeqCst);
+        self.told()
+    }
+
+    /// What came when there was an answer already.
+    pub fn after_the_answer(&self) -> Option<Break> {
+        self.answered.load(Ordering::SeqCst).then(|| self.told())?
+    }
+
+    /// Once.
+    fn told(&self) -> Option<Break> {
+        let why = self.why()?;
+        (!self.told.swap(true, Ordering::SeqCst)).then_some(why)
+    }
 }
 
 /// What is done about what is found.
@@ -139,18 +174,18 @@ impl Counted {
         match self.left.checked_sub(data.len() as u64) {
             Some(left) => self.left = left,
             None => {
-                self.broken.too_long.store(true, Ordering::Relaxed);
+                self.broken.off(Break::TooLong);
                 return Err(BodyError::TooLong);
             }
         }
         match self.meaning.as_mut().map(|meaning| meaning.push(&data)) {
             None | Some(Ok(())) => {}
             Some(Err(Misplaced::Placeholder)) => {
-                self.broken.placeholder.store(true, Ordering::Relaxed);
+                self.broken.off(Break::Placeholder);
                 return Err(BodyError::Placeholder);
             }
             Some(Err(Misplaced::OtherMethod)) => {
-                self.broken.other_method.store(true, Ordering::Relaxed);
+                self.broken.off(Break::OtherMethod);
                 return Err(BodyError::OtherMethod);
             }
         }
@@ -180,7 +215,7 @@ impl Counted {
             Watch::Refuse(window) => {
                 let (bytes, found) = window.push(&data);
                 if found {
-                    self.broken.placeholder.store(true, Ordering::Relaxed);
+                    self.broken.off(Break::Placeholder);
                     return Err(BodyError::Placeholder);
                 }
                 Ok(bytes.into())
@@ -203,7 +238,7 @@ impl Counted {
                     .values()
                     .any(|value| window.patterns().is_in(value.as_bytes()))
                 {
-                    self.broken.placeholder.store(true, Ordering::Relaxed);
+                    self.broken.off(Break::Placeholder);
                     return Err(BodyError::Placeholder);
                 }
             }

@@ -15,10 +15,10 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
-use super::body::{self, Broken, Counted};
+use super::body::{self, Break, Broken, Counted};
 use super::head::Authority;
 use super::inspected;
-use super::meaning::Meaning;
+use super::meaning::{Meaning, Misplaced};
 use super::page::{self, Blocked, Form};
 use super::pool::Pool;
 use super::response::{self, Ambiguous};
@@ -160,7 +160,7 @@ impl Forward {
                 None => ruled::Checked::default(),
             };
             if let Some(rule) = &checked.ask {
-                self.before_asking(client, &head, &mut recorded)?;
+                self.before_asking(client, &head, &mut recorded, checked.methods)?;
                 let (held, answer) = self.ask(client, rule, &head, key.is_some()).await;
                 recorded.held = Some(held);
                 answer.map_err(Failure::Approval)?;
@@ -204,18 +204,35 @@ impl Forward {
                 head.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
             }
             let methods = checked.methods || applied.methods;
-            let meaning = Meaning::of(&head.headers, applied.body.as_ref(), methods)
-                .map_err(|_| Failure::Ruled(ruled::Refusal::Override))?;
+            let meaning =
+                Meaning::of(&head.headers, applied.body.as_ref(), methods).map_err(unclear)?;
+            let may_break =
+                applied.body.is_some() || meaning.is_some() || checked.longest.is_some();
+            let may_break = may_break && !body.is_end_stream();
+            let report = may_break.then(|| inspected::Report::new(client, granted, &recorded));
+            let told = Arc::clone(&broken);
             let body = Counted::new(body, Arc::clone(&sent))
                 .meaning(meaning)
                 .refuse(applied.body, checked.longest, Arc::clone(&broken))
                 .inspected(inspected);
+            let body = match report {
+                None => body,
+                Some(report) => body.on_end(move |_| {
+                    if let Some(why) = told.after_the_answer() {
+                        let (_, code, why) = Failure::from(why).facts();
+                        report.say(code, &why, Verdict::Deny);
+                    }
+                }),
+            };
             let request = Request::from_parts(head, body);
             let (mut upstream, mut lease) = self
                 .exchange(client, request, key.as_ref(), &recorded, &applied.names)
                 .await?;
             if let Some(finding) = broken.inspected.answered() {
                 return Err(Failure::Inspected(finding));
+            }
+            if let Some(broken) = broken.answered() {
+                return Err(broken.into());
             }
             if upstream.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return self
@@ -274,14 +291,8 @@ impl Forward {
                 }
                 let failure = if let Some(finding) = broken.inspected.finding() {
                     Failure::Inspected(finding)
-                } else if broken.placeholder.load(Ordering::Relaxed) {
-                    Failure::Credential(credentials::Refusal::Body)
-                } else if broken.other_method.load(Ordering::Relaxed) {
-                    Failure::Ruled(ruled::Refusal::Override)
-                } else if broken.too_long.load(Ordering::Relaxed) {
-                    Failure::TooLong
                 } else {
-                    failure
+                    broken.why().map_or(failure, Failure::from)
                 };
                 let (status, code, why) = failure.facts();
                 self.failed(client, &recorded, (status, code, &why), form)
@@ -310,7 +321,9 @@ impl Forward {
         client: &Client,
         head: &Parts,
         recorded: &mut events::Request,
+        methods: bool,
     ) -> Result<(), Failure> {
+        Meaning::of(&head.headers, None, methods).map_err(unclear)?;
         let chain = &client.shared.state.active().inspectors;
         inspected::head(chain, client, head, recorded).map_err(Failure::Inspected)?;
         let credentials = client.shared.state.credentials();
@@ -599,6 +612,21 @@ impl Forward {
             response.headers_mut().insert(header::RETRY_AFTER, second);
         }
         response
+    }
+}
+
+/// Nobody can say that the body is no other method.
+fn unclear(_: Misplaced) -> Failure {
+    Failure::Ruled(ruled::Refusal::Override)
+}
+
+impl From<Break> for Failure {
+    fn from(why: Break) -> Self {
+        match why {
+            Break::Placeholder => Self::Credential(credentials::Refusal::Body),
+            Break::OtherMethod => Self::Ruled(ruled::Refusal::Override),
+            Break::TooLong => Self::TooLong,
+        }
     }
 }
 

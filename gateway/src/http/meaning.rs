@@ -7,17 +7,18 @@ use std::sync::Arc;
 use hyper::header::HeaderMap;
 
 use super::form::Names;
-use super::ruled;
 use crate::credentials::window::{Patterns, Window};
 use crate::inspect;
 use crate::limits;
-use crate::view::{Inflate, Percent, Unread, View};
+use crate::view::{Inflate, Percent, View};
 
 pub struct Meaning {
     inflate: Option<Box<Inflate>>,
     percent: Option<Percent>,
     placeholders: Option<Window>,
     names: Option<Names>,
+    /// The body as it is, where it is compressed: many servers look no further.
+    raw: Option<Names>,
 }
 
 /// Why a body does not pass.
@@ -32,18 +33,22 @@ impl Meaning {
     /// `None`: the body says nothing but what it is. `methods`: whether the method was asked about.
     ///
     /// # Errors
-    /// A body that may say another method, in an encoding that is not read.
+    /// A body that may say another method, in an encoding that is not read or in characters that are not known.
     pub fn of(
         headers: &HeaderMap,
         placeholders: Option<&Arc<Patterns>>,
         methods: bool,
-    ) -> Result<Option<Self>, Unread> {
-        let names = methods.then(|| Names::of(headers)).flatten();
+    ) -> Result<Option<Self>, Misplaced> {
+        let names = match methods {
+            true => Names::of(headers).map_err(|_| Misplaced::OtherMethod)?,
+            false => None,
+        };
         let inflate = match View::of(headers, None) {
             Ok(View::Inflate(inflate)) => Some(inflate),
             Ok(_) => None,
             // The inspectors tell of what cannot be read; what stands for a credential is worth nothing where it comes to.
-            Err(why) => return if names.is_some() { Err(why) } else { Ok(None) },
+            Err(_) if names.is_some() => return Err(Misplaced::OtherMethod),
+            Err(_) => return Ok(None),
         };
         let form = inspect::media(headers).is_some_and(|media| media == inspect::FORM);
         let encoded = placeholders.filter(|_| form || inflate.is_some());
@@ -51,6 +56,7 @@ impl Meaning {
             return Ok(None);
         }
         Ok(Some(Self {
+            raw: names.clone().filter(|_| inflate.is_some()),
             inflate,
             percent: form.then(Percent::default),
             placeholders: encoded.map(|patterns| Window::new(Arc::clone(patterns))),
@@ -65,6 +71,9 @@ impl Meaning {
     pub fn push(&mut self, piece: &[u8]) -> Result<(), Misplaced> {
         if self.inflate.is_none() {
             return self.text(piece);
+        }
+        if self.raw.as_mut().is_some_and(|raw| raw.push(piece)) {
+            return Err(Misplaced::OtherMethod);
         }
         for little in piece.chunks(limits::INFLATE) {
             match self.inflate.as_mut().map(|inflate| inflate.push(little)) {
@@ -82,7 +91,7 @@ impl Meaning {
 
     fn text(&mut self, text: &[u8]) -> Result<(), Misplaced> {
         if let Some(names) = &mut self.names
-            && names.push(text, ruled::is_other_method)
+            && names.push(text)
         {
             return Err(Misplaced::OtherMethod);
         }

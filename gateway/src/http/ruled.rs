@@ -3,10 +3,12 @@
 
 use std::fmt;
 
+use hyper::Method;
 use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
 use policy::{RequestDenial, RequestRule, RequestRules};
 
+use super::form;
 use crate::percent;
 use crate::state::State;
 
@@ -16,8 +18,6 @@ const OTHER_METHOD: [&str; 3] = [
     "x-http-method",
     "x-method-override",
 ];
-/// Rails and its kin; Google's APIs (system parameters); Salesforce's.
-const OTHER_METHOD_IN_PARAMETERS: [&[u8]; 3] = [b"_method", b"$httpMethod", b"_HttpMethod"];
 const OTHER_PATH: [&str; 2] = ["x-original-url", "x-rewrite-url"];
 
 /// Whether a field of these names is there, with `_` for `-` too, as some servers read it.
@@ -38,23 +38,11 @@ pub fn other_method(parts: &Parts) -> bool {
     let query = parts.uri.query().unwrap_or_default();
     let named = |parameter: &str| {
         let name = parameter.split('=').next().unwrap_or_default();
-        is_other_method(&percent::decoded(name.replace('+', " ").as_bytes()))
+        form::is_other_method(&percent::decoded(name.replace('+', " ").as_bytes()))
     };
     !method.bytes().all(plain)
         || has(&parts.headers, &OTHER_METHOD)
         || query.split(['&', ';']).any(named)
-}
-
-/// Whether a parameter of that name is another method to some servers.
-pub fn is_other_method(name: &[u8]) -> bool {
-    // PHP leaves blanks ahead of a parameter's name out, and takes a blank, a dot and an open bracket in it for `_`.
-    let name = name.trim_ascii_start().iter();
-    let name: Vec<u8> = name
-        .map(|&b| if b" .[".contains(&b) { b'_' } else { b })
-        .collect();
-    OTHER_METHOD_IN_PARAMETERS
-        .iter()
-        .any(|other| name.eq_ignore_ascii_case(other))
 }
 
 /// Why a request is not carried.
@@ -137,7 +125,7 @@ impl fmt::Display for By {
 pub struct Checked {
     /// The longest body.
     pub longest: Option<u64>,
-    /// The method was asked about.
+    /// The method was asked about, and may be another one by what the body says.
     pub methods: bool,
     /// The rule that wants a person asked first.
     pub ask: Option<RequestRule>,
@@ -179,7 +167,8 @@ pub fn check(
     }
     Ok(Checked {
         longest: permit.max_body_bytes,
-        methods: rules.rules_methods(),
+        // Nobody takes another method for any other than this one.
+        methods: rules.rules_methods() && parts.method == Method::POST,
         ask: permit.ask,
     })
 }
