@@ -8,6 +8,21 @@ use serde::Serialize;
 const ENOSYS: u32 = 38;
 /// `TIOCSTI`: writes into a terminal's input as if typed.
 pub const TIOCSTI: u64 = 0x5412;
+/// What makes, or takes away, a name without going by a path: a snapshot of a btrfs subvolume shows files under names that no rule and
+/// no mount is about, and needs no capability (kernel `fs/btrfs/ioctl.c`: `SUBVOL_CREATE`, `SNAP_DESTROY`, `SNAP_CREATE` and their second
+/// versions; `fs/bcachefs/chardev.c`: `SUBVOLUME_CREATE`, `SUBVOLUME_DESTROY`).
+pub const SNAPSHOTS: [u64; 8] = [
+    0x5000_9401,
+    0x5000_940e,
+    0x5000_940f,
+    0x5000_9417,
+    0x5000_9418,
+    0x5000_943f,
+    0x4020_bc10,
+    0x4020_bc11,
+];
+/// setrlimit(2): what is written of memory when a program crashes.
+pub const RLIMIT_CORE: u64 = 4;
 /// Every `CLONE_NEW*` flag that clone(2) takes: NS, CGROUP, UTS, IPC, USER, PID, NET.
 pub const CLONE_NEW: u64 = 0x7e02_0000;
 /// unshare(2) also takes `CLONE_NEWTIME`, whose bit is part of the exit signal in clone(2).
@@ -78,6 +93,8 @@ pub struct Arg {
 pub enum Op {
     #[serde(rename = "SCMP_CMP_EQ")]
     Eq,
+    #[serde(rename = "SCMP_CMP_NE")]
+    Ne,
     #[serde(rename = "SCMP_CMP_MASKED_EQ")]
     MaskedEq,
 }
@@ -98,6 +115,25 @@ fn masked(index: u32, mask: u64, value: u64) -> Arg {
         value_two: value,
         op: Op::MaskedEq,
     }
+}
+
+/// Every value of 32 bits but these, as masks and what is under them: an allow-list has no 'not equal under a mask', and 'not equal'
+/// alone is passed by setting bits above the 32 that the kernel reads.
+fn others(index: u32, refused: &[u64]) -> Vec<Arg> {
+    fn below(bit: u32, mask: u64, value: u64, index: u32, refused: &[u64], out: &mut Vec<Arg>) {
+        if refused.is_empty() {
+            out.push(masked(index, mask, value));
+        } else if let Some(bit) = bit.checked_sub(1) {
+            for set in [0, 1u64 << bit] {
+                let of = |one: &u64| one & (1 << bit) == set;
+                let refused: Vec<u64> = refused.iter().copied().filter(of).collect();
+                below(bit, mask | 1 << bit, value | set, index, &refused, out);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    below(32, 0, 0, index, refused, &mut out);
+    out
 }
 
 fn allow(names: &[&'static str], args: Vec<Arg>) -> Rule {
@@ -131,7 +167,7 @@ const PLAIN: &str = "
     mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedreceive_time64 mq_timedsend mq_timedsend_time64
     mq_unlink mremap mseal msgctl msgget msgrcv msgsnd msync munlock munlockall munmap nanosleep newfstatat
     _newselect open openat openat2 pause pidfd_getfd pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc
-    pkey_free pkey_mprotect poll ppoll ppoll_time64 prctl pread64 preadv preadv2 prlimit64 process_madvise
+    pkey_free pkey_mprotect poll ppoll ppoll_time64 prctl pread64 preadv preadv2 process_madvise
     process_mrelease process_vm_readv process_vm_writev pselect6 pselect6_time64 ptrace pwrite64 pwritev
     pwritev2 read readahead readlink readlinkat readv recv recvfrom recvmmsg recvmmsg_time64 recvmsg
     remap_file_pages removexattr removexattrat rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction
@@ -142,7 +178,7 @@ const PLAIN: &str = "
     semop semtimedop semtimedop_time64 send sendfile sendfile64 sendmmsg sendmsg sendto set_mempolicy
     set_mempolicy_home_node set_robust_list set_thread_area set_tid_address setfsgid setfsgid32 setfsuid
     setfsuid32 setgid setgid32 setgroups setgroups32 setitimer setpgid setpriority setregid setregid32 setresgid
-    setresgid32 setresuid setresuid32 setreuid setreuid32 setrlimit setsid setsockopt setuid setuid32 setxattr
+    setresgid32 setresuid setresuid32 setreuid setreuid32 setsid setsockopt setuid setuid32 setxattr
     setxattrat shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4 sigprocmask sigreturn splice
     stat stat64 statfs statfs64 statmount statx symlink symlinkat sync sync_file_range syncfs sysinfo tee tgkill
     time timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64
@@ -180,11 +216,40 @@ pub fn profile() -> Profile {
         syscalls.push(allow(&["personality"], vec![eq(0, persona)]));
     }
 
-    // ioctl, except TIOCSTI. An allow-list has no 'not equal under a mask' (and 'not equal' alone is passed by setting
-    // bits above the 32 that the kernel reads), so: at least one of the low 32 bits differs from TIOCSTI's.
-    for bit in 0..32 {
-        let mask = 1u64 << bit;
-        syscalls.push(allow(&["ioctl"], vec![masked(1, mask, !TIOCSTI & mask)]));
+    // ioctl, except what types into a terminal and what makes names past every rule about paths.
+    let refused = [&[TIOCSTI][..], &SNAPSHOTS].concat();
+    for other in others(1, &refused) {
+        syscalls.push(allow(&["ioctl"], vec![other]));
+    }
+
+    // Limits, except that of core dumps: it is 1, by which alone the kernel hands a program's memory to nobody, no helper of the host's
+    // either (core(5)). Who sets it, as programs with keys do, is told that it was set.
+    for other in others(0, &[RLIMIT_CORE]) {
+        syscalls.push(allow(&["setrlimit"], vec![other]));
+    }
+    for other in others(1, &[RLIMIT_CORE]) {
+        syscalls.push(allow(&["prlimit64"], vec![other]));
+    }
+    syscalls.push(allow(&["prlimit64"], vec![eq(2, 0)]));
+    let all = 0xffff_ffff;
+    for (name, args) in [
+        ("setrlimit", vec![masked(0, all, RLIMIT_CORE)]),
+        (
+            "prlimit64",
+            vec![
+                masked(1, all, RLIMIT_CORE),
+                Arg {
+                    op: Op::Ne,
+                    ..eq(2, 0)
+                },
+            ],
+        ),
+    ] {
+        syscalls.push(Rule {
+            errno_ret: Some(0),
+            action: Action::Errno,
+            ..allow(&[name], args)
+        });
     }
 
     syscalls.push(Rule {
@@ -242,6 +307,7 @@ impl Profile {
             };
             match arg.op {
                 Op::Eq => *value == arg.value,
+                Op::Ne => *value != arg.value,
                 Op::MaskedEq => value & arg.value == arg.value_two,
             }
         };
@@ -343,6 +409,41 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_makes_names_past_paths_is_refused_and_its_neighbours_are_not() {
+        for refused in SNAPSHOTS {
+            for high in [0u64, 1 << 32] {
+                assert_eq!(call("ioctl", &[0, refused | high]), Action::Errno);
+            }
+            for bit in 0..32 {
+                let near = refused ^ 1 << bit;
+                if !SNAPSHOTS.contains(&near) {
+                    assert_eq!(call("ioctl", &[0, near]), Action::Allow, "{near:x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_limit_of_core_dumps_stays_and_any_other_is_the_programs() {
+        for high in [0u64, 1 << 32] {
+            for limit in 0..16 {
+                let expected = match limit {
+                    RLIMIT_CORE => Action::Errno,
+                    _ => Action::Allow,
+                };
+                let limit = limit | high;
+                assert_eq!(call("setrlimit", &[limit, 1]), expected, "{limit}");
+                assert_eq!(call("prlimit64", &[0, limit, 1]), expected, "{limit}");
+                // Asking is free.
+                assert_eq!(call("prlimit64", &[0, limit, 0, 1]), Action::Allow);
+            }
+        }
+        let rules = profile().syscalls;
+        let told = rules.iter().filter(|rule| rule.errno_ret == Some(0));
+        assert_eq!(told.count(), 2);
     }
 
     #[test]

@@ -307,7 +307,11 @@ def serve():
     while True:
         c, _ = a.accept(); c.send(b'STOLEN'); c.close()
 threading.Thread(target=serve, daemon=True).start()
-address = socket.gethostbyname(host)
+def look_up():
+    for _ in range(50):
+        try: return socket.gethostbyname(host)
+        except OSError: time.sleep(0.2)
+address = look_up()
 end = time.time() + seconds
 while time.time() < end:
     try:

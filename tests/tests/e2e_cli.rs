@@ -11,6 +11,8 @@ mod credentials;
 mod files;
 #[path = "e2e_cli/grants.rs"]
 mod grants;
+#[path = "e2e_cli/hardening.rs"]
+mod hardening;
 #[path = "e2e_cli/life.rs"]
 mod life;
 #[path = "e2e_cli/limits.rs"]

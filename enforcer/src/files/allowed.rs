@@ -30,24 +30,32 @@ pub struct Allowed {
     brought: BTreeMap<PathBuf, PathBuf>,
     /// Names that are nowhere.
     nowhere: BTreeSet<String>,
+    /// Names that are only where a session may have put them, and so are not meant.
+    written: BTreeMap<String, PathBuf>,
 }
 
 // === impl Allowed ===
 
 impl Allowed {
     pub(super) fn find(inside: &Inside, rules: &[ProgramRule]) -> Result<Self, FilesError> {
-        let directories = directories(inside)?;
+        let (directories, written) = unwritten(inside, directories(inside)?)?;
         let mut allowed = Self::default();
         for rule in rules {
-            let mut there = false;
-            for place in places(inside, rule, ProgramRight::Allowed, &directories)? {
-                if let Some(file) = entry(inside, place)?.map(|entry| entry.file) {
-                    there = true;
-                    allowed.add(inside, &directories, file, 0)?;
+            let find = |directories: &[PathBuf]| -> Result<Vec<PathBuf>, FilesError> {
+                let places = places(inside, rule, ProgramRight::Allowed, directories)?;
+                let files = places.into_iter().map(|place| entry(inside, place));
+                let files: Vec<_> = files.collect::<Result<_, _>>()?;
+                Ok(files.into_iter().flatten().map(|it| it.file).collect())
+            };
+            let found = find(&directories)?;
+            if found.is_empty() {
+                match find(&written)?.into_iter().next() {
+                    Some(file) => drop(allowed.written.insert(rule.name.to_string(), file)),
+                    None => drop(allowed.nowhere.insert(rule.name.to_string())),
                 }
             }
-            if !there {
-                allowed.nowhere.insert(rule.name.to_string());
+            for file in found {
+                allowed.add(inside, &directories, file, 0)?;
             }
         }
         Ok(allowed)
@@ -110,8 +118,43 @@ impl std::fmt::Display for Allowed {
             let nowhere = self.nowhere.iter().cloned().collect();
             write!(f, "; nowhere: {}", few(nowhere))?;
         }
+        if !self.written.is_empty() {
+            let written = self.written.iter();
+            let written = written.map(|(name, file)| format!("{name} ({})", shown(file)));
+            write!(
+                f,
+                "; not listed, because what runs inside could have put it there, unless its path is: {}",
+                few(written.collect())
+            )?;
+        }
         Ok(())
     }
+}
+
+/// The directories in which a name means a program, and those in which an earlier session may have made one of that name: on a mount that can be
+/// written and is not the image's.
+fn unwritten(
+    inside: &Inside,
+    directories: Vec<PathBuf>,
+) -> Result<(Vec<PathBuf>, Vec<PathBuf>), FilesError> {
+    let mounts = inside.mounts()?;
+    let on = |path: &Path| {
+        let on = inside.open(path).and_then(|file| sys::mount_of(&file));
+        let id = on
+            .map_err(io_error("look at the mount of", shown(path)))?
+            .id;
+        Ok::<_, FilesError>(mounts.iter().find(|mount| mount.id == id))
+    };
+    let root = on(Path::new(""))?;
+    let (mut fine, mut written) = (Vec::new(), Vec::new());
+    for directory in directories {
+        let mount = on(&directory)?.zip(root);
+        match mount.is_some_and(|(mount, root)| mount.read_only || mount.is_of(root)) {
+            true => fine.push(directory),
+            false => written.push(directory),
+        }
+    }
+    Ok((fine, written))
 }
 
 /// What is on a mount besides the image is written by whoever may write there, also by a second name of the same file. In the image a write by

@@ -59,6 +59,40 @@ os.close(w)
 print(ends, len(os.read(r, 65536)))
 "#;
 
+/// By BPF LSM as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_no_program_that_an_earlier_session_may_have_put_there() {
+    let case = with_programs("pname");
+    case.put("volume/none", "");
+    let volume = case.at("volume");
+    let mount = |words: &[&str]| {
+        let done = std::process::Command::new(words[0])
+            .args(&words[1..])
+            .status();
+        assert!(done.unwrap().success());
+    };
+    mount(&["mount", "-t", "tmpfs", "tmpfs", &volume]);
+    let own = case.at("volume/own");
+    std::fs::copy(case.workspace.join("bin/elf"), &own).unwrap();
+    let path = format!("{volume}:{}", case.path());
+    let run = async |n: u32, listed: &[&str]| {
+        let session = open(&case.rig, &format!("{}x{n}", case.id), listing(listed), n).await;
+        let text =
+            said(&case.inside_with(&session, "own 'ran\n'; echo", &[("PATH", path.clone())]));
+        session.close("test").await.unwrap();
+        text
+    };
+    let named = run(0, &["bash", "own"]).await;
+    // The control: it is meant where its path says so.
+    let by_path = run(1, &["bash", &own]).await;
+    mount(&["umount", &volume]);
+    assert!(!named.contains("ran\n"), "{named}");
+    assert!(by_path.contains("ran\n"), "{by_path}");
+    let events = case.rig.events(&format!("{}x0", case.id));
+    let mut details = events.iter().filter_map(|event| event.detail.as_deref());
+    assert!(details.any(|words| words.contains("unless its path is: own (")));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "the program is one of x86-64")]
 async fn what_is_ended_has_run_no_instruction() {

@@ -11,6 +11,10 @@ use super::{
 };
 use crate::seccomp;
 
+/// The one limit of core dumps that the kernel takes for none at all where they go to a program of the host's (core(5); kernel
+/// `fs/coredump.c`). It is less than any file of one.
+const CORE: i64 = 1;
+
 /// Kernel interfaces that show or change the host: what engines mask by default, and more of the same kind.
 const MASKED: &[&str] = &[
     "/proc/acpi",
@@ -146,8 +150,8 @@ impl Checked<'_> {
             pids_limit: Some(i64::from(limits.pids)),
             ulimits: Some(vec![models::ResourcesUlimits {
                 name: Some("core".to_owned()),
-                soft: Some(0),
-                hard: Some(0),
+                soft: Some(CORE),
+                hard: Some(CORE),
             }]),
             restart_policy: Some(models::RestartPolicy {
                 name: Some(models::RestartPolicyNameEnum::NO),
@@ -311,7 +315,7 @@ mod tests {
         assert_eq!(host["RestartPolicy"]["Name"], "no");
         assert_eq!(
             host["Ulimits"],
-            json!([{"Name": "core", "Soft": 0, "Hard": 0}])
+            json!([{"Name": "core", "Soft": 1, "Hard": 1}])
         );
         assert_eq!(
             sent["Entrypoint"],
