@@ -1,7 +1,7 @@
 //! `cargo xtask test`: unit tests, then the end-to-end tests against the built binary with a real engine, then a summary that counts
 //! what was skipped as skipped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -99,6 +99,7 @@ const FUZZ: u32 = 20;
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let mut counts = Counts::default();
+    let _ = fs::remove_file(skips());
     let chosen = !arguments.names.is_empty() || !arguments.suite.is_empty();
     if !chosen {
         // Some tests of rooms run the binaries of other rooms.
@@ -110,6 +111,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             "agentcontainer-tests",
             "--no-fail-fast",
         ]);
+        cargo.env("AGENTCONTAINER_TEST_SKIPS", skips());
         if arguments.all {
             cargo.env("AGENTCONTAINER_SWAPS", "1000");
         }
@@ -151,14 +153,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         counts.task(&["vm", "6.12"])?;
         counts.task(&["vm", "6.12", "e2e", "--systemd"])?;
     }
+    counts.skips();
     counts.report()
 }
 
 fn end_to_end(arguments: &Arguments, host: &str, counts: &mut Counts) -> Result<()> {
     image::ensure(host, image::TEST)?;
     image::ensure(host, image::CLIENTS)?;
-    let skips = paths::target().join("test-skips");
-    let _ = fs::remove_file(&skips);
     for suite in &SUITES {
         if !arguments.suite.is_empty() && !arguments.suite.iter().any(|name| name == suite.name) {
             continue;
@@ -177,19 +178,18 @@ fn end_to_end(arguments: &Arguments, host: &str, counts: &mut Counts) -> Result<
         cargo
             .args(["--test-threads", suite.threads])
             .args(&arguments.names)
-            .env("AGENTCONTAINER_TEST_SKIPS", &skips);
+            .env("AGENTCONTAINER_TEST_SKIPS", skips());
         packages(suite, host, &mut cargo)?;
         let before = counts.failures.len();
         counts.add(&mut cargo)?;
         counts.again(suite, before, host)?;
     }
-    let skipped = fs::read_to_string(&skips).unwrap_or_default();
-    for line in skipped.lines() {
-        println!("SKIPPED {line}");
-        counts.passed = counts.passed.saturating_sub(1);
-        counts.skipped += 1;
-    }
     Ok(())
+}
+
+/// Where tests say that they had nothing to say here.
+fn skips() -> PathBuf {
+    paths::target().join("test-skips")
 }
 
 /// Where the packages are that a suite needs beside the images.
@@ -300,6 +300,17 @@ impl Counts {
             self.unsteady.push(name);
         }
         Ok(())
+    }
+
+    /// What passed without a word, by its own account; each test once.
+    fn skips(&mut self) {
+        let said = fs::read_to_string(skips()).unwrap_or_default();
+        let said: BTreeSet<&str> = said.lines().collect();
+        for line in said {
+            println!("SKIPPED {line}");
+            self.passed = self.passed.saturating_sub(1);
+            self.skipped += 1;
+        }
     }
 
     /// Runs every fuzz target for a while, each one test.

@@ -51,7 +51,25 @@ pub fn lsm() -> Result<(), &'static str> {
     // Said by whoever starts it on a kernel that is known to have it.
     let needed = std::env::var_os("AGENTCONTAINER_NEEDS_LSM").is_some();
     assert!(lsm.is_ok() || !needed, "no BPF LSM: {lsm:?}");
+    if let Err(reason) = lsm {
+        skipped(&format!("BPF LSM is not there ({reason})"));
+    }
     lsm
+}
+
+/// Tells whoever counts that this test had nothing, or not the whole, to say here.
+pub fn skipped(why: &str) {
+    let test = std::thread::current();
+    let line = format!("{}: {why}", test.name().unwrap_or("?"));
+    println!("SKIPPED {line}");
+    if let Some(file) = std::env::var_os("AGENTCONTAINER_TEST_SKIPS") {
+        let mut file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(file)
+            .unwrap();
+        std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes()).unwrap();
+    }
 }
 
 /// An event that has come, or comes within a while: the kernel's records are read beside everything else.

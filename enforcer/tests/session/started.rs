@@ -11,6 +11,7 @@ use schema::session::SessionId;
 use serde_json::{Value, json};
 
 use crate::files::{Case, rule, said};
+use crate::later::skipped;
 use crate::programs::with_programs;
 use crate::{open, policy as parsed};
 
@@ -32,7 +33,7 @@ fn by_starts() -> bool {
         kernel::starts().unwrap();
         return true;
     }
-    println!("BPF LSM carries lists here");
+    skipped("BPF LSM carries lists here");
     false
 }
 
