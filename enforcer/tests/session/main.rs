@@ -17,6 +17,7 @@ mod programs;
 mod received;
 mod secrets;
 mod started;
+mod storms;
 mod taken;
 mod wired;
 

@@ -29,7 +29,7 @@ fn soon(seconds: u64) -> u64 {
     now.as_secs() + seconds
 }
 
-async fn open(case: &Case, files: Vec<v1::SecretFile>, rules: Value) -> Arc<Session> {
+pub async fn open(case: &Case, files: Vec<v1::SecretFile>, rules: Value) -> Arc<Session> {
     let origin = json!({ "file": "agentcontainer.json", "line": 2, "column": 3 });
     let names = ["A", "B"].map(|name| json!({ "name": name, "origin": origin }));
     let policy = parsed(json!({
