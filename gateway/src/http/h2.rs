@@ -201,12 +201,13 @@ fn check_fields(headers: &HeaderMap, authority: &Authority) -> Result<(), Refusa
         if *name == header::EXPECT && !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
             return Err(Refusal::Expect);
         }
-        // What a head of HTTP/1 could not carry as it is.
-        if !value
-            .as_bytes()
+        // What a head of HTTP/1 could not carry as it is: blanks around a value are none of it there, and malformed here
+        // (RFC 9113, 8.2.1).
+        let value = value.as_bytes();
+        let carried = value
             .iter()
-            .all(|&b| b == b'\t' || (b >= b' ' && b != 0x7f))
-        {
+            .all(|&b| b == b'\t' || (b >= b' ' && b != 0x7f));
+        if !carried || value != value.trim_ascii() {
             return Err(Refusal::HeaderLine);
         }
     }
@@ -310,6 +311,11 @@ mod tests {
                 "https://example.com/",
                 &[("expect", "100-continue"), ("cookie", "a"), ("cookie", "b")],
             ),
+            (
+                "GET",
+                "https://example.com/",
+                &[("x-a", ""), ("x-b", "b\tc d")],
+            ),
         ] {
             assert_eq!(
                 checked(method, uri, fields),
@@ -387,6 +393,9 @@ mod tests {
                 Refusal::Framing,
             ),
             ("POST", root, &[("expect", "200-ok")], Refusal::Expect),
+            ("GET", root, &[("x-a", " b")], Refusal::HeaderLine),
+            ("GET", root, &[("x-a", "b\t")], Refusal::HeaderLine),
+            ("GET", root, &[("x-a", " ")], Refusal::HeaderLine),
         ] {
             assert_eq!(
                 checked(method, uri, fields),

@@ -1,11 +1,10 @@
 //! What the gateway decided against what two servers that know nothing of it understood: many generated requests, half of them
-//! out of order in some way, several on a connection, bodies that look like requests. The seed is printed and can be given
-//! (AGENTCONTAINER_SEED), and how many (AGENTCONTAINER_REQUESTS, for each server).
+//! out of order in some way, several on a connection, bodies that look like requests; over `http`, and over `https` from
+//! clients of HTTP/1.1 and of HTTP/2 to servers of both. The seed is printed and can be given (AGENTCONTAINER_SEED), and how
+//! many (AGENTCONTAINER_REQUESTS, for each server and way).
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,369 +12,94 @@ use audit::{Event, Kind, Verdict};
 use policy::{Action, Origin, Rule};
 use schema::net::Protocol;
 use schema::request::Requests;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use sha1::{Digest, Sha1};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
+use self::dice::Dice;
+use self::server::{Heard, LOGGED, Server, Speaks};
 use crate::harness::*;
+use crate::https::{NAME, World, trusting};
+use crate::two::{Answers, End, PREFACE, SETTINGS, frame};
 
-const NAME: &str = "api.example.com";
-const REQUESTS: usize = 10_000;
+mod dice;
+mod one;
+mod server;
+mod two;
+
+const REQUESTS: u64 = 10_000;
+/// For each of the three ways over `https` to a server.
+const REQUESTS_OVER_TLS: u64 = 3_400;
 /// Connections at once.
 const AT_ONCE: usize = 16;
 const METHODS: [&str; 4] = ["GET", "HEAD", "POST", "PUT"];
 
-/// One line a request: method, target, bytes of its body.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Heard {
-    method: String,
-    path: String,
-    body: Option<u64>,
+/// A request as it was made.
+pub struct Made {
+    /// Its first piece begins it; of HTTP/2 other streams' may come between the others.
+    pub bytes: Vec<Vec<u8>>,
+    pub sent: Sent,
+    /// The request that stands behind it, where what was meant as its body is one.
+    pub behind: Option<Sent>,
 }
 
-/// xorshift64*: the same requests for the same seed, everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 33) as usize % n
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.below(from.len())]
-    }
+/// What may be heard of a request.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Nothing about it is out of order.
+    pub plain: bool,
+    /// What follows it on the connection is not answered.
+    pub last: bool,
+    pub method: String,
+    pub target: String,
+    pub fields: Vec<(String, Vec<u8>)>,
+    pub body: Vec<u8>,
+    /// Fields follow its body.
+    pub trailers: bool,
 }
 
-/// A request with its number in the target; nearly in order, or out of it in one or two ways.
-fn request(dice: &mut Dice, number: usize, port: u16) -> Vec<u8> {
-    let wild = dice.one_in(2);
-    let mut odd = |n: usize| wild && dice.one_in(n);
-    let (odd_method, odd_target, odd_version, odd_host, odd_length) =
-        (odd(6), odd(3), odd(12), odd(8), odd(3));
-    let (odd_line, odd_end, odd_chunk) = (odd(4), odd(10), odd(3));
-    let method = if odd_method {
-        dice.pick(&[
-            "get", "CONNECT", "TRACE", "FOO", "DELETE", "P\tOST", "", "GET GET", "OPTIONS",
-        ])
-    } else {
-        dice.pick(&METHODS)
-    };
-    let authority = format!("{NAME}:{port}");
-    let target = if odd_target {
-        let forms = [
-            "/t/N/../x",
-            "//t/N",
-            "/t/%2e%2e/N",
-            "/t/N;x=1",
-            "/t//N",
-            "/t/./N",
-            "/t/N%00",
-            "/t/N%2fx",
-            "/t/N#x",
-            "/x/N",
-            "/t/secret/N",
-            "/t/%73ecret/N",
-            "*",
-            "t/N",
-            "http://AUTHORITY/t/N",
-            "http://evil.example/t/N",
-            "http://AUTHORITY@evil/t/N",
-            "/t/N\\x",
-            "/t/N\u{1}",
-            "/t/é/N",
-            "/t/N?x= y",
-            "/t/N?_method=DELETE",
-            "https://AUTHORITY/t/N",
-            "/t/%C3%A9/N",
-        ];
-        let form = dice.pick(&forms);
-        form.replace("AUTHORITY", &authority)
-            .replace('N', &number.to_string())
-    } else {
-        let query = dice.pick(&["", "", "?a=b", "?a=/../&b=%2e"]);
-        format!("/t/{number}{query}")
-    };
-    let version = if odd_version {
-        dice.pick(&[
-            "HTTP/1.0",
-            "HTTP/2.0",
-            "http/1.1",
-            "HTTP/1.1 ",
-            "HTTP/1.2",
-            "",
-        ])
-    } else {
-        "HTTP/1.1"
-    };
-    let end = if odd_end {
-        dice.pick(&["\n", "\r", "\r\r\n"])
-    } else {
-        "\r\n"
-    };
-    let mut head = format!("{method} {target} {version}{end}");
-    if odd_host {
-        let lines = [
-            "",
-            "Host: evil.example\r\n",
-            "Host: AUTHORITY\r\nHost: AUTHORITY\r\n",
-            "Host : AUTHORITY\r\n",
-            " Host: AUTHORITY\r\n",
-            "Host: AUTHORITY, evil\r\n",
-            "Host: AUTHORITY\r\n x: y\r\n",
-            "hOsT: AUTHORITY\r\n",
-            "Host: AUTHORITY.\r\n",
-        ];
-        head += &dice.pick(&lines).replace("AUTHORITY", &authority);
-    } else {
-        head += &format!("Host: {authority}{end}");
-    }
-    // What would be seen if somebody took the body for the next request.
-    let inner = format!("GET /t/smuggled{number} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
-    let size = dice.below(40);
-    let body = match dice.below(4) {
-        0 => String::new(),
-        1 => "x".repeat(size),
-        _ => inner,
-    };
-    let has_body = matches!(method, "POST" | "PUT") || dice.one_in(8);
-    let mut sent = Vec::new();
-    if has_body {
-        let length = body.len();
-        if odd_length {
-            let lines = [
-                format!("Content-Length: {length}\r\nContent-Length: {length}\r\n"),
-                format!("Content-Length: {length}\r\nContent-Length: 0\r\n"),
-                format!("Content-Length: +{length}\r\n"),
-                format!("Content-Length: 0{length}\r\n"),
-                format!("Content-Length: {length}, {length}\r\n"),
-                format!("Content-Length : {length}\r\n"),
-                format!("Content_Length: {length}\r\n"),
-                "Content-Length: 0\r\n".to_owned(),
-                format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n"),
-                "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n".to_owned(),
-                "Transfer-Encoding: xchunked\r\n".to_owned(),
-                "Transfer-Encoding: chunked, identity\r\n".to_owned(),
-                "Transfer-Encoding:\u{b}chunked\r\n".to_owned(),
-                "Transfer-Encoding: gzip, chunked\r\n".to_owned(),
-                String::new(),
-            ];
-            head += &lines[dice.below(lines.len())];
-            sent.extend(body.as_bytes());
-        } else if dice.one_in(2) {
-            head += "Transfer-Encoding: chunked\r\n";
-            chunks(dice, &body, odd_chunk, &mut sent);
-        } else {
-            head += &format!("Content-Length: {length}\r\n");
-            sent.extend(body.as_bytes());
+impl Sent {
+    fn new(method: &str, target: &str) -> Self {
+        Self {
+            plain: false,
+            last: false,
+            method: method.to_owned(),
+            target: target.to_owned(),
+            fields: Vec::new(),
+            body: Vec::new(),
+            trailers: false,
         }
     }
-    if dice.one_in(3) {
-        let lines = [
-            "X-A: b",
-            "Connection: keep-alive",
-            "Connection: close",
-            "Accept: */*",
-            "Cookie: a=b; c=d",
-            "Expect: 100-continue",
-            "X-Empty:",
-            "TE: trailers",
-        ];
-        head += dice.pick(&lines);
-        head += "\r\n";
-    }
-    if odd_line {
-        let lines = [
-            "X-A: b\r\n folded",
-            "X A: b",
-            ": b",
-            "X-A",
-            "X-A:\0b",
-            "X-A: b\rContent-Length: 3",
-            "X-A: b\nX: c",
-            "Upgrade: h2c",
-            "Upgrade: websocket",
-            "Connection: content-length",
-            "Connection: host",
-            "X-HTTP-Method-Override: DELETE",
-            "X_Http_Method: DELETE",
-            "X-Original-URL: /x",
-            "Expect: 200-ok",
-            "Transfer_Encoding: chunked",
-            "Trailer: content-length",
-        ];
-        head += dice.pick(&lines);
-        head += "\r\n";
-    }
-    head += end;
-    let mut bytes = head.into_bytes();
-    bytes.extend(sent);
-    bytes
-}
 
-fn chunks(dice: &mut Dice, body: &str, odd: bool, sent: &mut Vec<u8>) {
-    let at = dice.below(body.len() + 1);
-    for piece in [&body[..at], &body[at..]] {
-        if piece.is_empty() {
-            continue;
-        }
-        let size = format!("{:x}", piece.len());
-        let line = if odd {
-            let forms = [
-                "0xN\r\n",
-                "N \r\n",
-                "+N\r\n",
-                "N;a=b\r\n",
-                "N;a=\"\r\n\"\r\n",
-                "N\n",
-                "00000000000000000N\r\n",
-                "FFFFFFFFFFFFFFFFN\r\n",
-            ];
-            dice.pick(&forms).replace('N', &size)
-        } else {
-            format!("{size}\r\n")
-        };
-        sent.extend(line.as_bytes());
-        sent.extend(piece.as_bytes());
-        sent.extend(if odd && dice.one_in(4) {
-            &b"\n"[..]
-        } else {
-            b"\r\n"
-        });
-    }
-    sent.extend(
-        if odd && dice.one_in(3) {
-            dice.pick(&[
-                "0\r\nX: y\r\n\r\n",
-                "0\n\n",
-                "0\r\nContent-Length: 3\r\n\r\n",
-                "0;x\r\n\r\n",
-            ])
-        } else {
-            "0\r\n\r\n"
-        }
-        .as_bytes(),
-    );
-}
-
-/// A server of the world, with what it heard.
-struct Server {
-    child: Child,
-    port: u16,
-    directory: tempfile::TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = Command::new("kill")
-            .arg(self.child.id().to_string())
-            .status();
-        let _ = self.child.wait();
+    fn field(&mut self, name: &str, value: &[u8]) {
+        self.fields
+            .push((name.to_ascii_lowercase(), value.to_vec()));
     }
 }
 
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+/// A body that is a request.
+fn inner(number: usize, authority: &str) -> String {
+    let target = smuggled(number).target;
+    format!("GET {target} HTTP/1.1\r\nHost: {authority}\r\n\r\n")
 }
 
-impl Server {
-    async fn start(program: &str, arguments: impl FnOnce(&Path, u16) -> Vec<String>) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let arguments = arguments(directory.path(), port);
-        let child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(std::fs::File::create(directory.path().join("out")).unwrap())
-            .stderr(std::fs::File::create(directory.path().join("errors")).unwrap())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{program}: {error}"));
-        let server = Self {
-            child,
-            port,
-            directory,
-        };
-        for _ in 0..500 {
-            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-                return server;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("{program} does not listen: {}", server.read("errors"));
-    }
-
-    async fn node() -> Self {
-        Self::start("node", |_, port| {
-            let script = format!(
-                "const fs = require('fs');
-                 const server = require('http').createServer((request, response) => {{
-                   let body = 0;
-                   request.on('data', (part) => body += part.length);
-                   const said = (whole) => fs.writeSync(1, request.method + ' ' + request.url + ' ' + (whole ? body : '-') + '\\n');
-                   request.on('aborted', () => said(false));
-                   request.on('end', () => {{ said(true); response.end('ok'); }});
-                 }});
-                 server.on('clientError', (error, socket) => {{
-                   // Broken off: a body that turned out malformed is not sent to its end.
-                   if (error.code !== 'ECONNRESET' && error.code !== 'HPE_INVALID_EOF_STATE') fs.writeSync(1, 'MALFORMED ' + error.code + ' -\\n');
-                   socket.destroy();
-                 }});
-                 server.listen({port}, '127.0.0.1');"
-            );
-            vec!["-e".to_owned(), script]
-        })
-        .await
-    }
-
-    async fn nginx() -> Self {
-        Self::start("nginx", |directory, port| {
-            let at = directory.display();
-            let config = format!(
-                "daemon off; worker_processes 1; pid {at}/pid; error_log stderr; events {{ }}
-                 http {{ log_format heard '$request_method $request_uri - $status'; access_log {at}/heard heard;
-                 client_body_temp_path {at}/b; proxy_temp_path {at}/p; fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
-                 server {{ listen 127.0.0.1:{port}; merge_slashes off; underscores_in_headers on; location / {{ return 200 'ok'; }} }} }}"
-            );
-            let path = directory.join("nginx.conf");
-            std::fs::write(&path, config).unwrap();
-            vec!["-c".to_owned(), path.display().to_string()]
-        })
-        .await
-    }
-
-    fn read(&self, name: &str) -> String {
-        let bytes = std::fs::read(self.directory.path().join(name)).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
+fn smuggled(number: usize) -> Sent {
+    Sent::new("GET", &format!("/t/smuggled{number}"))
 }
 
-fn without_query(target: &str) -> &str {
-    target.split('?').next().unwrap_or_default()
+/// How a client comes to the gateway.
+enum Client {
+    Plain,
+    One(TlsConnector),
+    Two(TlsConnector),
 }
 
-fn count(of: impl IntoIterator<Item = Heard>) -> HashMap<Heard, usize> {
-    let mut counted = HashMap::new();
-    for heard in of {
-        *counted.entry(heard).or_default() += 1;
-    }
-    counted
-}
-
-async fn session(port: u16) -> (Session, SocketAddr) {
+async fn session(world: &World, port: u16, protocol: Protocol) -> (Session, SocketAddr) {
     let rule = |line: u32, action: Action, methods: &[&str], path: &str| Rule {
         host: NAME.parse().unwrap(),
         ports: vec![port],
-        protocol: Some(Protocol::Http),
+        protocol: Some(protocol),
         action,
         requests: Requests {
             methods: methods.iter().map(|m| m.parse().unwrap()).collect(),
@@ -388,7 +112,7 @@ async fn session(port: u16) -> (Session, SocketAddr) {
             column: 1,
         },
     };
-    let mut policy = PolicyBuilder::default().host(NAME);
+    let mut policy = PolicyBuilder::default().host(NAME).root(&world.root);
     policy.layer.rules = vec![
         rule(1, Action::Allow, &METHODS, "/t/**"),
         rule(2, Action::Deny, &[], "/t/secret/**"),
@@ -398,14 +122,41 @@ async fn session(port: u16) -> (Session, SocketAddr) {
     (session, door)
 }
 
-/// Sends one connection's requests and reads until the gateway has no more to say.
-async fn connection(door: SocketAddr, bytes: Vec<u8>) {
-    let Ok(mut stream) = TcpStream::connect(door).await else {
-        return;
-    };
+impl Client {
+    /// A connection's requests, in the order in which they were made.
+    fn make(&self, dice: &mut Dice, first: usize, authority: &str) -> Vec<Made> {
+        let many = 1 + dice.below(6);
+        (0..many)
+            .map(|n| match self {
+                Self::Two(_) => two::request(dice, first + n, authority, 2 * n as u32 + 1),
+                _ => one::request(dice, first + n, authority),
+            })
+            .collect()
+    }
+
+    /// Sends one connection's requests and reads until there is no more to say.
+    async fn send(&self, door: SocketAddr, bytes: Vec<u8>, streams: u32) -> Option<Answers> {
+        let stream = TcpStream::connect(door).await.ok()?;
+        let name = || NAME.to_owned().try_into().unwrap();
+        match self {
+            Self::Plain => exchange(stream, &bytes).await,
+            Self::One(tls) => exchange(tls.connect(name(), stream).await.ok()?, &bytes).await,
+            Self::Two(tls) => {
+                let mut stream = tls.connect(name(), stream).await.ok()?;
+                // Refused in the middle: what was sent until then counts.
+                let _ = stream.write_all(&bytes).await;
+                let _ = stream.flush().await;
+                let streams = (0..streams).map(|n| 2 * n + 1);
+                return Some(Answers::read(&mut stream, streams).await);
+            }
+        }
+        None
+    }
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) {
     let exchange = async {
-        // Refused in the middle: what was sent until then counts.
-        let _ = stream.write_all(&bytes).await;
+        let _ = stream.write_all(bytes).await;
         let _ = stream.shutdown().await;
         let mut sink = Vec::new();
         let _ = stream.read_to_end(&mut sink).await;
@@ -413,104 +164,277 @@ async fn connection(door: SocketAddr, bytes: Vec<u8>) {
     let _ = tokio::time::timeout(Duration::from_secs(10), exchange).await;
 }
 
+/// What goes over one connection: of HTTP/1 one request after the other, of HTTP/2 the pieces of all as they come.
+fn mixed(dice: &mut Dice, made: &[Made], two: bool) -> Vec<u8> {
+    if !two {
+        return made.iter().flat_map(|made| made.bytes.concat()).collect();
+    }
+    let mut out = PREFACE.to_vec();
+    out.extend(frame(SETTINGS, 0, 0, &[]));
+    let mut at = vec![0; made.len()];
+    loop {
+        // A stream is opened after those before it.
+        let ready = |&n: &usize| at[n] < made[n].bytes.len() && (n == 0 || at[n - 1] > 0);
+        let ready: Vec<usize> = (0..made.len()).filter(ready).collect();
+        if ready.is_empty() {
+            return out;
+        }
+        let n = dice.pick(&ready);
+        out.extend(&made[n].bytes[at[n]]);
+        at[n] += 1;
+    }
+}
+
+/// What was made, by its target as it may be heard; those that have to be heard are counted.
+#[derive(Default)]
+struct All {
+    sent: HashMap<String, Sent>,
+    whole: Vec<String>,
+    /// Of HTTP/2: those that were answered.
+    answered: usize,
+}
+
 /// Has them all sent, and gives the events once no more come.
-async fn send_all(session: &Session, door: SocketAddr, port: u16) -> Vec<Event> {
+async fn send_all(
+    session: &Session,
+    door: SocketAddr,
+    client: Client,
+    (authority, trailers): (&str, bool),
+) -> (All, Vec<Event>) {
     let number = |name: &str, usual: u64| {
         let given = std::env::var(name).ok();
         given.map_or(usual, |text| text.parse().unwrap())
     };
     let seed = number("AGENTCONTAINER_SEED", 0x5eed);
-    let many = number("AGENTCONTAINER_REQUESTS", REQUESTS as u64) as usize;
+    let usual = match client {
+        Client::Plain => REQUESTS,
+        Client::One(_) | Client::Two(_) => REQUESTS_OVER_TLS,
+    };
+    let many = number("AGENTCONTAINER_REQUESTS", usual) as usize;
     println!("AGENTCONTAINER_SEED={seed} AGENTCONTAINER_REQUESTS={many}");
-    let mut dice = Dice(seed.max(1));
+    let mut dice = Dice::new(seed);
+    let client = Arc::new(client);
     let slots = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
     let mut tasks = tokio::task::JoinSet::new();
+    let mut all = All::default();
     let mut made = 0;
+    let answered = |done: Result<Option<Answers>, _>| {
+        let streams = done.unwrap().map(|answers: Answers| answers.streams);
+        let answers = streams.iter().flat_map(|streams| streams.values());
+        let fine = |a: &&crate::two::Answer| (a.status, a.end) == (Some(200), Some(End::Whole));
+        answers.filter(fine).count()
+    };
     while made < many {
-        let mut bytes = Vec::new();
-        for _ in 0..=dice.below(6) {
-            bytes.extend(request(&mut dice, made, port));
-            made += 1;
-        }
+        let requests = client.make(&mut dice, made, authority);
+        let two = matches!(*client, Client::Two(_));
+        let bytes = mixed(&mut dice, &requests, two);
+        made += requests.len();
+        let streams = requests.len() as u32;
+        all.note(requests, trailers);
         let slot = Arc::clone(&slots).acquire_owned().await.unwrap();
+        let client = Arc::clone(&client);
         tasks.spawn(async move {
-            connection(door, bytes).await;
+            let answers = client.send(door, bytes, streams).await;
             drop(slot);
+            answers
         });
-        while tasks.try_join_next().is_some() {}
+        while let Some(done) = tasks.try_join_next() {
+            all.answered += answered(done);
+        }
     }
-    while tasks.join_next().await.is_some() {}
+    while let Some(done) = tasks.join_next().await {
+        all.answered += answered(done);
+    }
     let mut before = 0;
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let events = session.events();
         if events.len() == before {
-            return events;
+            return (all, events);
         }
         before = events.len();
     }
 }
 
-/// Of the gateway: what it recorded before it sent it, and what was answered to the end, with its body's length.
-fn decided(events: &[Event], bodies: bool) -> (HashMap<Heard, usize>, HashMap<Heard, usize>) {
-    let heard = |event: &Event, body| {
-        let url = event.url.clone().unwrap_or_default();
-        let path = url.splitn(4, '/').nth(3).unwrap_or_default();
-        Heard {
-            method: event.method.clone().unwrap_or_default(),
-            path: format!("/{}", without_query(path)),
-            body,
+impl All {
+    /// The requests of one connection; `trailers`: the server takes them for what they are.
+    fn note(&mut self, made: Vec<Made>, trailers: bool) {
+        let in_order = |made: &Made| made.sent.plain && (trailers || !made.sent.trailers);
+        let in_order = made.iter().all(in_order);
+        let mut open = in_order;
+        for made in made {
+            if open {
+                self.whole.push(made.sent.target.clone());
+            }
+            open &= !made.sent.last;
+            for sent in made.behind.into_iter().chain([made.sent]) {
+                self.sent.insert(sent.target.clone(), sent);
+            }
         }
+    }
+}
+
+/// A URL as it is recorded: of the query names alone.
+fn recorded(scheme: &str, authority: &str, target: &str) -> String {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let hidden = |parameter: &str| match parameter.split_once('=') {
+        Some((name, _)) => format!("{name}=***"),
+        None if parameter.is_empty() => String::new(),
+        None => "***".to_owned(),
+    };
+    let query = query.map(|query| {
+        let parameters: Vec<String> = query.split('&').map(hidden).collect();
+        format!("?{}", parameters.join("&"))
+    });
+    format!("{scheme}://{authority}{path}{}", query.unwrap_or_default())
+}
+
+type Line = (String, String, Option<u64>);
+
+fn count(of: impl IntoIterator<Item = Line>) -> HashMap<Line, usize> {
+    let mut counted = HashMap::new();
+    for line in of {
+        *counted.entry(line).or_default() += 1;
+    }
+    counted
+}
+
+/// Of the gateway: what it recorded before it sent it, and what was answered to the end, with its body's length.
+fn decided(events: &[Event], bodies: bool) -> (HashMap<Line, usize>, HashMap<Line, usize>) {
+    let line = |event: &Event, body| {
+        let (method, url) = (event.method.clone(), event.url.clone());
+        (method.unwrap_or_default(), url.unwrap_or_default(), body)
     };
     let sent = events
         .iter()
         .filter(|e| e.kind == Kind::Request && e.verdict == Verdict::Allow && e.reason == "allowed")
-        .map(|event| heard(event, None));
+        .map(|event| line(event, None));
     let answered = events
         .iter()
         .filter(|e| e.kind == Kind::Response && e.reason == "complete")
-        .map(|event| heard(event, event.bytes_out.filter(|_| bodies)));
+        .map(|event| line(event, event.bytes_out.filter(|_| bodies)));
     (count(sent), count(answered))
 }
 
-/// What one heard, the other decided. `bodies`: the lines say how long they were.
-fn compare(lines: &str, events: &[Event], bodies: bool) {
-    let mut heard = Vec::new();
-    for line in lines.lines() {
-        let mut words = line.split(' ');
-        let (Some(method), Some(target), Some(body)) = (words.next(), words.next(), words.next())
-        else {
-            panic!("a line that says nothing: {line:?}");
-        };
-        assert_ne!(
-            method, "MALFORMED",
-            "the gateway sent what is no request: {line}"
+/// The fields of a request that went on, apart from those that say who is meant and where the body ends.
+fn carried(fields: &[(String, Vec<u8>)], told: &dyn Fn(&str) -> bool) -> Vec<(String, Vec<u8>)> {
+    let crumbs: Vec<&[u8]> = fields
+        .iter()
+        .filter(|(name, _)| name == "cookie")
+        .map(|(_, crumb)| crumb.as_slice())
+        .collect();
+    let own = [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "te",
+        "connection",
+        "cookie",
+    ];
+    let other = |(name, _): &&(String, Vec<u8>)| {
+        !name.starts_with(':') && !own.contains(&name.as_str()) && told(name)
+    };
+    let mut out: Vec<_> = fields.iter().filter(other).cloned().collect();
+    if !crumbs.is_empty() {
+        out.push(("cookie".to_owned(), crumbs.join(&b"; "[..])));
+    }
+    out.sort();
+    out
+}
+
+/// What a server says it heard is what the client sent, and nothing besides.
+fn same(heard: &Heard, sent: &Sent, authority: &str, all: bool) {
+    let told = |name: &str| all || LOGGED.contains(&name);
+    assert_eq!(heard.method, sent.method, "{heard:?} of {sent:?}");
+    let fields: Vec<(String, Vec<u8>)> = heard
+        .fields
+        .iter()
+        .filter(|(_, value)| all || !value.is_empty())
+        .map(|(name, value)| (name.clone(), value.chars().map(|c| c as u8).collect()))
+        .collect();
+    let values = |name: &str| -> Vec<&[u8]> {
+        let named = fields.iter().filter(|field| field.0 == name);
+        named.map(|(_, value)| value.as_slice()).collect()
+    };
+    let two = heard.version.contains('2');
+    let hosts = [values("host"), values(":authority")].concat();
+    assert_eq!(hosts, [authority.as_bytes()], "{heard:?}");
+    for between in ["connection", "keep-alive", "upgrade", "expect", "trailer"] {
+        assert!(
+            values(between).iter().all(|value| *value == b"keep-alive"),
+            "{between} is for neighbours: {heard:?}"
         );
-        if let Some(status) = words.next() {
-            assert!(
-                status.starts_with('2'),
-                "the gateway sent what is no request: {line}"
-            );
+    }
+    assert!(two || values("cookie").len() <= 1, "{heard:?}");
+    assert!(values("te").iter().all(|te| two && *te == b"trailers"));
+    let (lengths, encodings) = (values("content-length"), values("transfer-encoding"));
+    match (&lengths[..], &encodings[..]) {
+        ([], []) => assert!(two || sent.body.is_empty(), "{heard:?} of {sent:?}"),
+        ([length], []) if heard.body.is_some() => {
+            assert_eq!(*length, sent.body.len().to_string().as_bytes(), "{heard:?}");
         }
-        let path = without_query(target).to_owned();
-        assert!(METHODS.contains(&method), "not allowed: {line}");
+        // It has not come to its end, or nothing is said of that.
+        ([_], []) => {}
+        ([], [encoding]) => assert!(!two && *encoding == b"chunked", "{heard:?}"),
+        _ => panic!("two ways to read it: {heard:?}"),
+    }
+    let (got, mut wanted) = (carried(&fields, &told), carried(&sent.fields, &told));
+    if !sent.plain {
+        // What is between neighbours, or out of order, has not gone on.
+        wanted.retain(|field| got.contains(field));
+    }
+    if !all {
+        wanted.retain(|(_, value)| !value.is_empty());
+    }
+    assert_eq!(got, wanted, "{heard:?} of {sent:?}");
+    if let Some((length, sum)) = &heard.body {
+        let digest = Sha1::digest(&sent.body);
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            (*length, sum.as_str()),
+            (sent.body.len() as u64, digest.as_str()),
+            "{heard:?} of {sent:?}"
+        );
+    }
+}
+
+/// What one heard, the other decided, and the client sent.
+fn compare(server: &Server, (scheme, authority): (&str, &str), all: &All, events: &[Event]) {
+    let bodies = server.tells_all();
+    let mut lines = Vec::new();
+    let mut whole = HashMap::new();
+    for heard in server.heard() {
+        assert_eq!(
+            heard.status / 100,
+            2,
+            "the gateway sent what is no request: {heard:?}"
+        );
+        let path = heard.target.split('?').next().unwrap_or_default();
         let number = path.strip_prefix("/t/").unwrap_or_default();
         let canonical = !number.is_empty()
             && !path.contains("//")
             && !path.contains("..")
             && !path.contains("secret");
-        assert!(canonical, "not allowed: {line}");
-        heard.push((
-            Heard {
-                method: method.to_owned(),
-                path,
-                body: None,
-            },
-            body.parse::<u64>().ok(),
-        ));
+        let allowed = METHODS.contains(&heard.method.as_str()) && canonical;
+        assert!(allowed, "not allowed: {heard:?}");
+        let sent = all.sent.get(&heard.target);
+        let sent = sent.unwrap_or_else(|| panic!("nobody sent it: {heard:?}"));
+        same(&heard, sent, authority, bodies);
+        let line = (
+            heard.method.clone(),
+            recorded(scheme, authority, &heard.target),
+        );
+        let body = heard.body.map(|(length, _)| length);
+        if body.is_some() || !bodies {
+            *whole.entry(heard.target).or_insert(0) += 1;
+        }
+        lines.push((line.0, line.1, body));
     }
     let (sent, answered) = decided(events, bodies);
-    let seen = count(heard.iter().map(|(heard, _)| heard.clone()));
+    let seen = count(lines.iter().map(|(m, u, _)| (m.clone(), u.clone(), None)));
     for (request, times) in &seen {
         let decided = sent.get(request).copied().unwrap_or(0);
         assert!(
@@ -518,43 +442,118 @@ fn compare(lines: &str, events: &[Event], bodies: bool) {
             "heard {times} times, decided {decided} times: {request:?}"
         );
     }
-    let whole = count(heard.into_iter().map(|(heard, body)| Heard {
-        body: body.filter(|_| bodies),
-        ..heard
-    }));
+    let ended = count(lines);
     for (request, times) in &answered {
-        let heard = whole.get(request).copied().unwrap_or(0);
+        let heard = ended.get(request).copied().unwrap_or(0);
         assert!(
             heard >= *times,
             "answered {times} times, heard {heard} times: {request:?}"
         );
     }
+    for target in &all.whole {
+        let times = whole.get(target).copied().unwrap_or(0);
+        let url = recorded(scheme, authority, target);
+        let said = || events.iter().filter(|e| e.url.as_deref() == Some(&*url));
+        assert_eq!(
+            times,
+            1,
+            "in order, and not heard as such: {:?} {:#?}",
+            all.sent[target],
+            said().collect::<Vec<_>>()
+        );
+    }
     let answered: usize = answered.values().sum();
-    println!(
-        "sent {}, heard {}, answered {answered}",
-        sent.values().sum::<usize>(),
-        seen.values().sum::<usize>()
-    );
     // Neither all nor nothing: the generator makes what passes and what does not.
     let refused = events.iter().filter(|e| e.verdict == Verdict::Deny).count();
+    println!(
+        "sent {}, heard {}, answered {answered}, in order {}, refused {refused}",
+        sent.values().sum::<usize>(),
+        seen.values().sum::<usize>(),
+        all.whole.len(),
+    );
+    let many = all.sent.len() / 100;
     assert!(
-        answered > 100 && refused > 100,
+        answered > many && refused > many && all.whole.len() > many,
         "answered {answered}, refused {refused}"
     );
+    assert!(all.answered <= answered, "{} of {answered}", all.answered);
+}
+
+/// `of_two`: the client speaks HTTP/2.
+async fn differ(world: World, server: Server, speaks: Speaks, of_two: bool) {
+    let (protocol, scheme) = match speaks {
+        Speaks::Plain => (Protocol::Http, "http"),
+        _ => (Protocol::Https, "https"),
+    };
+    let (session, door) = session(&world, server.port, protocol).await;
+    let client = match (speaks, of_two) {
+        (Speaks::Plain, _) => Client::Plain,
+        (_, false) => Client::One(trusting(&session.ca, b"http/1.1")),
+        (_, true) => Client::Two(trusting(&session.ca, b"h2")),
+    };
+    let authority = format!("{NAME}:{}", server.port);
+    // Debian's nginx ends a connection of HTTP/2 over them.
+    let trailers = server.tells_all() || speaks != Speaks::Two;
+    let (all, events) = send_all(&session, door, client, (&authority, trailers)).await;
+    compare(&server, (scheme, &authority), &all, &events);
+    // A server is spoken to in what both know, and a client of HTTP/1.1 in nothing newer.
+    let two = speaks == Speaks::Two && of_two;
+    let versions = server.heard().into_iter().map(|heard| heard.version);
+    assert!(
+        versions
+            .into_iter()
+            .all(|version| version.contains('2') == two)
+    );
+}
+
+async fn with_node(speaks: Speaks, of_two: bool) {
+    let world = World::new();
+    let server = Server::node(&world, speaks).await;
+    differ(world, server, speaks, of_two).await;
+}
+
+async fn with_nginx(speaks: Speaks, of_two: bool) {
+    let world = World::new();
+    let server = Server::nginx(&world, speaks).await;
+    differ(world, server, speaks, of_two).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_decided_is_what_node_heard() {
-    let server = Server::node().await;
-    let (session, door) = session(server.port).await;
-    let events = send_all(&session, door, server.port).await;
-    compare(&server.read("out"), &events, true);
+    with_node(Speaks::Plain, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_decided_is_what_nginx_heard() {
-    let server = Server::nginx().await;
-    let (session, door) = session(server.port).await;
-    let events = send_all(&session, door, server.port).await;
-    compare(&server.read("heard"), &events, false);
+    with_nginx(Speaks::Plain, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_decided_of_http_1_over_tls_is_what_node_heard() {
+    with_node(Speaks::Two, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_decided_of_http_1_over_tls_is_what_nginx_heard() {
+    with_nginx(Speaks::Two, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_decided_of_http_2_is_what_node_heard_of_http_2() {
+    with_node(Speaks::Two, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_decided_of_http_2_is_what_nginx_heard_of_http_2() {
+    with_nginx(Speaks::Two, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_decided_of_http_2_is_what_node_heard_of_http_1() {
+    with_node(Speaks::One, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_decided_of_http_2_is_what_nginx_heard_of_http_1() {
+    with_nginx(Speaks::One, true).await;
 }

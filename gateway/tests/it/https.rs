@@ -55,17 +55,27 @@ impl World {
         name: &str,
         change: impl FnOnce(&mut CertificateParams),
     ) -> rustls::ServerConfig {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        change(&mut params);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        let (certificate, key) = self.leaf(name, change);
+        let key = PrivatePkcs8KeyDer::from(key);
         ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key.into())
+            .with_single_cert(vec![certificate.into()], key.into())
             .unwrap()
+    }
+
+    /// A certificate and its key (DER, PKCS#8).
+    pub fn leaf(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (Vec<u8>, Vec<u8>) {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.der().to_vec(), key.serialize_der())
     }
 }
 
@@ -585,8 +595,18 @@ pub async fn speak(
     scene: &Scene,
     alpn: &[u8],
 ) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let stream = tokio::net::TcpStream::connect(scene.door).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from(NAME).unwrap();
+    trusting(&scene.session.ca, alpn)
+        .connect(name, stream)
+        .await
+        .unwrap()
+}
+
+/// A client of TLS that has a session's certificate.
+pub fn trusting(ca: &[u8], alpn: &[u8]) -> tokio_rustls::TlsConnector {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(scene.session.ca.clone().into()).unwrap();
+    roots.add(ca.to_vec().into()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -594,12 +614,7 @@ pub async fn speak(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
-    let stream = tokio::net::TcpStream::connect(scene.door).await.unwrap();
-    let name = rustls::pki_types::ServerName::try_from(NAME).unwrap();
     tokio_rustls::TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

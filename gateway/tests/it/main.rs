@@ -24,6 +24,7 @@ mod sandboxed;
 mod smuggling;
 mod speed;
 mod tls;
+mod two;
 mod websocket;
 mod websocket_two;
 mod workers;
