@@ -16,6 +16,7 @@ pub mod pool;
 mod response;
 pub(crate) mod ruled;
 mod serve;
+mod tasks;
 mod upstream;
 mod websocket;
 

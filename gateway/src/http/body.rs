@@ -29,6 +29,8 @@ pub enum BodyError {
     TooLong,
     #[error("an inspector blocks the body")]
     Inspected,
+    #[error("the stream was reset before the end of its body")]
+    BrokenOff,
     #[error("the body is not the gzip that its head says: {0}")]
     Gzip(std::io::Error),
 }
@@ -86,8 +88,20 @@ enum Watch {
     Exchange(Window),
 }
 
+/// How the end of a body is known.
+pub enum Ends {
+    /// It says so itself.
+    Body,
+    /// Of HTTP/2. hyper takes a reset that says NO_ERROR for an end, as it is where a server answers before it has been sent
+    /// everything (RFC 9113, 8.1). Where this is true it has been, and an end is what ends the stream.
+    Stream(Arc<AtomicBool>),
+}
+
 pub struct Counted {
     inner: Incoming,
+    ends: Ends,
+    /// Its trailers came.
+    trailed: bool,
     count: Arc<AtomicU64>,
     inspected: Option<Inspected>,
     meaning: Option<Meaning>,
@@ -107,9 +121,11 @@ pub struct Counted {
 }
 
 impl Counted {
-    pub fn new(inner: Incoming, count: Arc<AtomicU64>) -> Self {
+    pub fn new(inner: Incoming, ends: Ends, count: Arc<AtomicU64>) -> Self {
         Self {
             inner,
+            ends,
+            trailed: false,
             count,
             inspected: None,
             meaning: None,
@@ -247,6 +263,17 @@ impl Counted {
         Ok(())
     }
 
+    /// Whether nothing more comes because nothing is missing.
+    fn is_whole(&self) -> bool {
+        let Ends::Stream(all) = &self.ends else {
+            return true;
+        };
+        self.trailed
+            || self.inner.is_end_stream()
+            || self.inner.size_hint().exact() == Some(0)
+            || !all.load(Ordering::Relaxed)
+    }
+
     /// What was held back for what might have come.
     fn rest(&mut self) -> Result<Bytes, BodyError> {
         let held = match &mut self.inspected {
@@ -354,17 +381,27 @@ impl Counted {
                             if let Some(inflate) = self.inflate.take() {
                                 inflate.finish().map_err(BodyError::Gzip)?;
                             }
+                            self.trailed = true;
                             self.trailers(&mut trailers)?;
                             let rest = self.rest()?;
-                            if rest.is_empty() {
+                            if trailers.is_empty() {
+                                // Some servers take a head without a field for none at all.
+                                self.ended = true;
+                            } else if rest.is_empty() {
                                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                            } else {
+                                // What the end of the data owes comes first.
+                                self.owed = Some(trailers);
                             }
-                            // What the end of the data owes comes first.
-                            self.owed = Some(trailers);
-                            return Poll::Ready(Some(Ok(Frame::data(rest))));
+                            if !rest.is_empty() {
+                                return Poll::Ready(Some(Ok(Frame::data(rest))));
+                            }
                         }
                     }
                 },
+                None if !self.ended && !self.is_whole() => {
+                    return Poll::Ready(Some(Err(BodyError::BrokenOff)));
+                }
                 None => {
                     self.ended = true;
                     if let Some(inflate) = self.inflate.take() {

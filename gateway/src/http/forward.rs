@@ -3,7 +3,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use audit::Verdict;
@@ -13,9 +13,9 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri, Version};
-use tokio::sync::{OnceCell, OwnedSemaphorePermit};
+use tokio::sync::OnceCell;
 
-use super::body::{self, Break, Broken, Counted};
+use super::body::{self, Break, Broken, Counted, Ends};
 use super::head::Authority;
 use super::inspected;
 use super::meaning::{Meaning, Misplaced};
@@ -24,7 +24,7 @@ use super::pool::Pool;
 use super::response::{self, Ambiguous};
 use super::ruled;
 use super::serve::{self, Body, Client, page_response, refuse};
-use super::upstream::{Lease, Upstreams};
+use super::upstream::{Held, Lease, Upstreams};
 use super::websocket::inspected::Watch;
 use super::websocket::{Handover, Key, Mismatch, Switched};
 use crate::approval;
@@ -114,7 +114,7 @@ impl Failure {
                 let status = if error.is_timeout() { 504 } else { 502 };
                 (status, error.code(), error.to_string())
             }
-            Self::Upstream(error) => (502, "upstream-failed", error.to_string()),
+            Self::Upstream(error) => (502, "upstream-failed", spelt_out(error)),
             Self::Response(why) => (502, "http-framing", why.to_string()),
             Self::Switch(why) => (502, "http-upgrade", why.to_string()),
         }
@@ -211,19 +211,23 @@ impl Forward {
             let may_break = may_break && !body.is_end_stream();
             let report = may_break.then(|| inspected::Report::new(client, granted, &recorded));
             let told = Arc::clone(&broken);
-            let body = Counted::new(body, Arc::clone(&sent))
+            let ends = match client.h2 {
+                true => Ends::Stream(Arc::new(AtomicBool::new(true))),
+                false => Ends::Body,
+            };
+            let asked = Arc::new(AtomicBool::new(false));
+            let all = Arc::clone(&asked);
+            let body = Counted::new(body, ends, Arc::clone(&sent))
                 .meaning(meaning)
                 .refuse(applied.body, checked.longest, Arc::clone(&broken))
-                .inspected(inspected);
-            let body = match report {
-                None => body,
-                Some(report) => body.on_end(move |_| {
-                    if let Some(why) = told.after_the_answer() {
+                .inspected(inspected)
+                .on_end(move |whole| {
+                    all.store(whole, Ordering::Relaxed);
+                    if let (Some(report), Some(why)) = (report, told.after_the_answer()) {
                         let (_, code, why) = Failure::from(why).facts();
                         report.say(code, &why, Verdict::Deny);
                     }
-                }),
-            };
+                });
             let request = Request::from_parts(head, body);
             let (mut upstream, mut lease) = self
                 .exchange(client, request, key.as_ref(), &recorded, &applied.names)
@@ -264,15 +268,15 @@ impl Forward {
                 upstream.headers_mut().remove(header::CONTENT_ENCODING);
                 upstream.headers_mut().remove(header::CONTENT_LENGTH);
             }
-            let permit = lease.take_permit();
+            let held = lease.take_held();
             self.upstreams.give_back(lease);
             let answers = (applied.answers, gzip);
             Ok(self.respond(
                 client,
-                upstream,
+                (upstream, held),
                 recorded.clone(),
                 (sent, since),
-                permit,
+                asked,
                 answers,
             ))
         };
@@ -486,11 +490,11 @@ impl Forward {
         h2: bool,
     ) -> Request<Counted> {
         let (mut parts, body) = request.into_parts();
-        let target = parts
-            .uri
-            .path_and_query()
-            .cloned()
-            .unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let target = match parts.uri.path_and_query() {
+            Some(target) if target.as_str() != "/" => target.clone(),
+            // What was a fragment alone counts as this, and would be written as nothing.
+            _ => PathAndQuery::from_static("/"),
+        };
         let trailers = lists_trailers(&parts.headers);
         strip(&mut parts.headers);
         parts.headers.remove(header::EXPECT);
@@ -521,13 +525,18 @@ impl Forward {
     fn respond(
         &self,
         client: &Client,
-        upstream: Response<Incoming>,
+        (upstream, held): (Response<Incoming>, Held),
         recorded: events::Request,
         (sent, since): (Arc<AtomicU64>, Instant),
-        permit: Option<OwnedSemaphorePermit>,
+        asked: Arc<AtomicBool>,
         (answers, gzip): (Option<Arc<Patterns>>, bool),
     ) -> Response<Body> {
         let (mut parts, body) = upstream.into_parts();
+        let answer = match parts.version {
+            // Whoever has not been sent everything may answer in the middle and say that it takes no more.
+            Version::HTTP_2 => Ends::Stream(asked),
+            _ => Ends::Body,
+        };
         neighbourly(&mut parts, client.h2);
         if let Some(answers) = &answers {
             body::exchange(&mut parts.headers, answers);
@@ -540,7 +549,7 @@ impl Forward {
             let received = Arc::clone(&received);
             move |whole: bool| {
                 // The connection may take another request.
-                drop(permit);
+                drop(held);
                 let event = events::response(
                     &intent,
                     &granted,
@@ -558,7 +567,7 @@ impl Forward {
         };
         Response::from_parts(
             parts,
-            Counted::new(body, received)
+            Counted::new(body, answer, received)
                 .inflated(gzip)
                 .exchange(answers)
                 .on_end(end)
@@ -627,6 +636,14 @@ impl From<Break> for Failure {
             Break::OtherMethod => Self::Ruled(ruled::Refusal::Override),
             Break::TooLong => Self::TooLong,
         }
+    }
+}
+
+/// An error with what it comes from: hyper's own words alone do not say what a server did.
+fn spelt_out(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", spelt_out(source)),
+        None => error.to_string(),
     }
 }
 

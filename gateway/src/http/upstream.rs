@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::rt::Executor as _;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use schema::net::Protocol;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
@@ -16,6 +17,7 @@ use super::body::Counted;
 use super::forward::Failure;
 use super::pool::{Pool, Use};
 use super::serve::Client;
+use super::tasks::Tasks;
 use crate::connection::record_dropped;
 use crate::dial::dial;
 use crate::limits;
@@ -67,7 +69,7 @@ impl One {
 
 struct Two {
     sender: http2::SendRequest<Counted>,
-    _driver: Driver,
+    tasks: Arc<Tasks>,
 }
 
 /// The task that moves a connection's bytes: it ends with whoever holds this.
@@ -83,8 +85,15 @@ impl Drop for Driver {
 pub struct Lease {
     what: Use,
     sender: Sender,
-    /// Kept until the response has been read.
-    permit: Option<OwnedSemaphorePermit>,
+    held: Held,
+}
+
+/// What is kept until the response has been read.
+#[derive(Default)]
+pub struct Held {
+    _permit: Option<OwnedSemaphorePermit>,
+    /// A connection that takes no more requests ends with the last that is under way on it.
+    _tasks: Option<Arc<Tasks>>,
 }
 
 enum Sender {
@@ -108,8 +117,8 @@ impl Lease {
     }
 
     /// What has to be kept until the response's end.
-    pub fn take_permit(&mut self) -> Option<OwnedSemaphorePermit> {
-        self.permit.take()
+    pub fn take_held(&mut self) -> Held {
+        std::mem::take(&mut self.held)
     }
 }
 
@@ -169,17 +178,19 @@ impl Upstreams {
             return Ok(Lease {
                 what,
                 sender: Sender::One(one),
-                permit,
+                held: Held {
+                    _permit: permit,
+                    _tasks: None,
+                },
             });
         }
-        let sender = self.connect(client, granted, entry, (&what, h2)).await?;
+        let (sender, tasks) = self.connect(client, granted, entry, (&what, h2)).await?;
         drop(first);
-        let permit = permit.filter(|_| matches!(sender, Sender::One(_)));
-        Ok(Lease {
-            what,
-            sender,
-            permit,
-        })
+        let held = Held {
+            _permit: permit.filter(|_| tasks.is_none()),
+            _tasks: tasks,
+        };
+        Ok(Lease { what, sender, held })
     }
 
     fn two(&self, what: &Use) -> Option<Lease> {
@@ -189,7 +200,10 @@ impl Upstreams {
         Some(Lease {
             what: what.clone(),
             sender: Sender::Two(two.sender.clone()),
-            permit: None,
+            held: Held {
+                _permit: None,
+                _tasks: Some(Arc::clone(&two.tasks)),
+            },
         })
     }
 
@@ -231,7 +245,7 @@ impl Upstreams {
         granted: &Granted,
         entry: &Entry,
         (what, h2): (&Use, bool),
-    ) -> Result<Sender, Failure> {
+    ) -> Result<(Sender, Option<Arc<Tasks>>), Failure> {
         let extra = if client.h2 && (!h2 || self.lock().speaks_one) {
             let extra = Arc::clone(&client.shared.extra);
             extra.acquire_owned().await.ok()
@@ -258,17 +272,20 @@ impl Upstreams {
             _ => Leg::Plain(dialled.stream),
         };
         if leg.is_h2() {
-            self.speak_two(leg, what).await
+            let (sender, tasks) = self.speak_two(leg, what).await?;
+            Ok((sender, Some(tasks)))
         } else {
             if h2 {
                 self.lock().speaks_one = true;
             }
-            speak_one(leg, extra).await
+            Ok((speak_one(leg, extra).await?, None))
         }
     }
 
-    async fn speak_two(&self, leg: Leg, what: &Use) -> Result<Sender, Failure> {
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    async fn speak_two(&self, leg: Leg, what: &Use) -> Result<(Sender, Arc<Tasks>), Failure> {
+        let tasks = Tasks::default();
+        let starter = tasks.starter();
+        let (sender, connection) = http2::Builder::new(starter.clone())
             .timer(TokioTimer::new())
             .max_header_list_size(limits::HTTP_RESPONSE_HEAD as u32)
             .max_send_buf_size(limits::H2_SEND_BUFFER)
@@ -277,16 +294,17 @@ impl Upstreams {
             .handshake(TokioIo::new(leg))
             .await
             .map_err(Failure::Upstream)?;
-        let driver = tokio::spawn(async move {
+        starter.execute(async move {
             // Its error comes out of the requests that were under way.
             let _ = connection.await;
         });
+        let tasks = Arc::new(tasks);
         let two = Two {
             sender: sender.clone(),
-            _driver: Driver(driver.abort_handle()),
+            tasks: Arc::clone(&tasks),
         };
         self.lock().twos.push((what.clone(), two));
-        Ok(Sender::Two(sender))
+        Ok((Sender::Two(sender), tasks))
     }
 
     /// Takes a connection back whose response began in good order: it takes another request once that was read.

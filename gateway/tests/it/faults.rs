@@ -11,8 +11,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::harness::*;
+use crate::harness::{PolicyBuilder, upstream};
 use crate::https::{NAME, Scene, Seen, World, speak};
+use crate::two::{PREFACE, frame};
 
 /// How a server answers the first request of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -192,15 +193,6 @@ async fn what_is_without_end_is_given_up_with_the_one_who_asked() {
     }
 }
 
-/// A frame of HTTP/2 (RFC 9113, 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut out = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    out.extend([kind, flags]);
-    out.extend(stream.to_be_bytes());
-    out.extend(payload);
-    out
-}
-
 /// The head of a GET for / (RFC 7541, A): four fields, the authority spelt out.
 fn head(port: u16) -> Vec<u8> {
     let authority = format!("{NAME}:{port}");
@@ -256,7 +248,7 @@ async fn a_flood_of_frames_ends_its_own_connection_or_nothing() {
         "empty-data",
     ] {
         let mut stream = speak(&scene, b"h2").await;
-        let mut preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        let mut preface = PREFACE.to_vec();
         preface.extend(frame(4, 0, 0, &[]));
         stream.write_all(&preface).await.unwrap();
         let (mut read, mut write) = tokio::io::split(stream);

@@ -11,6 +11,7 @@ mod credentials;
 mod differential;
 mod dns;
 mod faults;
+mod faults_two;
 mod frames;
 mod harness;
 mod http;
