@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use audit::{Kind, Verdict};
 use schema::net::Protocol;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::*;
@@ -51,7 +51,10 @@ pub async fn answering(answer: &'static str) -> (u16, Heard) {
 }
 
 /// One request as it came, head and body.
-pub async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+pub async fn read_request(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+) -> Option<String> {
     loop {
         let text = String::from_utf8_lossy(buffer).into_owned();
         if let Some((head, rest)) = text.split_once("\r\n\r\n") {

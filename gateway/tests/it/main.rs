@@ -23,6 +23,7 @@ mod relay;
 mod ruled;
 mod sandboxed;
 mod smuggling;
+mod smuggling_two;
 mod speed;
 mod tls;
 mod two;
