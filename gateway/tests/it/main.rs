@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod asked;
+mod bodies;
 mod ceilings;
 mod channel;
 mod corpus;

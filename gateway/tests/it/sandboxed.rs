@@ -152,7 +152,7 @@ fn a_descriptor_that_is_not_there_is_refused() {
 }
 
 /// The binary, with these descriptors as its channel and its lanes.
-fn gateway_on(fds: &[i32]) -> Command {
+pub fn gateway_on(fds: &[i32]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_agentcontainer-gateway"));
     command.stderr(Stdio::piped());
     for at in 0..fds.len() {
@@ -174,7 +174,7 @@ fn gateway_on(fds: &[i32]) -> Command {
     command
 }
 
-fn resident(pid: u32) -> u64 {
+pub fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.unwrap().split_whitespace().next().unwrap();
