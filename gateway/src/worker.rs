@@ -98,7 +98,8 @@ impl Worker {
         let (end, ended) = oneshot::channel();
         std::thread::Builder::new()
             .name("gateway".to_owned())
-            .stack_size(512 * 1024)
+            // What is built without optimisation takes more than half of it for one request over TLS.
+            .stack_size(1024 * 1024)
             .spawn(move || {
                 let Err(error) = runtime.block_on(work(lane, received));
                 let _ = end.send(error);
