@@ -1,5 +1,6 @@
 //! Every bound of the gateway in one place: SPEC's bounds table is written from here. Sizes and counts have a test at n
-//! and n+1 unless their comment says why not; deadlines have none of their own, for nobody waits that long.
+//! and n+1 unless their comment says why not; of deadlines those of a ClientHello, of a handshake with a client, of a dial, of a
+//! request's head, of DNS over TCP and of connections at rest, by a clock that the test moves (`deadlines`).
 //! A bound that is reached means refusal, never a fall-back to carrying bytes unread.
 
 use std::time::Duration;

@@ -9,6 +9,7 @@ mod corpus;
 mod cost;
 mod credential_life;
 mod credentials;
+mod deadlines;
 mod differential;
 mod dns;
 mod faults;

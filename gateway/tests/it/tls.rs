@@ -19,7 +19,7 @@ fn rule(port: u16) -> PolicyBuilder {
 }
 
 /// A ClientHello as openssl sends it, caught on loopback.
-async fn hello(name: Option<&str>) -> Vec<u8> {
+pub async fn hello(name: Option<&str>) -> Vec<u8> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut command = Command::new("openssl");
     command.args([
