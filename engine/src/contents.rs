@@ -20,7 +20,7 @@ use crate::image::Image;
 use crate::npm;
 use crate::request::LABEL_VERSION;
 use crate::trust::places::{self, BUNDLES, Found, KEYSTORES};
-use crate::trust::{self, InImage, pem};
+use crate::trust::{self, InImage, hashed, pem};
 use crate::{Engine, EngineError};
 
 /// The largest passwd or group file that is read, in bytes; a longer one is cut there.
@@ -270,6 +270,16 @@ impl Look<'_> {
                 found.keystores.insert((*path).to_owned(), lies_at);
             }
         }
+        for path in hashed::DIRECTORIES {
+            let Some(lies_at) = self.follow_to(path, Found::Directory).await? else {
+                continue;
+            };
+            // What is a link or a directory there is somebody's, and leads somewhere else.
+            let file = format!("{lies_at}/{}", hashed::file());
+            if matches!(self.look(&file).await?, Found::File | Found::Other) {
+                found.directories.insert(lies_at);
+            }
+        }
         for der in certificates.into_certificates() {
             pem::write(&mut found.pem, &der);
         }
@@ -281,37 +291,38 @@ impl Look<'_> {
     }
 
     async fn follow(&mut self, path: &str) -> Result<Option<String>, EngineError> {
-        let Self {
-            engine,
-            container,
-            known,
-            runnable,
-        } = self;
-        places::follow(path, async |path: &str| {
-            if let Some(found) = known.get(path) {
-                return Ok(found.clone());
-            }
-            let options = ContainerArchiveInfoOptionsBuilder::default()
-                .path(path)
-                .build();
-            let found = match engine
-                .docker
-                .get_container_archive_info(container, Some(options))
-                .await
-            {
-                Ok(stat) => {
-                    if stat.file_mode & 0o111 != 0 {
-                        runnable.insert(path.to_owned());
-                    }
-                    kind(stat.file_mode, stat.link_target)
+        self.follow_to(path, Found::File).await
+    }
+
+    async fn follow_to(
+        &mut self,
+        path: &str,
+        wanted: Found,
+    ) -> Result<Option<String>, EngineError> {
+        places::follow(path, wanted, async |path: &str| self.look(path).await).await
+    }
+
+    async fn look(&mut self, path: &str) -> Result<Found, EngineError> {
+        if let Some(found) = self.known.get(path) {
+            return Ok(found.clone());
+        }
+        let options = ContainerArchiveInfoOptionsBuilder::default()
+            .path(path)
+            .build();
+        let docker = &self.engine.docker;
+        let asked = docker.get_container_archive_info(&self.container, Some(options));
+        let found = match asked.await {
+            Ok(stat) => {
+                if stat.file_mode & 0o111 != 0 {
+                    self.runnable.insert(path.to_owned());
                 }
-                Err(e) if is_missing(&e) => Found::Other,
-                Err(e) => return Err(EngineError::api("look at a file of the image")(e)),
-            };
-            known.insert(path.to_owned(), found.clone());
-            Ok(found)
-        })
-        .await
+                kind(stat.file_mode, stat.link_target)
+            }
+            Err(e) if is_missing(&e) => Found::Other,
+            Err(e) => return Err(EngineError::api("look at a file of the image")(e)),
+        };
+        self.known.insert(path.to_owned(), found.clone());
+        Ok(found)
     }
 }
 

@@ -2,6 +2,7 @@
 //! image's own certificates and the session's, mounted read-only over the image's bundles and at one place of ours. They
 //! are there, empty, before the container is made, and are completed once the session is open and before anything runs.
 
+pub mod hashed;
 pub mod keystore;
 pub mod pem;
 pub mod places;
@@ -44,6 +45,8 @@ pub struct InImage {
     pub bundles: BTreeMap<String, String>,
     /// The same for stores of JVMs.
     pub keystores: BTreeMap<String, String>,
+    /// Directories of hashed names, where their links end.
+    pub directories: BTreeSet<String>,
     /// All of the bundles' certificates, each once.
     pub pem: String,
 }
@@ -72,11 +75,15 @@ pub fn prepare(
         source: source(&dir),
         target: TARGET.to_owned(),
     });
-    let bundles = image.bundles.values().map(|path| (path, BUNDLE));
-    let keystores = image.keystores.values().map(|path| (path, KEYSTORE));
+    let owned = |path: &String, file| (path.clone(), file);
+    let bundles = image.bundles.values().map(|path| owned(path, BUNDLE));
+    let keystores = image.keystores.values().map(|path| owned(path, KEYSTORE));
+    // A file that the image need not have: the engine makes one in the container's own layer to mount over.
+    let hashed = image.directories.iter();
+    let hashed = hashed.map(|path| (format!("{path}/{}", hashed::file()), CA));
     let mut seen = BTreeSet::new();
-    for (path, file) in bundles.chain(keystores) {
-        if !seen.insert(path) {
+    for (path, file) in bundles.chain(keystores).chain(hashed) {
+        if !seen.insert(path.clone()) {
             continue;
         }
         let mount = Mount::Trust {
@@ -211,6 +218,7 @@ mod tests {
                 "/etc/java/cacerts".to_owned(),
             )]
             .into(),
+            directories: ["/etc/ssl/certs".to_owned()].into(),
             pem: String::new(),
         };
         pem::write(&mut image.pem, &der(1));
@@ -243,6 +251,7 @@ mod tests {
             ("trust/bundle.pem", "/etc/ssl/certs/ca-certificates.crt"),
             ("trust/bundle.pem", "/data/ca.pem"),
             ("trust/cacerts.p12", "/etc/java/cacerts"),
+            ("trust/ca.pem", "/etc/ssl/certs/06a0de29.0"),
         ]
         .map(|(source, target)| (source.to_owned(), target.to_owned()));
         assert_eq!(mounts, expected);
@@ -257,7 +266,7 @@ mod tests {
             volume("/etc/ssl/certs/ca-certificates.crt"),
         ];
         let told = prepare(dir.path(), &image(), &others, Doing::Look).unwrap();
-        assert_eq!(told.mounts.len(), 2);
+        assert_eq!(told.mounts.len(), 3);
         assert_eq!(told.notes.len(), 2, "{:?}", told.notes);
         assert!(
             !dir.path().join(DIRECTORY).exists(),

@@ -10,6 +10,10 @@ use thiserror::Error;
 /// Longest id in bytes.
 pub const MAX_SESSION_ID_BYTES: usize = 32;
 
+/// What the certificate authority of every session calls itself (its common name): OpenSSL finds an authority by a hash of that, which
+/// has to be known before there is a certificate. Small letters and single blanks, as the hash has them.
+pub const AUTHORITY: &str = "agentcontainer session";
+
 /// `[a-z0-9_]{1,32}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(Box<str>);

@@ -17,6 +17,8 @@ mod credentials;
 mod github;
 #[path = "e2e_network/inspection.rs"]
 mod inspection;
+#[path = "e2e_network/layouts.rs"]
+mod layouts;
 #[path = "e2e_network/packages.rs"]
 mod packages;
 #[path = "e2e_network/proxied.rs"]

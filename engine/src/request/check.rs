@@ -233,8 +233,8 @@ impl CreateRequest {
         Ok(())
     }
 
-    /// The directory of trust files at its one place, or one of two files in it over a file of the image's, which no other
-    /// mount has to do with.
+    /// The directory of trust files at its one place, or a file of it over one of the image's, or where OpenSSL looks for it, which no
+    /// other mount has to do with.
     fn check_trust(&self, source: &str, mount: &Mount) -> Result<(), Violation> {
         check_session(source, self.session.as_str())?;
         let target = mount.target();
@@ -243,6 +243,13 @@ impl CreateRequest {
             .map(|(_, file)| file);
         let good = match file {
             Some("") => target == trust::TARGET,
+            Some(file) if file.strip_prefix('/') == Some(trust::CA) => {
+                let name = trust::hashed::file();
+                let named = target
+                    .rsplit_once('/')
+                    .is_some_and(|(_, last)| last == name);
+                named && mount.is_apart(&self.mounts)
+            }
             Some(file) => {
                 let known = [trust::BUNDLE, trust::KEYSTORE];
                 let known = known.into_iter().any(|k| file.strip_prefix('/') == Some(k));

@@ -75,7 +75,8 @@ fn sequence(parts: &[&[u8]]) -> Vec<u8> {
     tagged(0x30, &parts.concat())
 }
 
-fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
+/// DER's tag, length and content.
+pub(super) fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
     match u8::try_from(content.len()) {
         Ok(short @ 0..0x80) => out.push(short),

@@ -13,8 +13,12 @@ pub const BUNDLES: &[&str] = &[
     "/var/lib/ca-certificates/ca-bundle.pem",
     "/etc/ssl/certs/ca-bundle.crt",
 ];
-/// The JVM's: Debian and Alpine, Fedora and RHEL.
-pub const KEYSTORES: &[&str] = &["/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts"];
+/// The JVM's: Debian and Alpine, Fedora and RHEL, SUSE.
+pub const KEYSTORES: &[&str] = &[
+    "/etc/ssl/certs/java/cacerts",
+    "/etc/pki/java/cacerts",
+    "/var/lib/ca-certificates/java-cacerts",
+];
 
 /// Names looked at until a path must have ended.
 pub const MAX_STEPS: usize = 64;
@@ -31,10 +35,11 @@ pub enum Found {
     Other,
 }
 
-/// Where `path` ends, if that is a regular file and within [`MAX_STEPS`]. `look` is asked with paths that have no link in
-/// front of their last name.
+/// Where `path` ends, if that is what is wanted, a file or a directory, and within [`MAX_STEPS`]. `look` is asked with paths that
+/// have no link in front of their last name.
 pub async fn follow<E>(
     path: &str,
+    wanted: Found,
     mut look: impl AsyncFnMut(&str) -> Result<Found, E>,
 ) -> Result<Option<String>, E> {
     if !path.starts_with('/') {
@@ -58,7 +63,7 @@ pub async fn follow<E>(
             return Ok(None);
         }
         match look(&here).await? {
-            Found::File => return Ok(left.is_empty().then_some(here)),
+            found if left.is_empty() && found == wanted => return Ok(Some(here)),
             Found::Directory => {}
             Found::Link(to) if to.len() <= MAX_PATH => {
                 if to.starts_with('/') {
@@ -73,7 +78,7 @@ pub async fn follow<E>(
                     return Ok(None);
                 }
             }
-            Found::Link(_) | Found::Other => return Ok(None),
+            Found::Link(_) | Found::File | Found::Other => return Ok(None),
         }
     }
     Ok(None)
@@ -95,6 +100,15 @@ mod tests {
     use std::convert::Infallible;
 
     fn followed(links: &[(&str, &str)], files: &[&str], path: &str) -> Option<String> {
+        followed_to(Found::File, links, files, path)
+    }
+
+    fn followed_to(
+        wanted: Found,
+        links: &[(&str, &str)],
+        files: &[&str],
+        path: &str,
+    ) -> Option<String> {
         let links: BTreeMap<_, _> = links.iter().copied().collect();
         let look = async |path: &str| -> Result<Found, Infallible> {
             let below = format!("{path}/");
@@ -112,7 +126,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
-        runtime.block_on(follow(path, look)).unwrap()
+        runtime.block_on(follow(path, wanted, look)).unwrap()
     }
 
     #[test]
@@ -155,6 +169,21 @@ mod tests {
         ] {
             assert_eq!(followed(fedora, files, none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn a_path_is_followed_to_the_directory_it_ends_at() {
+        let suse = &[("/etc/ssl/certs", "../../var/lib/ca-certificates/pem")];
+        let files = &["/var/lib/ca-certificates/pem/one.pem"];
+        let directory = |path: &str| followed_to(Found::Directory, suse, files, path);
+        for path in ["/etc/ssl/certs", "/etc/ssl/certs/"] {
+            let found = directory(path);
+            assert_eq!(found.as_deref(), Some("/var/lib/ca-certificates/pem"));
+        }
+        for none in [files[0], "/etc/ssl/certs/one.pem", "/etc/pki/tls/certs"] {
+            assert_eq!(directory(none), None, "{none}");
+        }
+        assert_eq!(followed(suse, files, "/etc/ssl/certs"), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey};
+use schema::session::AUTHORITY;
 use time::OffsetDateTime;
 
 use crate::limits;
@@ -100,10 +101,9 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let serial = serial()?;
         params.distinguished_name = DistinguishedName::new();
-        let id: String = serial[..4].iter().map(|b| format!("{b:02x}")).collect();
         params
             .distinguished_name
-            .push(DnType::CommonName, format!("agentcontainer session {id}"));
+            .push(DnType::CommonName, AUTHORITY);
         params.serial_number = Some(SerialNumber::from_slice(&serial));
         let certificate = params.self_signed(&key)?.der().clone();
         let issuer = Issuer::new(params, key);
@@ -314,7 +314,22 @@ mod tests {
     }
 
     #[test]
-    fn authorities_have_nothing_in_common_and_show_no_key() {
+    fn every_authority_has_the_one_name_that_it_is_looked_for_by() {
+        // A sequence of one set of one attribute: commonName, UTF8String (RFC 5280, 4.1.2.4), as OpenSSL hashes it.
+        let text = AUTHORITY.as_bytes();
+        let length = u8::try_from(text.len()).unwrap();
+        let mut name = vec![0x30, length + 11, 0x31, length + 9, 0x30, length + 7];
+        name.extend([0x06, 3, 0x55, 4, 3, 0x0c, length]);
+        name.extend(text);
+        let authority = Authority::new(Lives::default()).unwrap();
+        let der = authority.certificate();
+        // As issuer and as subject.
+        let named = der.windows(name.len()).filter(|part| *part == name);
+        assert_eq!(named.count(), 2);
+    }
+
+    #[test]
+    fn authorities_have_nothing_but_their_name_in_common_and_show_no_key() {
         let (one, other) = (
             Authority::new(Lives::default()).unwrap(),
             Authority::new(Lives::default()).unwrap(),

@@ -11,6 +11,8 @@ use serde_json::json;
 const TRUST: &str = "/run/agentcontainer/trust";
 /// The image's own.
 const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Where OpenSSL looks for it in the image's directory of hashed names.
+const HASHED: &str = "/etc/ssl/certs/06a0de29.0";
 const VARIABLES: [(&str, &str); 11] = [
     ("SSL_CERT_FILE", "bundle.pem"),
     ("CURL_CA_BUNDLE", "bundle.pem"),
@@ -61,6 +63,7 @@ fn the_sessions_certificate_is_beside_the_images_own_wherever_they_are_looked_fo
     let all: BTreeSet<String> = images.union(&own).cloned().collect();
     assert!(file(&format!("{TRUST}/bundle.pem")) == all);
     assert!(file(BUNDLE) == all);
+    assert_eq!(file(HASHED), own);
 
     // As the JVM has it, told by name and by itself.
     for options in [
@@ -87,7 +90,7 @@ fn nobody_inside_changes_what_is_trusted() {
     for user in ["agent", "root"] {
         let workspace = Workspace::new().key("containerUser", json!(user));
         let out = workspace.inside(&format!(
-            "for file in {TRUST}/bundle.pem {TRUST}/ca.pem {TRUST}/cacerts.p12 {BUNDLE} /etc/ssl/certs/java/cacerts; do
+            "for file in {TRUST}/bundle.pem {TRUST}/ca.pem {TRUST}/cacerts.p12 {BUNDLE} {HASHED} /etc/ssl/certs/java/cacerts; do
                cat $file >/dev/null && echo read $file
                {{ echo x >>$file || rm -f $file || mv -f $file /tmp/moved || ln -sf /dev/null $file || chmod 666 $file; }} 2>/dev/null && echo CHANGED $file
              done
@@ -96,7 +99,7 @@ fn nobody_inside_changes_what_is_trusted() {
         ));
         assert_eq!(
             out.stdout.matches("read ").count(),
-            5,
+            6,
             "{user}: {}{}",
             out.stdout,
             out.stderr

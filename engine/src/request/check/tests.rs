@@ -211,6 +211,7 @@ fn trust_files_are_the_sessions_own_and_go_to_their_places() {
         ("trust", "/run/agentcontainer/trust"),
         ("trust/bundle.pem", bundle),
         ("trust/cacerts.p12", "/etc/pki/java/cacerts"),
+        ("trust/ca.pem", "/etc/ssl/certs/06a0de29.0"),
     ] {
         assert_eq!(trust(&format!("{OURS}/{file}"), target), Ok(()), "{file}");
     }
@@ -219,6 +220,10 @@ fn trust_files_are_the_sessions_own_and_go_to_their_places() {
         ("trust", "/run/agentcontainer/other"),
         ("trust", "/run/agentcontainer"),
         ("trust/ca.pem", bundle),
+        ("trust/ca.pem", "/etc/ssl/certs/06a0de29.1"),
+        ("trust/ca.pem", "/workspaces/project/06a0de29.0"),
+        ("trust/ca.pem", "/proc/06a0de29.0"),
+        ("trust/bundle.pem", "/proc/06a0de29.0"),
         ("trust/../passwd", bundle),
         ("trust/x/bundle.pem", bundle),
         ("trustbundle.pem", bundle),
