@@ -12,6 +12,7 @@ pub mod peer;
 pub mod place;
 pub mod receiver;
 pub mod registry;
+pub mod scripted;
 pub mod services;
 pub mod sigstore;
 pub mod workspace;

@@ -19,6 +19,8 @@ mod github;
 mod inspection;
 #[path = "e2e_network/layouts.rs"]
 mod layouts;
+#[path = "e2e_network/logins.rs"]
+mod logins;
 #[path = "e2e_network/packages.rs"]
 mod packages;
 #[path = "e2e_network/proxied.rs"]

@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 
 use crate::standard::{name, standard, workspace};
 
-fn value() -> String {
+pub fn value() -> String {
     let random = token("").replace(|c: char| !c.is_ascii_alphanumeric(), "");
     format!("ghp_{:Z<36}", format!("{random}AbCdEfGhIjKlMnOpQrStUvWx"))
 }
 
 /// A workspace that was granted a credential for the host from this source.
-fn granted(host: &str, source: &str) -> Workspace {
+pub fn granted(host: &str, source: &str) -> Workspace {
     let workspace = workspace()
         .allow(&[host])
         .credential("github", json!({ "hosts": [host], "env": "GITHUB_TOKEN" }));
@@ -32,7 +32,7 @@ fn granted(host: &str, source: &str) -> Workspace {
     workspace
 }
 
-fn curl(host: &str) -> String {
+pub fn curl(host: &str) -> String {
     format!(
         "curl -s -o /dev/null -w '%{{http_code}}' --max-time 30 -H \"Authorization: Bearer $GITHUB_TOKEN\" https://{host}/hello"
     )
@@ -46,7 +46,7 @@ fn run(workspace: &Workspace, host: &str, env: &[(&str, &str)]) -> Outcome {
 }
 
 #[track_caller]
-fn arrived(host: &str, value: &str) {
+pub fn arrived(host: &str, value: &str) {
     let heard = standard().requests(host);
     let fields: Vec<&str> = heard.iter().map(field).collect();
     assert_eq!(fields, [format!("Bearer {value}")]);

@@ -16,7 +16,7 @@ pub struct Standard {
 pub fn standard() -> &'static Standard {
     static STANDARD: OnceLock<Standard> = OnceLock::new();
     STANDARD.get_or_init(|| {
-        let ca = Authority::for_names(&["*.std.test", "github.com", "*.github.com"]);
+        let ca = Authority::for_names(&["*.std.test", "github.com", "*.github.com", "localhost"]);
         let root = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
         Standard {
             http: Web::start(rig().bridge, 80, None, Some(root)),
