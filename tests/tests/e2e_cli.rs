@@ -17,6 +17,8 @@ mod hardening;
 mod life;
 #[path = "e2e_cli/limits.rs"]
 mod limits;
+#[path = "e2e_cli/lines.rs"]
+mod lines;
 #[path = "e2e_cli/machines.rs"]
 mod machines;
 #[path = "e2e_cli/network_record.rs"]

@@ -450,11 +450,116 @@ impl Screen {
         }
     }
 
+    /// Waits until these words are there.
+    fn shows(&self, words: &str) {
+        let began = Instant::now();
+        while !self.text().contains(words) {
+            assert!(
+                began.elapsed() < DEADLINE,
+                "no {words:?} in {:?}",
+                self.text()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn after_last(&self, words: &str) -> String {
         let text = self.text();
         let (_, after) = text.rsplit_once(words).unwrap();
         after.to_owned()
     }
+}
+
+#[test]
+fn who_follows_sees_what_comes_and_what_becomes_of_it_until_they_have_enough() {
+    let host = name();
+    let workspace = workspace().host(&host, rig().bridge).rules(&json!([
+        { "host": host, "ports": [443], "action": "ask" },
+    ]));
+    let (name, other) = (token("f"), token("g"));
+    let (session, beside) = (workspace.session(&name), workspace.session(&other));
+    let follow = |words: &[&str]| {
+        let mut child = workspace.spawn(&[&["approvals", "--follow"], words].concat());
+        let screen = Screen::of(child.stdout.take().unwrap());
+        (child, screen)
+    };
+    let ask = |session: &Session<'_>, n: u32| {
+        begin(session, &curl(&format!("https://{host}/bytes/{n}"), ""))
+    };
+    // One of every session, for a person, and two of this one: who comes first sees nothing yet, who comes later what waits by then.
+    let (all, shown) = follow(&[]);
+    let (own, told) = follow(&["--json", &name]);
+    std::thread::sleep(A_WHILE);
+    assert_eq!(told.text(), "");
+    let first = ask(&session, 1);
+    let one = asked(&session, 1).remove(0);
+    shown.shows(&format!("{}  ", id(&one)));
+    shown.shows(&format!("what  {host}:443 https GET /bytes/1\n"));
+    told.shows(id(&one));
+    let (late, listed) = follow(&[&name]);
+    listed.shows("answer with `agentcontainer approve ID [--session]` or `agentcontainer deny ID`");
+    assert!(listed.text().starts_with(id(&one)), "{}", listed.text());
+    // What becomes of it: allowed, denied, given up by who asked, and asked elsewhere.
+    workspace.cli(&["approve", id(&one)]).status(0);
+    assert_eq!(end(first), "200");
+    let second = ask(&session, 2);
+    let two = asked(&session, 1).remove(0);
+    workspace.cli(&["deny", id(&two)]).status(0);
+    assert_eq!(end(second), "403 approval-denied");
+    let gives_up = curl(&format!("https://{host}/bytes/3"), "--max-time 5");
+    let third = begin(&session, &format!("{gives_up}; true"));
+    let three = asked(&session, 1).remove(0);
+    end(third);
+    let fourth = ask(&beside, 4);
+    let four = asked(&beside, 1).remove(0);
+    workspace.cli(&["deny", id(&four)]).status(0);
+    end(fourth);
+    let last = ask(&session, 5);
+    let five = asked(&session, 1).remove(0);
+    workspace.cli(&["deny", id(&five)]).status(0);
+    end(last);
+    let became = [
+        (&one, "approval-allowed"),
+        (&two, "approval-denied"),
+        (&three, "approval-withdrawn"),
+        (&five, "approval-denied"),
+    ];
+    for screen in [&shown, &listed] {
+        for (question, how) in became {
+            screen.shows(&format!("{} is over: {how}\n", id(question)));
+        }
+    }
+    shown.shows(&format!("{} is over: approval-denied\n", id(&four)));
+    assert!(!listed.text().contains(id(&four)), "{}", listed.text());
+    // For machines a line each, in the order in which it was.
+    let of_the_last = || told.text().matches(id(&five)).count();
+    let began = Instant::now();
+    while of_the_last() < 2 {
+        assert!(began.elapsed() < DEADLINE, "{}", told.text());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let lines: Vec<Value> = told
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let expected = became
+        .iter()
+        .flat_map(|(question, how)| [(id(question), ""), (id(question), *how)]);
+    let said = lines.iter().map(|line| match line["open"]["id"].as_str() {
+        Some(open) => (open, ""),
+        None => (
+            line["gone"]["id"].as_str().unwrap(),
+            line["gone"]["how"].as_str().unwrap(),
+        ),
+    });
+    assert!(said.eq(expected), "{lines:#?}");
+    assert_eq!(lines[0]["open"]["target"], "/bytes/1");
+    for child in [all, own, late] {
+        outcome::signal(child.id(), "-TERM", false);
+        assert_eq!(outcome::wait(child, "approvals", DEADLINE).status, 143);
+    }
+    assert_eq!(standard().requests(&host).len(), 1);
 }
 
 #[test]
