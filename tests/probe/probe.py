@@ -839,10 +839,19 @@ def bind_synthetic(t):
 
 @attempt("X03")
 def gateway_directly(t):
-    """Addresses of the pool that were handed to nobody, and the gateway's own."""
+    """Addresses of the pool that were handed to nobody, and the gateway's own, at the ports that somebody listens at."""
+    at("look")
+    listening = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in open(table).read().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            if state == "0A":
+                listening.add(int(local.rsplit(":", 1)[1], 16))
+    if not listening:
+        raise OSError(errno.ENOENT, "")
     at("connect")
     for address in ("198.18.0.1", "198.18.0.0", "198.18.0.4", "198.18.77.77", "198.19.255.254"):
-        for port in (80, 443, 53, 8080, t["port"]):
+        for port in sorted({80, 443, 53, 8080, t["port"]} | listening):
             with socket.socket() as it:
                 it.settimeout(3)
                 try:

@@ -12,17 +12,9 @@ pub struct Attempt {
     /// As in the list of attempts; a suffix tells variants apart.
     pub id: &'static str,
     pub title: &'static str,
-    pub control: Control,
+    /// How it is shown to work without us: in a container of the test image with these further options of the engine.
+    pub control: &'static str,
     pub verdict: Verdict,
-}
-
-/// How the attempt is shown to work without us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    /// In a container of the test image with these further options of the engine.
-    Plain(&'static str),
-    /// Not to be shown on this machine, and why.
-    Impossible(&'static str),
 }
 
 /// Who says whether it worked.
@@ -48,7 +40,7 @@ pub struct Said {
 pub struct Line {
     pub id: String,
     pub title: String,
-    /// `works`, or why it cannot be shown here.
+    /// `works`, or how it is shown to.
     pub control: String,
     /// `stopped`, `LEAKED` or `works` (for what must go on working).
     pub outcome: String,

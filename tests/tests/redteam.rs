@@ -16,5 +16,7 @@ mod held;
 mod host;
 #[path = "redteam/list.rs"]
 mod list;
+#[path = "redteam/listener.rs"]
+mod listener;
 #[path = "redteam/singly.rs"]
 mod singly;

@@ -3,16 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use agentcontainer_tests::attempt::{Attempt, Control, Line, Said, Verdict, layer};
+use agentcontainer_tests::attempt::{Attempt, Line, Said, Verdict, layer};
+use agentcontainer_tests::docker::Plain;
 use agentcontainer_tests::peer::Raw;
 use agentcontainer_tests::place::token;
 use agentcontainer_tests::receiver::Receiver;
 use agentcontainer_tests::{Outcome, Workspace, docker, rig};
 use serde_json::{Value, json};
 
+use crate::host::wait_for;
 use crate::list::ATTEMPTS;
 
 /// What an attempt is to reach, and who would hear it.
@@ -35,32 +38,29 @@ struct Results {
 }
 
 const PROBE: &str = include_str!("../../probe/probe.py");
+/// Starts a program with a socket among its descriptors.
+const HANDS: &str = "#!/usr/bin/python3
+import os, socket, sys
+it = socket.socket()
+it.set_inheritable(True)
+os.execvp(sys.argv[1], sys.argv[1:])
+";
 
 /// The verdict about one attempt of the list.
 pub fn judge(id: &str) {
     let results = results();
     let attempt = ATTEMPTS.iter().find(|attempt| attempt.id == id).unwrap();
-    let control = match attempt.control {
-        Control::Impossible(why) => Err(why.to_owned()),
-        Control::Plain(_) => match works(
-            attempt,
-            &results.control[id],
-            &results.targets[id].control,
-            results,
-        ) {
-            true => Ok(()),
-            false => Err(format!(
-                "does not work on this machine: {:?}",
-                results.control[id]
-            )),
-        },
-    };
+    let plain = &results.control[id];
+    let proves = works(attempt, plain, &results.targets[id].control, results);
     let said = &results.governed[id];
     let leaked = works(attempt, said, &results.targets[id].governed, results);
     let line = Line {
         id: id.to_owned(),
         title: attempt.title.to_owned(),
-        control: control.clone().err().unwrap_or_else(|| "works".into()),
+        control: match proves {
+            true => "works".to_owned(),
+            false => format!("does not work on this machine: {plain:?}"),
+        },
         outcome: if leaked { "LEAKED" } else { "stopped" }.to_owned(),
         layer: if leaked {
             String::new()
@@ -70,9 +70,7 @@ pub fn judge(id: &str) {
     };
     line.record();
     assert!(!leaked, "{id} got out: {said:?}");
-    if let (Err(why), Control::Plain(_)) = (control, attempt.control) {
-        panic!("{id} proves nothing: its control {why}");
-    }
+    assert!(proves, "{id} proves nothing: its control is {plain:?}");
 }
 
 fn works(attempt: &Attempt, said: &Said, token: &str, results: &Results) -> bool {
@@ -145,20 +143,22 @@ fn make() -> Results {
 
     // What some attempts reach for in another container, where here they must find nothing.
     let listens = "import socket, time; a = socket.socket(); a.bind(('127.0.0.1', 7777)); a.listen(); b = socket.socket(socket.AF_UNIX); b.bind('\\0neighbour'); b.listen(); time.sleep(600)";
-    let neighbour = docker::Plain::start(&[], &["python3", "-c", listens]);
+    let neighbour = Plain::start(&[], &["python3", "-c", listens]);
     // Its socket is what one control finds.
     Workspace::new().cli(&["enforcer", "start"]);
+    let world = world(&targets);
     let mut by_options: BTreeMap<&str, Vec<&Attempt>> = BTreeMap::new();
     for attempt in ATTEMPTS {
-        if let Control::Plain(options) = attempt.control {
-            by_options.entry(options).or_default().push(attempt);
-        }
+        by_options.entry(attempt.control).or_default().push(attempt);
     }
     let mut control = BTreeMap::new();
     for (options, attempts) in by_options {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("probe.py"), PROBE).unwrap();
         std::fs::write(dir.path().join("batch.json"), batch(&attempts, false)).unwrap();
+        let hands = dir.path().join("hands");
+        std::fs::write(&hands, HANDS).unwrap();
+        std::fs::set_permissions(&hands, std::fs::Permissions::from_mode(0o755)).unwrap();
         let socket = rig().docker_host.trim_start_matches("unix://");
         let options = options
             .replace("BRIDGE", &bridge.to_string())
@@ -166,7 +166,8 @@ fn make() -> Results {
         let options = options
             .replace("ENGINE_SOCKET", socket)
             .replace("STATE", &rig().state.display().to_string())
-            .replace("NEIGHBOUR", &neighbour.id);
+            .replace("NEIGHBOUR", &neighbour.id)
+            .replace("WORLD", &world.id);
         let mount = format!("{}:/probe", dir.path().display());
         let mut words = vec!["run", "--rm", "--volume", &mount];
         let options: Vec<String> = options.split_whitespace_ascii();
@@ -236,6 +237,21 @@ fn make() -> Results {
         udp_lite,
         events,
     }
+}
+
+/// A container whose network has the addresses that are nobody's here; what is said at one of these attempts' ports is their receiver's.
+fn world(targets: &BTreeMap<&str, Target>) -> Plain {
+    let port = |id: &str| targets[id].receiver.port().to_string();
+    let (bridge, ports) = (rig().bridge.to_string(), ["N02g", "N04"].map(port));
+    let options = "--cap-add NET_ADMIN --sysctl net.ipv6.conf.all.disable_ipv6=0 --sysctl net.ipv6.conf.default.disable_ipv6=0";
+    let options: Vec<&str> = options.split(' ').collect();
+    let world = include_str!("../../probe/world.py");
+    let world = Plain::start(
+        &options,
+        &["python3", "-c", world, &bridge, &ports[0], &ports[1]],
+    );
+    wait_for(|| (docker::run(&["logs", &world.id]) == "up").then_some(()));
+    world
 }
 
 /// Words of an option string; a no-break space stands for a space within a word.
