@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use policy::{ProgramRight, ProgramRule};
 
-use super::enter::Inside;
+use super::enter::{Inside, Mount};
 use super::programs::{Place, directories, entry, places};
 use super::{FilesError, io_error, shown, sys};
 
@@ -158,20 +158,32 @@ fn unwritten(
 }
 
 /// What is on a mount besides the image is written by whoever may write there, also by a second name of the same file. In the image a write by
-/// one name makes a file of its own (overlayfs copies up).
+/// one name makes a file of its own (overlayfs copies up), also where a directory of it was made a mount to stay in its place.
 fn one_name(inside: &Inside, file: &Path) -> Result<(), FilesError> {
     let failed = || io_error("look at", shown(file));
     let open = |path: &Path| inside.open(path).map_err(failed());
-    let (found, root) = (open(file)?, open(Path::new(""))?);
+    let found = open(file)?;
     let names = sys::names(&found).map_err(failed())?;
+    if names < 2 {
+        return Ok(());
+    }
     let mount = |of| sys::mount_of(of).map_err(failed());
-    if names > 1 && mount(&found)?.id != mount(&root)?.id {
-        return Err(FilesError::Names {
+    let (on, root) = (mount(&found)?.id, mount(&open(Path::new(""))?)?.id);
+    match on == root || shows_the_images(&inside.mounts()?, on, root) {
+        true => Ok(()),
+        false => Err(FilesError::Names {
             path: shown(file),
             names,
-        });
+        }),
     }
-    Ok(())
+}
+
+/// Whether a mount, by its number, is of the image's own file system.
+fn shows_the_images(mounts: &[Mount], on: u64, root: u64) -> bool {
+    let listed = |id| mounts.iter().find(|mount| mount.id == id);
+    listed(on)
+        .zip(listed(root))
+        .is_some_and(|(on, root)| on.is_of(root))
 }
 
 /// What the kernel starts in place of a script, and what `env` does then; nothing for what is no script.
@@ -224,6 +236,40 @@ pub(super) fn text(file: &Path) -> Result<Vec<String>, FilesError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_the_image_that_is_a_mount_is_the_images_and_another_file_system_is_not() {
+        let mount = |id, device: &str, root: &str| Mount {
+            id,
+            parent: 0,
+            device: device.into(),
+            root: root.into(),
+            at: Vec::new(),
+            read_only: false,
+            noexec: false,
+            shared: false,
+            idmapped: false,
+        };
+        let mounts = [
+            mount(1, "0:50", "/"),
+            mount(2, "0:50", "/usr/bin"),
+            mount(3, "8:1", "/home/a/ws"),
+            mount(4, "0:51", "/usr/bin"),
+            // A root that is a directory on the disk of the workspace.
+            mount(5, "8:1", "/var/lib/engine/1"),
+        ];
+        for (on, root, expected) in [
+            (2, 1, true),
+            (3, 1, false),
+            (4, 1, false),
+            (3, 5, false),
+            (9, 1, false),
+            (2, 9, false),
+        ] {
+            let found = shows_the_images(&mounts, on, root);
+            assert_eq!(found, expected, "{on} in {root}");
+        }
+    }
 
     #[test]
     fn a_script_names_what_is_started_in_its_place_and_what_env_looks_for() {

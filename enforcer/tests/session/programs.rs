@@ -216,3 +216,34 @@ async fn rules_about_programs_do_not_change_while_a_session_runs() {
     session.set_policy(about(&["sudo"])).await.unwrap();
     session.close("test").await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_of_the_image_with_two_names_is_listed_beside_one_that_a_rule_is_about() {
+    use std::os::unix::fs::MetadataExt as _;
+    let case = Case::new("twon");
+    // On the root's own file system, as an image's programs are.
+    let image = tempfile::tempdir_in("/opt").unwrap();
+    let device = |path: &std::path::Path| std::fs::metadata(path).unwrap().dev();
+    assert_eq!(device(image.path()), device("/".as_ref()));
+    for name in ["tool", "other"] {
+        std::fs::copy("/usr/bin/printf", image.path().join(name)).unwrap();
+    }
+    std::fs::hard_link(image.path().join("tool"), image.path().join("tool-2")).unwrap();
+    std::fs::set_permissions(image.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let listed =
+        ["bash", "tool"].map(|name| json!({ "name": name, "origin": rule("x")["origin"] }));
+    // Its directory is kept in its place by that, as by a denial: a mount of its own.
+    let other = image.path().join("other");
+    let read_only = rule(other.to_str().unwrap());
+    let policy = parsed(json!({
+        "version": 1, "network": [{}], "gateway": {},
+        "files": { "readOnly": [read_only] },
+        "programs": { "allowed": listed },
+    }));
+    let session = open(&case.rig, &case.id, policy, 0).await;
+    let path = format!("{}:/usr/bin:/bin", image.path().display());
+    let script = r"exec 2>/dev/null; tool 'ran\n'; other 'OPEN\n'; id; true";
+    let text = said(&case.inside_with(&session, script, &[("PATH", path)]));
+    assert_eq!(text, "ran\n");
+    session.close("test").await.unwrap();
+}
