@@ -30,8 +30,9 @@ use std::path::{Path, PathBuf};
 use policy::{EffectivePolicy, FileRight, Files, ProgramRight, ProgramRule};
 
 pub use allowed::Allowed;
-pub use begun::Begun;
+pub use begun::{Aside, Begun};
 use enter::{Inside, Mount};
+use find::Missing;
 pub use noexec::NoExec;
 use plan::{Kind, Step};
 
@@ -84,6 +85,8 @@ pub enum FilesError {
     TooMuch { key: &'static str, path: String },
     #[error(transparent)]
     Table(#[from] table::TableError),
+    #[error("{path} has a name that is no text, or a `*` in one: the kernel's table takes neither")]
+    Unspelt { path: String },
     #[error(
         "the programs about files are attached, and the kernel does not ask them: `bpf` is not in its list of LSMs (lsm=… on its command line)"
     )]
@@ -162,6 +165,15 @@ pub enum FilesError {
         #[source]
         source: io::Error,
     },
+}
+
+// === impl FilesError ===
+
+impl FilesError {
+    /// It is what the kernel's table cannot take.
+    fn is_the_tables(&self) -> bool {
+        matches!(self, Self::Table(_) | Self::Unspelt { .. })
+    }
 }
 
 fn io_error(call: &'static str, path: impl Into<String>) -> impl FnOnce(io::Error) -> FilesError {
@@ -331,8 +343,12 @@ pub fn hold(
         });
     }
     let inside = Inside::of(pid, network)?;
-    let may_be_missing = when == When::Again || later == Later::Lsm;
-    let mut all = find::all(&inside, rules, may_be_missing)?;
+    let missing = match (when, later) {
+        (When::Again, _) => Missing::May,
+        (When::Start, Later::Lsm) => Missing::WhereTold,
+        (When::Start, Later::Nobody) => Missing::MayNot,
+    };
+    let mut all = find::all(&inside, rules, missing)?;
     let mut gone = 0;
     for (right, places) in programs.all() {
         let (found, missing) = programs::at(&inside, places, right, when)?;
@@ -456,10 +472,14 @@ pub fn namespace(pid: u32, network: (u64, u64)) -> Result<File, FilesError> {
     Ok(Inside::of(pid, network)?.into_namespace())
 }
 
-/// Whether the programs' table can say what a policy says of files, before there is a container to say it in.
+/// Whether the programs' table can say what a policy says of files and mounts do not carry, before there is a container to say it in.
 pub fn fits(policy: &EffectivePolicy) -> Result<(), table::TableError> {
+    if !policy.is_beyond_mounts() {
+        return Ok(());
+    }
     let folder = ["workspaces", "workspace"].map(str::to_owned);
-    Table::new(&begun::named(policy, &folder), false).map(drop)
+    let (rules, _) = begun::named(policy, &folder);
+    Table::new(&rules, false).map(drop)
 }
 
 /// Opens a directory in there, for the kernel to be asked whether it asked the programs about it.

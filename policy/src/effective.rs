@@ -334,9 +334,15 @@ impl EffectivePolicy {
         found
     }
 
-    /// Whether some of it is for LSM programs, where the kernel takes such.
+    /// Whether some of it is for LSM programs, where the kernel takes such: any rule about files or programs, also one that mounts carry.
     pub fn wants_lsm(&self) -> bool {
-        self.files.is_about_later() || self.programs.allowed.is_some() || self.secrets.are_gated()
+        !self.files.is_empty() || self.programs.has_rules() || self.secrets.are_gated()
+    }
+
+    /// Whether some of it is more than mounts carry.
+    pub fn is_beyond_mounts(&self) -> bool {
+        let files = self.files.beyond_mounts().next().is_some();
+        files || self.programs.allowed.is_some() || self.secrets.are_gated()
     }
 
     /// The same with nobody asked, where somebody says so.

@@ -127,6 +127,11 @@ impl Programs {
         self.allowed.is_some() && self.require_approval.is_none()
     }
 
+    /// Whether it lists or denies any program, ceilings aside.
+    pub fn has_rules(&self) -> bool {
+        self.allowed.is_some() || !self.denied.is_empty()
+    }
+
     /// Whether it says nothing about any program.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

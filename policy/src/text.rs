@@ -144,12 +144,15 @@ pub fn requests(requests: &Requests) -> String {
     words
 }
 
+/// What carries what mounts can carry.
+const MOUNTS: &str = "mounts, and BPF LSM where it is there";
+
 /// A rule about files, with what carries it.
 pub fn file(right: FileRight, rule: &FileRule) -> String {
     let entry = format!("{} \"{}\"", rule.key(right), rule.path);
     let layer = match rule.path.is_glob() {
         true => "BPF LSM, and mounts for what is there",
-        false => "mounts",
+        false => MOUNTS,
     };
     format!("{} ({layer})", said(entry, rule.organisation.as_deref()))
 }
@@ -160,7 +163,7 @@ pub fn program(right: ProgramRight, rule: &ProgramRule) -> String {
     let entry = said(entry, rule.organisation.as_deref());
     match right {
         ProgramRight::Allowed => format!("{entry} (BPF LSM or tracepoint)"),
-        ProgramRight::Denied => format!("{entry} (mounts)"),
+        ProgramRight::Denied => format!("{entry} ({MOUNTS})"),
     }
 }
 

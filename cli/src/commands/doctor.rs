@@ -279,7 +279,7 @@ fn enforcer_checks(findings: &mut Findings, sidecar: &Sidecar, status: &v1::Stat
         "files",
         Some(true),
         match lsm {
-            true => "carried by mounts and BPF LSM: also what comes later",
+            true => "carried by mounts and BPF LSM: every rule, also about what comes later",
             false => "carried by mounts: rules about what is there when a session starts; patterns need BPF LSM, or files = \"mounts\" in config.toml",
         },
         None,
@@ -287,7 +287,9 @@ fn enforcer_checks(findings: &mut Findings, sidecar: &Sidecar, status: &v1::Stat
     for capability in &status.capabilities {
         // Rules need these, and a start that has any is refused without them.
         let by = match capability.name.as_str() {
-            "lsm" => Some("patterns about files need it"),
+            "lsm" => Some(
+                "patterns about files need it, and what replaces a file while a session runs is open for a moment without it",
+            ),
             "starts" if lsm => Some("BPF LSM does what it is for"),
             "starts" => Some("`allowedBinaries` needs it"),
             _ => None,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -224,10 +224,7 @@ pub(super) fn text(file: &Path) -> Result<Vec<String>, FilesError> {
     file.components()
         .map(|name| {
             let name = name.as_os_str().to_str().filter(|name| !name.contains('*'));
-            let name = name.ok_or_else(|| {
-                let error = io::Error::other("its name is no text, or has a `*`");
-                io_error("name", shown(file))(error)
-            })?;
+            let name = name.ok_or_else(|| FilesError::Unspelt { path: shown(file) })?;
             Ok(name.to_owned())
         })
         .collect()

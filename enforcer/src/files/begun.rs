@@ -3,14 +3,16 @@
 
 use std::path::PathBuf;
 
+use enforcer_common::files::MAX_NAME;
 use policy::{EffectivePolicy, FileRight};
 use serde::{Deserialize, Serialize};
 
 use super::allowed::{Allowed, text};
 use super::enter::Inside;
+use super::find::{self, Missing};
 use super::openers::Openers;
 use super::programs::Place;
-use super::table::{Rule, Say, Table};
+use super::table::{self, Rule, Say, Table};
 use super::{FilesError, mounted};
 
 /// The rules as they were when a container's init was released.
@@ -24,24 +26,74 @@ pub struct Begun {
     pub listed: bool,
     /// Something is denied or read-only by a rule of the policy's.
     pub ruled: bool,
+    #[serde(default)]
+    pub aside: Aside,
+}
+
+/// What of the rules mounts alone hold, because the table does not take it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Aside {
+    #[default]
+    Nothing,
+    /// Paths with a name that is too long.
+    Long(Vec<String>),
+    /// All of it, for this reason.
+    All(String),
+}
+
+/// What is found for the programs about files.
+pub struct Found {
+    pub begun: Begun,
+    pub table: Table,
+    pub allowed: Option<Allowed>,
 }
 
 // === impl Begun ===
 
 impl Begun {
     /// In the mount namespace of `pid`, where mounts hold already what they can: with what is masked there, and what may open secrets.
+    ///
+    /// # Errors
+    /// The table does not take what mounts do not carry, or what mounts carry is not there.
     pub fn find(
         pid: u32,
         network: (u64, u64),
         policy: &EffectivePolicy,
         masked: &[Place],
         openers: Option<&Openers>,
-    ) -> Result<(Self, Option<Allowed>), FilesError> {
+    ) -> Result<Found, FilesError> {
         let inside = Inside::of(pid, network)?;
+        match Self::whole(&inside, policy, masked, openers) {
+            Err(error) if error.is_the_tables() && !policy.is_beyond_mounts() => {
+                // What comes later only the table would hold.
+                find::all(&inside, &policy.files, Missing::MayNot)?;
+                let begun = Self {
+                    rules: Vec::new(),
+                    namespace: inside.namespace()?,
+                    listed: false,
+                    ruled: false,
+                    aside: Aside::All(error.to_string()),
+                };
+                Ok(Found {
+                    table: begun.table([])?,
+                    begun,
+                    allowed: None,
+                })
+            }
+            found => found,
+        }
+    }
+
+    fn whole(
+        inside: &Inside,
+        policy: &EffectivePolicy,
+        masked: &[Place],
+        openers: Option<&Openers>,
+    ) -> Result<Found, FilesError> {
         let listed = policy.programs.allowed.as_ref();
-        let allowed = listed.map(|rules| Allowed::find(&inside, rules));
+        let allowed = listed.map(|rules| Allowed::find(inside, rules));
         let allowed = allowed.transpose()?;
-        let mut rules = named(policy, &text(inside.folder())?);
+        let (mut rules, long) = named(policy, &text(inside.folder())?);
         let mut push = |path: &PathBuf, say| -> Result<(), FilesError> {
             let path = text(path)?;
             rules.push(Rule { path, say });
@@ -56,7 +108,7 @@ impl Begun {
         for file in openers.iter().flat_map(|openers| &openers.files) {
             push(file, Say::Right(FileRight::ReadOnly))?;
         }
-        for (path, say) in mounted::places(&inside)? {
+        for (path, say) in mounted::places(inside)? {
             // Of a mask nothing else is said.
             if !masked.iter().any(|place| place.path == path) {
                 push(&path, say)?;
@@ -70,8 +122,16 @@ impl Begun {
                 || !masked.is_empty()
                 || !policy.files.is_empty()
                 || openers.is_some(),
+            aside: match long.is_empty() {
+                true => Aside::Nothing,
+                false => Aside::Long(long),
+            },
         };
-        Ok((begun, allowed))
+        Ok(Found {
+            table: begun.table([])?,
+            begun,
+            allowed,
+        })
     }
 
     /// As the programs in the kernel take it, with these besides.
@@ -82,21 +142,95 @@ impl Begun {
     }
 }
 
-/// The rules about files with their paths from the root, where the workspace's folder is `folder`.
-pub fn named(policy: &EffectivePolicy, folder: &[String]) -> Vec<Rule> {
-    // The whole root is carried by its mounts, for what comes later too.
-    let rules = policy.files.all().filter(|(_, rule)| !rule.path.is_root());
-    let rules = rules.map(|(right, rule)| {
+// === impl Aside ===
+
+impl std::fmt::Display for Aside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("all of it, for what comes later too"),
+            Self::Long(paths) => write!(
+                f,
+                "all of it, for what comes later too, but what has a name of more than {MAX_NAME} bytes, which mounts alone hold: {}",
+                paths.join(" ")
+            ),
+            Self::All(why) => write!(f, "nothing of it, which mounts alone hold: {why}"),
+        }
+    }
+}
+
+/// The rules about files with their paths from the root, where the workspace's folder is `folder`; and those that are left to mounts.
+pub fn named(policy: &EffectivePolicy, folder: &[String]) -> (Vec<Rule>, Vec<String>) {
+    let (mut named, mut long) = (Vec::new(), Vec::new());
+    for (right, rule) in policy.files.all() {
+        // The whole root is carried by its mounts, for what comes later too.
+        if rule.path.is_root() {
+            continue;
+        }
         let mut path = match rule.path.is_from_root() {
             true => Vec::new(),
             false => folder.to_vec(),
         };
         let (fixed, pattern) = rule.path.split();
+        let is_plain = pattern.is_empty() && right != FileRight::Writable;
         path.extend(fixed.into_iter().chain(pattern).map(str::to_owned));
-        Rule {
-            path,
-            say: Say::Right(right),
+        // What is writable has to be said: else a longer rule above it would not be.
+        if is_plain && !table::spells(&path.iter().collect::<PathBuf>()) {
+            long.push(rule.path.to_string());
+            continue;
         }
-    });
-    rules.collect()
+        let say = Say::Right(right);
+        named.push(Rule { path, say });
+    }
+    (named, long)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn policy(files: &serde_json::Value) -> EffectivePolicy {
+        let text =
+            serde_json::json!({ "version": 1, "network": [{}], "gateway": {}, "files": files });
+        EffectivePolicy::from_json(text.to_string().as_bytes()).unwrap()
+    }
+
+    fn rule(path: &str) -> serde_json::Value {
+        let origin = serde_json::json!({ "file": "agentcontainer.json", "line": 1, "column": 1 });
+        serde_json::json!({ "path": path, "origin": origin })
+    }
+
+    #[test]
+    fn a_name_that_the_table_does_not_take_is_left_to_mounts_where_they_carry_it() {
+        let (fits, long) = ("n".repeat(MAX_NAME), "n".repeat(MAX_NAME + 1));
+        let of = |files| named(&policy(&files), &["w".to_owned()]);
+        for (at, plain) in [
+            ("denied", format!("a/{long}/b")),
+            ("readOnly", long.clone()),
+            ("denied", format!("/{long}")),
+        ] {
+            let (rules, aside) = of(serde_json::json!({ at: [rule(&plain), rule(&fits)] }));
+            assert_eq!(aside, [plain]);
+            assert_eq!(rules.len(), 1);
+        }
+        // Nobody else says these.
+        for (at, path) in [("denied", format!("**/{long}")), ("writable", long)] {
+            let (rules, aside) =
+                of(serde_json::json!({ "readOnly": [rule("a/**")], at: [rule(&path)] }));
+            assert!(aside.is_empty());
+            assert!(Table::new(&rules, false).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_to_mounts_is_said() {
+        assert_eq!(
+            Aside::Nothing.to_string(),
+            "all of it, for what comes later too"
+        );
+        let long = Aside::Long(vec!["a/b".into(), "c".into()]).to_string();
+        assert!(long.ends_with("which mounts alone hold: a/b c"), "{long}");
+        let all = Aside::All("too many".into()).to_string();
+        assert_eq!(all, "nothing of it, which mounts alone hold: too many");
+    }
 }

@@ -14,7 +14,7 @@ use policy::{FileRight, FileRule, Files};
 use schema::request::segments_match;
 
 use super::enter::Inside;
-use super::{FilesError, MAX_LOOKED_AT, MAX_MOUNTS, io_error, shown, sys};
+use super::{FilesError, MAX_LOOKED_AT, MAX_MOUNTS, io_error, shown, sys, table};
 
 /// Longest that patterns are looked for: init waits no longer for its release.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -48,7 +48,16 @@ pub struct All {
     pub root: bool,
 }
 
-pub fn all(inside: &Inside, rules: &Files, may_be_missing: bool) -> Result<All, FilesError> {
+/// What of plain paths need not be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    MayNot,
+    /// What the programs in the kernel are told of, which hold it when it comes.
+    WhereTold,
+    May,
+}
+
+pub fn all(inside: &Inside, rules: &Files, missing: Missing) -> Result<All, FilesError> {
     let mut all = All::default();
     let mut walk = Walk::default();
     for (right, rule) in rules.all() {
@@ -70,7 +79,11 @@ pub fn all(inside: &Inside, rules: &Files, may_be_missing: bool) -> Result<All, 
         // `a/**` is all of `a`.
         if pattern.iter().all(|segment| *segment == "**") {
             let anywhere = rule.organisation.is_some() && rules.mounts_suffice.is_some();
-            let may_be_missing = may_be_missing || anywhere || !pattern.is_empty();
+            let may_be_missing = match missing {
+                Missing::MayNot => anywhere || !pattern.is_empty(),
+                Missing::WhereTold => anywhere || !pattern.is_empty() || table::spells(&path),
+                Missing::May => true,
+            };
             match one.at(&path, may_be_missing)? {
                 Some(found) => all.found.push(found),
                 None if !pattern.is_empty() => {}

@@ -3,6 +3,7 @@
 //! make of every state of the automaton. Whatever the number of rules, a path costs one look for each of its names.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 
 use enforcer_common::files::{
     Glob, MAX_GLOBS, MAX_NAME, MAX_PART, NAME_ENTRIES, NEXT_ENTRIES, Name, Place, STATE_ENTRIES,
@@ -50,6 +51,12 @@ pub enum TableError {
         "the rules are too many, or their `**` too many in one path, for the kernel's table: {0}"
     )]
     TooMany(&'static str),
+}
+
+/// Whether a rule may spell out all of these names.
+pub fn spells(path: &Path) -> bool {
+    let mut names = path.components();
+    names.all(|name| name.as_os_str().len() <= MAX_NAME)
 }
 
 /// As the maps hold it.

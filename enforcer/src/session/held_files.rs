@@ -17,7 +17,7 @@ use super::listed::Listed;
 use super::{Session, State};
 use crate::files::owner::Mapping;
 use crate::files::{
-    self, Allowed, Begun, FilesError, Held, Later, Masked, Masks, Openers, Place, When,
+    self, Allowed, Aside, Begun, FilesError, Held, Later, Masked, Masks, Openers, Place, When,
 };
 use crate::kernel::{Carrier, Image, Kernel, KernelError, Look};
 use crate::process;
@@ -33,8 +33,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) enum Programs {
     /// The session has none.
     Nowhere,
-    /// They hold; with what may be started, where that is listed, and what may open secrets, where that is said.
-    Holding(Option<Allowed>, Option<Openers>),
+    /// They hold; without what mounts alone hold, with what may be started, where that is listed, and what may open secrets, where that is said.
+    Holding(Aside, Option<Allowed>, Option<Openers>),
     /// What is started and not of these is ended.
     Ending(Allowed),
 }
@@ -105,6 +105,16 @@ impl Session {
         self.carrier().await == Carrier::Lsm
     }
 
+    /// Whether the programs hold all of it that may come later.
+    async fn holds_later(&self) -> bool {
+        let all = {
+            let state = self.state.lock().await;
+            let begun = state.record.begun.as_ref();
+            begun.is_some_and(|begun| begun.aside == Aside::Nothing)
+        };
+        all && self.has_lsm().await
+    }
+
     /// Has the programs of the session hold in the namespace of an init that waits, where it has any.
     pub(super) async fn tell_programs(
         &self,
@@ -148,18 +158,17 @@ impl Session {
             (state.look(), state.record.masked.clone())
         };
         let look = look.ok_or(FilesError::NotAsked)?;
-        let (begun, allowed, table, image, openers) = blocking(pid, move || {
+        let (found, image, openers) = blocking(pid, move || {
             let openers = Openers::find(pid, network, &document.secrets, &look)?;
-            let found = Begun::find(pid, network, &document, &masked, openers.as_ref());
-            let (begun, allowed) = found?;
-            let table = begun.table([])?;
-            let image = match begun.listed {
+            let found = Begun::find(pid, network, &document, &masked, openers.as_ref())?;
+            let image = match found.begun.listed {
                 true => files::image(pid, network, &look)?,
                 false => Image::default(),
             };
-            Ok((begun, allowed, table, image, openers))
+            Ok((found, image, openers))
         })
         .await?;
+        let (begun, table) = (found.begun, found.table);
         let before = {
             let mut state = self.state.lock().await;
             // Before it holds: what the next enforcer finds there is of this container.
@@ -177,8 +186,9 @@ impl Session {
         let mut state = self.state.lock().await;
         match state.maps.counter(counter::OPENS).map_err(failed)? {
             after if after > before => {
+                let aside = begun.aside.clone();
                 state.listed = Some(Listed::new(pid, network, begun));
-                Ok(Programs::Holding(allowed, openers))
+                Ok(Programs::Holding(aside, found.allowed, openers))
             }
             _ => Err(FilesError::NotAsked),
         }
@@ -307,7 +317,7 @@ impl Session {
         let mut never: Option<BTreeSet<PathBuf>> = held.as_ref().map(|held| held.absent.clone());
         let mut failed = 0;
         loop {
-            let later = self.has_lsm().await;
+            let later = self.holds_later().await;
             let complete = |held: &Held| {
                 let never = never.as_ref();
                 later || held.missing == 0 && never.is_none_or(|never| held.absent.is_subset(never))

@@ -151,9 +151,8 @@ impl Session {
         }
         match programs {
             Programs::Nowhere => {}
-            Programs::Holding(allowed, openers) => {
-                let words = "all of it, for what comes later too".to_owned();
-                said.push(("files-held", "lsm", words));
+            Programs::Holding(aside, allowed, openers) => {
+                said.push(("files-held", "lsm", aside.to_string()));
                 let allowed = allowed.map(|allowed| ("programs-held", "lsm", allowed.to_string()));
                 said.extend(allowed);
                 let openers = openers.map(|openers| ("secrets-held", "lsm", openers.to_string()));

@@ -465,3 +465,99 @@ P
     assert_eq!(text, "done\n");
     session.close("test").await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_host_replaces_is_not_read_in_the_moment_before_it_is_held_again() {
+    if let Err(reason) = lsm() {
+        skipped(&format!(
+            "BPF LSM is not there ({reason}): mounts have that moment"
+        ));
+        return;
+    }
+    let case = Case::new("plain");
+    // No name is a pattern: mounts carry all of it, but for what comes in their place.
+    let files = json!({ "denied": [rule(".env")] });
+    let script = r#"
+        touch go
+        python3 - <<'P'
+import os, socket
+tried, read = 0, 0
+while not os.path.exists("over"):
+    tried += 1
+    try: read += "SECRET" in open(".env").read()
+    except OSError: pass
+try: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).connect("outside"); print("connected")
+except PermissionError: print("refused")
+print("read" if read else "never read", tried > 1000 or tried)
+P
+    "#;
+    let id = format!("{}c", case.id);
+    let control = crate::open(&case.rig, &id, about(json!({})), 1).await;
+    let held = case.open(files).await;
+    for (session, expected) in [
+        (&control, "connected\nread True\n"),
+        (&held, "refused\nnever read True\n"),
+    ] {
+        let workspace = case.workspace.clone();
+        let host = std::thread::spawn(move || {
+            let socket = std::os::unix::net::UnixListener::bind(workspace.join("outside"));
+            wait_for(&workspace.join("go"));
+            // Each time there is time for it to be held again.
+            for n in 0..12 {
+                std::fs::write(workspace.join(".env.new"), format!("SECRET={n}\n")).unwrap();
+                std::fs::rename(workspace.join(".env.new"), workspace.join(".env")).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(500));
+            }
+            std::fs::write(workspace.join("over"), "").unwrap();
+            socket.unwrap()
+        });
+        let text = said(&case.inside(session, script));
+        drop(host.join().unwrap());
+        assert_eq!(text, expected);
+        for name in ["go", "over", "outside"] {
+            std::fs::remove_file(case.workspace.join(name)).unwrap();
+        }
+    }
+    // The mount did go, and the programs about files refused what lay bare.
+    happens(&case, |event| event.reason == "files-held-again");
+    happens(&case, |event| {
+        event.reason == "file-denied" && event.file.as_ref() == Some(&case.at(".env"))
+    });
+    for session in [control, held] {
+        session.close("test").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_table_cannot_say_is_held_by_mounts_where_they_carry_it_and_refused_where_not() {
+    let mut case = Case::new("star");
+    // Of a star the table would make a pattern.
+    case.workspace = case.rig.directory.path().join("st*r");
+    case.put(".env", "SECRET=1\n");
+    let mut refused = vec![("gone", "which is not there")];
+    if lsm().is_ok() {
+        refused.push(("**/.env", "or a `*` in one"));
+    }
+    for (n, (path, words)) in refused.into_iter().enumerate() {
+        let files = json!({ "denied": [rule(path)] });
+        let id = format!("{}x{n}", case.id);
+        let session = crate::open(&case.rig, &id, about(files), 1).await;
+        let output = case.inside(&session, "echo started");
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(125), "{path}: {text}");
+        assert!(text.contains(words), "{path}: {text}");
+        session.close("test").await.unwrap();
+    }
+    let session = case.open(json!({ "denied": [rule(".env")] })).await;
+    let text = said(&case.inside(&session, "cat .env 2>/dev/null; echo started"));
+    assert_eq!(text, "started\n");
+    if lsm().is_ok() {
+        happens(&case, |event| {
+            let detail = event.detail.as_deref().unwrap_or_default();
+            event.layer.as_deref() == Some("lsm")
+                && detail.starts_with("nothing of it, which mounts alone hold: ")
+                && detail.contains("st*r")
+        });
+    }
+    session.close("test").await.unwrap();
+}

@@ -547,8 +547,8 @@ async fn the_internal_page_says_what_is_allowed_and_what_was_denied() {
         "200 OK",
         "allowedDomains \"*.good.example\"",
         "evil.example:22",
-        "deniedPaths \"conf/.env\" (mounts)  (agentcontainer.json:3:5)",
-        "deniedBinaries \"sudo\" (mounts)  (agentcontainer.json:3:5)",
+        "deniedPaths \"conf/.env\" (mounts, and BPF LSM where it is there)  (agentcontainer.json:3:5)",
+        "deniedBinaries \"sudo\" (mounts, and BPF LSM where it is there)  (agentcontainer.json:3:5)",
         "how to ask",
     ] {
         assert!(text.contains(word), "{word}: {text}");
@@ -560,11 +560,11 @@ async fn the_internal_page_says_what_is_allowed_and_what_was_denied() {
     assert_eq!(body["lastDenials"][0]["host"], "evil.example");
     assert_eq!(
         body["files"][0]["rule"],
-        "deniedPaths \"conf/.env\" (mounts)"
+        "deniedPaths \"conf/.env\" (mounts, and BPF LSM where it is there)"
     );
     assert_eq!(
         body["programs"][0]["rule"],
-        "deniedBinaries \"sudo\" (mounts)"
+        "deniedBinaries \"sudo\" (mounts, and BPF LSM where it is there)"
     );
     assert!(
         ask(door, &get("text/html"))

@@ -136,7 +136,7 @@ mod tests {
         let said = explained("build/key").to_string();
         assert_eq!(
             said,
-            "build/key: denied; as a program allowed\n  deniedPaths \"build/key\" (mounts) at agentcontainer.json:2:113\n  writablePaths \"build\" (mounts) at agentcontainer.json:2:79\n  readOnlyPaths \".\" (mounts) at agentcontainer.json:2:47"
+            "build/key: denied; as a program allowed\n  deniedPaths \"build/key\" (mounts, and BPF LSM where it is there) at agentcontainer.json:2:113\n  writablePaths \"build\" (mounts, and BPF LSM where it is there) at agentcontainer.json:2:79\n  readOnlyPaths \".\" (mounts, and BPF LSM where it is there) at agentcontainer.json:2:47"
         );
     }
 

@@ -24,8 +24,8 @@ fn each_entry_knows_where_it_was_written() {
         shown,
         [
             "allowedBinaries \"git\" (BPF LSM or tracepoint) at agentcontainer.json:3:22",
-            "deniedBinaries \"sudo\" (mounts) at agentcontainer.json:4:21",
-            "deniedBinaries \"/opt/x\" (mounts) at agentcontainer.json:4:29"
+            "deniedBinaries \"sudo\" (mounts, and BPF LSM where it is there) at agentcontainer.json:4:21",
+            "deniedBinaries \"/opt/x\" (mounts, and BPF LSM where it is there) at agentcontainer.json:4:29"
         ]
     );
     let by = programs.require_approval.as_ref().unwrap();
@@ -158,4 +158,37 @@ fn as_many_rules_as_there_may_be_are_held_and_one_more_is_not() {
         with(MAX_PROGRAM_RULES + 1),
         Err(PolicyError::TooMany { .. })
     ));
+}
+
+#[test]
+fn any_rule_about_files_or_programs_is_for_lsm_programs_and_only_what_mounts_do_not_carry_needs_them()
+ {
+    use crate::files::Files;
+    let of = |capabilities: &str| {
+        let text = format!(
+            "{{ \"image\": \"debian\", \"agent\": {{ \"capabilities\": {{ {capabilities} }} }} }}"
+        );
+        let config = schema::config::parse(text.as_bytes(), "agentcontainer.json").unwrap();
+        let host = schema::hostconfig::HostConfig::default();
+        EffectivePolicy::deny_all()
+            .with_files(Files::of(&config, &host))
+            .and_then(|policy| policy.with_programs(Programs::of(&config)))
+            .unwrap()
+    };
+    for (capabilities, wants, beyond) in [
+        ("", false, false),
+        (r#""filesystem": { "deniedPaths": [".env"] }"#, true, false),
+        (r#""filesystem": { "readOnlyPaths": ["/"] }"#, true, false),
+        (
+            r#""filesystem": { "deniedPaths": ["**/.env"] }"#,
+            true,
+            true,
+        ),
+        (r#""tools": { "deniedBinaries": ["curl"] }"#, true, false),
+        (r#""tools": { "allowedBinaries": ["git"] }"#, true, true),
+    ] {
+        let policy = of(capabilities);
+        assert_eq!(policy.wants_lsm(), wants, "{capabilities}");
+        assert_eq!(policy.is_beyond_mounts(), beyond, "{capabilities}");
+    }
 }

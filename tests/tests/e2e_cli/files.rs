@@ -179,10 +179,14 @@ fn what_mounts_cannot_hold_stops_the_start_and_the_host_may_say_that_they_are_en
 
 #[test]
 fn a_path_that_is_not_there_or_is_a_link_starts_nothing_and_says_where_it_stands() {
-    let missing = workspace(&json!({ "deniedPaths": ["no/such"] }));
+    // With a name that is too long for the kernel's table: mounts alone would hold it, with BPF LSM too.
+    let path = format!("no/{}", "n".repeat(121));
+    let missing = workspace(&json!({ "deniedPaths": [path] }));
     let out = missing.inside("echo started");
     out.status(125)
-        .says("`deniedPaths` has \"no/such\" (agentcontainer.json:")
+        .says(&format!(
+            "`deniedPaths` has \"{path}\" (agentcontainer.json:"
+        ))
         .says("which is not there");
     assert!(!out.stdout.contains("started"));
     let link = workspace(&json!({ "readOnlyPaths": ["linked"] }));

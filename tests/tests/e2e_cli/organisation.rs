@@ -197,7 +197,7 @@ fn rules_about_files_and_programs_are_compared_and_tried_out() {
     workspace
         .cli(&["policy", "show", "--organisation", "new.json"])
         .status(0)
-        .prints("denials.paths \"/etc/ssl\" of the policy of acme (mounts)");
+        .prints("denials.paths \"/etc/ssl\" of the policy of acme (mounts, and BPF LSM where it is there)");
 }
 
 #[test]

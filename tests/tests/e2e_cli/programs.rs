@@ -72,7 +72,7 @@ fn what_is_denied_is_started_by_no_name_for_the_program_for_exec_and_for_the_eng
         assert!(detail.contains(words), "{words}: {detail}");
     }
     let page = session.inside("wget -qO- http://agentcontainer.internal/");
-    page.prints("deniedBinaries \"curl\" (mounts)");
+    page.prints("deniedBinaries \"curl\" (mounts, and BPF LSM where it is there)");
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn a_plan_and_a_show_name_what_is_denied() {
     workspace
         .cli(&["policy", "show"])
         .status(0)
-        .prints("deniedBinaries \"sudo\" (mounts)");
+        .prints("deniedBinaries \"sudo\" (mounts, and BPF LSM where it is there)");
     workspace
         .cli(&["config", "show"])
         .status(0)

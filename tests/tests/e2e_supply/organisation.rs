@@ -543,8 +543,8 @@ fn denied_files_and_programs_hold_for_every_workspace_and_ceilings_are_said_with
     acme.workspace
         .cli(&["policy", "show"])
         .status(0)
-        .prints("denials.binaries \"cat\" of the policy of acme (mounts)")
-        .prints("denials.paths \"/etc/group\" of the policy of acme (mounts)");
+        .prints("denials.binaries \"cat\" of the policy of acme (mounts, and BPF LSM where it is there)")
+        .prints("denials.paths \"/etc/group\" of the policy of acme (mounts, and BPF LSM where it is there)");
     acme.workspace
         .cli(&["policy", "explain", "/bin/cat"])
         .status(1)
@@ -552,12 +552,14 @@ fn denied_files_and_programs_hold_for_every_workspace_and_ceilings_are_said_with
         .prints("denials.binaries \"cat\"");
 
     // What an image is without stops the start, unless the host says that mounts are enough.
-    let denials = json!({ "paths": ["/etc/group", "/etc/no/such"] });
+    // Its name is too long for the kernel's table: mounts alone would hold it, with BPF LSM too.
+    let missing = format!("/etc/{}", "n".repeat(121));
+    let denials = json!({ "paths": ["/etc/group", missing] });
     acme.publish(3, &json!({ "denials": denials }), "ours");
     acme.workspace.cli(&["policy", "pull"]).status(0);
     run()
         .status(125)
-        .says("`denials.paths` has \"/etc/no/such\"")
+        .says(&format!("`denials.paths` has \"{missing}\""))
         .says("which is not there");
 
     let ceilings = json!({

@@ -24,11 +24,11 @@ fn denials_of_files_and_programs_and_trees_that_are_read_only_join_the_workspace
     assert_eq!(
         words(&result.policy),
         [
-            "ceilings.filesystem.readOnlyPaths \"/opt/tools\" of the policy of acme (mounts) at policy.json:2:117",
-            "deniedPaths \".env\" (mounts) at agentcontainer.json:3:51",
-            "denials.paths \"/etc/ssl/private\" of the policy of acme (mounts) at policy.json:2:24",
-            "deniedBinaries \"su\" (mounts) at agentcontainer.json:3:92",
-            "denials.binaries \"sudo\" of the policy of acme (mounts) at policy.json:2:58",
+            "ceilings.filesystem.readOnlyPaths \"/opt/tools\" of the policy of acme (mounts, and BPF LSM where it is there) at policy.json:2:117",
+            "deniedPaths \".env\" (mounts, and BPF LSM where it is there) at agentcontainer.json:3:51",
+            "denials.paths \"/etc/ssl/private\" of the policy of acme (mounts, and BPF LSM where it is there) at policy.json:2:24",
+            "deniedBinaries \"su\" (mounts, and BPF LSM where it is there) at agentcontainer.json:3:92",
+            "denials.binaries \"sudo\" of the policy of acme (mounts, and BPF LSM where it is there) at policy.json:2:58",
         ]
     );
     assert!(result.policy.not_carried(&NEITHER).is_empty());
