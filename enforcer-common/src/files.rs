@@ -244,6 +244,20 @@ pub struct Approved {
 }
 const _: () = assert!(size_of::<Approved>() == 48);
 
+/// Most files that a list of programs may name, where LSM programs hold it.
+pub const PROGRAM_ENTRIES: u32 = 16_384;
+
+/// Key of `PROGRAMS`: a file that is listed, whatever is written into it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Inode {
+    pub number: u64,
+    /// As the kernel has it, `s_dev`.
+    pub device: u32,
+    pub generation: u32,
+}
+const _: () = assert!(size_of::<Inode>() == 16);
+
 /// Bytes of a key of `SECRETS`: a secret's name, with zeroes behind it.
 pub const SECRET_NAME: usize = 72;
 /// Most secrets.
@@ -317,6 +331,8 @@ pub enum FileReason {
     NotItsProgram = 12,
     /// A program on a mount of somebody outside, which nobody is asked about.
     NotInside = 13,
+    /// It has the place of what is listed, and is another file.
+    Replaced = 14,
 }
 
 /// Bytes of a path that an event carries, its last name first, each ended by 0.
@@ -348,6 +364,16 @@ const _: () = assert!(size_of::<FileEvent>() == 56 + EVENT_PATH + EVENT_NAME);
 // === impl Identity ===
 
 impl Identity {
+    /// The file that it is, changed or not.
+    #[inline(always)]
+    pub fn file(&self) -> Inode {
+        Inode {
+            number: self.inode,
+            device: self.device,
+            generation: self.generation,
+        }
+    }
+
     /// Word by word, as the programs compare it.
     #[inline(always)]
     pub fn is(&self, other: &Self) -> bool {

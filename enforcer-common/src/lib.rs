@@ -238,6 +238,8 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for files::Opener {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for files::Inode {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for files::Glob {}
     // SAFETY: as above.
     unsafe impl aya::Pod for files::Place {}

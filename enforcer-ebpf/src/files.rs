@@ -223,10 +223,12 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
         };
         return refuse(Act::Execute, at, reason, EACCES);
     }
-    if place.rights & right::APPROVED == 0 {
-        return 0;
-    }
-    match approved(bprm, place.rights >> right::NUMBER_SHIFT) {
+    let startable = if place.rights & right::APPROVED == 0 {
+        listed_file(bprm)
+    } else {
+        approved(bprm, place.rights >> right::NUMBER_SHIFT)
+    };
+    match startable {
         Ok(once) => {
             if once {
                 record_file(Act::Execute, at, FileReason::Once);
@@ -234,6 +236,18 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
             0
         }
         Err(reason) => refuse(Act::Execute, at, reason, EACCES),
+    }
+}
+
+/// Never only once; what is not the file that was listed may not be executed at all.
+#[inline(always)]
+fn listed_file(bprm: Pointer) -> Result<bool, FileReason> {
+    let file: Result<Pointer, ()> = read(bprm, offset!(bprm_file));
+    let inode = file.and_then(|file| read::<Pointer>(file, offset!(file_inode)));
+    let Ok(inode) = inode else { return Err(FileReason::Internal) };
+    match identity::is_listed(inode) {
+        0 => Err(FileReason::Replaced),
+        _ => Ok(false),
     }
 }
 
@@ -313,7 +327,10 @@ fn may_map(rules: &Rules, at: At) -> Result<(), FileReason> {
     }
     let (_, place) = at.placed(rules).map_err(internal)?;
     if place.rights & (right::EXECUTE | right::APPROVED | right::DENIED) == right::EXECUTE {
-        return Ok(());
+        return match identity::is_listed(at.inode().map_err(internal)?) {
+            0 => Err(FileReason::Replaced),
+            _ => Ok(()),
+        };
     }
     match at.is_named() {
         Ok(true) => Err(FileReason::NotListed),

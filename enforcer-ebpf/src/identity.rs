@@ -5,11 +5,12 @@
 use aya_ebpf::{
     EbpfContext as _,
     helpers::bpf_get_current_task,
+    bindings::BPF_F_NO_PREALLOC,
     macros::{map, raw_tracepoint},
-    maps::Array,
+    maps::{Array, HashMap},
     programs::RawTracePointContext,
 };
-use enforcer_common::files::{Identity, Looked, layer};
+use enforcer_common::files::{Identity, Inode, Looked, PROGRAM_ENTRIES, layer};
 
 use crate::{
     members::{Pointer, offset, read},
@@ -19,6 +20,11 @@ use crate::{
 /// Element 0: what was looked at last.
 #[map]
 static LOOKED: Array<Looked> = Array::with_max_entries(1, 0);
+
+/// The files that a list of programs names, as they were found when the container began. Presence is what counts.
+#[map]
+static PROGRAMS: HashMap<Inode, u32> =
+    HashMap::with_max_entries(PROGRAM_ENTRIES, BPF_F_NO_PREALLOC);
 
 /// `s_magic` of overlayfs (include/uapi/linux/magic.h).
 const OVERLAYFS: u64 = 0x794c_7630;
@@ -71,6 +77,26 @@ pub fn of_inode(inode: Pointer) -> Result<Looked, ()> {
         names: read(inode, offset!(inode_names))?,
     };
     Ok(Looked { identity, layer: layer_of(inode, sb)?, _pad: 0 })
+}
+
+/// Whether an inode is one that is listed: not 0. Not inlined, so that its stack is not there while a path is walked.
+#[inline(never)]
+pub fn is_listed(inode: Pointer) -> u32 {
+    match file(inode) {
+        // SAFETY: the value is not read.
+        Ok(file) => u32::from(unsafe { PROGRAMS.get(&file) }.is_some()),
+        Err(()) => 0,
+    }
+}
+
+#[inline(always)]
+fn file(inode: Pointer) -> Result<Inode, ()> {
+    let sb: Pointer = read(inode, offset!(inode_sb))?;
+    Ok(Inode {
+        number: read(inode, offset!(inode_ino))?,
+        device: read(sb, offset!(sb_dev))?,
+        generation: read(inode, offset!(inode_generation))?,
+    })
 }
 
 /// In which layer of an overlay it is, of [`layer`]. A mapping of a file that a container wrote is one of another inode: neither leases nor times

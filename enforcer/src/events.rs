@@ -51,7 +51,7 @@ fn path(event: &FileEvent) -> String {
 
 /// The record of what was decided about a file.
 pub fn file_record(event: &FileEvent) -> Event {
-    const REASONS: [(FileReason, &str); 13] = [
+    const REASONS: [(FileReason, &str); 14] = [
         (FileReason::Denied, "file-denied"),
         (FileReason::ReadOnly, "file-read-only"),
         (FileReason::Moved, "rules-would-move"),
@@ -65,6 +65,7 @@ pub fn file_record(event: &FileEvent) -> Event {
         (FileReason::Never, "never-inside"),
         (FileReason::NotItsProgram, "secret-of-other-programs"),
         (FileReason::NotInside, "program-from-outside"),
+        (FileReason::Replaced, "replaced-since-listed"),
     ];
     const ACTS: [(Act, &str); 15] = [
         (Act::Open, "open"),

@@ -1,9 +1,10 @@
 //! The rules of one container as the programs about files are told them, made while its init waits: what the policy says, and what mounts alone
 //! hold besides, which a descriptor from outside would get round. Kept as they are for the next enforcer: what they were made from changes.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use enforcer_common::files::MAX_NAME;
+use enforcer_common::files::{Inode, MAX_NAME};
 use policy::{EffectivePolicy, FileRight};
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,8 @@ use super::find::{self, Missing};
 use super::openers::Openers;
 use super::programs::Place;
 use super::table::{self, Rule, Say, Table};
-use super::{FilesError, mounted};
+use super::{FilesError, io_error, mounted, shown};
+use crate::kernel::Look;
 
 /// The rules as they were when a container's init was released.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,8 @@ pub struct Found {
     pub begun: Begun,
     pub table: Table,
     pub allowed: Option<Allowed>,
+    /// Which files the allowed ones are: another one in the place of one of them is none.
+    pub programs: BTreeSet<Inode>,
 }
 
 // === impl Begun ===
@@ -61,9 +65,10 @@ impl Begun {
         policy: &EffectivePolicy,
         masked: &[Place],
         openers: Option<&Openers>,
+        look: &Look,
     ) -> Result<Found, FilesError> {
         let inside = Inside::of(pid, network)?;
-        match Self::whole(&inside, policy, masked, openers) {
+        match Self::whole(&inside, policy, masked, openers, look) {
             Err(error) if error.is_the_tables() && !policy.is_beyond_mounts() => {
                 // What comes later only the table would hold.
                 find::all(&inside, &policy.files, Missing::MayNot)?;
@@ -78,6 +83,7 @@ impl Begun {
                     table: begun.table([])?,
                     begun,
                     allowed: None,
+                    programs: BTreeSet::new(),
                 })
             }
             found => found,
@@ -89,6 +95,7 @@ impl Begun {
         policy: &EffectivePolicy,
         masked: &[Place],
         openers: Option<&Openers>,
+        look: &Look,
     ) -> Result<Found, FilesError> {
         let listed = policy.programs.allowed.as_ref();
         let allowed = listed.map(|rules| Allowed::find(inside, rules));
@@ -102,8 +109,10 @@ impl Begun {
         for place in masked {
             push(&place.path, Say::Right(FileRight::Denied))?;
         }
+        let mut programs = BTreeSet::new();
         for file in allowed.iter().flat_map(|allowed| &allowed.files) {
             push(file, Say::Execute)?;
+            programs.insert(inode(inside, file, look)?);
         }
         for file in openers.iter().flat_map(|openers| &openers.files) {
             push(file, Say::Right(FileRight::ReadOnly))?;
@@ -131,6 +140,7 @@ impl Begun {
             table: begun.table([])?,
             begun,
             allowed,
+            programs,
         })
     }
 
@@ -140,6 +150,15 @@ impl Begun {
         rules.extend(more);
         Ok(Table::new(&rules, self.listed)?)
     }
+}
+
+/// Which file is at a place, as the programs in the kernel see it.
+fn inode(inside: &Inside, file: &Path, look: &Look) -> Result<Inode, FilesError> {
+    let there = inside.open(file);
+    let there = there.map_err(io_error("open", shown(file)))?;
+    let found = look.at(&there);
+    let found = found.map_err(|error| FilesError::Kernel(error.to_string()))?;
+    Ok(found.identity.file())
 }
 
 // === impl Aside ===

@@ -12,8 +12,8 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::{Btf, Ebpf};
 
 use enforcer_common::files::{
-    Approved, Glob, HALVES, Identity, MAX_GLOBS, NEXT_ENTRIES, Name, Opener, Place, SECRET_NAME,
-    STATE_ENTRIES, Settings,
+    Approved, Glob, HALVES, Identity, Inode, MAX_GLOBS, NEXT_ENTRIES, Name, Opener, Place,
+    SECRET_NAME, STATE_ENTRIES, Settings,
 };
 
 use super::look::Look;
@@ -83,9 +83,10 @@ const PLACES: &str = "PLACES";
 const APPROVED: &str = "APPROVED";
 const SECRETS: &str = "SECRETS";
 const OPENERS: &str = "OPENERS";
+const PROGRAMS: &str = "PROGRAMS";
 /// Those of its maps that take much memory, with what one table takes.
 const LARGE: [(&str, u32); 2] = [(NEXT, NEXT_ENTRIES), (PLACES, STATE_ENTRIES)];
-const PINNED: [&str; 10] = [
+const PINNED: [&str; 11] = [
     HALF,
     FILES,
     NAMES,
@@ -96,6 +97,7 @@ const PINNED: [&str; 10] = [
     APPROVED,
     SECRETS,
     OPENERS,
+    PROGRAMS,
 ];
 
 /// What holds the programs, and their tables.
@@ -122,6 +124,7 @@ struct FileMaps {
     approved: HashMap<MapData, u32, Approved>,
     secrets: HashMap<MapData, [u8; SECRET_NAME], u32>,
     openers: HashMap<MapData, Opener, u32>,
+    programs: HashMap<MapData, Inode, u32>,
 }
 
 // === impl Room ===
@@ -275,11 +278,13 @@ impl FilePrograms {
         begun: &Begun,
         image: Image,
         openers: Option<&Openers>,
+        listed: &BTreeSet<Inode>,
     ) -> Result<(), KernelError> {
         self.release()?;
         let maps = &mut self.maps;
         maps.half.set(0, 0, 0).map_err(map_error(HALF))?;
         maps.fill(0, table)?;
+        maps.list(listed)?;
         if let Some(openers) = openers {
             maps.gate(openers)?;
         }
@@ -447,6 +452,7 @@ impl FileMaps {
             approved: map(APPROVED)?.try_into().map_err(map_error(APPROVED))?,
             secrets: map(SECRETS)?.try_into().map_err(map_error(SECRETS))?,
             openers: map(OPENERS)?.try_into().map_err(map_error(OPENERS))?,
+            programs: map(PROGRAMS)?.try_into().map_err(map_error(PROGRAMS))?,
         })
     }
 
@@ -473,6 +479,14 @@ impl FileMaps {
                 .map_err(map_error(OPENERS))?;
         }
         Ok(())
+    }
+
+    /// Writes which files may be started where the table says so of their places, while nobody looks.
+    fn list(&mut self, listed: &BTreeSet<Inode>) -> Result<(), KernelError> {
+        empty(&mut self.programs, PROGRAMS)?;
+        let all = &mut self.programs;
+        let mut listed = listed.iter();
+        listed.try_for_each(|file| all.insert(file, 1, 0).map_err(map_error(PROGRAMS)))
     }
 
     /// Writes a table into a half that nobody looks up in.
@@ -546,6 +560,22 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::{Carrier, object};
     use super::*;
+
+    #[test]
+    fn what_another_container_listed_is_listed_no_more() {
+        let mut ebpf = object(Carrier::Lsm, Room::One).unwrap();
+        let mut maps = FileMaps::from(|name| take(&mut ebpf, name)).unwrap();
+        let file = |number| Inode {
+            number,
+            ..Inode::default()
+        };
+        for listed in [vec![file(1), file(2)], vec![file(2)], vec![]] {
+            let listed = BTreeSet::from_iter(listed);
+            maps.list(&listed).unwrap();
+            let there: Result<BTreeSet<Inode>, _> = maps.programs.keys().collect();
+            assert_eq!(there.unwrap(), listed);
+        }
+    }
 
     #[test]
     fn secrets_that_another_policy_had_have_no_number_any_more() {

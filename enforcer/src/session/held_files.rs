@@ -160,7 +160,7 @@ impl Session {
         let look = look.ok_or(FilesError::NotAsked)?;
         let (found, image, openers) = blocking(pid, move || {
             let openers = Openers::find(pid, network, &document.secrets, &look)?;
-            let found = Begun::find(pid, network, &document, &masked, openers.as_ref())?;
+            let found = Begun::find(pid, network, &document, &masked, openers.as_ref(), &look)?;
             let image = match found.begun.listed {
                 true => files::image(pid, network, &look)?,
                 false => Image::default(),
@@ -168,7 +168,7 @@ impl Session {
             Ok((found, image, openers))
         })
         .await?;
-        let (begun, table) = (found.begun, found.table);
+        let (begun, table, listed) = (found.begun, found.table, found.programs);
         let before = {
             let mut state = self.state.lock().await;
             // Before it holds: what the next enforcer finds there is of this container.
@@ -178,7 +178,7 @@ impl Session {
             let programs = state.kernel.as_mut().and_then(Kernel::files);
             let programs = programs.ok_or(FilesError::NotAsked)?;
             programs
-                .hold(&table, &begun, image, openers.as_ref())
+                .hold(&table, &begun, image, openers.as_ref(), &listed)
                 .map_err(failed)?;
             state.maps.counter(counter::OPENS).map_err(failed)?
         };

@@ -1,5 +1,5 @@
 //! Lists of what may be started where the kernel takes no LSM programs: what is not listed is ended when it is started. Where it takes them
-//! they carry the list, and these tests have nothing to say.
+//! they carry the list, and these tests have nothing to say but of which file is listed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use schema::session::SessionId;
 use serde_json::{Value, json};
 
 use crate::files::{Case, rule, said};
-use crate::later::skipped;
+use crate::later::{happens, skipped};
 use crate::programs::with_programs;
 use crate::{open, policy as parsed};
 
@@ -25,16 +25,23 @@ fn listing(names: &[&str]) -> EffectivePolicy {
     )
 }
 
-/// Whether starts are what carries a list here. It may not be nobody.
-fn by_starts() -> bool {
+/// What carries a list here. It may not be nobody.
+fn carrier() -> Carrier {
     let carrier = Carrier::of(&listing(&["sh"]), &kernel::layers());
     assert_ne!(carrier, Carrier::Nobody);
     if carrier == Carrier::Starts {
         kernel::starts().unwrap();
-        return true;
     }
-    skipped("BPF LSM carries lists here");
-    false
+    carrier
+}
+
+/// Whether starts are that.
+fn by_starts() -> bool {
+    let is = carrier() == Carrier::Starts;
+    if !is {
+        skipped("BPF LSM carries lists here");
+    }
+    is
 }
 
 /// An x86-64 program of nine instructions, whose first five write an `x`.
@@ -117,11 +124,11 @@ async fn what_is_ended_has_run_no_instruction() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_host_puts_in_the_place_of_a_program_is_not_started_in_a_session_that_runs() {
-    if !by_starts() {
-        return;
-    }
+    let killed = carrier() == Carrier::Starts;
     let case = with_programs("put");
-    let session = open(&case.rig, &case.id, listing(&["bash", "sleep", "elf"]), 0).await;
+    // By its path: where the workspace is a mount of its own a name would mean no program of it.
+    let listed = listing(&["bash", "sleep", &case.at("bin/elf")]);
+    let session = open(&case.rig, &case.id, listed, 0).await;
     let bin = case.workspace.join("bin");
     let host = std::thread::spawn(move || {
         for _ in 0..400 {
@@ -138,7 +145,14 @@ async fn what_the_host_puts_in_the_place_of_a_program_is_not_started_in_a_sessio
     let script = "exec 2>/dev/null; bin/elf 'before\n'; > bin/go; while ! [ -e bin/there ]; do sleep 0.05; done; sleep 3; bin/elf after; bin/elf after; echo $?";
     let text = said(&case.inside_with(&session, script, &[("PATH", case.path())]));
     host.join().unwrap();
-    assert_eq!(text, "before\n137\n");
+    // Ended, or refused.
+    let status = if killed { 137 } else { 126 };
+    assert_eq!(text, format!("before\n{status}\n"));
+    if !killed {
+        happens(&case, |event| {
+            event.reason == "replaced-since-listed" && event.binary == Some(case.at("bin/elf"))
+        });
+    }
     session.close("test").await.unwrap();
 }
 
