@@ -18,7 +18,8 @@ use std::sync::OnceLock;
 use aya::maps::{Map, MapData};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{
-    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, SkLookup,
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, ProgramError,
+    SkLookup,
 };
 use aya::{Ebpf, EbpfLoader};
 use enforcer_common::files::Offsets;
@@ -41,7 +42,7 @@ pub enum KernelError {
     Program {
         program: &'static str,
         #[source]
-        source: Box<aya::programs::ProgramError>,
+        source: Box<ProgramError>,
     },
     #[error("the eBPF object has no {0}")]
     Missing(&'static str),
@@ -74,6 +75,10 @@ pub enum KernelError {
         "the kernel takes LSM programs and does not ask them: `bpf` is not in its list of LSMs (lsm=… on its command line)"
     )]
     NotAsked,
+    #[error(
+        "{hook}: the kernel takes {MAX_AT_A_HOOK} programs at a hook of its LSMs and has as many: each open session with rules about files or programs has one there, and whatever else of this host uses BPF LSM; end one of those sessions, and start again"
+    )]
+    Full { hook: &'static str },
     #[error("the kernel does not end a program that must not be started")]
     NotEnded,
     #[error("a real-time kernel (PREEMPT_RT) may end a program after it began")]
@@ -122,6 +127,9 @@ pub const GATEWAY_HOOKS: [HookPoint; 4] = [
     hook("dial_sendmsg4", AttachType::Sendmsg4),
     hook("dial_sendmsg6", AttachType::Sendmsg6),
 ];
+
+/// Programs that the kernel takes at one hook, of all who attach there (BPF_MAX_TRAMP_LINKS, include/linux/bpf.h).
+pub const MAX_AT_A_HOOK: usize = 38;
 
 /// Name of the sk_lookup program's pin and of its link's.
 const STEER: &str = "steer";
@@ -179,7 +187,11 @@ pub fn lsm() -> Result<(), &'static str> {
 fn takes_lsm() -> Result<(), KernelError> {
     let mut ebpf = object(Carrier::Lsm, Room::One)?;
     files::load_all(&mut ebpf)?;
-    files::is_asked(&mut ebpf)
+    match files::is_asked(&mut ebpf) {
+        // It asks others there. Whoever begins a session finds out whether there is room by then.
+        Err(KernelError::Full { .. }) => Ok(()),
+        asked => asked,
+    }
 }
 
 /// Whether this kernel has a program see each start, and end it there; otherwise why not. Tried once.
@@ -285,7 +297,19 @@ fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), KernelError> {
     loaded.map_err(failed(name))
 }
 
-fn failed(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> KernelError {
+/// Of a program that is attached at a hook of that name.
+fn not_attached(hook: &'static str) -> impl FnOnce(ProgramError) -> KernelError {
+    move |source| match &source {
+        ProgramError::SyscallError(refused)
+            if refused.io_error.raw_os_error() == Some(libc::E2BIG) =>
+        {
+            KernelError::Full { hook }
+        }
+        _ => failed(hook)(source),
+    }
+}
+
+fn failed(program: &'static str) -> impl FnOnce(ProgramError) -> KernelError {
     move |source| KernelError::Program {
         program,
         source: Box::new(source),

@@ -25,7 +25,7 @@ use crate::session::{self, Answer, AnswerError, Session, SessionError};
 use crate::store;
 use crate::trusted::Trusted;
 
-/// Sessions at a time.
+/// Sessions at a time. With LSM programs there are fewer ([`crate::kernel::MAX_AT_A_HOOK`]).
 pub const MAX_SESSIONS: usize = 64;
 /// Longest request, in bytes: a policy, 4 MiB of roots and the values of credentials.
 pub const MAX_REQUEST: usize = policy::MAX_POLICY_BYTES + 6 * 1024 * 1024;

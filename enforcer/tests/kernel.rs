@@ -479,3 +479,97 @@ fn a_list_that_ends_nothing_is_not_held() {
         .hold(BTreeMap::new(), &elsewhere.namespace())
         .unwrap();
 }
+
+/// A kernel function's number in the kernel's own types (Documentation/bpf/btf.rst).
+fn type_of(function: &str) -> u32 {
+    let bytes = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let header = word(4);
+    let (mut at, end, names) = (
+        header + word(8),
+        header + word(8) + word(12),
+        header + word(16),
+    );
+    let named =
+        |at: usize| bytes[names + word(at)..].starts_with(&[function.as_bytes(), b"\0"].concat());
+    let mut number = 1;
+    while at < end {
+        let (kind, count) = (word(at + 4) >> 24 & 0x1f, word(at + 4) & 0xffff);
+        if kind == 12 && named(at) {
+            return number;
+        }
+        at += 12
+            + match kind {
+                // Integers, variables, tags of declarations.
+                1 | 14 | 17 => 4,
+                3 => 12,
+                4 | 5 | 15 | 19 => 12 * count,
+                6 | 13 => 8 * count,
+                _ => 0,
+            };
+        number += 1;
+    }
+    panic!("no {function}");
+}
+
+/// As many programs at a hook as it takes, which decide nothing; without BPF LSM none.
+fn filled(hook: &str) -> Vec<OwnedFd> {
+    use std::os::fd::FromRawFd as _;
+    const LOAD: libc::c_long = 5;
+    const OPEN: libc::c_long = 17;
+    let call = |command: libc::c_long, attribute: &[u64]| -> std::io::Result<OwnedFd> {
+        // SAFETY: what the attribute points to is alive across the call; the descriptor is new and ours.
+        unsafe {
+            let size = size_of_val(attribute);
+            match libc::syscall(libc::SYS_bpf, command, attribute.as_ptr(), size) {
+                fd if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd as i32)),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        }
+    };
+    let number = u64::from(type_of(&format!("bpf_lsm_{hook}")));
+    // r0 = 0; exit
+    let program = [0xb7_u64, 0x95];
+    let mut load = [0_u64; 15];
+    // BPF_PROG_TYPE_LSM and how many instructions; where they are; the licence; BPF_LSM_MAC; the hook.
+    load[0] = 29 | 2 << 32;
+    load[1] = program.as_ptr() as u64;
+    load[2] = c"GPL".as_ptr() as u64;
+    load[8] = 27 << 32;
+    load[13] = number << 32;
+    let mut all = Vec::new();
+    loop {
+        let program = call(LOAD, &load).unwrap();
+        match call(OPEN, &[0, program.as_raw_fd() as u64]) {
+            Ok(link) => all.push(link),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::E2BIG), "{error}");
+                return all;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hook_that_takes_no_more_programs_is_said_to_be_full_and_what_to_do() {
+    if let Err(reason) = kernel::lsm() {
+        println!("BPF LSM is not there ({reason}): nothing attaches to it");
+        return;
+    }
+    let rig = Rig::new("full");
+    let (session, gateway) = rig.directories();
+    let attach = || Kernel::attach(&rig.pins(), session, gateway, Carrier::Lsm, Room::One);
+    let mut there = filled("file_open");
+    assert!(there.len() <= kernel::MAX_AT_A_HOOK);
+    let refused = attach().map(drop).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("file_open: the kernel takes 38 programs")
+            && refused.contains("end one"),
+        "{refused}"
+    );
+    assert!(!rig.pins().exists());
+    // With one less there is room.
+    there.pop();
+    let (kernel, _maps) = attach().unwrap();
+    kernel.verify(session, gateway).unwrap();
+}

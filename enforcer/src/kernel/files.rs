@@ -18,7 +18,7 @@ use enforcer_common::files::{
 
 use super::look::Look;
 use super::query::missed;
-use super::{HookState, KernelError, failed, from_pin, offsets, pin_error, take};
+use super::{HookState, KernelError, failed, from_pin, not_attached, offsets, pin_error, take};
 use crate::files::table::Table;
 use crate::files::{Begun, Openers};
 
@@ -155,7 +155,7 @@ pub(super) fn is_asked(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     let own = "/proc/self/ns/mnt";
     let there = std::fs::metadata(own).map_err(io("look at", own))?;
     let hook = HOOKS[0];
-    let id = program(ebpf, hook)?.attach().map_err(failed(hook))?;
+    let id = program(ebpf, hook)?.attach().map_err(not_attached(hook))?;
     let mut settings: Array<_, Settings> = ebpf
         .map_mut(FILES)
         .ok_or(KernelError::Missing(FILES))?
@@ -223,7 +223,7 @@ impl FilePrograms {
         for hook in hooks()? {
             load(ebpf, hook, &btf)?;
             let program = program(ebpf, hook)?;
-            let id = program.attach().map_err(failed(hook))?;
+            let id = program.attach().map_err(not_attached(hook))?;
             let link = FdLink::from(program.take_link(id).map_err(failed(hook))?);
             let path = pins.join("links").join(hook);
             let pinned = link.pin(&path).map_err(pin_error(&path))?;
