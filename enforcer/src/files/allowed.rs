@@ -131,8 +131,8 @@ impl std::fmt::Display for Allowed {
     }
 }
 
-/// The directories in which a name means a program, and those in which an earlier session may have made one of that name: on a mount that can be
-/// written and is not the image's.
+/// The directories in which a name means a program, the image's, and those in which an earlier session may have made one of that name. Whether they can
+/// be written now says nothing: rules may have made them read-only.
 fn unwritten(
     inside: &Inside,
     directories: Vec<PathBuf>,
@@ -149,7 +149,7 @@ fn unwritten(
     let (mut fine, mut written) = (Vec::new(), Vec::new());
     for directory in directories {
         let mount = on(&directory)?.zip(root);
-        match mount.is_some_and(|(mount, root)| mount.read_only || mount.is_of(root)) {
+        match mount.is_some_and(|(mount, root)| mount.is_of(root)) {
             true => fine.push(directory),
             false => written.push(directory),
         }
