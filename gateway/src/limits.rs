@@ -188,3 +188,5 @@ pub const DETAIL: usize = 512;
 pub const FORM_NAME: usize = 256;
 /// Bytes of the head of a form's part.
 pub const FORM_HEAD: usize = 4 * 1024;
+/// Lines in the head of a form's part that some take for empty ones.
+pub const FORM_ENDS: usize = 16;

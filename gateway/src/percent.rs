@@ -1,7 +1,7 @@
 //! Percent-encoding (RFC 3986, 2.1): read for looking through what is carried, which never goes out from this; written for a
 //! credential's value in a query.
 
-/// Each `%` and two hexadecimal digits as the byte that they stand for; anything else as it is.
+/// Each `%` and two hexadecimal digits as the byte that they stand for, and `%u` with four for one of ASCII, as IIS reads it; anything else as it is.
 pub fn decoded(text: &[u8]) -> Vec<u8> {
     let digit = |b: Option<&u8>| b.and_then(|&b| char::from(b).to_digit(16));
     let mut out = Vec::with_capacity(text.len());
@@ -13,6 +13,10 @@ pub fn decoded(text: &[u8]) -> Vec<u8> {
                 out.push((high * 16 + low) as u8);
                 at += 3;
             }
+            (b'%', _) if wide(&text[at..]).is_some() => {
+                out.extend(wide(&text[at..]));
+                at += 6;
+            }
             (byte, _) => {
                 out.push(byte);
                 at += 1;
@@ -20,6 +24,17 @@ pub fn decoded(text: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// A character of ASCII that begins a text as `%u00XX`.
+fn wide(text: &[u8]) -> Option<u8> {
+    let digits = text
+        .strip_prefix(b"%u")
+        .or_else(|| text.strip_prefix(b"%U"))?;
+    let digits = std::str::from_utf8(digits.get(..4)?).ok()?;
+    let plain = digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let value = u16::from_str_radix(digits, 16).ok().filter(|_| plain)?;
+    u8::try_from(value).ok().filter(u8::is_ascii)
 }
 
 /// Everything but what stands for itself everywhere (RFC 3986, 2.3) as `%` and two digits: for a value that we write ourselves.
@@ -48,6 +63,8 @@ mod tests {
             ("%", "%"),
             ("%4", "%4"),
             ("%zz%%41", "%zz%A"),
+            ("X%u002dA%U005F", "X-A_"),
+            ("%u00e9%u002%u+02d%u", "%u00e9%u002%u+02d%u"),
         ] {
             assert_eq!(decoded(text.as_bytes()), stands_for.as_bytes());
         }

@@ -226,6 +226,8 @@ struct Parts {
     /// The last of what came: one may have begun in it.
     tail: Vec<u8>,
     head: Option<Vec<u8>>,
+    /// Empty lines in it at which some say that it is over.
+    ends: usize,
 }
 
 impl Parts {
@@ -234,6 +236,7 @@ impl Parts {
             delimiter: [b"--", boundary].concat(),
             tail: Vec::new(),
             head: None,
+            ends: 0,
         }
     }
 
@@ -246,6 +249,7 @@ impl Parts {
                     piece = &piece[at + self.delimiter.len() - before..];
                     self.tail.clear();
                     self.head = Some(Vec::new());
+                    self.ends = 0;
                 } else {
                     let kept = self.tail.len().min(self.delimiter.len() - 1);
                     self.tail.drain(..self.tail.len() - kept);
@@ -259,11 +263,16 @@ impl Parts {
             }
             head.push(b.to_ascii_lowercase());
             piece = rest;
-            // Who takes another line for an empty one has read less of it.
-            if head.ends_with(b"\r\n\r\n") {
-                if tells(head) {
+            // Some take other lines for empty ones: it is over for them, and goes on for others.
+            let over = head.ends_with(b"\r\n\r\n");
+            let ends: [&[u8]; 3] = [b"\n\n", b"\n\r\n", b"\r\r"];
+            if ends.iter().any(|end| head.ends_with(end)) {
+                self.ends += 1;
+                if self.ends > limits::FORM_ENDS || tells(head) {
                     return true;
                 }
+            }
+            if over {
                 self.head = None;
             }
         }
@@ -412,6 +421,7 @@ mod tests {
             "_method%00;x=x",
             "a=b&X-HTTP-Method-Override=PUT",
             "$httpMethod=x",
+            "X%u002dHTTP-Method-Override=x",
         ] {
             assert!(told(&[FORM], body.as_bytes()), "{body}");
             assert!(
@@ -464,6 +474,7 @@ mod tests {
             "Content-Disposition: form-data;\r\nname=\"_method\"",
             "X: y\n\nContent-Disposition: form-data; name=\"_method\"",
             "X-Content-Disposition: form-data; name=\"_method\"",
+            "Content-Disposition: form-data; name=\"x%u002dhttp-method\"",
             "Content-ID: _method",
             "Content-Disposition: form-data; filename=a; NAME = \"%5Fmethod\"",
             "Content-Disposition: form-data; name*=utf-8''_method",
@@ -476,6 +487,20 @@ mod tests {
             assert!(told(&[PARTS], part(line).as_bytes()), "{line}");
             assert!(!told(&[FORM], part(line).as_bytes()), "{line}");
         }
+        // To the end of the body there may be no line that ends it for others.
+        for end in ["\n\n", "\n\r\n", "\r\r"] {
+            let body = format!(
+                "--b\nContent-Disposition: form-data; name=\"_method\"{end}DELETE\n--b--\n"
+            );
+            assert!(told(&[PARTS], body.as_bytes()), "{end:?}");
+        }
+        let empty = |lines: usize| {
+            let head = "Content-Disposition: form-data; name=x\n".to_owned();
+            format!("--b\n{head}{}x\r\n\r\nx", "\n".repeat(lines))
+        };
+        // The one that ends it for everybody counts too.
+        assert!(!told(&[PARTS], empty(limits::FORM_ENDS - 1).as_bytes()));
+        assert!(told(&[PARTS], empty(limits::FORM_ENDS).as_bytes()));
         let of = |name: &str, text: &str| {
             let head = format!("Content-Disposition: form-data; name=\"{name}\"");
             part(&format!("{head}\r\n\r\n{text}"))

@@ -327,12 +327,13 @@ impl Forward {
         recorded: &mut events::Request,
         methods: bool,
     ) -> Result<(), Failure> {
-        Meaning::of(&head.headers, None, methods).map_err(unclear)?;
         let chain = &client.shared.state.active().inspectors;
         inspected::head(chain, client, head, recorded).map_err(Failure::Inspected)?;
         let credentials = client.shared.state.credentials();
         let applied = credentials.apply(&mut head.clone(), &client.intent, client.authority.scheme);
-        applied.map(drop).map_err(Failure::Credential)
+        let applied = applied.map_err(Failure::Credential)?;
+        let meaning = Meaning::of(&head.headers, None, methods || applied.methods);
+        meaning.map(drop).map_err(unclear)
     }
 
     /// Has a person asked, before anything of the request has gone anywhere.

@@ -20,9 +20,12 @@ const OTHER_METHOD: [&str; 3] = [
 ];
 const OTHER_PATH: [&str; 2] = ["x-original-url", "x-rewrite-url"];
 
-/// Whether a field of these names is there, with `_` for `-` too, as some servers read it.
+/// Whether a field of these names is there, with any other sign for `-` too, as some servers read it.
 fn has(headers: &HeaderMap, names: &[&str]) -> bool {
-    let mut fields = headers.keys().map(|name| name.as_str().replace('_', "-"));
+    let mut fields = headers.keys().map(|name| {
+        name.as_str()
+            .replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+    });
     fields.any(|field| names.contains(&field.as_str()))
 }
 
