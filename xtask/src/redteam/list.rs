@@ -55,6 +55,10 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
         "gateway::credentials, e2e_cli::credentials, e2e_cli::trust, e2e_network::clients",
     ),
     (
+        "D26",
+        "e2e_network::github::a_github_credential_goes_to_the_workspaces_own_repository_alone",
+    ),
+    (
         "F11",
         "row F04; no layer of the engine is mounted inside (engine::request)",
     ),
@@ -104,10 +108,7 @@ pub const NOT_YET: &[(&str, &str)] = &[
         "C15 C16",
         "residual: processes of one session are one trust domain",
     ),
-    (
-        "D26 D30",
-        "another account of an allowed host, MCP: no row of their own",
-    ),
+    ("D30", "MCP: no row of its own"),
     (
         "F16",
         "residual: file systems that fold case; none is at hand",
