@@ -1,7 +1,7 @@
 //! `cargo xtask test`: unit tests, then the end-to-end tests against the built binary with a real engine, then a summary that counts
 //! what was skipped as skipped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -305,9 +305,12 @@ impl Counts {
     /// What passed without a word, by its own account; each test once.
     fn skips(&mut self) {
         let said = fs::read_to_string(skips()).unwrap_or_default();
-        let said: BTreeSet<&str> = said.lines().collect();
-        for line in said {
-            println!("SKIPPED {line}");
+        let said = said
+            .lines()
+            .map(|line| line.split_once(": ").unwrap_or((line, "")));
+        let said: BTreeMap<&str, &str> = said.collect();
+        for (test, why) in said {
+            println!("SKIPPED {test}: {why}");
             self.passed = self.passed.saturating_sub(1);
             self.skipped += 1;
         }

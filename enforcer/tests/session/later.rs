@@ -41,7 +41,9 @@ pub async fn carried(case: &Case, policy: EffectivePolicy, words: &str) -> bool 
     let error = opened.unwrap_err().to_string();
     assert!(error.contains(words), "{error}");
     assert!(error.contains(reason), "{error}");
-    println!("BPF LSM is not there ({reason}): the rules are refused");
+    skipped(&format!(
+        "BPF LSM is not there ({reason}): the rules are refused"
+    ));
     false
 }
 
@@ -51,10 +53,18 @@ pub fn lsm() -> Result<(), &'static str> {
     // Said by whoever starts it on a kernel that is known to have it.
     let needed = std::env::var_os("AGENTCONTAINER_NEEDS_LSM").is_some();
     assert!(lsm.is_ok() || !needed, "no BPF LSM: {lsm:?}");
-    if let Err(reason) = lsm {
-        skipped(&format!("BPF LSM is not there ({reason})"));
-    }
     lsm
+}
+
+/// The same for a test that has nothing to say without.
+pub fn needs_lsm() -> bool {
+    match lsm() {
+        Ok(()) => true,
+        Err(reason) => {
+            skipped(&format!("BPF LSM is not there ({reason})"));
+            false
+        }
+    }
 }
 
 /// Tells whoever counts that this test had nothing, or not the whole, to say here.
